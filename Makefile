@@ -1,0 +1,31 @@
+# Two commands need nothing before them but Python >= 3.11 and make: `make demo` and `make test`.
+PYTHON ?= python3
+BIN    := .venv/bin
+STAMP  := .venv/.installed
+ENV    := MPLBACKEND=Agg
+OUT    ?= runs/demo
+
+.PHONY: demo test lint format clean
+
+demo: $(STAMP)
+	$(ENV) $(BIN)/ntkdiag demo --out $(OUT) --force
+
+test: lint
+	$(ENV) $(BIN)/python -m pytest
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(STAMP)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+$(STAMP): pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $(STAMP)
+
+clean:
+	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,59 @@
+"""What went wrong and what to do next: every error a user can cause is raised from here.
+
+An `InputError` says in one line what was expected, what came and how to mend it; the command line
+prints that line and exits with 2. A `MeasurementError` means the input was fine but no trustworthy
+number came out.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class NtkdiagError(Exception):
+    """Root of all errors this package raises on purpose."""
+
+
+class InputError(NtkdiagError, ValueError):
+    """Bad input, told in one line.
+
+    Args:
+        what: The thing that is wrong, as the user names it ("schedule", "--samples", a file path).
+        expected: What would have been accepted.
+        got: What came instead.
+        fix: The next step for the user; left out when `expected` already says it.
+    """
+
+    def __init__(self, what: str, *, expected: str, got: object, fix: str | None = None) -> None:
+        line = f"{what}: expected {expected}; got {got}."
+        super().__init__(f"{line} {fix}" if fix else line)
+
+
+class MeasurementError(NtkdiagError, RuntimeError):
+    """The input was acceptable but the measurement failed (non-finite values, a guard that tripped)."""
+
+
+def require_one_of(what: str, got: str, allowed: Iterable[str]) -> str:
+    """Return `got` if it is one of `allowed`.
+
+    Raises:
+        InputError: otherwise, listing what is allowed and the closest spelling.
+    """
+    names = list(allowed)
+    if got in names:
+        return got
+    close = difflib.get_close_matches(str(got), names, n=1)
+    fix = f"Did you mean '{close[0]}'?" if close else None
+    raise InputError(what, expected="one of " + ", ".join(names), got=repr(got), fix=fix)
+
+
+def require_positive_int(what: str, got: int, minimum: int = 1) -> int:
+    """Return `got` if it is an integer of at least `minimum`.
+
+    Raises:
+        InputError: otherwise.
+    """
+    if isinstance(got, bool) or not isinstance(got, int) or got < minimum:
+        raise InputError(what, expected=f"an integer of at least {minimum}", got=repr(got))
+    return got
