@@ -1,0 +1,1 @@
+"""The diffusion process: schedules, prediction targets, log-SNR buckets and optimal denoisers."""

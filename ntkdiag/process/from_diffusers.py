@@ -1,0 +1,103 @@
+"""Read the process out of a scheduler object of the diffusers library, without importing that library.
+
+Only attributes are looked at, so any object that carries the same ones will do. What the network predicts
+(`prediction_type`) is not part of the process and is left to the caller.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ntkdiag.errors import InputError
+from ntkdiag.process.paths import EDM, Flow
+from ntkdiag.process.schedule import Schedule
+from ntkdiag.process.table import LogSNRTable
+
+_LOOKED_FOR = (
+    "a scheduler with `alphas_cumprod` (variance preserving), `config.sigma_data` (EDM), "
+    "or `sigmas` all within [0, 1] (flow matching)"
+)
+
+
+def from_diffusers(scheduler: Any) -> Schedule:
+    """The process a diffusers scheduler was configured for.
+
+    Args:
+        scheduler: Recognised by, in this order: a config that says flow (`use_flow_sigmas`, or a
+            `prediction_type` of "flow_prediction") → rectified flow; `alphas_cumprod` → a table;
+            `config.sigma_data` → EDM, whose training density is that of Karras et al. 2022 as the
+            scheduler holds none; `sigmas` within [0, 1] → rectified flow. A flow's `shift` is taken over
+            unless the config makes it depend on the image size.
+
+    Returns:
+        The schedule. A table follows `alphas_cumprod` as it is now: rescale betas before, not after.
+
+    Raises:
+        InputError: none of these was found, or their values make no process.
+    """
+    config = getattr(scheduler, "config", None)
+    if _get(config, "use_flow_sigmas") or _get(config, "prediction_type") == "flow_prediction":
+        return Flow(shift=_shift(config))
+    if getattr(scheduler, "alphas_cumprod", None) is not None:
+        return _table(scheduler.alphas_cumprod)
+    if _get(config, "sigma_data") is not None:
+        return EDM(sigma_data=float(_get(config, "sigma_data")))
+    sigmas = getattr(scheduler, "sigmas", None)
+    if sigmas is None:
+        sigmas = _get(config, "sigmas")
+    if sigmas is not None and _within_unit_interval(_values("scheduler sigmas", sigmas)):
+        return Flow(shift=_shift(config))
+    raise InputError(
+        "scheduler",
+        expected=_LOOKED_FOR,
+        got=type(scheduler).__name__,
+        fix="Give the path by hand: ntkdiag.schedules.from_table(log_snr), flow() or edm().",
+    )
+
+
+def _table(alphas_cumprod: Any) -> Schedule:
+    """Table from ᾱ: log-SNR = ln ᾱ − ln(1 − ᾱ), in double precision, −inf where ᾱ = 0."""
+    alpha_bar = _values("scheduler alphas_cumprod", alphas_cumprod)
+    if alpha_bar.numel() == 0 or not bool(((alpha_bar >= 0) & (alpha_bar < 1)).all()):
+        raise InputError(
+            "scheduler alphas_cumprod",
+            expected="values in [0, 1)",
+            got=f"{alpha_bar.numel()} values" + _range(alpha_bar),
+            fix="Values in half precision round to 1: build the scheduler in float32.",
+        )
+    return LogSNRTable(tuple((torch.log(alpha_bar) - torch.log1p(-alpha_bar)).tolist()))
+
+
+def _shift(config: Any) -> float:
+    """Shift of flow time towards noise; 1 if there is none, or if it depends on the image size."""
+    if _get(config, "use_dynamic_shifting"):
+        return 1.0
+    # SD3-like schedulers call it `shift`, multistep ones `flow_shift`.
+    for name in ("shift", "flow_shift"):
+        if _get(config, name) is not None:
+            return float(_get(config, name))
+    return 1.0
+
+
+def _get(config: Any, name: str) -> Any:
+    """An entry of a config, which is a mapping in diffusers and may be an object elsewhere."""
+    return config.get(name) if isinstance(config, Mapping) else getattr(config, name, None)
+
+
+def _values(what: str, values: Any) -> Tensor:
+    try:
+        return torch.as_tensor(values, dtype=torch.float64, device="cpu").flatten()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(what, expected="a list of numbers", got=type(values).__name__) from error
+
+
+def _within_unit_interval(values: Tensor) -> bool:
+    return values.numel() > 0 and bool(((values >= 0) & (values <= 1)).all())
+
+
+def _range(values: Tensor) -> str:
+    return f" from {values.min():.6g} to {values.max():.6g}" if values.numel() else ""

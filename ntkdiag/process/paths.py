@@ -1,0 +1,171 @@
+"""Continuous schedules: cosine, linear in log-SNR, rectified flow, EDM.
+
+Each class gives one published path as functions of log-SNR λ; the constructors users call are in
+`ntkdiag.process.schedules`.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from ntkdiag.errors import InputError
+from ntkdiag.process.distribution import (
+    Distribution,
+    HyperbolicSecant,
+    Logistic,
+    Normal,
+    Uniform,
+    log_tangent,
+)
+from ntkdiag.process.schedule import Schedule
+
+
+@dataclass(frozen=True)
+class Cosine(Schedule):
+    """α = cos(πt/2), σ = sin(πt/2), t uniform on [0, 1]: Nichol & Dhariwal 2021 without their offset."""
+
+    name: ClassVar[str] = "cosine"
+
+    @property
+    def distribution(self) -> Distribution:
+        return HyperbolicSecant()
+
+    def _time(self, log_snr: Tensor) -> Tensor:
+        return torch.atan(torch.exp(-log_snr / 2)) * (2 / math.pi)
+
+    def _log_snr(self, time: Tensor) -> Tensor:
+        return -log_tangent(time)
+
+    def _rates(self, log_snr: Tensor) -> tuple[Tensor, Tensor]:
+        return -math.pi / 2 * self._sigma(log_snr), math.pi / 2 * self._alpha(log_snr)
+
+
+@dataclass(frozen=True)
+class LinearLogSNR(Schedule):
+    """Variance preserving, log-SNR falling linearly in t on [0, 1]: Kingma et al. 2021 (VDM)."""
+
+    name: ClassVar[str] = "linear_log_snr"
+    log_snr_min: float = -10.0
+    log_snr_max: float = 10.0
+
+    def __post_init__(self) -> None:
+        if not -math.inf < self.log_snr_min < self.log_snr_max < math.inf:
+            raise InputError(
+                "linear_log_snr",
+                expected="finite log_snr_min < log_snr_max",
+                got=f"{self.log_snr_min} and {self.log_snr_max}",
+            )
+
+    @property
+    def distribution(self) -> Distribution:
+        return Uniform(self.log_snr_min, self.log_snr_max)
+
+    def _time(self, log_snr: Tensor) -> Tensor:
+        return (self.log_snr_max - log_snr) / (self.log_snr_max - self.log_snr_min)
+
+    def _log_snr(self, time: Tensor) -> Tensor:
+        return self.log_snr_max - time * (self.log_snr_max - self.log_snr_min)
+
+    def _rates(self, log_snr: Tensor) -> tuple[Tensor, Tensor]:
+        # On any VP path dα/dλ = ασ²/2 and dσ/dλ = −σα²/2.
+        alpha, sigma = self._alpha(log_snr), self._sigma(log_snr)
+        speed = self.log_snr_min - self.log_snr_max
+        return speed * alpha * sigma**2 / 2, -speed * sigma * alpha**2 / 2
+
+
+@dataclass(frozen=True)
+class Flow(Schedule):
+    """Rectified flow x = (1 − t) x0 + t ε: Liu et al. 2023, Lipman et al. 2023.
+
+    `logit_mean` and `logit_std` give the logit-normal time of Esser et al. 2024, whose equation 23 is
+    `shift`: t → shift·t / (1 + (shift − 1) t), which moves the log-SNR density by −2 ln shift.
+    """
+
+    name: ClassVar[str] = "flow"
+    variance_preserving: ClassVar[bool] = False
+    logit_mean: float | None = None
+    logit_std: float | None = None
+    shift: float = 1.0
+
+    def __post_init__(self) -> None:
+        if (self.logit_mean is None) != (self.logit_std is None):
+            raise InputError(
+                "flow",
+                expected="both logit_mean and logit_std, or neither (uniform time)",
+                got=f"logit_mean={self.logit_mean}, logit_std={self.logit_std}",
+            )
+        if self.logit_std is not None:
+            require_positive("flow logit_std", self.logit_std)
+        require_positive("flow shift", self.shift)
+
+    @property
+    def distribution(self) -> Distribution:
+        offset = -2 * math.log(self.shift)
+        if self.logit_mean is None or self.logit_std is None:
+            return Logistic(offset)
+        return Normal(offset - 2 * self.logit_mean, 2 * self.logit_std)
+
+    def _alpha(self, log_snr: Tensor) -> Tensor:
+        return torch.sigmoid(log_snr / 2)
+
+    def _sigma(self, log_snr: Tensor) -> Tensor:
+        return torch.sigmoid(-log_snr / 2)
+
+    def _time(self, log_snr: Tensor) -> Tensor:
+        return torch.sigmoid(-log_snr / 2)
+
+    def _log_snr(self, time: Tensor) -> Tensor:
+        return 2 * (torch.log1p(-time) - torch.log(time))
+
+    def _rates(self, log_snr: Tensor) -> tuple[Tensor, Tensor]:
+        return -torch.ones_like(log_snr), torch.ones_like(log_snr)
+
+
+@dataclass(frozen=True)
+class EDM(Schedule):
+    """x = x0 + s ε with ln s normal: Karras et al. 2022. The schedule's time is the noise level s."""
+
+    name: ClassVar[str] = "edm"
+    variance_preserving: ClassVar[bool] = False
+    sigma_data: float = 0.5
+    p_mean: float = -1.2
+    p_std: float = 1.2
+
+    def __post_init__(self) -> None:
+        require_positive("edm sigma_data", self.sigma_data)
+        require_positive("edm p_std", self.p_std)
+
+    @property
+    def distribution(self) -> Distribution:
+        return Normal(-2 * self.p_mean, 2 * self.p_std)
+
+    def _alpha(self, log_snr: Tensor) -> Tensor:
+        return torch.ones_like(log_snr)
+
+    def _sigma(self, log_snr: Tensor) -> Tensor:
+        return torch.exp(-log_snr / 2)
+
+    def _time(self, log_snr: Tensor) -> Tensor:
+        return torch.exp(-log_snr / 2)
+
+    def _log_snr(self, time: Tensor) -> Tensor:
+        return -2 * torch.log(time)
+
+    def _rates(self, log_snr: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.zeros_like(log_snr), torch.ones_like(log_snr)
+
+
+def require_positive(what: str, value: float) -> float:
+    """Return `value` if it is a positive finite number.
+
+    Raises:
+        InputError: otherwise.
+    """
+    if not 0 < value < math.inf:
+        raise InputError(what, expected="a positive number", got=value)
+    return value

@@ -1,0 +1,213 @@
+"""Schedule: how a diffusion process mixes data and noise, as functions of the log-SNR.
+
+x = α x0 + σ ε, SNR = α²/σ², log-SNR = ln SNR. Every schedule of this package answers the same questions
+(α, σ, its own time, its training density) on the one axis all of them share, the log-SNR.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from ntkdiag.errors import InputError, require_positive_int
+from ntkdiag.process.distribution import Distribution
+
+# A log-SNR, a time or a probability: one number or a tensor of any shape.
+Level = float | Tensor
+
+
+def as_level(value: Level) -> Tensor:
+    """`value` as a floating tensor: a floating tensor is returned as it is, all else becomes float64."""
+    if isinstance(value, Tensor) and value.is_floating_point():
+        return value
+    return torch.as_tensor(value, dtype=torch.float64)
+
+
+def widen(value: Tensor) -> Tensor:
+    """A tensor wide enough to compute in: half precision becomes float32, the rest stays."""
+    return value.float() if value.dtype in (torch.float16, torch.bfloat16) else value
+
+
+def apply_wide(function: Callable[[Tensor], Tensor], value: Level) -> Tensor:
+    """Evaluate `function` at `value` in at least float32 and return the result in the dtype of `value`."""
+    level = as_level(value)
+    return function(widen(level)).to(level.dtype)
+
+
+def expand(values: Tensor, like: Tensor) -> Tensor:
+    """Shape one number a sample so that it multiplies a batch.
+
+    Args:
+        values: A scalar tensor or [N].
+        like: The batch [N, *shape].
+
+    Returns:
+        `values` as [] or [N, 1, ...], in the dtype and on the device of `like`.
+
+    Raises:
+        InputError: another shape, or another N.
+    """
+    if values.ndim == 0:
+        return values.to(like)
+    if values.ndim != 1 or like.ndim == 0 or values.shape[0] not in (1, like.shape[0]):
+        raise InputError(
+            "values per sample",
+            expected=f"one number, or one for each sample of a batch of shape {tuple(like.shape)}",
+            got=f"shape {tuple(values.shape)}",
+        )
+    return values.to(like).reshape(-1, *(1,) * (like.ndim - 1))
+
+
+def vp_alpha(log_snr: Tensor) -> Tensor:
+    """α of the variance-preserving path, √sigmoid(λ): exact at ±inf, and never formed from 1 − σ²."""
+    return (functional.logsigmoid(log_snr) / 2).exp()
+
+
+def vp_sigma(log_snr: Tensor) -> Tensor:
+    """σ of the variance-preserving path, √sigmoid(−λ)."""
+    return (functional.logsigmoid(-log_snr) / 2).exp()
+
+
+@dataclass(frozen=True)
+class Schedule(ABC):
+    """A noising path and the density of log-SNR that training samples from.
+
+    All functions take a number or a floating tensor of any shape and return a tensor of that shape and
+    dtype (float64 for numbers); half precision is computed in float32. Log-SNR is in nats.
+
+    Subclasses are frozen dataclasses whose fields are the arguments of their constructor in
+    `ntkdiag.schedules`. They define `_alpha` and `_sigma` unless they are variance preserving.
+
+    Attributes:
+        name: Name of the constructor.
+        variance_preserving: Whether α² + σ² = 1.
+        discrete: Whether training knows a finite list of steps only.
+    """
+
+    name: ClassVar[str]
+    variance_preserving: ClassVar[bool] = True
+    discrete: ClassVar[bool] = False
+
+    @property
+    def sigma_data(self) -> float:
+        """Standard deviation the data is assumed to have by the F target; 1, where F is −v, except on EDM."""
+        return 1.0
+
+    @property
+    @abstractmethod
+    def distribution(self) -> Distribution:
+        """Distribution of log-SNR in training."""
+
+    def alpha(self, log_snr: Level) -> Tensor:
+        """Factor of the data, α ≥ 0."""
+        return apply_wide(self._alpha, log_snr)
+
+    def sigma(self, log_snr: Level) -> Tensor:
+        """Factor of the noise, σ ≥ 0."""
+        return apply_wide(self._sigma, log_snr)
+
+    def time(self, log_snr: Level) -> Tensor:
+        """The schedule's own time, growing with noise: t in [0, 1], a step index, or EDM's noise level."""
+        return apply_wide(self._time, log_snr)
+
+    def log_snr(self, time: Level) -> Tensor:
+        """Log-SNR at the schedule's own time; the inverse of `time`."""
+        return apply_wide(self._log_snr, time)
+
+    def rates(self, log_snr: Level) -> tuple[Tensor, Tensor]:
+        """(dα/dt, dσ/dt) in the schedule's own time."""
+        level = as_level(log_snr)
+        alpha_rate, sigma_rate = self._rates(widen(level))
+        return alpha_rate.to(level.dtype), sigma_rate.to(level.dtype)
+
+    @property
+    def support(self) -> tuple[float, float]:
+        """Lowest and highest log-SNR of training; may be infinite."""
+        return self.distribution.support
+
+    def density(self, log_snr: Level) -> Tensor:
+        """Training density per unit of log-SNR; integrates to 1 over the support."""
+        return apply_wide(self.distribution.density, log_snr)
+
+    def cdf(self, log_snr: Level) -> Tensor:
+        """Share of training below a log-SNR, in [0, 1]."""
+        return apply_wide(self.distribution.cdf, log_snr)
+
+    def quantile(self, probability: Level) -> Tensor:
+        """Log-SNR below which the share `probability` in (0, 1) of training lies; the inverse of `cdf`."""
+        return apply_wide(self.distribution.quantile, probability)
+
+    def sample(self, count: int, generator: torch.Generator) -> Tensor:
+        """Draw log-SNR values as training does.
+
+        Args:
+            count: How many.
+            generator: Source of randomness; its device is that of the result.
+
+        Returns:
+            Tensor [count], float64.
+        """
+        require_positive_int("count", count, minimum=0)
+        uniform = torch.rand(count, generator=generator, device=generator.device, dtype=torch.float64)
+        # torch.rand includes 0, which an unbounded schedule would map to −inf.
+        return self.quantile(uniform.clamp(min=2.0**-54))
+
+    def diffuse(self, x0: Tensor, epsilon: Tensor, log_snr: Level) -> Tensor:
+        """Noisy samples x = α x0 + σ ε.
+
+        Args:
+            x0: Data [N, *shape].
+            epsilon: Standard normal noise [N, *shape].
+            log_snr: One number or [N].
+
+        Returns:
+            [N, *shape] in the dtype of `x0`.
+
+        Raises:
+            InputError: shapes that do not match.
+        """
+        if x0.shape != epsilon.shape:
+            raise InputError(
+                "epsilon", expected=f"the shape {tuple(x0.shape)} of x0", got=tuple(epsilon.shape)
+            )
+        level = widen(as_level(log_snr))
+        alpha, sigma = self._alpha(level), self._sigma(level)
+        return expand(alpha, x0) * x0 + expand(sigma, x0) * epsilon
+
+    def describe(self) -> dict[str, Any]:
+        """Name and parameters for JSON (infinities as text); `schedules.named(**describe())` is self again."""
+        return {"name": self.name} | {
+            field.name: _plain(getattr(self, field.name)) for field in dataclasses.fields(self)
+        }
+
+    def _alpha(self, log_snr: Tensor) -> Tensor:
+        return vp_alpha(log_snr)
+
+    def _sigma(self, log_snr: Tensor) -> Tensor:
+        return vp_sigma(log_snr)
+
+    @abstractmethod
+    def _time(self, log_snr: Tensor) -> Tensor: ...
+
+    @abstractmethod
+    def _log_snr(self, time: Tensor) -> Tensor: ...
+
+    @abstractmethod
+    def _rates(self, log_snr: Tensor) -> tuple[Tensor, Tensor]: ...
+
+
+def _plain(value: Any) -> Any:
+    """A parameter as JSON can hold it, which has no infinities."""
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and math.isinf(value):
+        return str(value)
+    return value

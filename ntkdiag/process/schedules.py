@@ -1,0 +1,123 @@
+"""Constructors of schedules: the names users type, as `ntkdiag.schedules.cosine()`.
+
+Each returns a `Schedule`; its `describe()` gives the name and parameters that `named` turns back into it.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from ntkdiag.errors import InputError, require_one_of
+from ntkdiag.process.from_diffusers import from_diffusers
+from ntkdiag.process.paths import EDM, Cosine, Flow, LinearLogSNR
+from ntkdiag.process.schedule import Schedule
+from ntkdiag.process.table import LinearBeta, LogSNRTable
+
+__all__ = [
+    "SCHEDULES",
+    "cosine",
+    "edm",
+    "flow",
+    "from_diffusers",
+    "from_table",
+    "linear_beta",
+    "linear_log_snr",
+    "named",
+]
+
+
+def cosine() -> Schedule:
+    """Variance preserving, α = cos(πt/2), t uniform on [0, 1] (Nichol & Dhariwal 2021, no offset)."""
+    return Cosine()
+
+
+def linear_beta(steps: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02) -> Schedule:
+    """DDPM's table (Ho et al. 2020).
+
+    Args:
+        steps: Number of steps, at least 2.
+        beta_start: β of the first step, in (0, 1).
+        beta_end: β of the last step, in (0, 1).
+    """
+    return LinearBeta(steps, beta_start, beta_end)
+
+
+def linear_log_snr(log_snr_min: float = -10.0, log_snr_max: float = 10.0) -> Schedule:
+    """Variance preserving, log-SNR uniform between two ends (Kingma et al. 2021)."""
+    return LinearLogSNR(log_snr_min, log_snr_max)
+
+
+def flow(logit_mean: float | None = None, logit_std: float | None = None, shift: float = 1.0) -> Schedule:
+    """Rectified flow x = (1 − t) x0 + t ε.
+
+    Args:
+        logit_mean: Mean of logit t in training; None for uniform t.
+        logit_std: Standard deviation of logit t in training; None for uniform t.
+        shift: Resolution shift of training time towards noise (Esser et al. 2024, equation 23).
+    """
+    return Flow(logit_mean, logit_std, shift)
+
+
+def edm(sigma_data: float = 0.5, p_mean: float = -1.2, p_std: float = 1.2) -> Schedule:
+    """Variance exploding x = x0 + s ε with ln s ~ N(p_mean, p_std²) (Karras et al. 2022).
+
+    Args:
+        sigma_data: Standard deviation of the data that the F target assumes.
+        p_mean: Mean of ln s in training; −0.4 in EDM2 (Karras et al. 2024).
+        p_std: Standard deviation of ln s in training; 1.0 in EDM2.
+    """
+    return EDM(sigma_data, p_mean, p_std)
+
+
+def from_table(log_snr: Sequence[float] | np.ndarray | Tensor) -> Schedule:
+    """A variance-preserving schedule from its log-SNR at every step.
+
+    Args:
+        log_snr: Strictly decreasing; the last entry may be −inf (zero terminal SNR).
+
+    Raises:
+        InputError: anything else.
+    """
+    try:
+        levels = tuple(float(value) for value in log_snr)
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            "log-SNR table", expected="a flat list of numbers", got=type(log_snr).__name__
+        ) from error
+    return LogSNRTable(levels)
+
+
+SCHEDULES: Mapping[str, Callable[..., Schedule]] = {
+    "cosine": cosine,
+    "linear_beta": linear_beta,
+    "linear_log_snr": linear_log_snr,
+    "flow": flow,
+    "edm": edm,
+    "from_table": from_table,
+}
+
+
+def named(name: str, **parameters: Any) -> Schedule:
+    """The schedule of that name, as the command line and run files give it.
+
+    Args:
+        name: A key of `SCHEDULES`.
+        parameters: Arguments of that constructor.
+
+    Raises:
+        InputError: unknown name, parameter or value.
+    """
+    constructor = SCHEDULES[require_one_of("schedule", name, SCHEDULES)]
+    signature = inspect.signature(constructor)
+    for parameter in parameters:
+        require_one_of(f"parameter of schedule {name}", parameter, signature.parameters)
+    try:
+        signature.bind(**parameters)
+    except TypeError as error:
+        raise InputError(f"schedule {name}", expected=f"parameters {signature}", got=str(error)) from error
+    return constructor(**parameters)

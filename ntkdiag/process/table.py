@@ -1,0 +1,144 @@
+"""Discrete schedules: variance-preserving tables of log-SNR, one entry a step, as DDPM trains on.
+
+Between steps, time and log-SNR are interpolated; training itself only ever sees the steps.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from ntkdiag.errors import InputError, require_positive_int
+from ntkdiag.process.distribution import Distribution, Steps
+from ntkdiag.process.schedule import Schedule, vp_alpha, vp_sigma
+
+
+@dataclass(frozen=True)
+class TableSchedule(Schedule):
+    """Variance preserving; the schedule's time is the index of the step, 0 the cleanest, as a float.
+
+    Log-SNR is linear in time between steps and constant beyond the ends. If the last step has SNR 0,
+    α (not log-SNR) is linear in the last interval.
+    """
+
+    discrete: ClassVar[bool] = True
+
+    @property
+    @abstractmethod
+    def levels(self) -> tuple[float, ...]:
+        """Log-SNR of every step, strictly decreasing."""
+
+    @cached_property
+    def distribution(self) -> Distribution:
+        """Equal mass on every step."""
+        return Steps(self.levels)
+
+    def sample(self, count: int, generator: torch.Generator) -> Tensor:
+        """Draw log-SNR values of steps, each step equally likely; see `Schedule.sample`."""
+        require_positive_int("count", count, minimum=0)
+        size = (count,)
+        step = torch.randint(len(self.levels), size, generator=generator, device=generator.device)
+        return self._table.to(step.device)[step]
+
+    def _time(self, log_snr: Tensor) -> Tensor:
+        step, above, below = self._interval(log_snr)
+        linear = (above - log_snr) / (above - below)
+        ending = 1 - vp_alpha(log_snr) / vp_alpha(above)
+        return step + torch.where(below.isinf(), ending, linear).clamp(0, 1)
+
+    def _log_snr(self, time: Tensor) -> Tensor:
+        table = self._table.to(time)
+        step = time.floor().long().clamp(0, len(table) - 2)
+        above, below = table[step], table[step + 1]
+        part = (time - step).clamp(0, 1)
+        alpha_squared = (vp_alpha(above) * (1 - part)) ** 2
+        ending = torch.where(part == 0, above, torch.log(alpha_squared) - torch.log1p(-alpha_squared))
+        return torch.where(below.isinf(), ending, above + part * (below - above))
+
+    def _rates(self, log_snr: Tensor) -> tuple[Tensor, Tensor]:
+        _, above, below = self._interval(log_snr)
+        alpha, sigma = vp_alpha(log_snr), vp_sigma(log_snr)
+        # dα/dt = (ασ²/2) dλ/dt where λ is linear in t; where α is, its own slope. α² + σ² = 1 gives dσ/dt.
+        linear = alpha * sigma**2 * (below - above) / 2
+        alpha_rate = torch.where(below.isinf(), -vp_alpha(above), linear)
+        return alpha_rate, -alpha / sigma * alpha_rate
+
+    def _interval(self, log_snr: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(step, its log-SNR, the next step's log-SNR) of the interval that holds each value."""
+        table = self._table.to(log_snr)
+        step = torch.searchsorted(-table, -log_snr.contiguous(), right=True) - 1
+        step = step.clamp(0, len(table) - 2)
+        return step, table[step], table[step + 1]
+
+    @cached_property
+    def _table(self) -> Tensor:
+        return torch.tensor(self.levels, dtype=torch.float64)
+
+
+@dataclass(frozen=True)
+class LinearBeta(TableSchedule):
+    """β rising linearly over the steps, ᾱ_t = Π (1 − β): Ho et al. 2020 (DDPM)."""
+
+    name: ClassVar[str] = "linear_beta"
+    steps: int = 1000
+    beta_start: float = 1e-4
+    beta_end: float = 0.02
+
+    def __post_init__(self) -> None:
+        require_positive_int("linear_beta steps", self.steps, minimum=2)
+        for label, value in (("beta_start", self.beta_start), ("beta_end", self.beta_end)):
+            if not 0 < value < 1:
+                raise InputError(f"linear_beta {label}", expected="a number between 0 and 1", got=value)
+
+    @cached_property
+    def levels(self) -> tuple[float, ...]:
+        beta = torch.linspace(self.beta_start, self.beta_end, self.steps, dtype=torch.float64)
+        # ln ᾱ and ln(1 − ᾱ) without ever rounding ᾱ to 1.
+        log_alpha_bar = torch.log1p(-beta).cumsum(0)
+        return tuple((log_alpha_bar - torch.log(-torch.expm1(log_alpha_bar))).tolist())
+
+
+@dataclass(frozen=True)
+class LogSNRTable(TableSchedule):
+    """A table given as it is.
+
+    Args:
+        log_snr: Log-SNR of every step, strictly decreasing; only the last may be −inf.
+    """
+
+    name: ClassVar[str] = "from_table"
+    steps: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        for step, (above, below) in enumerate(pairwise(self.steps)):
+            if not below < above:
+                raise InputError(
+                    "log-SNR table",
+                    expected="strictly decreasing log-SNR",
+                    got=f"{above} at step {step}, then {below}",
+                    fix="Order the steps from clean to noisy, and build the table in float32 or wider.",
+                )
+        finite = [level for level in self.steps if math.isfinite(level)]
+        ends_in_zero_snr = bool(self.steps) and self.steps[-1] == -math.inf
+        if len(finite) + ends_in_zero_snr != len(self.steps) or len(finite) < 2:
+            raise InputError(
+                "log-SNR table",
+                expected="at least two finite entries, and −inf nowhere but in the last",
+                got=f"{len(self.steps)} entries, {len(finite)} of them finite",
+            )
+
+    @property
+    def levels(self) -> tuple[float, ...]:
+        return self.steps
+
+    def describe(self) -> dict[str, Any]:
+        """Name and table; see `Schedule.describe`."""
+        parameters = super().describe()
+        return {"name": parameters["name"], "log_snr": parameters["steps"]}
