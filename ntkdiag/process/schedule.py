@@ -183,7 +183,7 @@ class Schedule(ABC):
         return expand(alpha, x0) * x0 + expand(sigma, x0) * epsilon
 
     def describe(self) -> dict[str, Any]:
-        """Name and parameters for JSON (infinities as text); `schedules.named(**describe())` is self again."""
+        """Name and parameters for JSON, infinities as text; `schedules.named(**describe())` is self."""
         return {"name": self.name} | {
             field.name: _plain(getattr(self, field.name)) for field in dataclasses.fields(self)
         }
