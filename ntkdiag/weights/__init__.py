@@ -1,0 +1,25 @@
+"""Loss weights: closed-form rules, weights from a measurement, and weights refreshed during training."""
+
+from __future__ import annotations
+
+from ntkdiag.weights.catalogue import RULES, Rule
+from ntkdiag.weights.from_rule import rule
+from ntkdiag.weights.measured import SCORES, measured
+from ntkdiag.weights.refresh import Record, Refresher
+from ntkdiag.weights.rules import effective, evaluate
+from ntkdiag.weights.source import WeightSource
+from ntkdiag.weights.table import WeightTable
+
+__all__ = [
+    "RULES",
+    "SCORES",
+    "Record",
+    "Refresher",
+    "Rule",
+    "WeightSource",
+    "WeightTable",
+    "effective",
+    "evaluate",
+    "measured",
+    "rule",
+]

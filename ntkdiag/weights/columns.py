@@ -1,0 +1,93 @@
+"""What the columns of a weight table must satisfy, and how weights are read between its grid points."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ntkdiag.errors import InputError
+
+MINIMUM_ROWS = 2
+
+
+def check_columns(what: str, columns: dict[str, Tensor]) -> None:
+    """Refuse columns no weight table can have.
+
+    Args:
+        what: Whose columns they are, for the message.
+        columns: "log_snr", "weight" and, both or neither, "low" and "high".
+
+    Raises:
+        InputError: naming the first row (counted from 1) that is wrong.
+    """
+    rows = len(columns["log_snr"])
+    if rows < MINIMUM_ROWS:
+        raise InputError(what, expected=f"at least {MINIMUM_ROWS} rows", got=rows)
+    if ("low" in columns) != ("high" in columns):
+        raise InputError(what, expected="both of low and high, or neither", got="one of them")
+    for name, column in columns.items():
+        if column.shape != (rows,):
+            raise InputError(
+                f"{what}, {name}", expected=f"{rows} values, as log_snr has", got=tuple(column.shape)
+            )
+        _refuse_where(what, name, column, ~torch.isfinite(column), "a finite number")
+        if name != "log_snr":
+            _refuse_where(what, name, column, column < 0, "a number ≥ 0")
+    grid = columns["log_snr"]
+    falls = torch.cat([grid.new_zeros(1, dtype=torch.bool), grid[1:] <= grid[:-1]])
+    _refuse_where(what, "log_snr", grid, falls, "a larger log-SNR than in the row before")
+    if "low" in columns:
+        crossed = columns["low"] > columns["high"]
+        _refuse_where(what, "low", columns["low"], crossed, "low to be at most high")
+    if not (columns["weight"] > 0).any():
+        raise InputError(f"{what}, weight", expected="at least one positive weight", got="zero in every row")
+
+
+def check_rule(what: str, expected: Tensor, weight: Tensor) -> None:
+    """Refuse weights that are not those of the rule that claims them.
+
+    Args:
+        what: Whose weights they are.
+        expected: The rule on the grid [n].
+        weight: The column [n].
+
+    Raises:
+        InputError: naming the first row that differs by more than 1e-9 of its value, which rounding on
+            another machine does not reach.
+    """
+    for row in torch.nonzero((weight - expected).abs() > 1e-9 * expected.abs()).flatten().tolist():
+        raise InputError(
+            f"{what}, row {row + 1}, weight",
+            expected=f"{expected[row].item()!r}, which the table's rule gives",
+            got=f"{weight[row].item()!r}, so the table was edited by hand",
+            fix="Remove the rule to use the numbers as they are, or make the table anew.",
+        )
+
+
+def interpolate(grid: Tensor, weight: Tensor, log_snr: Tensor) -> Tensor:
+    """Piecewise linear ln w, constant beyond the ends; linear w between two rows one of which is zero.
+
+    Args:
+        grid: Increasing log-SNR [n].
+        weight: Weights [n].
+        log_snr: Where to read, any shape, no NaN.
+
+    Returns:
+        Weights of the shape of `log_snr`; at a grid point exactly its own.
+    """
+    level = log_snr.clamp(grid[0], grid[-1])
+    right = torch.searchsorted(grid, level.contiguous(), right=True).clamp(1, len(grid) - 1)
+    left = right - 1
+    share = (level - grid[left]) / (grid[right] - grid[left])
+    start, end = weight[left], weight[right]
+    straight = start + share * (end - start)
+    positive = (start > 0) & (end > 0)
+    # The stand-in 1 keeps ln away from zero in the branch that is not taken.
+    ratio = torch.where(positive, end, 1.0).log() - torch.where(positive, start, 1.0).log()
+    between = torch.where(positive, start * torch.exp(share * ratio), straight)
+    return torch.where(share >= 1, end, between)
+
+
+def _refuse_where(what: str, name: str, column: Tensor, bad: Tensor, expected: str) -> None:
+    for row in torch.nonzero(bad).flatten().tolist():
+        raise InputError(f"{what}, row {row + 1}, {name}", expected=expected, got=repr(column[row].item()))
