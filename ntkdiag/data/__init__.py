@@ -1,0 +1,32 @@
+"""Data to train and measure on: two sets that need no download, and arrays from .npy files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from ntkdiag.data.arrays import from_npy
+from ntkdiag.data.dataset import Data
+from ntkdiag.data.digits import digits
+from ntkdiag.data.mixture import mixture
+from ntkdiag.errors import require_one_of
+
+__all__ = ["DATASETS", "Data", "digits", "from_npy", "load", "mixture"]
+
+DATASETS: dict[str, Callable[..., Data]] = {"digits": digits, "mixture": mixture}
+
+
+def load(name_or_path: str | Path, seed: int = 0) -> Data:
+    """Load a data set by name, or samples from a .npy file.
+
+    Args:
+        name_or_path: "digits", "mixture", or a path that ends in .npy (see `from_npy`).
+        seed: Seed of the split (of the draw, for the mixture).
+
+    Raises:
+        InputError: unknown name, missing file, or a file that does not hold samples.
+    """
+    if Path(name_or_path).suffix == ".npy" or Path(name_or_path).is_file():
+        return from_npy(name_or_path, seed)
+    name = require_one_of("data (or a path that ends in .npy)", str(name_or_path), DATASETS)
+    return DATASETS[name](seed=seed)

@@ -1,0 +1,26 @@
+"""The 1,797 handwritten digits of 8×8 pixels that come inside scikit-learn: real images without a download.
+
+Source: E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits, UCI repository, 1998 (the test
+part, which is what scikit-learn carries).
+"""
+
+from __future__ import annotations
+
+import torch
+
+from ntkdiag.data.dataset import Data, split
+
+_HELD_OUT = 397  # leaves 1,400 to train on
+
+
+def digits(seed: int = 0) -> Data:
+    """Digits as [N, 1, 8, 8] float32 in [-1, 1]: 1,400 to train on, 397 held out.
+
+    Args:
+        seed: Seed of the split.
+    """
+    from sklearn.datasets import load_digits
+
+    images = torch.from_numpy(load_digits().images)  # [1797, 8, 8], whole numbers from 0 to 16
+    scaled = (images / 8 - 1).float().unsqueeze(1)
+    return Data("digits", *split(scaled, _HELD_OUT, seed))

@@ -1,0 +1,81 @@
+"""How a reference network is told the noise level and, if it has classes, the label.
+
+The log-SNR is bounded first, so that an infinite one (no noise, or nothing but noise) is an ordinary
+input; then it is spread over sines and cosines, and a small MLP turns these into the condition vector.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from ntkdiag.errors import InputError, require_positive_int
+
+# tanh(log_snr / 8) keeps two thirds of its range for |log_snr| < 6.5, where images lose their structure, and
+# still tells 10 from 12. Between the slowest and the fastest wave a period covers 4 to 1/8 of [-1, 1]
+# (32 down to 1 unit of log-SNR at the centre). Both tuned here.
+_LOG_SNR_SCALE = 8.0
+_SLOWEST, _FASTEST = 0.5, 16.0
+
+
+def bounded_log_snr(log_snr: Tensor) -> Tensor:
+    """The log-SNR squeezed into [-1, 1]: tanh(log_snr / 8), odd, increasing and exact at ±inf."""
+    return torch.tanh(log_snr / _LOG_SNR_SCALE)
+
+
+class Condition(nn.Module):
+    """Log-SNR and optional class label to one vector per sample.
+
+    Args:
+        width: Length of the vector returned.
+        frequencies: Number of sine/cosine pairs the log-SNR is spread over.
+        classes: Number of classes; None for a network without labels. One more row is kept for "no label".
+
+    Raises:
+        InputError: a size is not a positive integer.
+    """
+
+    waves: Tensor
+
+    def __init__(self, width: int, frequencies: int, classes: int | None) -> None:
+        super().__init__()
+        require_positive_int("width", width)
+        require_positive_int("frequencies", frequencies)
+        self.classes = None if classes is None else require_positive_int("classes", classes)
+        steps = torch.linspace(math.log(_SLOWEST), math.log(_FASTEST), frequencies)
+        self.register_buffer("waves", math.pi * steps.exp(), persistent=False)
+        self.hidden = nn.Linear(2 * frequencies, width)
+        self.out = nn.Linear(width, width)
+        self.label = None if self.classes is None else nn.Embedding(self.classes + 1, width)
+
+    def forward(self, log_snr: Tensor, cond: Tensor | None) -> Tensor:
+        """log_snr [N] and labels [N] (or None: no label) → [N, width]."""
+        angles = bounded_log_snr(log_snr)[:, None] * self.waves  # [N, frequencies]
+        features = torch.cat([angles.cos(), angles.sin()], dim=1)
+        vector = self.out(nn.functional.silu(self.hidden(features)))
+        if self.label is None or self.classes is None:
+            if cond is not None:
+                raise InputError(
+                    "cond",
+                    expected="None for a network built without classes",
+                    got="class labels",
+                    fix="Build the network with classes=K.",
+                )
+            return vector
+        labels = torch.full_like(log_snr, self.classes, dtype=torch.long) if cond is None else cond
+        return vector + self.label(labels)
+
+
+def check_input(x: Tensor, log_snr: Tensor, shape: tuple[int, ...]) -> None:
+    """Refuse inputs of another shape than the network was built for, before a matrix product does.
+
+    Raises:
+        InputError: `x` is not [N, *shape] or `log_snr` is not [N].
+    """
+    if tuple(x.shape[1:]) != shape or x.ndim != len(shape) + 1:
+        sizes = ", ".join(map(str, shape))
+        raise InputError("network input x", expected=f"shape [N, {sizes}]", got=list(x.shape))
+    if tuple(log_snr.shape) != (x.shape[0],):
+        raise InputError("network input log_snr", expected=f"shape [{x.shape[0]}]", got=list(log_snr.shape))
