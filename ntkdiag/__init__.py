@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from ntkdiag import data, models, report, spectra, train, weights
     from ntkdiag.claims import verify
     from ntkdiag.denoiser import Denoiser
+    from ntkdiag.diagnosis import Diagnosis, measure
     from ntkdiag.kernel import Gram, gram, gram_of
-    from ntkdiag.measure import Diagnosis, measure
     from ntkdiag.process import schedules
     from ntkdiag.process.buckets import Buckets
 
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 _PUBLIC: dict[str, tuple[str, str | None]] = {
     "Buckets": ("ntkdiag.process.buckets", "Buckets"),
     "Denoiser": ("ntkdiag.denoiser", "Denoiser"),
-    "Diagnosis": ("ntkdiag.measure", "Diagnosis"),
+    "Diagnosis": ("ntkdiag.diagnosis", "Diagnosis"),
     "Gram": ("ntkdiag.kernel", "Gram"),
     "data": ("ntkdiag.data", None),
     "gram": ("ntkdiag.kernel", "gram"),
     "gram_of": ("ntkdiag.kernel", "gram_of"),
-    "measure": ("ntkdiag.measure", "measure"),
+    "measure": ("ntkdiag.diagnosis", "measure"),
     "models": ("ntkdiag.models", None),
     "report": ("ntkdiag.report", None),
     "schedules": ("ntkdiag.process.schedules", None),

@@ -1,0 +1,94 @@
+"""Denoiser: any network together with the process it was trained on and the target it predicts.
+
+Everything that measures or trains sees a `Denoiser` and never asks how the network wants its input;
+that knowledge sits in `call`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ntkdiag.errors import InputError, require_one_of
+from ntkdiag.process.schedule import Schedule, expand
+from ntkdiag.process.target import target_name
+
+# (network, x [N,*shape], log_snr [N], cond) → prediction [N,*shape]
+Call = Callable[[nn.Module, Tensor, Tensor, Any], Tensor]
+
+
+class Denoiser(nn.Module):
+    """A network that predicts `target` from a noisy input on `schedule`.
+
+    Args:
+        network: Any module.
+        schedule: The noising process x = α x0 + σ ε the network was (or will be) trained on.
+        target: What the network predicts: epsilon, x0, v, score, flow or F.
+        call: How the network is called. None: `network(x, time)` with the schedule's native time [N];
+            "log_snr": `network(x / √(α²+σ²), log_snr)`, the input brought to the variance-preserving
+            path, as the reference networks of this package want it; or a function
+            `call(network, x, log_snr, cond) → prediction`. With cond, the first two add it as a
+            third argument.
+
+    Raises:
+        InputError: unknown target or call, or a network that is not a module.
+    """
+
+    def __init__(
+        self, network: nn.Module, schedule: Schedule, target: str, call: str | Call | None = None
+    ) -> None:
+        super().__init__()
+        if not isinstance(network, nn.Module):
+            raise InputError("network", expected="a torch.nn.Module", got=type(network).__name__)
+        if not isinstance(schedule, Schedule):
+            raise InputError(
+                "schedule", expected="a schedule such as ntkdiag.schedules.cosine()", got=schedule
+            )
+        self.network = network
+        self.schedule = schedule
+        self.target = target_name(target)
+        self._call = self._resolve(call)
+
+    def forward(self, x: Tensor, log_snr: Tensor | float, cond: Any = None) -> Tensor:
+        """Predict the target.
+
+        Args:
+            x: Noisy input [N, *shape].
+            log_snr: Log-SNR, one number or [N].
+            cond: Conditioning handed on to the network, [N, ...] or None.
+
+        Returns:
+            Prediction of the target, [N, *shape].
+
+        Raises:
+            InputError: the network returned another shape than its input's.
+        """
+        level = torch.as_tensor(log_snr, dtype=x.dtype, device=x.device).expand(x.shape[0])
+        prediction = self._call(self.network, x, level, cond)
+        if not isinstance(prediction, Tensor) or prediction.shape != x.shape:
+            got = tuple(prediction.shape) if isinstance(prediction, Tensor) else type(prediction).__name__
+            raise InputError(
+                "network output",
+                expected=f"a tensor of the input's shape {tuple(x.shape)}",
+                got=got,
+                fix="Give Denoiser a call=function(network, x, log_snr, cond) that returns the prediction alone.",
+            )
+        return prediction
+
+    def _resolve(self, call: str | Call | None) -> Call:
+        if callable(call):
+            return call
+        by_name: dict[str, Call] = {"time": self._with_time, "log_snr": self._with_log_snr}
+        return by_name[require_one_of("call", call or "time", by_name)]
+
+    def _with_time(self, network: nn.Module, x: Tensor, log_snr: Tensor, cond: Any) -> Tensor:
+        time = self.schedule.time(log_snr)
+        return network(x, time) if cond is None else network(x, time, cond)
+
+    def _with_log_snr(self, network: nn.Module, x: Tensor, log_snr: Tensor, cond: Any) -> Tensor:
+        alpha, sigma = self.schedule.alpha(log_snr), self.schedule.sigma(log_snr)
+        unit = x / expand(torch.hypot(alpha, sigma), x)
+        return network(unit, log_snr) if cond is None else network(unit, log_snr, cond)

@@ -1,0 +1,98 @@
+"""The kernels of one network on paired draws: what is computed on the device, before any statistic is read off."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ntkdiag.denoiser import Denoiser
+from ntkdiag.kernel import Gram, gram
+from ntkdiag.kernel.gram import measuring
+from ntkdiag.process import target as targets
+from ntkdiag.process.buckets import Buckets, PairedDraws
+
+# (what is being done, done so far, total)
+Progress = Callable[[str, int, int], None]
+
+# Samples in one forward without gradients; tuned here to keep activations small.
+FORWARD_BATCH = 512
+
+
+@dataclass(frozen=True)
+class Kernels:
+    """Kernels and residuals of B buckets × N samples, bucket-major.
+
+    Attributes:
+        trace: The trace kernel over all B·N samples.
+        residual: The residual kernel over all B·N samples.
+        predictions: The network's outputs [B, N, D] float64.
+        wanted: The targets [B, N, D] float64.
+    """
+
+    trace: Gram
+    residual: Gram
+    predictions: Tensor
+    wanted: Tensor
+
+    @property
+    def losses(self) -> Tensor:
+        """Mean squared error of each sample, [B, N]."""
+        return (self.predictions - self.wanted).square().mean(2)
+
+
+def measure_kernels(
+    denoiser: Denoiser,
+    draws: PairedDraws,
+    buckets: Buckets,
+    *,
+    probes: int,
+    probe_seed: int,
+    engine: str,
+    params: str | Sequence[str] | None,
+    memory: int | None,
+    progress: Progress,
+    name: str,
+) -> Kernels:
+    """All kernels of one network; see `measure` for the arguments."""
+    count, samples = buckets.count, len(draws)
+    x0, epsilon = draws.x0.repeat(count, *_ones(draws.x0)), draws.epsilon.repeat(count, *_ones(draws.x0))
+    log_snr = torch.tensor(buckets.centers, dtype=torch.float64).repeat_interleave(samples)
+    stage = f"kernels of the {name} network"
+    progress(stage, 0, 3)
+    predictions, wanted = _predict(denoiser, x0, epsilon, log_snr)
+    progress(stage, 1, 3)
+    shared = {"engine": engine, "params": params, "epsilon": epsilon, "memory": memory, "seed": probe_seed}
+    residual = gram(denoiser, x0, log_snr, kernel="residual", **shared)  # type: ignore[arg-type]
+    progress(stage, 2, 3)
+    trace = gram(denoiser, x0, log_snr, kernel="trace", probes=probes, **shared)  # type: ignore[arg-type]
+    progress(stage, 3, 3)
+    return Kernels(
+        trace, residual, predictions.reshape(count, samples, -1), wanted.reshape(count, samples, -1)
+    )
+
+
+def _predict(denoiser: Denoiser, x0: Tensor, epsilon: Tensor, log_snr: Tensor) -> tuple[Tensor, Tensor]:
+    """Predictions and targets in float64 on the CPU, flattened to [B·N, D]."""
+    parameter = next(denoiser.parameters())
+    predictions, wanted = [], []
+    with torch.no_grad(), measuring(denoiser):
+        for clean, noise, level in zip(
+            *(t.split(FORWARD_BATCH) for t in (x0, epsilon, log_snr)), strict=True
+        ):
+            clean, noise, level = (t.to(parameter) for t in (clean, noise, level))
+            x = denoiser.schedule.diffuse(clean, noise, level)
+            predictions.append(denoiser(x, level).flatten(1).double().cpu())
+            wanted.append(
+                targets.value(denoiser.target, denoiser.schedule, level, clean, noise)
+                .flatten(1)
+                .double()
+                .cpu()
+            )
+    return torch.cat(predictions), torch.cat(wanted)
+
+
+def _ones(tensor: Tensor) -> tuple[int, ...]:
+    return (1,) * (tensor.ndim - 1)

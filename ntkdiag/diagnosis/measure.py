@@ -1,0 +1,183 @@
+"""measure: model + data + buckets → Diagnosis."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from ntkdiag import provenance
+from ntkdiag.data import Data
+from ntkdiag.denoiser import Denoiser
+from ntkdiag.diagnosis.bayes import BayesTruth, bayes_truth
+from ntkdiag.diagnosis.kernels import Kernels, Progress, measure_kernels
+from ntkdiag.diagnosis.result import Diagnosis
+from ntkdiag.diagnosis.tables import (
+    BucketViews,
+    coupling_table,
+    learnability_scale,
+    rarefaction_table,
+    spectra_table,
+    summary_table,
+)
+from ntkdiag.errors import InputError, require_positive_int
+from ntkdiag.process.buckets import Buckets, PairedDraws
+
+
+def measure(
+    denoiser: Denoiser,
+    data: Data,
+    buckets: Buckets,
+    *,
+    samples: int = 64,
+    probes: int = 8,
+    seed: int = 0,
+    refs: dict[str, Denoiser] | None = None,
+    engine: str = "auto",
+    params: str | Sequence[str] | None = None,
+    memory: int | None = None,
+    name: str = "trained",
+    progress: Progress | None = None,
+) -> Diagnosis:
+    """Measure a network's kernel, spectrum and recoverability per log-SNR bucket.
+
+    The same data and noise are used in every bucket (at its centre) and for every reference network, so
+    differences are formed within pairs. Kernels are those of the network's own target; `trace_x0` gives the
+    x0-equivalent trace, K_x0 = K_y / k_y².
+
+    Args:
+        denoiser: The network.
+        data: Samples are drawn from its training part without replacement.
+        buckets: Log-SNR buckets.
+        samples: N per bucket; compare diagnoses only at equal N, since ranks grow with it.
+        probes: R random ±1 probes of the trace kernel; 3 or more enter the intervals.
+        seed: Seeds of data, noise and probes are separate streams derived from it.
+        refs: Reference networks by name, measured on the same draws; "untrained" is the control that claims use.
+        engine, params, memory: As in `gram`.
+        name: What the network is called in progress messages.
+        progress: Called with (what is being done, done so far, total).
+
+    Returns:
+        A `Diagnosis`.
+
+    Raises:
+        InputError: no samples, more samples than data, or what `gram` refuses.
+        MeasurementError: the network gives non-finite numbers.
+    """
+    require_positive_int("samples", samples)
+    require_positive_int("probes", probes)
+    _require_shape(denoiser, data)
+    report = progress or (lambda stage, done, total: None)
+    draws = PairedDraws.draw(data.train, samples, seed)
+    settings: dict[str, Any] = {
+        "probes": probes, "probe_seed": seed, "engine": engine, "params": params, "memory": memory, "progress": report,
+    }  # fmt: skip
+    config = {
+        "buckets": {"edges": list(buckets.edges), "centers": list(buckets.centers)},
+        "samples": samples,
+        "probes": probes,
+        "kernel": "trace",
+        "seed": seed,
+        "params": params if params is None or isinstance(params, str) else list(params),
+    }
+    main = _diagnose(denoiser, data, buckets, draws, settings, config, name, None)
+    for reference, network in (refs or {}).items():
+        if network.target != denoiser.target:
+            raise InputError(
+                f"reference '{reference}'",
+                expected=f"target {denoiser.target}, as the network's",
+                got=network.target,
+            )
+        kappa = main.meta["kappa"]
+        main.refs[reference] = _diagnose(network, data, buckets, draws, settings, config, reference, kappa)
+    return main
+
+
+def _diagnose(
+    denoiser: Denoiser,
+    data: Data,
+    buckets: Buckets,
+    draws: PairedDraws,
+    settings: dict[str, Any],
+    config: dict[str, Any],
+    name: str,
+    kappa: float | None,
+) -> Diagnosis:
+    started = time.perf_counter()
+    seed = config["seed"]
+    kernels = measure_kernels(denoiser, draws, buckets, name=name, **settings)
+    views = BucketViews(kernels, buckets.count)
+    truth = bayes_truth(denoiser, data, draws, buckets, seed)
+    scale = learnability_scale(views) if kappa is None else kappa
+    summary = summary_table(denoiser, kernels, views, buckets, truth, scale, seed)
+    meta = _meta(denoiser, data, kernels, truth, config, name)
+    meta |= {"kappa": scale, "seconds": round(time.perf_counter() - started, 3)}
+    return Diagnosis(
+        summary=summary,
+        spectra=spectra_table(views, buckets),
+        coupling=coupling_table(kernels, buckets),
+        rarefaction=rarefaction_table(views, buckets, seed),
+        grams=_grams(kernels, buckets.count),
+        meta=meta,
+    )
+
+
+def _meta(
+    denoiser: Denoiser, data: Data, kernels: Kernels, truth: BayesTruth, config: dict[str, Any], name: str
+) -> dict[str, Any]:
+    parameter = next(denoiser.parameters())
+    return {
+        "environment": provenance.environment(parameter.device),
+        "config": {**config, "target": denoiser.target, "schedule": denoiser.schedule.describe()},
+        "data": {"name": data.name, "digest": data.digest, "shape": list(data.shape)},
+        "network": {
+            "name": name,
+            "class": type(denoiser.network).__name__,
+            "parameters": kernels.trace.parameters,
+            "outputs": kernels.trace.outputs,
+            "dtype": str(parameter.dtype).removeprefix("torch."),
+            "digest": provenance.digest(*denoiser.network.state_dict().values()),
+        },
+        "bayes_source": truth.source,
+        "engine": kernels.trace.engine,
+        "coverage": kernels.trace.coverage,
+    }
+
+
+def _grams(kernels: Kernels, buckets: int) -> dict[str, torch.Tensor]:
+    """Kernels to keep: the trace kernel by bucket with its probes, the residual kernel across buckets."""
+    samples = kernels.trace.matrix.shape[0] // buckets
+
+    def diagonal(matrix: torch.Tensor) -> torch.Tensor:
+        """[..., B·N, B·N] → [B, ..., N, N]."""
+        parts = [slice(b * samples, (b + 1) * samples) for b in range(buckets)]
+        return torch.stack([matrix[..., p, p] for p in parts])
+
+    kept = {"trace": diagonal(kernels.trace.matrix), "residual": kernels.residual.matrix}
+    if kernels.trace.stderr is not None:
+        kept["trace_stderr"] = diagonal(kernels.trace.stderr)
+    if kernels.trace.per_probe is not None:
+        kept["per_probe"] = diagonal(kernels.trace.per_probe)
+    return kept
+
+
+def _require_shape(denoiser: Denoiser, data: Data) -> None:
+    """Fail before any work if the network cannot take the data."""
+    parameter = next(denoiser.parameters(), None)
+    if parameter is None:
+        raise InputError("network", expected="a network with parameters", got="none")
+    sample = data.train[:1].to(parameter)
+    try:
+        with torch.no_grad():
+            denoiser(sample, 0.0)
+    except InputError:
+        raise
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        raise InputError(
+            "network",
+            expected=f"a forward on data of shape {tuple(sample.shape)}",
+            got=f"{type(error).__name__}: {str(error).splitlines()[0]}",
+            fix="Check the data's shape, and the call= that Denoiser was given.",
+        ) from error

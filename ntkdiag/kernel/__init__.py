@@ -1,0 +1,9 @@
+"""Empirical neural tangent kernels: J(x) J(x')ᵀ contracted with chosen output directions.
+
+`gram` measures a Denoiser, `gram_of` any module; both return sample-by-sample Gram matrices. `exact`
+is the slow truth on torch.func that every other engine is held to.
+"""
+
+from ntkdiag.kernel.gram import Gram, gram, gram_of
+
+__all__ = ["Gram", "gram", "gram_of"]

@@ -1,0 +1,152 @@
+"""The slow truth: per-sample Jacobian contractions by torch.func, tile by tile.
+
+Every row gradient J_iᵀ v is formed in full (vmap over samples of a vjp, vmap over cotangents), so
+nothing about the network is assumed beyond torch.func being able to differentiate it. Memory is bounded by tiles
+of samples: two tiles of row gradients exist at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, jacrev, vjp, vmap
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+# Row gradients of one tile: parameter name → [n, k, numel]
+Rows = dict[str, Tensor]
+
+DEFAULT_MEMORY = 2 * 1024**3  # bytes for row gradients; tuned here so that a 24 GiB machine is never at risk
+
+
+def row_gradients(
+    module: nn.Module, parameters: dict[str, nn.Parameter], inputs: tuple[Tensor, ...], cotangents: Tensor
+) -> Rows:
+    """J_iᵀ v for every sample i and cotangent v.
+
+    Args:
+        module: Called as module(*inputs).
+        parameters: Name → parameter to differentiate by.
+        inputs: Tensors [n, ...].
+        cotangents: [k, n, *out], k directions for each sample.
+
+    Returns:
+        Name → [n, k, numel].
+    """
+    theta = {name: parameter.detach() for name, parameter in parameters.items()}
+
+    def one_sample(sample: tuple[Tensor, ...], directions: Tensor) -> dict[str, Tensor]:
+        _, pull_back = vjp(lambda values: _call_one(module, values, sample), theta)
+        return vmap(lambda direction: pull_back(direction)[0])(directions)
+
+    with sdpa_kernel(SDPBackend.MATH):
+        gradients = vmap(one_sample, in_dims=(0, 1), randomness="error")(inputs, cotangents)
+    return {name: gradient.flatten(2) for name, gradient in gradients.items()}
+
+
+def jacobian(
+    module: nn.Module, parameters: dict[str, nn.Parameter], inputs: tuple[Tensor, ...]
+) -> dict[str, Tensor]:
+    """The whole Jacobian by jacrev, name → [n, D, numel]: for small problems and for tests."""
+    theta = {name: parameter.detach() for name, parameter in parameters.items()}
+
+    def one_sample(*sample: Tensor) -> dict[str, Tensor]:
+        return jacrev(lambda values: _call_one(module, values, sample).flatten())(theta)
+
+    with sdpa_kernel(SDPBackend.MATH):
+        blocks = vmap(one_sample, randomness="error")(*inputs)
+    return {name: block.flatten(2) for name, block in blocks.items()}
+
+
+def gram_exact(
+    module: nn.Module,
+    parameters: dict[str, nn.Parameter],
+    inputs: tuple[Tensor, ...],
+    cotangents: Tensor,
+    memory: int | None = None,
+) -> Tensor:
+    """Gram matrices of row gradients, one a cotangent.
+
+    Args:
+        module, parameters, inputs: see `row_gradients`.
+        cotangents: [R, N, *out].
+        memory: Bytes that row gradients may take; smaller means more recomputation, the same result.
+
+    Returns:
+        [R, N, N] float64 on the CPU, entry (r, i, j) = (J_iᵀ v_ri) · (J_jᵀ v_rj).
+    """
+    grams = [
+        _tiled_gram(module, parameters, inputs, cotangents[r : r + 1], memory)[:, 0, :, 0]
+        for r in range(cotangents.shape[0])
+    ]
+    return torch.stack(grams)
+
+
+def block_gram_exact(
+    module: nn.Module,
+    parameters: dict[str, nn.Parameter],
+    inputs: tuple[Tensor, ...],
+    cotangents: Tensor,
+    memory: int | None = None,
+) -> Tensor:
+    """The Gram matrix over all (sample, cotangent) rows, [N·R, N·R], sample-major: the subspace and full kernels."""
+    blocks = _tiled_gram(module, parameters, inputs, cotangents, memory)
+    rows = blocks.shape[0] * blocks.shape[1]
+    return blocks.reshape(rows, rows)
+
+
+def _tiled_gram(
+    module: nn.Module,
+    parameters: dict[str, nn.Parameter],
+    inputs: tuple[Tensor, ...],
+    cotangents: Tensor,
+    memory: int | None,
+) -> Tensor:
+    """[N, k, N, k] for cotangents [k, N, *out]; tiles (a, b) with b ≥ a, the rest by symmetry."""
+    directions, samples = cotangents.shape[:2]
+    tile = _tile_size(parameters, directions, samples, DEFAULT_MEMORY if memory is None else memory)
+    gram = torch.zeros(samples, directions, samples, directions, dtype=torch.float64)
+
+    def rows(part: slice) -> Rows:
+        return row_gradients(module, parameters, tuple(t[part] for t in inputs), cotangents[:, part])
+
+    for a in _slices(samples, tile):
+        rows_a = rows(a)
+        for b in _slices(samples, tile):
+            if b.start < a.start:
+                continue
+            rows_b = rows_a if b == a else rows(b)
+            block = _product(rows_a, rows_b)
+            gram[a, :, b, :] = block
+            gram[b, :, a, :] = block.permute(2, 3, 0, 1)
+    return gram
+
+
+def _product(rows_a: Rows, rows_b: Rows) -> Tensor:
+    """Σ over parameters of rows_a rows_bᵀ, [n_a, k, n_b, k] in float64; a parameter at a time keeps sums short."""
+    total: Tensor | None = None
+    for name, left in rows_a.items():
+        right = rows_b[name]
+        part = left.flatten(0, 1) @ right.flatten(0, 1).T
+        total = part.double() if total is None else total + part.double()
+    assert total is not None  # select_parameters never returns an empty set
+    n_a, k = next(iter(rows_a.values())).shape[:2]
+    n_b = next(iter(rows_b.values())).shape[0]
+    return total.reshape(n_a, k, n_b, k).cpu()
+
+
+def _tile_size(parameters: dict[str, nn.Parameter], directions: int, samples: int, memory: int) -> int:
+    """Samples whose row gradients fit half the memory: two tiles are held at a time."""
+    bytes_per_sample = directions * sum(p.numel() * p.element_size() for p in parameters.values())
+    return max(1, min(samples, memory // (2 * bytes_per_sample)))
+
+
+def _slices(count: int, size: int) -> Iterator[slice]:
+    return (slice(start, min(start + size, count)) for start in range(0, count, size))
+
+
+def _call_one(module: nn.Module, values: dict[str, Tensor], sample: tuple[Tensor, ...]) -> Tensor:
+    """The module on one sample [*shape] with `values` as parameters."""
+    batch = tuple(part.unsqueeze(0) for part in sample)
+    return functional_call(module, values, batch, tie_weights=True).squeeze(0)
