@@ -150,7 +150,7 @@ def convert_weight(
     """
     source, destination = target_name(source), target_name(destination)
     level = as_level(log_snr)
-    given = torch.as_tensor(weight).to(level)
+    given = as_level(weight).to(level)
     if source == destination:
         return given * torch.ones_like(level)
     wide, result = widen(level), widen(given)
@@ -175,7 +175,7 @@ def variance(target: str, schedule: Schedule, log_snr: Level, data_variance: Lev
         data_variance: Mean variance of a dimension of the data.
     """
     c_x, c_epsilon = coefficients(target, schedule, log_snr)
-    return c_x**2 * torch.as_tensor(data_variance).to(c_x) + c_epsilon**2
+    return c_x**2 * as_level(data_variance).to(c_x) + c_epsilon**2
 
 
 def _coefficients(target: str, schedule: Schedule, log_snr: Tensor) -> tuple[Tensor, Tensor]:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ntkdiag.errors import InputError
 from ntkdiag.process.bayes.oracle import PosteriorOracle
-from ntkdiag.process.schedule import Level
+from ntkdiag.process.schedule import Level, as_level
 
 # Elements of the [samples, components, D] intermediate that are held at once: 32 MiB in float64.
 _BLOCK = 2**22
@@ -97,7 +97,7 @@ class MixtureOracle(PosteriorOracle):
 
 def _spread(std: Level, means: Tensor) -> Tensor:
     """Standard deviations as [K, D]."""
-    wide = torch.as_tensor(std).detach().to("cpu", torch.float64)
+    wide = as_level(std).detach().to("cpu", torch.float64)
     count = len(means)
     allowed = ((), (count,), tuple(means.shape))
     if tuple(wide.shape) not in allowed or not bool((wide > 0).all()) or not bool(wide.isfinite().all()):

@@ -148,7 +148,7 @@ class PosteriorOracle(ABC):
 
 def _column(label: str, value: Level, count: int) -> Tensor:
     """One number, or one a sample, as [N, 1]."""
-    level = torch.as_tensor(value).detach().to("cpu", torch.float64)
+    level = as_level(value).detach().to("cpu", torch.float64)
     if level.ndim > 1 or level.numel() not in (1, count):
         raise InputError(label, expected=f"one number or {count}", got=f"shape {list(level.shape)}")
     return level.expand(count)[:, None]

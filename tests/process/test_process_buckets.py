@@ -1,0 +1,192 @@
+"""Buckets and paired draws: edges, medians, assignment, and which seed moves what."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ntkdiag.errors import InputError
+from ntkdiag.process import schedules
+from ntkdiag.process.buckets import TAIL, Buckets, PairedDraws
+from ntkdiag.process.schedule import Schedule
+
+DATA = torch.arange(40, dtype=torch.float32).reshape(20, 2)
+
+# --- buckets -------------------------------------------------------------------------------------------
+
+
+def test_uniform_buckets() -> None:
+    buckets = Buckets.uniform(-10, 10, count=4)
+    assert buckets.edges == (-10.0, -5.0, 0.0, 5.0, 10.0)
+    assert buckets.centers == (-7.5, -2.5, 2.5, 7.5)
+    assert len(buckets) == buckets.count == 4
+
+
+def test_buckets_from_edges() -> None:
+    buckets = Buckets.from_edges(torch.tensor([-4, 0, 1]))
+    assert (buckets.edges, buckets.centers) == ((-4.0, 0.0, 1.0), (-2.0, 0.5))
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        schedules.cosine(),
+        schedules.flow(0.0, 1.0),
+        schedules.edm(),
+        schedules.linear_log_snr(),
+        schedules.linear_beta(),
+    ],
+    ids=lambda schedule: schedule.name,
+)
+@pytest.mark.parametrize("count", [1, 7])
+def test_buckets_from_density_are_visited_equally_and_halved_by_their_centers(
+    schedule: Schedule, count: int
+) -> None:
+    buckets = Buckets.from_density(schedule, count)
+    points = sorted([*buckets.edges, *buckets.centers])
+    mass = schedule.cdf(torch.tensor(points, dtype=torch.float64)).diff()
+    outside = 2 * TAIL if math.isinf(schedule.support[0]) else 0.0
+    torch.testing.assert_close(mass, torch.full_like(mass, (1 - outside) / (2 * count)), rtol=1e-9, atol=0)
+
+
+def test_buckets_from_density_hold_what_training_draws() -> None:
+    schedule = schedules.edm()
+    buckets = Buckets.from_density(schedule, 5)
+    index = buckets.assign(schedule.sample(10_000, torch.Generator().manual_seed(0)))
+    counts = torch.bincount(index[index >= 0], minlength=5)
+    assert int(counts.min()) > 1850 and int(counts.max()) < 2150
+    assert int((index < 0).sum()) < 50
+
+
+def test_buckets_from_density_leave_a_step_of_zero_snr_out() -> None:
+    buckets = Buckets.from_density(schedules.from_table([4.0, 2.0, 0.0, -math.inf]), 3)
+    assert all(map(math.isfinite, buckets.edges))
+    assert buckets.edges[-1] == 5.0
+
+
+def test_assign_counts_lower_edges_in_and_the_last_edge_too() -> None:
+    buckets = Buckets.from_edges([-2.0, 0.0, 1.0])
+    levels = [-2.1, -2.0, -0.1, 0.0, 0.9, 1.0, 1.1, -math.inf, math.inf, math.nan]
+    index = buckets.assign(torch.tensor(levels))
+    assert index.tolist() == [-1, 0, 0, 1, 1, 1, -1, -1, -1, -1]
+    assert index.dtype == torch.int64
+
+
+@pytest.mark.parametrize("shape", [(), (0,), (3, 2)])
+def test_assign_keeps_the_shape(shape: tuple[int, ...]) -> None:
+    assert Buckets.uniform(-1, 1, 2).assign(torch.zeros(shape)).shape == shape
+    assert Buckets.uniform(-1, 1, 2).assign(0.5).tolist() == 1
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    edges=st.lists(st.integers(-50, 50), min_size=2, max_size=9, unique=True).map(sorted),
+    level=st.floats(-60, 60),
+)
+def test_assign_finds_the_interval(edges: list[int], level: float) -> None:
+    index = int(Buckets.from_edges(edges).assign(level))
+    holders = [i for i in range(len(edges) - 1) if edges[i] <= level < edges[i + 1]]
+    expected = holders[0] if holders else (len(edges) - 2 if level == edges[-1] else -1)
+    assert index == expected
+
+
+def test_every_center_lies_in_its_own_bucket() -> None:
+    for buckets in (Buckets.uniform(-3, 9, 5), Buckets.from_density(schedules.cosine(), 6)):
+        centers = torch.tensor(buckets.centers, dtype=torch.float64)
+        assert buckets.assign(centers).tolist() == list(range(len(buckets)))
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: Buckets.uniform(3, 3, 4), "finite log-SNR, low < high; got 3 to 3"),
+        (lambda: Buckets.uniform(-math.inf, 3, 4), "finite log-SNR"),
+        (lambda: Buckets.uniform(0, 3, 0), "bucket count: expected an integer of at least 1; got 0"),
+        (lambda: Buckets.from_density(schedules.cosine(), 0), "bucket count"),
+        (lambda: Buckets.from_edges([1.0]), "at least two finite, increasing"),
+        (lambda: Buckets.from_edges([0.0, 0.0]), "increasing"),
+        (lambda: Buckets.from_edges([0.0, math.nan]), "increasing"),
+        (lambda: Buckets.from_edges([0.0, math.inf]), "finite"),
+        (lambda: Buckets((0.0, 1.0, 2.0), (0.5,)), "one number inside each of 2 buckets"),
+        (lambda: Buckets((0.0, 1.0), (1.5,)), "one number inside each of 1 buckets"),
+    ],
+)
+def test_bad_buckets_are_refused_in_words(call: object, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        call()  # type: ignore[operator]
+
+
+# --- paired draws --------------------------------------------------------------------------------------
+
+
+def test_draws_are_points_of_the_data_none_twice() -> None:
+    draws = PairedDraws.draw(DATA, 20, seed=3)
+    assert sorted(draws.x0.tolist()) == DATA.tolist()
+    assert not torch.equal(draws.x0, DATA)
+    assert len(draws) == 20 and draws.epsilon.shape == (20, 2)
+
+
+def test_equal_seeds_give_equal_draws() -> None:
+    first, again, other = (PairedDraws.draw(DATA, 8, seed=seed) for seed in (5, 5, 6))
+    assert torch.equal(first.x0, again.x0) and torch.equal(first.epsilon, again.epsilon)
+    assert not torch.equal(first.x0, other.x0) and not torch.equal(first.epsilon, other.epsilon)
+
+
+def test_data_and_noise_are_redrawn_each_alone() -> None:
+    base = PairedDraws.draw(DATA, 8, seed=5)
+    new_noise = PairedDraws.draw(DATA, 8, seed=5, noise_seed=9)
+    new_data = PairedDraws.draw(DATA, 8, seed=5, data_seed=9)
+    assert torch.equal(base.x0, new_noise.x0) and not torch.equal(base.epsilon, new_noise.epsilon)
+    assert torch.equal(base.epsilon, new_data.epsilon) and not torch.equal(base.x0, new_data.x0)
+    both = PairedDraws.draw(DATA, 8, seed=0, data_seed=5, noise_seed=5)
+    assert torch.equal(both.x0, base.x0) and torch.equal(both.epsilon, base.epsilon)
+
+
+def test_drawing_leaves_the_global_generator_alone() -> None:
+    before = torch.get_rng_state()
+    PairedDraws.draw(DATA, 8)
+    schedules.cosine().sample(4, torch.Generator().manual_seed(0))
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_noise_is_standard_normal_and_not_that_of_the_data_choice() -> None:
+    draws = PairedDraws.draw(torch.zeros(4000, 5), 4000)
+    assert float(draws.epsilon.mean()) == pytest.approx(0, abs=5 / math.sqrt(20_000))
+    assert float(draws.epsilon.var()) == pytest.approx(1, abs=5 * math.sqrt(2 / 20_000))
+
+
+def test_noise_does_not_depend_on_the_dtype() -> None:
+    single, double = (PairedDraws.draw(DATA.to(dtype), 8) for dtype in (torch.float32, torch.float64))
+    assert (single.epsilon.dtype, double.epsilon.dtype) == (torch.float32, torch.float64)
+    assert torch.equal(single.epsilon, double.epsilon.float())
+
+
+def test_the_same_draws_serve_every_level() -> None:
+    draws, schedule = PairedDraws.draw(DATA, 8), schedules.cosine()
+    assert torch.equal(draws.at(schedule, math.inf), draws.x0)
+    assert torch.equal(draws.at(schedule, -math.inf), draws.epsilon)
+    levels = torch.linspace(-3, 3, 8)
+    torch.testing.assert_close(
+        draws.at(schedule, levels)[3:4],
+        draws.__class__(draws.x0[3:4], draws.epsilon[3:4]).at(schedule, float(levels[3])),
+    )
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: PairedDraws.draw(DATA, 21), "at most the 20 points of the data; got 21"),
+        (lambda: PairedDraws.draw(DATA, 0), "samples: expected an integer of at least 1"),
+        (lambda: PairedDraws.draw(DATA.long(), 3), "a floating-point tensor"),
+        (lambda: PairedDraws.draw([1.0], 1), "a floating-point tensor .*got list"),  # type: ignore[arg-type]
+        (lambda: PairedDraws.draw(DATA, 3, seed=-1), "seed: expected an integer of at least 0; got -1"),
+        (lambda: PairedDraws(torch.zeros(3, 2), torch.zeros(3, 1)), r"the shape \(3, 2\) of x0"),
+    ],
+)
+def test_bad_draws_are_refused_in_words(call: object, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        call()  # type: ignore[operator]
