@@ -88,8 +88,6 @@ def _official(log_snr: Tensor, target: str, schedule: Schedule) -> Tensor:
 
 def _log_size(log_snr: Tensor, schedule: Schedule, spread: float) -> Tensor:
     """ln √((α·spread)² + σ²), zero on a variance-preserving path with spread 1."""
-    if schedule.variance_preserving and spread == 1.0:
-        return torch.zeros_like(log_snr)
     return torch.hypot(schedule.alpha(log_snr) * spread, schedule.sigma(log_snr)).log()
 
 

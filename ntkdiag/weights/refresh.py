@@ -21,6 +21,9 @@ from ntkdiag.process.target import target_name
 from ntkdiag.weights.shape import Shape
 from ntkdiag.weights.table import WeightTable
 
+# What tells a table of this file from others.
+_REFRESHED: dict[str, Any] = {"name": "refreshed", "meta": {"source": "refreshed"}}
+
 _SERIES = ("log_snr", "score", "weight")
 
 # () → (log-SNR [n] increasing, amplitude [n] as in ntkdiag.weights.measured)
@@ -151,12 +154,16 @@ class Refresher:
                 got=theirs,
                 fix="Resume with the same settings, or start a new run.",
             )
-        self._initial.load_state_dict(state["initial"])
-        table = state["table"]
-        self.history = [_record(entry) for entry in state["history"]]
-        self.table = (
-            self._initial if table is None else _refreshed(table["log_snr"], table["weight"], self.target)
-        )
+        try:
+            self._initial.load_state_dict(state["initial"])
+            table = None if state["table"] is None else WeightTable(**state["table"], **_REFRESHED)
+            history = [_record(entry) for entry in state["history"]]
+        except (KeyError, TypeError) as error:
+            raise InputError(
+                "refresher in the checkpoint", expected="a whole state", got=repr(error)
+            ) from error
+        self.table = self._initial if table is None else table
+        self.history = history
 
     @property
     def _last_step(self) -> int:
@@ -205,8 +212,8 @@ def _constant(target: str) -> WeightTable:
     return WeightTable(ends, torch.ones_like(ends), target, name="constant")
 
 
-def _refreshed(log_snr: Any, weight: Any, target: str) -> WeightTable:
-    return WeightTable(log_snr, weight, target, name="refreshed", meta={"source": "refreshed"})
+def _refreshed(log_snr: Tensor, weight: Tensor, target: str) -> WeightTable:
+    return WeightTable(log_snr, weight, target, **_REFRESHED)
 
 
 def _entry(record: Record) -> dict[str, Any]:
