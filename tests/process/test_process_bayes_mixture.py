@@ -299,7 +299,7 @@ def test_std_and_weights_broadcast_and_are_kept_double() -> None:
     x = torch.ones(1, 2, dtype=torch.float64)
     one = MixtureOracle(means, 0.1)
     assert float(one.posterior_variance(x, 0.0, 1.0)) == pytest.approx(0.01, rel=1e-14)
-    for std in (torch.full((3,), 0.1).double(), torch.full((3, 2), 0.1).double()):
+    for std in (torch.full((3,), 0.1, dtype=torch.float64), torch.full((3, 2), 0.1, dtype=torch.float64)):
         other = MixtureOracle(means, std, torch.tensor([2.0, 2.0, 2.0]))
         got, expected = (oracle.posterior_mean(x, 0.5, 0.5) for oracle in (other, one))
         torch.testing.assert_close(got, expected, rtol=1e-14, atol=0)

@@ -290,6 +290,12 @@ def test_sampling_is_the_generators_alone(schedule: Schedule) -> None:
         schedule.sample(-1, torch.Generator())
 
 
+def test_a_uniform_draw_of_exactly_zero_gives_a_finite_level(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "rand", lambda count, **options: torch.zeros(count, dtype=torch.float64))
+    for schedule in CONTINUOUS.values():
+        assert bool(schedule.sample(1, torch.Generator()).isfinite())
+
+
 # --- diffusing -----------------------------------------------------------------------------------------
 
 
@@ -313,6 +319,12 @@ def test_diffuse_without_signal_or_noise_is_exact() -> None:
     schedule = schedules.cosine()
     assert torch.equal(schedule.diffuse(x0, epsilon, math.inf), x0)
     assert torch.equal(schedule.diffuse(x0, epsilon, -math.inf), epsilon)
+
+
+def test_a_level_in_half_precision_does_not_coarsen_float32_samples() -> None:
+    x0, epsilon = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(0))
+    schedule, level = schedules.cosine(), torch.tensor(1.5, dtype=torch.float16)  # exactly representable
+    close(schedule.diffuse(x0, epsilon, level), schedule.diffuse(x0, epsilon, 1.5), rtol=1e-6, atol=1e-6)
 
 
 def test_diffuse_refuses_shapes_that_would_broadcast() -> None:
