@@ -1,7 +1,7 @@
 """Intervals for statistics of a Gram matrix, and for comparisons of buckets that share their draws.
 
-Samples are resampled without replacement (`resampling`), and the spread becomes an interval (`jackknife`). What
-each interval covers is said by `Statistic.answer`.
+Samples are resampled without replacement (`resampling`), and the spread becomes an interval (`jackknife`).
+What each interval covers is said by `Statistic.answer`.
 """
 
 from __future__ import annotations

@@ -151,7 +151,7 @@ def participation_ratio_pairs(
     Raises:
         InputError: a bad matrix, `stderr` and `per_probe` together, or shapes and means that do not match.
     """
-    return float(pair_ratio(pair_products(*checked_noise(matrix, stderr, per_probe))))
+    return float(pair_ratio(pair_sums(pair_products(*checked_noise(matrix, stderr, per_probe)))))
 
 
 def checked_noise(
@@ -217,13 +217,18 @@ def pair_products(grams: Array, stderr: Array | None = None, per_probe: Array | 
     return np.stack([diagonals, squares], -3) * (1.0 - np.eye(grams.shape[-1]))
 
 
-def pair_ratio(products: Array) -> Array:
-    """Ratio of the two sums over pairs: [..., 2, n, n] → [...]; edges as `participation_ratio_pairs`."""
-    diagonals, squares = np.moveaxis(products.sum((-1, -2)), -1, 0)
+def pair_sums(products: Array) -> Array:
+    """Sums over all pairs, [..., 2, n, n] → [..., 2]; NaN where one sample leaves no pair."""
+    sums = products.sum((-1, -2))
+    return sums if products.shape[-1] > 1 else np.full_like(sums, np.nan)
+
+
+def pair_ratio(sums: Array) -> Array:
+    """Ratio of the two sums over pairs, [..., 2] → [...]; edges as `participation_ratio_pairs`."""
+    diagonals, squares = sums[..., 0], sums[..., 1]
     ratio = _divide(diagonals, np.clip(squares, 0, None), otherwise=np.inf)
     ratio = np.where(diagonals > 0, ratio, np.nan)
-    ratio = np.where((diagonals == 0) & (squares == 0), 0.0, ratio)
-    return (ratio if products.shape[-1] > 1 else np.full_like(ratio, np.nan))[()]
+    return np.where((diagonals == 0) & (squares == 0), 0.0, ratio)[()]
 
 
 def _divide(top: Array, bottom: Array, otherwise: float = 0.0) -> Array:

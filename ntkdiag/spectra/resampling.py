@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ntkdiag.errors import InputError, require_positive_int
 from ntkdiag.spectra.eigen import Array, GramLike, gram_array
-from ntkdiag.spectra.rank import checked_noise, pair_products
+from ntkdiag.spectra.rank import checked_noise, pair_products, pair_sums
 from ntkdiag.spectra.statistics import Statistic, evaluate_all, statistic
 
 Indices = NDArray[np.intp]
@@ -101,15 +101,9 @@ def resample(
     """
     chosen = [statistic(name) for name in names]
     gram, errors, probes = checked_noise(matrix, stderr, per_probe)
-    if subsets.ndim != 2 or subsets.size == 0 or subsets.min() < 0 or subsets.max() >= len(gram):
-        raise InputError(
-            "subsets",
-            expected=f"indices below {len(gram)} of shape [S, n]",
-            got=f"shape {list(subsets.shape)}",
-        )
-    reads_pairs = any(one.reads == "pair_products" for one in chosen)
-    products = pair_products(gram, errors, probes) if reads_pairs else None
-    full = evaluate_all(chosen, gram, products)
+    _check_subsets(subsets, len(gram))
+    products = pair_products(gram, errors, probes) if _reads_pairs(chosen) else None
+    full = evaluate_all(chosen, gram, None if products is None else pair_sums(products))
     draws = _on_subsets(chosen, gram, products, subsets)
     left_out = _without_each_probe(chosen, probes) if probes is not None and vary_probes else {}
     return {
@@ -158,16 +152,38 @@ def resample_buckets(
     ]
 
 
+def _check_subsets(subsets: Indices, samples: int) -> None:
+    shaped = subsets.ndim == 2 and subsets.size > 0
+    if (
+        not shaped
+        or subsets.min() < 0
+        or subsets.max() >= samples
+        or (np.diff(np.sort(subsets, 1)) == 0).any()
+    ):
+        raise InputError(
+            "subsets",
+            expected=f"rows of distinct indices below {samples}, shape [S, n]",
+            got=f"shape {list(subsets.shape)}" + (", repeated or out of range" if shaped else ""),
+        )
+
+
+def _reads_pairs(chosen: list[Statistic]) -> bool:
+    return any(one.reads == "pair_sums" for one in chosen)
+
+
 def _on_subsets(
     chosen: list[Statistic], gram: Array, products: Array | None, subsets: Indices
 ) -> dict[str, Array]:
     """[N, N] and its pair products [2, N, N] on subsets [S, n] → name → [S], in pieces that fit memory."""
-    pieces = -(-3 * subsets.size * subsets.shape[1] // _ENTRIES_AT_ONCE)
+    sums = np.full((len(subsets), 2), np.nan)
+    if products is not None and subsets.shape[1] > 1:
+        members = np.zeros((len(subsets), len(gram)))
+        np.put_along_axis(members, subsets, 1.0, 1)
+        sums = ((members @ products) * members).sum(-1).T  # [S, 2], without gathering sub-matrices
+    pieces = min(-(-subsets.size * subsets.shape[1] // _ENTRIES_AT_ONCE), len(subsets))
     parts = []
-    for some in np.array_split(subsets, min(pieces, len(subsets))):
-        rows, columns = some[:, :, None], some[:, None, :]
-        pairs = None if products is None else np.moveaxis(products[:, rows, columns], 0, 1)  # [S, 2, n, n]
-        parts.append(evaluate_all(chosen, gram[rows, columns], pairs))
+    for some, its_sums in zip(np.array_split(subsets, pieces), np.array_split(sums, pieces), strict=True):
+        parts.append(evaluate_all(chosen, gram[some[:, :, None], some[:, None, :]], its_sums))
     return {one.name: np.concatenate([part[one.name] for part in parts]) for one in chosen}
 
 
@@ -181,6 +197,10 @@ def _without_each_probe(chosen: list[Statistic], probes: Array) -> dict[str, Arr
             got=count,
             fix="Measure with more probes.",
         )
-    rest = [np.delete(probes, left_out, 0) for left_out in range(count)]
-    parts = [evaluate_all(chosen, some.mean(0), pair_products(some.mean(0), per_probe=some)) for some in rest]
+    parts = []
+    for left_out in range(count):
+        rest = np.delete(probes, left_out, 0)
+        mean = rest.mean(0)
+        sums = pair_sums(pair_products(mean, None, rest)) if _reads_pairs(chosen) else None
+        parts.append(evaluate_all(chosen, mean, sums))
     return {one.name: np.array([part[one.name] for part in parts]) for one in chosen}

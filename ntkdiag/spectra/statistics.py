@@ -20,6 +20,7 @@ from ntkdiag.spectra.rank import (
     effective_rank,
     pair_products,
     pair_ratio,
+    pair_sums,
     participation_ratio,
     stable_rank,
 )
@@ -34,7 +35,7 @@ class Statistic:
     Attributes:
         name: As in tables.
         reads: What `function` is given: sub-Grams [..., n, n], their eigenvalues of K/n [..., n] (largest
-            first), or their pair products [..., 2, n, n].
+            first), or their sums over pairs [..., 2].
         function: Reduces the statistic's own axes and keeps the leading ones.
         scale: Where intervals are symmetric: "log" for positive numbers, "log1p" for numbers above −1.
         answer: What an interval covers: the value of the "population", or the "expectation at N" of the same
@@ -43,7 +44,7 @@ class Statistic:
     """
 
     name: str
-    reads: Literal["gram", "eigenvalues", "pair_products"]
+    reads: Literal["gram", "eigenvalues", "pair_sums"]
     function: Callable[[Array], Array]
     scale: Scale
     answer: Literal["population", "expectation at N"]
@@ -78,7 +79,7 @@ _ALL = (
     Statistic("top_eigenvalue", "eigenvalues", lambda e: e[..., 0], "log", "expectation at N", 0.0),
     Statistic("effective_rank", "eigenvalues", effective_rank, "log", "expectation at N", 1.0),
     Statistic("participation_ratio", "eigenvalues", participation_ratio, "log", "expectation at N", 1.0),
-    Statistic("participation_ratio_pairs", "pair_products", pair_ratio, "log", "population", 1.0),
+    Statistic("participation_ratio_pairs", "pair_sums", pair_ratio, "log", "population", 1.0),
     Statistic("stable_rank", "eigenvalues", stable_rank, "log", "expectation at N", 1.0),
     Statistic("decay_exponent", "eigenvalues", decay_exponent, "linear", "expectation at N"),
     Statistic("gradient_signal", "gram", gradient_signal, "linear", "population"),
@@ -98,26 +99,26 @@ def statistic(name: str | Statistic) -> Statistic:
     return STATISTICS[require_one_of("statistic", name, STATISTICS)]
 
 
-def evaluate(name: str | Statistic, grams: Array, products: Array | None = None) -> Array:
+def evaluate(name: str | Statistic, grams: Array) -> Array:
     """One statistic of every Gram in a stack: `evaluate_all` for a single name.
 
     Raises:
         InputError: unknown name.
     """
     chosen = statistic(name)
-    return evaluate_all([chosen], grams, products)[chosen.name]
+    return evaluate_all([chosen], grams)[chosen.name]
 
 
 def evaluate_all(
-    names: Iterable[str | Statistic], grams: Array, products: Array | None = None
+    names: Iterable[str | Statistic], grams: Array, sums: Array | None = None
 ) -> dict[str, Array]:
     """Several statistics of every Gram in a stack; eigenvalues are computed once for all of them.
 
     Args:
         names: Registered names or statistics.
         grams: [..., n, n] float64, symmetric; not checked.
-        products: `pair_products` of the same Grams, [..., 2, n, n], where probe noise is known; made from
-            `grams` otherwise.
+        sums: `pair_sums` of the same Grams, [..., 2], where they are known better than from `grams` alone
+            (probe noise taken off).
 
     Returns:
         name → [...].
@@ -130,6 +131,6 @@ def evaluate_all(
     wanted = {one.reads for one in chosen}
     if "eigenvalues" in wanted:
         views["eigenvalues"] = batched_eigenvalues(grams)
-    if "pair_products" in wanted:
-        views["pair_products"] = pair_products(grams) if products is None else products
+    if "pair_sums" in wanted:
+        views["pair_sums"] = pair_sums(pair_products(grams)) if sums is None else sums
     return {one.name: one.function(views[one.reads]) for one in chosen}
