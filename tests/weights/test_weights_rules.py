@@ -344,6 +344,7 @@ def test_half_precision_overflow_is_refused_not_returned() -> None:
         (lambda: evaluate("min_snr", "F", 0.0), r"schedule: expected a schedule, because target F"),
         (lambda: evaluate("min_snr", "v", math.nan), "log_snr: expected numbers; got NaN"),
         (lambda: evaluate("min_snr", "v", 0.0, clip=0.0), "clip: expected a positive number"),
+        (lambda: evaluate("min_snr", "v", 0.0, clip=math.inf), "clip: expected a positive number; got inf"),
         (
             lambda: effective("min_snr", "v", schedules.cosine(), 0.0, clip=-1),
             "clip: expected a positive number",

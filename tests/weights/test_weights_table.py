@@ -299,6 +299,11 @@ def test_unsound_columns_are_refused_by_row(columns: dict[str, list[float]], wor
         WeightTable(**{k: torch.tensor(v, dtype=torch.float64) for k, v in columns.items()}, target="v")
 
 
+def test_an_interval_may_have_no_width() -> None:
+    point = tensor(1.0, 4.0, 2.0)
+    assert table(low=point, high=point).columns["low"].tolist() == [1.0, 4.0, 2.0]
+
+
 def test_unsound_names_targets_and_inputs_are_refused() -> None:
     for name in ("", "two\nlines", " padded "):
         with pytest.raises(InputError, match="one line of text"):
