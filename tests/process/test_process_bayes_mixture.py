@@ -294,6 +294,14 @@ def test_samples_follow_the_weights() -> None:
     assert float(draws.mean()) == pytest.approx(-0.11, abs=5 * 1.6 / 141)
 
 
+def test_weights_whose_sum_rounds_below_one_still_give_a_component(monkeypatch: pytest.MonkeyPatch) -> None:
+    oracle = MixtureOracle(torch.arange(10.0)[:, None], 1e-6)
+    assert float(torch.full((10,), 0.1, dtype=torch.float64).cumsum(0)[-1]) < 1
+    largest = torch.tensor([1 - 2.0**-53], dtype=torch.float64)
+    monkeypatch.setattr(torch, "rand", lambda count, **options: largest.expand(count).contiguous())
+    assert float(oracle.sample(1, torch.Generator())) == pytest.approx(9, abs=1e-4)
+
+
 def test_std_and_weights_broadcast_and_are_kept_double() -> None:
     means = torch.zeros(3, 2)
     x = torch.ones(1, 2, dtype=torch.float64)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ntkdiag.errors import InputError
 from ntkdiag.process import schedules
-from ntkdiag.process.buckets import TAIL, Buckets, PairedDraws
+from ntkdiag.process.buckets import TAIL, Buckets, PairedDraws, _generator
 from ntkdiag.process.schedule import Schedule
 
 DATA = torch.arange(40, dtype=torch.float32).reshape(20, 2)
@@ -153,7 +153,12 @@ def test_drawing_leaves_the_global_generator_alone() -> None:
     assert torch.equal(before, torch.get_rng_state())
 
 
-def test_noise_is_standard_normal_and_not_that_of_the_data_choice() -> None:
+def test_one_seed_feeds_two_streams() -> None:
+    of_the_choice = torch.randn(8, 2, generator=_generator(5, stream=0), dtype=torch.float64).float()
+    assert not torch.equal(PairedDraws.draw(DATA, 8, seed=5).epsilon, of_the_choice)
+
+
+def test_noise_is_standard_normal() -> None:
     draws = PairedDraws.draw(torch.zeros(4000, 5), 4000)
     assert float(draws.epsilon.mean()) == pytest.approx(0, abs=5 / math.sqrt(20_000))
     assert float(draws.epsilon.var()) == pytest.approx(1, abs=5 * math.sqrt(2 / 20_000))
