@@ -1,4 +1,4 @@
-"""ntkdiag: at which noise levels can this diffusion network still learn, and how should effort be spent there?
+"""ntkdiag: at which noise levels can this diffusion network still learn?
 
 The public names, loaded on first use so that `ntkdiag --help` does not wait for torch.
 """
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ntkdiag.kernel import Gram, gram, gram_of
     from ntkdiag.process import schedules
     from ntkdiag.process.buckets import Buckets
+    from ntkdiag.weights import WeightTable
 
 # name → (module, attribute); attribute None means the module itself
 _PUBLIC: dict[str, tuple[str, str | None]] = {
@@ -23,6 +24,7 @@ _PUBLIC: dict[str, tuple[str, str | None]] = {
     "Denoiser": ("ntkdiag.denoiser", "Denoiser"),
     "Diagnosis": ("ntkdiag.diagnosis", "Diagnosis"),
     "Gram": ("ntkdiag.kernel", "Gram"),
+    "WeightTable": ("ntkdiag.weights", "WeightTable"),
     "data": ("ntkdiag.data", None),
     "gram": ("ntkdiag.kernel", "gram"),
     "gram_of": ("ntkdiag.kernel", "gram_of"),
@@ -41,6 +43,7 @@ __all__ = [
     "Denoiser",
     "Diagnosis",
     "Gram",
+    "WeightTable",
     "data",
     "gram",
     "gram_of",

@@ -37,7 +37,7 @@ def row_gradients(
     theta = {name: parameter.detach() for name, parameter in parameters.items()}
 
     def one_sample(sample: tuple[Tensor, ...], directions: Tensor) -> dict[str, Tensor]:
-        _, pull_back = vjp(lambda values: _call_one(module, values, sample), theta)
+        pull_back = vjp(lambda values: _call_one(module, values, sample), theta)[1]
         return vmap(lambda direction: pull_back(direction)[0])(directions)
 
     with sdpa_kernel(SDPBackend.MATH):
@@ -65,6 +65,7 @@ def gram_exact(
     inputs: tuple[Tensor, ...],
     cotangents: Tensor,
     memory: int | None = None,
+    weights: dict[str, Tensor] | None = None,
 ) -> Tensor:
     """Gram matrices of row gradients, one a cotangent.
 
@@ -72,28 +73,16 @@ def gram_exact(
         module, parameters, inputs: see `row_gradients`.
         cotangents: [R, N, *out].
         memory: Bytes that row gradients may take; smaller means more recomputation, the same result.
+        weights: Parameter name → positive weights of its shape; entries become Σ g_i · weight · g_j.
 
     Returns:
         [R, N, N] float64 on the CPU, entry (r, i, j) = (J_iᵀ v_ri) · (J_jᵀ v_rj).
     """
     grams = [
-        _tiled_gram(module, parameters, inputs, cotangents[r : r + 1], memory)[:, 0, :, 0]
+        _tiled_gram(module, parameters, inputs, cotangents[r : r + 1], memory, weights)[:, 0, :, 0]
         for r in range(cotangents.shape[0])
     ]
     return torch.stack(grams)
-
-
-def block_gram_exact(
-    module: nn.Module,
-    parameters: dict[str, nn.Parameter],
-    inputs: tuple[Tensor, ...],
-    cotangents: Tensor,
-    memory: int | None = None,
-) -> Tensor:
-    """The Gram matrix over all (sample, cotangent) rows, [N·R, N·R], sample-major: the subspace and full kernels."""
-    blocks = _tiled_gram(module, parameters, inputs, cotangents, memory)
-    rows = blocks.shape[0] * blocks.shape[1]
-    return blocks.reshape(rows, rows)
 
 
 def _tiled_gram(
@@ -102,6 +91,7 @@ def _tiled_gram(
     inputs: tuple[Tensor, ...],
     cotangents: Tensor,
     memory: int | None,
+    weights: dict[str, Tensor] | None = None,
 ) -> Tensor:
     """[N, k, N, k] for cotangents [k, N, *out]; tiles (a, b) with b ≥ a, the rest by symmetry."""
     directions, samples = cotangents.shape[:2]
@@ -117,17 +107,19 @@ def _tiled_gram(
             if b.start < a.start:
                 continue
             rows_b = rows_a if b == a else rows(b)
-            block = _product(rows_a, rows_b)
+            block = _product(rows_a, rows_b, weights or {})
             gram[a, :, b, :] = block
             gram[b, :, a, :] = block.permute(2, 3, 0, 1)
     return gram
 
 
-def _product(rows_a: Rows, rows_b: Rows) -> Tensor:
+def _product(rows_a: Rows, rows_b: Rows, weights: dict[str, Tensor]) -> Tensor:
     """Σ over parameters of rows_a rows_bᵀ, [n_a, k, n_b, k] in float64; a parameter at a time keeps sums short."""
     total: Tensor | None = None
     for name, left in rows_a.items():
         right = rows_b[name]
+        if name in weights:
+            left = left * weights[name].flatten()
         part = left.flatten(0, 1) @ right.flatten(0, 1).T
         total = part.double() if total is None else total + part.double()
     assert total is not None  # select_parameters never returns an empty set

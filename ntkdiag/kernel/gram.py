@@ -7,9 +7,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -17,13 +16,12 @@ from torch import Tensor, nn
 
 from ntkdiag.denoiser import Denoiser
 from ntkdiag.errors import InputError, MeasurementError, require_one_of
-from ntkdiag.kernel.exact import block_gram_exact, gram_exact
-from ntkdiag.kernel.parameters import select_parameters
+from ntkdiag.kernel import engines
+from ntkdiag.kernel.directions import given, residual
 from ntkdiag.kernel.probes import all_outputs, mean_probe, orthonormal_probes, sign_probes
 from ntkdiag.process import target as targets
 
 KERNELS = ("trace", "full", "subspace", "pseudo", "residual")
-ENGINES = ("auto", "exact")
 
 
 @dataclass(frozen=True)
@@ -42,6 +40,7 @@ class Gram:
         outputs: D, outputs per sample.
         parameters: P, number of scalar parameters the kernel is over.
         log_snr: [N].
+        groups: Group label → [M, M]; they add up to `matrix`. Empty unless asked for.
     """
 
     matrix: Tensor
@@ -53,6 +52,7 @@ class Gram:
     outputs: int
     parameters: int
     log_snr: Tensor
+    groups: dict[str, Tensor] = field(default_factory=dict)
 
 
 def gram(
@@ -68,6 +68,8 @@ def gram(
     epsilon: Tensor | None = None,
     cond: Any = None,
     memory: int | None = None,
+    groups: Callable[[str], str] | None = None,
+    preconditioner: dict[str, Tensor] | None = None,
 ) -> Gram:
     """The NTK of a denoiser between noisy samples, J = ∂prediction/∂θ in the network's own target.
 
@@ -84,54 +86,51 @@ def gram(
         log_snr: One log-SNR for all, or one a sample [N] (buckets together: the cross-bucket kernel).
         probes: R. From D upwards the trace kernel is exact.
         kernel: One of the above.
-        engine: "exact", or "auto" for the best one that covers the network.
+        engine: "auto" or "streaming" for the fast one, "exact" for the slow truth; see `gram_of`.
         params: Name patterns of the parameters to differentiate by; None takes the trainable ones. Names
             are those of the network inside the denoiser.
         seed: Seed of the probes, and of ε where none is given.
         epsilon: Noise [N, *shape]; drawn from `seed` if None.
         cond: Conditioning tensor [N, ...] handed to the network.
-        memory: Bytes the per-sample gradients may take.
+        memory: Bytes to work in; None takes most of what the device has free.
+        groups: Parameter name → group label, for kernels by layer or block that add up to the whole
+            (`ntkdiag.kernel.parameters.by_layer`, `by_block`).
+        preconditioner: Parameter name → positive p of its shape: the kernel Σ g_i g_j / p; with p = √v̂ + eps
+            the one that training by Adam follows (`ntkdiag.kernel.preconditioner.adam`).
 
     Returns:
         A `Gram`.
 
     Raises:
         InputError: shapes that do not fit, unknown names, no samples, non-finite data.
-        MeasurementError: the kernel came out non-finite.
+        MeasurementError: the kernel came out non-finite, or samples are not independent of each other.
     """
     require_one_of("kernel", kernel, KERNELS)
     device = next(denoiser.parameters()).device
     x0, level, noise = _checked_inputs(denoiser, x0, log_snr, epsilon, seed, device)
     x = denoiser.schedule.diffuse(x0, noise, level)
     inputs = (x, level) if cond is None else (x, level, cond)
-    names = (
-        None
-        if params is None
-        else [f"network.{p}" for p in ([params] if isinstance(params, str) else params)]
-    )
     shape = x.shape[1:]
-
-    if kernel in ("full", "subspace"):
-        chosen = (
-            all_outputs(shape, x.dtype)
-            if kernel == "full"
-            else orthonormal_probes(shape, probes, seed, x.dtype)
-        )
-        matrix = _block_gram(denoiser, inputs, chosen.to(device), names, engine, memory)
-        return _finished(denoiser, matrix, None, None, kernel, shape, level, names)
-
-    if kernel == "residual":
-        per_probe = _residual_gram(denoiser, inputs, x0, noise, level, names, engine, memory)
+    options: dict[str, Any] = {
+        "params": _within_denoiser(params),
+        "engine": engine,
+        "memory": memory,
+        "group": None if groups is None else lambda name: groups(_bare(name)),
+        "preconditioner": _prefixed(preconditioner),
+    }
+    if kernel == "full":
+        found = _row_kernel(denoiser, inputs, all_outputs(shape, x.dtype).to(device), options)
+    elif kernel == "subspace":
+        basis = orthonormal_probes(shape, probes, seed, x.dtype)
+        found = _row_kernel(denoiser, inputs, basis.to(device), options)
+    elif kernel == "residual":
+        wanted = targets.value(denoiser.target, denoiser.schedule, level, x0, noise)
+        found = engines.run(denoiser, inputs, residual(wanted), **options)
     else:
-        chosen = (
-            mean_probe(shape, x.dtype) if kernel == "pseudo" else sign_probes(shape, probes, seed, x.dtype)
-        )
-        per_probe = gram_of(denoiser, inputs, chosen.to(device), params=names, engine=engine, memory=memory)
-    estimate = kernel == "trace" and per_probe.shape[0] < math.prod(shape)
-    stderr = _standard_error(per_probe, estimate) if kernel == "trace" else None
-    return _finished(
-        denoiser, per_probe.mean(0), stderr, per_probe if estimate else None, kernel, shape, level, names
-    )
+        pseudo = kernel == "pseudo"
+        chosen = mean_probe(shape, x.dtype) if pseudo else sign_probes(shape, probes, seed, x.dtype)
+        found = engines.run(denoiser, inputs, given(chosen.to(device)), **options)
+    return _finished(found, kernel, shape, level)
 
 
 def gram_of(
@@ -142,6 +141,7 @@ def gram_of(
     params: str | Sequence[str] | None = None,
     engine: str = "auto",
     memory: int | None = None,
+    preconditioner: dict[str, Tensor] | None = None,
 ) -> Tensor:
     """Gram matrices of J_iᵀ v for any module.
 
@@ -150,62 +150,52 @@ def gram_of(
         inputs: Tensors [N, ...].
         cotangents: [R, N, *out], or [R, *out] shared by all samples.
         params: Name patterns; None takes the trainable parameters.
-        engine: "exact", or "auto" for the best engine that covers the module.
-        memory: Bytes the per-sample gradients may take.
+        engine: "streaming" (also "auto"): one forward and a backward a probe, with the exact engine for
+            parameters that no rule serves; "exact": torch.func, the slow truth.
+        memory: Bytes to work in; None takes most of what the device has free.
+        preconditioner: Parameter name → positive p of its shape: entries become Σ g_i g_j / p.
 
     Returns:
         [R, N, N] float64 on the CPU: entry (r, i, j) = (J_iᵀ v_ri) · (J_jᵀ v_rj).
 
     Raises:
         InputError: shapes that do not fit, unknown engine, nothing to differentiate by.
+        MeasurementError: samples are not independent of each other.
     """
-    require_one_of("engine", engine, ENGINES)
-    with measuring(module):
-        rows = _per_sample(module, inputs, cotangents)
-        return gram_exact(module, select_parameters(module, params), inputs, rows, memory)
+    return engines.run(
+        module,
+        inputs,
+        given(cotangents),
+        params=params,
+        engine=engine,
+        memory=memory,
+        preconditioner=preconditioner,
+    ).per_probe
 
 
-@contextmanager
-def measuring(module: nn.Module) -> Iterator[None]:
-    """The module in eval mode for the block; each submodule's own mode is restored, also after an error."""
-    modes = [(part, part.training) for part in module.modules()]
-    module.eval()
-    try:
-        yield
-    finally:
-        for part, mode in modes:
-            part.training = mode
+def _row_kernel(
+    denoiser: Denoiser, inputs: tuple[Tensor, ...], directions: Tensor, options: dict[str, Any]
+) -> engines.Measured:
+    """The kernel over all (sample, direction) rows: each sample is taken once a direction."""
+    count = directions.shape[0]
+    repeated = tuple(tensor.repeat_interleave(count, 0) for tensor in inputs)
+    rows = directions.repeat(inputs[0].shape[0], *(1,) * (directions.ndim - 1)).unsqueeze(0)
+    return engines.run(denoiser, repeated, given(rows), **options)
 
 
-def _block_gram(
-    denoiser: Denoiser,
-    inputs: tuple[Tensor, ...],
-    directions: Tensor,
-    names: list[str] | None,
-    engine: str,
-    memory: int | None,
-) -> Tensor:
-    require_one_of("engine", engine, ENGINES)
-    with measuring(denoiser):
-        rows = _per_sample(denoiser, inputs, directions)
-        return block_gram_exact(denoiser, select_parameters(denoiser, names), inputs, rows, memory)
+def _within_denoiser(params: str | Sequence[str] | None) -> list[str] | None:
+    """Name patterns of the network's parameters as the denoiser knows them."""
+    if params is None:
+        return None
+    return [f"network.{pattern}" for pattern in ([params] if isinstance(params, str) else params)]
 
 
-def _residual_gram(
-    denoiser: Denoiser,
-    inputs: tuple[Tensor, ...],
-    x0: Tensor,
-    noise: Tensor,
-    level: Tensor,
-    names: list[str] | None,
-    engine: str,
-    memory: int | None,
-) -> Tensor:
-    with torch.no_grad(), measuring(denoiser):
-        wanted = targets.value(denoiser.target, denoiser.schedule, level, x0, noise)
-        residual = denoiser(*inputs) - wanted
-    cotangents = (residual / residual[0].numel()).unsqueeze(0)
-    return gram_of(denoiser, inputs, cotangents, params=names, engine=engine, memory=memory)
+def _prefixed(preconditioner: dict[str, Tensor] | None) -> dict[str, Tensor] | None:
+    return None if preconditioner is None else {f"network.{n}": p for n, p in preconditioner.items()}
+
+
+def _bare(name: str) -> str:
+    return name.removeprefix("network.")
 
 
 def _checked_inputs(
@@ -239,24 +229,6 @@ def _checked_inputs(
     return x0, level, noise
 
 
-def _per_sample(module: nn.Module, inputs: tuple[Tensor, ...], cotangents: Tensor) -> Tensor:
-    """Cotangents as [R, N, *out], checked against one forward's output."""
-    with torch.no_grad():
-        output = module(*inputs)
-    if not isinstance(output, Tensor):
-        raise InputError("module output", expected="one tensor [N, ...]", got=type(output).__name__)
-    samples, out = output.shape[0], output.shape[1:]
-    if cotangents.shape[1:] == out:
-        return cotangents.unsqueeze(1).expand(cotangents.shape[0], samples, *out)
-    if cotangents.shape[1:] == output.shape:
-        return cotangents
-    raise InputError(
-        "cotangents",
-        expected=f"[R, {', '.join(map(str, out))}] or [R, {samples}, {', '.join(map(str, out))}]",
-        got=tuple(cotangents.shape),
-    )
-
-
 def _standard_error(per_probe: Tensor, estimate: bool) -> Tensor | None:
     if not estimate:
         return torch.zeros_like(per_probe[0])
@@ -264,29 +236,28 @@ def _standard_error(per_probe: Tensor, estimate: bool) -> Tensor | None:
     return per_probe.std(0) / math.sqrt(count) if count > 1 else None
 
 
-def _finished(
-    denoiser: Denoiser,
-    matrix: Tensor,
-    stderr: Tensor | None,
-    per_probe: Tensor | None,
-    kernel: str,
-    shape: torch.Size,
-    level: Tensor,
-    names: list[str] | None,
-) -> Gram:
-    if not torch.isfinite(matrix).all():
+def _finished(found: engines.Measured, kernel: str, shape: torch.Size, level: Tensor) -> Gram:
+    per_probe, outputs = found.per_probe, math.prod(shape)
+    if not torch.isfinite(per_probe).all():
         raise MeasurementError(
             "kernel: expected finite entries; got NaN or infinity. Check the network's weights and its output."
         )
-    chosen = select_parameters(denoiser, names)
+    estimate = kernel == "trace" and per_probe.shape[0] < outputs
     return Gram(
-        matrix=(matrix + matrix.T) / 2,
-        stderr=stderr,
-        per_probe=per_probe,
+        matrix=_symmetric_mean(per_probe),
+        stderr=_standard_error(per_probe, estimate) if kernel == "trace" else None,
+        per_probe=per_probe if estimate else None,
         kernel=kernel,
-        engine="exact",
-        coverage={name.removeprefix("network."): "exact" for name in chosen},
-        outputs=math.prod(shape),
-        parameters=sum(p.numel() for p in chosen.values()),
+        engine=found.engine,
+        coverage={_bare(name): how for name, how in found.coverage.items()},
+        outputs=outputs,
+        parameters=found.parameters,
         log_snr=level.detach().double().cpu(),
+        groups={label: _symmetric_mean(part) for label, part in found.groups.items()},
     )
+
+
+def _symmetric_mean(per_probe: Tensor) -> Tensor:
+    """Mean over probes, with rounding's asymmetry removed."""
+    mean = per_probe.mean(0)
+    return (mean + mean.T) / 2

@@ -48,3 +48,17 @@ def select_parameters(
                 got=repr(pattern),
             )
     return {n: p for n, p in named.items() if any(fnmatchcase(n, pattern) for pattern in patterns)}
+
+
+def by_layer(name: str) -> str:
+    """The layer a parameter belongs to: its name without the last part."""
+    return name.rpartition(".")[0] or name
+
+
+def by_block(name: str) -> str:
+    """The first numbered part of a name and what stands before it ("blocks.3"), else the first part."""
+    parts = name.split(".")
+    for place, part in enumerate(parts):
+        if part.isdigit():
+            return ".".join(parts[: place + 1])
+    return parts[0]

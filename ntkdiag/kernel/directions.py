@@ -1,0 +1,79 @@
+"""Directions: which cotangents each sample's output is contracted with, known only once the output is.
+
+A direction function maps (output of some samples, which samples) to cotangents [R, m, *out]; residuals need the
+output itself, and an engine that works on tiles of samples asks for the tile's cotangents alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from ntkdiag.errors import InputError
+
+# (output [m, *out], positions of its samples [m]) → cotangents [R, m, *out]
+Directions = Callable[[Tensor, Tensor], Tensor]
+
+
+def given(cotangents: Tensor) -> Directions:
+    """Cotangents that are known beforehand.
+
+    Args:
+        cotangents: [R, N, *out], or [R, *out] shared by all samples.
+
+    Returns:
+        A direction function; it raises InputError if the module's output has another shape.
+    """
+
+    def directions(output: Tensor, picked: Tensor) -> Tensor:
+        out = tuple(output.shape[1:])
+        if tuple(cotangents.shape[1:]) == out:
+            return cotangents.to(output).unsqueeze(1).expand(-1, output.shape[0], *out)
+        if cotangents.ndim == output.ndim + 1 and tuple(cotangents.shape[2:]) == out:
+            if len(picked) == cotangents.shape[1]:
+                return cotangents.to(output)
+            return cotangents.to(output).index_select(1, picked.to(output.device))
+        sizes = ", ".join(map(str, out))
+        raise InputError(
+            "cotangents", expected=f"[R, {sizes}] or [R, N, {sizes}]", got=tuple(cotangents.shape)
+        )
+
+    return directions
+
+
+def residual(wanted: Tensor) -> Directions:
+    """r_i / D with r the residual: half the gradient of the mean-squared loss.
+
+    Args:
+        wanted: Targets [N, *out].
+    """
+
+    def directions(output: Tensor, picked: Tensor) -> Tensor:
+        target = wanted.index_select(0, picked.to(wanted.device))
+        return ((output.detach() - target) / output[0].numel()).unsqueeze(0)
+
+    return directions
+
+
+def of_output(module: nn.Module, inputs: tuple[Tensor, ...], directions: Directions) -> Tensor:
+    """Cotangents [R, N, *out] of all samples, from one forward without gradients.
+
+    Raises:
+        InputError: the module returns something else than one tensor with a row a sample.
+    """
+    with torch.no_grad():
+        output = checked_output(module(*inputs), inputs[0].shape[0])
+    return directions(output, torch.arange(output.shape[0]))
+
+
+def checked_output(output: object, samples: int) -> Tensor:
+    """The module's output, if it is a tensor with a row a sample."""
+    if not isinstance(output, Tensor):
+        raise InputError("module output", expected="one tensor [N, ...]", got=type(output).__name__)
+    if output.ndim == 0 or output.shape[0] != samples:
+        raise InputError(
+            "module output", expected=f"{samples} rows, one a sample", got=f"shape {tuple(output.shape)}"
+        )
+    return output

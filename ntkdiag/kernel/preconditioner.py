@@ -1,0 +1,41 @@
+"""Diagonal preconditioners: the kernel that an adaptive optimizer really follows."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ntkdiag.errors import InputError
+
+
+def adam(optimizer: torch.optim.Optimizer, network: nn.Module) -> dict[str, Tensor]:
+    """√v̂ + eps of a running Adam or AdamW, by parameter name.
+
+    Adam divides the (averaged) gradient by this, so function space moves by the kernel J P⁻¹ Jᵀ
+    (Kingma & Ba 2015, with the bias correction of the second moment, v̂ = v / (1 − β₂^t)).
+
+    Args:
+        optimizer: An Adam or AdamW that has taken at least one step.
+        network: The module whose parameters it holds.
+
+    Returns:
+        Name → tensor of the parameter's shape, positive.
+
+    Raises:
+        InputError: another optimizer, or a parameter it has no second moment for.
+    """
+    groups = {id(p): group for group in optimizer.param_groups for p in group["params"]}
+    found: dict[str, Tensor] = {}
+    for name, parameter in network.named_parameters():
+        if id(parameter) not in groups:
+            continue
+        state, group = optimizer.state.get(parameter, {}), groups[id(parameter)]
+        if "exp_avg_sq" not in state or "betas" not in group:
+            raise InputError(
+                f"optimizer state of {name}",
+                expected="a second moment, as Adam and AdamW keep after a step",
+                got=f"{type(optimizer).__name__} with {sorted(map(str, state)) or 'no state'}",
+            )
+        corrected = state["exp_avg_sq"] / (1 - group["betas"][1] ** float(state["step"]))
+        found[name] = corrected.sqrt() + group["eps"]
+    return found

@@ -1,0 +1,112 @@
+"""Affine parameters of normalisations: layer, group, instance, RMS, and batch norm in eval mode.
+
+y = γ x̂ + β, so the gradients are those of a product and a sum; x̂ is recomputed from the layer's input.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from ntkdiag.kernel.streaming.forms import Dense
+from ntkdiag.kernel.streaming.layout import Layout
+from ntkdiag.kernel.streaming.registry import Call, Saved, Unsupported, Use, rule
+from ntkdiag.kernel.streaming.rules.broadcasting import reduce_to
+
+
+@rule("layer norm", [functional.layer_norm, torch.layer_norm])
+def layer_norm(call: Call) -> list[Use]:
+    """Normalised over the last dimensions."""
+    bound = call.bind("input", "normalized_shape", "weight", "bias", "eps", "cudnn_enable", eps=1e-5)
+    shape, eps = tuple(bound["normalized_shape"]), bound["eps"]
+    return _affine(call, bound, lambda x: functional.layer_norm(x, shape, None, None, eps), shape)
+
+
+@rule("rms norm", [functional.rms_norm, torch.rms_norm])
+def rms_norm(call: Call) -> list[Use]:
+    """Divided by the root mean square over the last dimensions."""
+    bound = call.bind("input", "normalized_shape", "weight", "eps")
+    shape, eps = tuple(bound["normalized_shape"]), bound["eps"]
+    return _affine(call, bound, lambda x: functional.rms_norm(x, shape, None, eps), shape)
+
+
+@rule("group norm", [functional.group_norm, torch.group_norm])
+def group_norm(call: Call) -> list[Use]:
+    """Normalised over groups of channels."""
+    bound = call.bind("input", "num_groups", "weight", "bias", "eps", "cudnn_enabled", eps=1e-5)
+    groups, eps = bound["num_groups"], bound["eps"]
+    return _affine(
+        call, bound, lambda x: functional.group_norm(x, groups, None, None, eps), _channels(bound["input"])
+    )
+
+
+@rule("instance norm", [functional.instance_norm, torch.instance_norm])
+def instance_norm(call: Call) -> list[Use]:
+    """Normalised over the positions of each channel."""
+    bound = call.bind(
+        "input", "running_mean", "running_var", "weight", "bias", "use_input_stats", "momentum", "eps", "cudnn_enabled",
+        use_input_stats=True, momentum=0.1, eps=1e-5,
+    )  # fmt: skip
+    mean, var, eps, own = bound["running_mean"], bound["running_var"], bound["eps"], bound["use_input_stats"]
+
+    def normalise(x: Tensor) -> Tensor:
+        if own:
+            return functional.instance_norm(x, eps=eps)
+        return functional.batch_norm(x, mean, var, None, None, False, 0.0, eps)
+
+    return _affine(call, bound, normalise, _channels(bound["input"]))
+
+
+@rule("batch norm", [functional.batch_norm, torch.batch_norm])
+def batch_norm(call: Call) -> list[Use]:
+    """With running statistics: an affine map of each channel."""
+    bound = call.bind(
+        "input", "running_mean", "running_var", "weight", "bias", "training", "momentum", "eps", "cudnn_enabled",
+        training=False, momentum=0.1, eps=1e-5,
+    )  # fmt: skip
+    mean, var, eps = bound["running_mean"], bound["running_var"], bound["eps"]
+    if bound["training"] or mean is None:
+        raise Unsupported("batch statistics, which mix samples")
+    return _affine(
+        call,
+        bound,
+        lambda x: functional.batch_norm(x, mean, var, None, None, False, 0.0, eps),
+        _channels(bound["input"]),
+    )
+
+
+def _channels(x: Tensor) -> tuple[int, ...]:
+    """The shape that a parameter a channel broadcasts by, [C, 1, ...]."""
+    return (x.shape[1], *(1,) * (x.ndim - 2))
+
+
+def _affine(
+    call: Call, bound: dict[str, object], normalise: Callable[[Tensor], Tensor], shape: tuple[int, ...]
+) -> list[Use]:
+    x, weight, bias = bound["input"], bound["weight"], bound.get("bias")
+    assert isinstance(x, Tensor)  # every one of these operations takes a tensor first
+    if call.is_source(x):
+        raise Unsupported("a parameter as the input of a normalisation")
+    uses = []
+    if isinstance(weight, Tensor) and call.is_source(weight):
+        saved, like = Saved(x), weight.detach().reshape(shape)
+
+        def weight_form(grad: Tensor, layout: Layout) -> Dense:
+            return _reshaped(reduce_to(grad * normalise(saved.get()), like, layout), layout, like, weight)
+
+        uses.append(Use(weight, weight_form))
+    if isinstance(bias, Tensor) and call.is_source(bias):
+        flat = bias.detach().reshape(shape)
+        uses.append(
+            Use(bias, lambda grad, layout: _reshaped(reduce_to(grad, flat, layout), layout, flat, bias))
+        )
+    return uses
+
+
+def _reshaped(dense: Dense, layout: Layout, like: Tensor, parameter: Tensor) -> Dense:
+    if dense.rowwise is not None:
+        raise Unsupported(f"a normalisation over the dimension that holds the samples ({tuple(like.shape)})")
+    return Dense(dense.rows.reshape(layout.samples, *parameter.shape))

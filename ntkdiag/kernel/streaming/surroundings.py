@@ -1,0 +1,50 @@
+"""Switches around a forward that would hide operations from the recorder, set for the length of a block and put back.
+
+Gradient checkpointing would run the forward a second time, unrecorded, during the backward; the fused path of
+multi-head attention and compiled graphs would swallow the operations inside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch.utils import checkpoint
+
+
+@contextmanager
+def plain_surroundings() -> Iterator[None]:
+    """Run checkpointed, fused and compiled modules as plain eager ones."""
+    fused = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with torch.compiler.set_stance("force_eager"), _without_checkpointing():
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
+
+
+class _Direct:
+    """Stands in for the reentrant checkpoint's autograd function."""
+
+    @staticmethod
+    def apply(function: Callable[..., Any], preserve: bool, *args: Any) -> Any:
+        return function(*args)
+
+
+def _no_saving(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Iterator[None]:
+    yield
+
+
+@contextmanager
+def _without_checkpointing() -> Iterator[None]:
+    """Both kinds of torch.utils.checkpoint call the function directly; the modules keep their own references to them."""
+    kept = checkpoint.CheckpointFunction, checkpoint._checkpoint_without_reentrant_generator
+    checkpoint.CheckpointFunction = _Direct  # type: ignore[misc, assignment]
+    checkpoint._checkpoint_without_reentrant_generator = _no_saving
+    try:
+        yield
+    finally:
+        checkpoint.CheckpointFunction, checkpoint._checkpoint_without_reentrant_generator = kept  # type: ignore[misc]
