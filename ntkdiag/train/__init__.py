@@ -1,0 +1,39 @@
+"""The reference trainer: train a denoiser under given weights, save and resume it, sample from it, judge it.
+
+It exists to show whether weights help. It never measures a kernel; weights come in as a function.
+"""
+
+from ntkdiag.train.config import PRESETS, TrainConfig
+from ntkdiag.train.evaluate import BucketValues, bucket_excess, bucket_losses
+from ntkdiag.train.files import load_weights, save_weights
+from ntkdiag.train.loop import TrainResult, train
+from ntkdiag.train.loss import Batch, denoising_losses
+from ntkdiag.train.quality import (
+    EnergyDistance,
+    Estimate,
+    energy_distance,
+    energy_distance_to_data,
+    log_likelihood,
+)
+from ntkdiag.train.samplers import flow_map, sample
+
+__all__ = [
+    "PRESETS",
+    "Batch",
+    "BucketValues",
+    "EnergyDistance",
+    "Estimate",
+    "TrainConfig",
+    "TrainResult",
+    "bucket_excess",
+    "bucket_losses",
+    "denoising_losses",
+    "energy_distance",
+    "energy_distance_to_data",
+    "flow_map",
+    "load_weights",
+    "log_likelihood",
+    "sample",
+    "save_weights",
+    "train",
+]

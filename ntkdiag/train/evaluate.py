@@ -1,0 +1,179 @@
+"""Held-out loss and excess over the Bayes loss, bucket by bucket, with every sample's value kept.
+
+All buckets and all networks see the same data and noise for the same seed, so two networks are compared
+sample by sample and the spread between samples cancels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+
+import pandas as pd
+import torch
+from scipy import stats
+from torch import Tensor
+
+from ntkdiag.data import Data
+from ntkdiag.denoiser import Denoiser
+from ntkdiag.errors import InputError
+from ntkdiag.process import target
+from ntkdiag.process.bayes import Oracle
+from ntkdiag.process.buckets import Buckets, PairedDraws
+from ntkdiag.train.loss import Batch, denoising_losses
+from ntkdiag.train.modes import evaluating
+
+
+@dataclass(frozen=True)
+class BucketValues:
+    """One number per bucket and sample.
+
+    Args:
+        buckets: B noise levels, measured at their centers.
+        per_sample: [B, N] float64 on the CPU; column n belongs to the same data point and noise in every row.
+    """
+
+    buckets: Buckets
+    per_sample: Tensor
+
+    def table(self, confidence: float = 0.95) -> pd.DataFrame:
+        """Mean of each bucket with its interval.
+
+        Args:
+            confidence: Of the Student t interval over samples, in (0, 1).
+
+        Returns:
+            A row a bucket: bucket, log_snr, samples, mean, stderr, low, high; stderr and interval are NaN for
+            a single sample.
+        """
+        count = self.per_sample.shape[1]
+        mean = self.per_sample.mean(dim=1).numpy()
+        if count > 1:
+            stderr = (self.per_sample.std(dim=1) / count**0.5).numpy()
+            reach = float(stats.t.ppf((1 + confidence) / 2, count - 1)) * stderr
+        else:
+            stderr = reach = mean * float("nan")
+        return pd.DataFrame(
+            {
+                "bucket": range(len(self.buckets)),
+                "log_snr": self.buckets.centers,
+                "samples": count,
+                "mean": mean,
+                "stderr": stderr,
+                "low": mean - reach,
+                "high": mean + reach,
+            }
+        )
+
+    def __sub__(self, other: BucketValues) -> BucketValues:
+        """Paired difference, sample by sample, of two measurements on the same draws.
+
+        Raises:
+            InputError: they have other buckets or another number of samples.
+        """
+        if self.buckets != other.buckets or self.per_sample.shape != other.per_sample.shape:
+            raise InputError(
+                "difference of bucket values",
+                expected="the same buckets and draws on both sides",
+                got=f"{list(self.per_sample.shape)} and {list(other.per_sample.shape)} values",
+            )
+        return BucketValues(self.buckets, self.per_sample - other.per_sample)
+
+
+def bucket_losses(
+    denoiser: Denoiser,
+    data: Data | PairedDraws,
+    buckets: Buckets,
+    samples: int = 256,
+    seed: int = 0,
+    batch: int = 256,
+) -> BucketValues:
+    """Unweighted held-out loss at the center of every bucket.
+
+    Args:
+        denoiser: Put in evaluation mode meanwhile.
+        data: Its held-out part is drawn from; or draws, and then `samples` and `seed` are not used.
+        buckets: Noise levels.
+        samples: Held-out points, drawn without replacement; fewer if there are not as many.
+        seed: Of points and noise.
+        batch: Samples per forward pass.
+
+    Returns:
+        Mean squared error of the denoiser's target over dimensions, per bucket and sample.
+    """
+    draws = data if isinstance(data, PairedDraws) else _draw(data, samples, seed)
+    return _per_bucket(denoiser, draws, buckets, batch, partial(denoising_losses, denoiser))
+
+
+def bucket_excess(
+    denoiser: Denoiser,
+    data: Data,
+    buckets: Buckets,
+    samples: int = 256,
+    seed: int = 0,
+    batch: int = 256,
+) -> BucketValues:
+    """The part of the held-out loss that training can still remove: E‖f − E[y|x]‖² per dimension.
+
+    The loss is this plus the Bayes floor. Compared with the posterior mean itself, not as a difference of
+    two noisy losses.
+
+    Args:
+        denoiser: Put in evaluation mode meanwhile.
+        data: Data with an oracle; its held-out part is drawn from.
+        buckets: Noise levels.
+        samples: Held-out points, drawn without replacement; fewer if there are not as many.
+        seed: Of points and noise; that of `bucket_losses` gives the same draws.
+        batch: Samples per forward pass.
+
+    Returns:
+        Excess ≥ 0 of the denoiser's target, per bucket and sample.
+
+    Raises:
+        InputError: the data has no oracle.
+    """
+    if data.oracle is None:
+        raise InputError(
+            f"data '{data.name}'",
+            expected="data whose exact posterior is known, such as mixture",
+            got="no oracle",
+        )
+    draws = _draw(data, samples, seed)
+    return _per_bucket(denoiser, draws, buckets, batch, partial(_excess, denoiser, data.oracle))
+
+
+def _excess(denoiser: Denoiser, oracle: Oracle, batch: Batch) -> Tensor:
+    """‖f − E[y|x]‖² / D of each sample; given x, ε = (x − α x0)/σ makes y linear in x0."""
+    schedule, level = denoiser.schedule, batch.log_snr.double()
+    x = schedule.diffuse(batch.x0, batch.epsilon, batch.log_snr)
+    best = oracle.posterior_mean(x.double(), schedule.alpha(level), schedule.sigma(level))
+    wanted = target.convert(best, x.double(), level, schedule, "x0", denoiser.target)
+    return (denoiser(x, batch.log_snr).double() - wanted).square().flatten(1).mean(dim=1)
+
+
+def _draw(data: Data, samples: int, seed: int) -> PairedDraws:
+    return PairedDraws.draw(data.held_out, min(samples, len(data.held_out)), seed)
+
+
+def _per_bucket(
+    denoiser: Denoiser,
+    draws: PairedDraws,
+    buckets: Buckets,
+    size: int,
+    measure: Callable[[Batch], Tensor],
+) -> BucketValues:
+    """Apply `measure`, [N] values of a batch, to the draws at the center of every bucket."""
+    rows = []
+    with evaluating(denoiser) as like:
+        for log_snr in buckets.centers:
+            parts = [measure(part) for part in _batches(draws, log_snr, size, like)]
+            rows.append(torch.cat(parts).double().cpu())
+    return BucketValues(buckets, torch.stack(rows))
+
+
+def _batches(draws: PairedDraws, log_snr: float, size: int, like: Tensor) -> Iterator[Batch]:
+    """The draws at one log-SNR, in parts, on the device and in the dtype of `like`."""
+    for x0, epsilon in zip(draws.x0.split(size), draws.epsilon.split(size), strict=True):
+        level = torch.full((len(x0),), log_snr, dtype=like.dtype, device=like.device)
+        yield Batch(x0.to(like), epsilon.to(like), level)

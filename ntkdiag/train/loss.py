@@ -1,0 +1,61 @@
+"""The denoising loss, one number a sample, so that it can be weighted and told apart by noise level."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ntkdiag.denoiser import Denoiser
+from ntkdiag.process import target
+from ntkdiag.process.schedule import Schedule
+
+
+class Batch(NamedTuple):
+    """What one training step sees: data [N, *shape], noise [N, *shape] and log-SNR [N]."""
+
+    x0: Tensor
+    epsilon: Tensor
+    log_snr: Tensor
+
+
+class Generators(NamedTuple):
+    """One source of randomness for each thing drawn, so that one can be changed and the others kept."""
+
+    data: torch.Generator
+    noise: torch.Generator
+    level: torch.Generator
+
+
+def draw_batch(train: Tensor, schedule: Schedule, count: int, generators: Generators) -> Batch:
+    """Draw a training batch, with replacement, on the device of the data and the generators.
+
+    Args:
+        train: Training samples [M, *shape].
+        schedule: Its density is the distribution of the log-SNR.
+        count: Samples to draw, N.
+        generators: Of data, noise and log-SNR.
+    """
+    device = train.device
+    index = torch.randint(len(train), (count,), generator=generators.data, device=device)
+    x0 = train[index]
+    epsilon = torch.randn(x0.shape, generator=generators.noise, device=device, dtype=x0.dtype)
+    return Batch(x0, epsilon, schedule.sample(count, generators.level).to(x0))
+
+
+def denoising_losses(denoiser: Denoiser, batch: Batch, cond: Any = None) -> Tensor:
+    """Squared error of the denoiser's own target, mean over the dimensions of a sample.
+
+    Args:
+        denoiser: Its schedule noises the data, its target is what the prediction is compared with.
+        batch: Data, noise and log-SNR.
+        cond: Handed on to the network.
+
+    Returns:
+        Unweighted losses [N], ≥ 0.
+    """
+    x0, epsilon, log_snr = batch
+    x = denoiser.schedule.diffuse(x0, epsilon, log_snr)
+    wanted = target.value(denoiser.target, denoiser.schedule, log_snr, x0, epsilon)
+    return (denoiser(x, log_snr, cond) - wanted).square().flatten(1).mean(dim=1)
