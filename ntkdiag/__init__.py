@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from ntkdiag.claims import verify
     from ntkdiag.denoiser import Denoiser
     from ntkdiag.diagnosis import Diagnosis, measure
-    from ntkdiag.kernel import Gram, gram, gram_of
+    from ntkdiag.kernel import Gram, NTKOperator, gram, gram_of
     from ntkdiag.process import schedules
     from ntkdiag.process.buckets import Buckets
     from ntkdiag.weights import WeightTable
@@ -24,6 +24,7 @@ _PUBLIC: dict[str, tuple[str, str | None]] = {
     "Denoiser": ("ntkdiag.denoiser", "Denoiser"),
     "Diagnosis": ("ntkdiag.diagnosis", "Diagnosis"),
     "Gram": ("ntkdiag.kernel", "Gram"),
+    "NTKOperator": ("ntkdiag.kernel", "NTKOperator"),
     "WeightTable": ("ntkdiag.weights", "WeightTable"),
     "data": ("ntkdiag.data", None),
     "gram": ("ntkdiag.kernel", "gram"),
@@ -43,6 +44,7 @@ __all__ = [
     "Denoiser",
     "Diagnosis",
     "Gram",
+    "NTKOperator",
     "WeightTable",
     "data",
     "gram",

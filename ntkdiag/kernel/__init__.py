@@ -5,5 +5,6 @@ is the slow truth on torch.func that every other engine is held to.
 """
 
 from ntkdiag.kernel.gram import Gram, gram, gram_of
+from ntkdiag.kernel.operator import NTKOperator
 
-__all__ = ["Gram", "gram", "gram_of"]
+__all__ = ["Gram", "NTKOperator", "gram", "gram_of"]

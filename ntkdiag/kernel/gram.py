@@ -112,7 +112,7 @@ def gram(
     inputs = (x, level) if cond is None else (x, level, cond)
     shape = x.shape[1:]
     options: dict[str, Any] = {
-        "params": _within_denoiser(params),
+        "params": within_denoiser(params),
         "engine": engine,
         "memory": memory,
         "group": None if groups is None else lambda name: groups(_bare(name)),
@@ -183,7 +183,7 @@ def _row_kernel(
     return engines.run(denoiser, repeated, given(rows), **options)
 
 
-def _within_denoiser(params: str | Sequence[str] | None) -> list[str] | None:
+def within_denoiser(params: str | Sequence[str] | None) -> list[str] | None:
     """Name patterns of the network's parameters as the denoiser knows them."""
     if params is None:
         return None
