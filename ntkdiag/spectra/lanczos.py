@@ -1,0 +1,153 @@
+"""Top eigenpairs of a symmetric positive semi-definite operator that is never formed: block Lanczos.
+
+Full reorthogonalisation, because kernels of rank far below their size are the rule here; a guard for breakdown, where the
+Krylov space closes before enough pairs are found; every pair with its residual norm, within which a true eigenvalue lies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ntkdiag.errors import InputError, MeasurementError, require_positive_int
+
+# [n, b] → [n, b]
+Apply = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class TopEigenpairs:
+    """The largest eigenvalues of an operator.
+
+    Attributes:
+        values: θ_1 ≥ … ≥ θ_k, [k] float64 on the CPU.
+        vectors: Unit Ritz vectors in columns, [n, k], on the operator's device.
+        residuals: ‖A u − θ u‖, [k]: an eigenvalue of A lies within it of θ (Parlett 1998, theorem 4.5.1).
+        converged: Whether every residual is within the tolerance asked for.
+        products: Operator-vector products spent.
+        restarts: How often the Krylov space closed and was continued with a random direction.
+    """
+
+    values: Tensor
+    vectors: Tensor
+    residuals: Tensor
+    converged: bool
+    products: int
+    restarts: int
+
+
+def top_eigenpairs(
+    apply: Apply,
+    like: Tensor,
+    size: int,
+    count: int,
+    *,
+    block: int = 4,
+    tolerance: float = 1e-6,
+    max_products: int | None = None,
+    seed: int = 0,
+) -> TopEigenpairs:
+    """Block Lanczos with full reorthogonalisation (Golub & Underwood 1977; Parlett 1998, chapter 13).
+
+    Args:
+        apply: The operator, [n, b] → [n, b], symmetric.
+        like: A tensor of the operator's dtype and device.
+        size: n.
+        count: k ≤ n.
+        block: Directions per step; eigenvalues of multiplicity above it need restarts, which are made.
+        tolerance: Stop when all residuals are below tolerance · θ_1.
+        max_products: Stop after so many products, converged or not; None allows 10·k + 20·block, at most n + block.
+        seed: Of the starting directions.
+
+    Returns:
+        `TopEigenpairs`.
+
+    Raises:
+        InputError: sizes out of range.
+        MeasurementError: the operator returned NaN or infinity.
+    """
+    for name, value in (("size", size), ("count", count), ("block", block)):
+        require_positive_int(name, value)
+    if count > size:
+        raise InputError("count", expected=f"at most the operator's size {size}", got=count)
+    limit = min(size + block, 10 * count + 20 * block) if max_products is None else max_products
+    krylov = _Krylov(apply, like, size, seed)
+    krylov.extend(min(block, size))
+    while True:
+        values, vectors, residuals = krylov.ritz(min(count, krylov.dimension))
+        scale = max(float(values[0]), 0.0) if len(values) else 0.0
+        enough = krylov.dimension >= count
+        done = enough and bool((residuals <= tolerance * scale + krylov.noise).all())
+        if krylov.dimension >= size or (done and not krylov.closed_early(count)):
+            break
+        if krylov.products >= limit:
+            break
+        krylov.extend(block)
+    converged = krylov.dimension >= size or done
+    return TopEigenpairs(
+        values.double().cpu(), vectors, residuals.double().cpu(), converged, krylov.products, krylov.restarts
+    )
+
+
+class _Krylov:
+    """An orthonormal basis Q of a growing Krylov space, and T = Qᵀ A Q."""
+
+    def __init__(self, apply: Apply, like: Tensor, size: int, seed: int) -> None:
+        self._apply, self._like, self._size = apply, like, size
+        self._generator = torch.Generator().manual_seed(seed)
+        self._basis = like.new_empty(size, 0)
+        self._images = like.new_empty(size, 0)  # A Q
+        self._next = like.new_empty(size, 0)
+        self.products = self.restarts = 0
+        self.noise = 0.0
+
+    @property
+    def dimension(self) -> int:
+        return self._basis.shape[1]
+
+    def closed_early(self, count: int) -> bool:
+        """Whether a random direction should still be tried: the space closed and copies may be missing."""
+        return self._next.shape[1] == 0 and self.restarts < count and self.dimension < self._size
+
+    def extend(self, block: int) -> None:
+        """Add one block of directions."""
+        if self._next.shape[1] == 0:
+            self.restarts += self.dimension > 0
+            width = min(block, self._size - self.dimension)
+            random = torch.randn(self._size, width, generator=self._generator, dtype=torch.float64)
+            self._next = self._orthonormal(random.to(self._like), threshold=0.0)
+        images = self._apply(self._next)
+        if not torch.isfinite(images).all():
+            raise MeasurementError("operator: expected finite products; got NaN or infinity.")
+        self.products += images.shape[1]
+        self._basis = torch.cat([self._basis, self._next], 1)
+        self._images = torch.cat([self._images, images], 1)
+        size = float(torch.linalg.matrix_norm(self._images, 2)) if self.dimension <= 2 * block else self._size_of()
+        self.noise = torch.finfo(self._like.dtype).eps * size * self._size**0.5
+        self._next = self._orthonormal(images, threshold=self.noise)
+
+    def ritz(self, count: int) -> tuple[Tensor, Tensor, Tensor]:
+        """The `count` largest Ritz values, their vectors, and true residual norms (A Q is at hand)."""
+        projected = self._basis.mT @ self._images
+        values, small = torch.linalg.eigh(((projected + projected.mT) / 2).double())
+        values, small = values.flip(0)[:count], small.flip(1)[:, :count].to(self._like.dtype)
+        vectors = self._basis @ small
+        residuals = (self._images @ small - vectors * values.to(self._like.dtype)).norm(dim=0)
+        return values, vectors, residuals
+
+    def _size_of(self) -> float:
+        """‖A Q‖ by its largest column: a lower bound of ‖A‖ that grows with the space."""
+        return float(self._images.norm(dim=0).max())
+
+    def _orthonormal(self, block: Tensor, threshold: float) -> Tensor:
+        """Directions of `block` orthogonal to the basis; those below the threshold are dropped (breakdown)."""
+        for _ in range(2):  # twice is enough (Kahan; Parlett 1998, section 6.9)
+            block = block - self._basis @ (self._basis.mT @ block)
+        left, singular, _ = torch.linalg.svd(block, full_matrices=False)
+        kept = left[:, singular > max(threshold, torch.finfo(block.dtype).tiny)]
+        kept = kept[:, : self._size - self.dimension]
+        kept = kept - self._basis @ (self._basis.mT @ kept)
+        return torch.linalg.qr(kept).Q if kept.shape[1] else kept
