@@ -70,12 +70,11 @@ def write_checkpoint(folder: Path, manifest: Manifest, tensors: dict[str, Tensor
         InputError: the folder cannot be written to.
     """
     path = folder / manifest.tensors
-    partial = path.with_suffix(".partial")
     try:
-        safetensors.torch.save_file(tensors, partial)
-        with partial.open("rb") as stream:
+        # Each step has a file of its own, so the one the manifest names meanwhile is never written over.
+        safetensors.torch.save_file(tensors, path)
+        with path.open("rb") as stream:
             os.fsync(stream.fileno())
-        partial.replace(path)
     except (OSError, safetensors.SafetensorError) as error:
         raise InputError(
             str(folder), expected="a folder with room to write a checkpoint", got=error

@@ -20,6 +20,7 @@ from ntkdiag.errors import InputError, MeasurementError
 from ntkdiag.process import schedules
 from ntkdiag.process.buckets import Buckets
 from ntkdiag.train import TrainConfig, train
+from ntkdiag.train.checkpoint import read_manifest
 from ntkdiag.train.loss import denoising_losses, draw_batch
 from ntkdiag.train.state import TrainState
 
@@ -137,6 +138,25 @@ def test_weight_zero_trains_nothing():
     assert (result.history.grad_norm == 0).all()
 
 
+def test_buffers_are_copied_to_the_average_and_resumed(tmp_path):
+    class Counting(torch.nn.Linear):
+        def __init__(self):
+            super().__init__(2, 2)
+            self.register_buffer("calls", torch.zeros(()))
+
+        def forward(self, x, log_snr):
+            self.calls += self.training
+            return super().forward(x)
+
+    def fresh():
+        return Denoiser(Counting(), schedules.cosine(), "v", call="log_snr")
+
+    half = dataclasses.replace(QUICK, steps=6)
+    assert train(fresh(), small_data(), None, half, out=tmp_path / "run").denoiser.network.calls == 6
+    resumed = train(fresh(), small_data(), None, QUICK, out=tmp_path / "run", resume=True)
+    assert resumed.denoiser.network.calls == 12
+
+
 def test_frozen_parameters_stay():
     denoiser = small_denoiser()
     denoiser.network.out.requires_grad_(False)
@@ -208,20 +228,26 @@ def test_a_finished_run_can_be_made_longer(tmp_path):
 
 
 class Exploding(Doubling):
+    def __init__(self, step):
+        super().__init__()
+        self.step = step
+
     def __call__(self, log_snr):
-        return super().__call__(log_snr) / (self.steps != 8)
+        return super().__call__(log_snr) / (self.steps + 1 != self.step)
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(tmp_path):
+@pytest.mark.parametrize("step", [6, 9])
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(tmp_path, step):
+    """At step 6 a checkpoint is due within a row; it must not be written."""
     out = tmp_path / "run"
-    with pytest.raises(
-        MeasurementError, match=r"wrong at step 9: loss \d.*weighted_loss inf.*is kept in .*run"
-    ):
-        train(small_denoiser(), small_data(), Exploding(), QUICK, out=out)
-    resumed = train(small_denoiser(), small_data(), Doubling(), QUICK, out=out, resume=True)  # from step 6
+    words = rf"wrong at step {step}: loss \d.*weighted_loss inf.*is kept in .*run"
+    with pytest.raises(MeasurementError, match=words):
+        train(small_denoiser(), small_data(), Exploding(step), QUICK, out=out)
+    assert read_manifest(out).step == (0 if step == 6 else 6)
+    resumed = train(small_denoiser(), small_data(), Doubling(), QUICK, out=out, resume=True)
     assert same(resumed.denoiser, train(small_denoiser(), small_data(), Doubling(), QUICK).denoiser)
-    with pytest.raises(MeasurementError, match="step 9") as caught:
-        train(small_denoiser(), small_data(), Exploding(), QUICK)
+    with pytest.raises(MeasurementError, match=f"step {step}") as caught:
+        train(small_denoiser(), small_data(), Exploding(step), QUICK)
     assert "kept" not in str(caught.value)
 
 

@@ -69,6 +69,15 @@ def test_the_way_back_undoes_the_way_there():
     assert torch.allclose(flow_map(denoiser, there, 5.0, -5.0, steps=200), x, atol=2e-3)
 
 
+@pytest.mark.parametrize("schedule", SCHEDULES, ids=lambda s: s.name)
+def test_a_sample_is_its_noise_carried_up_and_denoised_once_more(schedule):
+    drawn = sample(gaussian_denoiser(schedule, "v"), 20, (2,), steps=100, seed=5, log_snr_range=(-6, 4))
+    scale = torch.hypot(schedule.alpha(-6.0), schedule.sigma(-6.0))
+    x = gaussian_flow(schedule, scale * noisy(20, seed=5), -6.0, 4.0)
+    wanted = GaussianOracle(MEAN, COVARIANCE).posterior_mean(x, schedule.alpha(4.0), schedule.sigma(4.0))
+    assert torch.allclose(drawn.double(), wanted, atol=2e-3)
+
+
 def test_samples_of_the_exact_denoiser_have_the_gaussians_moments():
     drawn = sample(
         gaussian_denoiser(schedules.edm(), "F"), 4000, (2,), steps=32, log_snr_range=(-10, 10)
