@@ -11,6 +11,8 @@ from ntkdiag.spectra.intervals import (
     subsample_interval,
     subsample_intervals,
 )
+from ntkdiag.spectra.lanczos import TopEigenpairs, top_eigenpairs
+from ntkdiag.spectra.quadrature import Quadrature, density, entropy_effective_rank, lanczos_quadrature
 from ntkdiag.spectra.rank import (
     decay_exponent,
     effective_rank,
@@ -23,20 +25,27 @@ from ntkdiag.spectra.rank import (
 from ntkdiag.spectra.rarefaction import rarefaction
 from ntkdiag.spectra.resampling import Replicates, paired_statistics, paired_subsets
 from ntkdiag.spectra.statistics import STATISTICS, Statistic, evaluate
+from ntkdiag.spectra.stochastic_trace import TraceEstimates, trace_estimates
 
 __all__ = [
     "STATISTICS",
     "Interval",
+    "Quadrature",
     "Replicates",
     "Spectrum",
     "Statistic",
+    "TopEigenpairs",
+    "TraceEstimates",
     "contrast_interval",
     "decay_exponent",
+    "density",
     "effective_rank",
     "eigenpairs",
     "eigenvalues",
+    "entropy_effective_rank",
     "evaluate",
     "interval_from_draws",
+    "lanczos_quadrature",
     "mean_interval",
     "numerical_rank",
     "paired_statistics",
@@ -47,5 +56,7 @@ __all__ = [
     "stable_rank",
     "subsample_interval",
     "subsample_intervals",
+    "top_eigenpairs",
     "top_k_energy",
+    "trace_estimates",
 ]

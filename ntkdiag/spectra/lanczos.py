@@ -125,7 +125,11 @@ class _Krylov:
         self.products += images.shape[1]
         self._basis = torch.cat([self._basis, self._next], 1)
         self._images = torch.cat([self._images, images], 1)
-        size = float(torch.linalg.matrix_norm(self._images, 2)) if self.dimension <= 2 * block else self._size_of()
+        size = (
+            float(torch.linalg.matrix_norm(self._images, 2))
+            if self.dimension <= 2 * block
+            else self._size_of()
+        )
         self.noise = torch.finfo(self._like.dtype).eps * size * self._size**0.5
         self._next = self._orthonormal(images, threshold=self.noise)
 
