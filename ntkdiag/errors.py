@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from numbers import Integral
 
 
 class NtkdiagError(Exception):
@@ -49,11 +50,11 @@ def require_one_of(what: str, got: str, allowed: Iterable[str]) -> str:
 
 
 def require_positive_int(what: str, got: int, minimum: int = 1) -> int:
-    """Return `got` if it is an integer of at least `minimum`.
+    """Return `got` as a plain int if it is an integer (Python's or numpy's) of at least `minimum`.
 
     Raises:
-        InputError: otherwise.
+        InputError: otherwise; True and False are no integers here.
     """
-    if isinstance(got, bool) or not isinstance(got, int) or got < minimum:
+    if isinstance(got, bool) or not isinstance(got, Integral) or got < minimum:
         raise InputError(what, expected=f"an integer of at least {minimum}", got=repr(got))
-    return got
+    return int(got)

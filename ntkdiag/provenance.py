@@ -46,11 +46,13 @@ def environment(device: torch.device | str = "cpu") -> dict[str, str]:
 
 def digest(*tensors: torch.Tensor) -> str:
     """SHA-256 over dtype, shape and bytes of tensors: equal data gives an equal string."""
+    import torch
+
     sha = hashlib.sha256()
     for tensor in tensors:
-        array = tensor.detach().cpu().contiguous().numpy()
-        sha.update(f"{array.dtype}{array.shape}".encode())
-        sha.update(array.tobytes())
+        sha.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
+        # Bytes rather than numbers: numpy has no bfloat16.
+        sha.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return sha.hexdigest()
 
 
@@ -96,7 +98,8 @@ def check_free(path: Path | str, force: bool = False) -> None:
     """Refuse an output folder that is in use, before any work is spent on it.
 
     Raises:
-        InputError: `path` is a file, holds another run and `force` is off, or holds foreign files.
+        InputError: `path` is a file, holds foreign files, holds a run and `force` is off, or holds a run and
+            the current folder.
     """
     path = Path(path)
     if not path.exists():
@@ -107,6 +110,8 @@ def check_free(path: Path | str, force: bool = False) -> None:
         return
     if not is_run(path):
         raise InputError(str(path), expected="a new or empty folder", got="a folder with other files in it")
+    if Path.cwd().is_relative_to(path.resolve()):
+        raise InputError(str(path), expected="a new folder", got="the current folder, or one it lies in")
     if not force:
         raise InputError(
             str(path),
@@ -125,12 +130,15 @@ def run_folder(path: Path | str, force: bool = False) -> Iterator[Path]:
         force: Replace a folder that holds an earlier run (never one with foreign files).
 
     Raises:
-        InputError: see `check_free`.
+        InputError: see `check_free`; or the folder cannot be made there.
     """
-    path = Path(path)
     check_free(path, force)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    building = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"))
+    path = Path(path).resolve()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        building = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"))
+    except OSError as error:
+        raise InputError(str(path), expected="a path in a writable folder", got=error.strerror) from error
     try:
         building.chmod(0o777 & ~_umask())
         yield building

@@ -1,0 +1,58 @@
+"""Errors: what they say, and what the two checks let through."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from ntkdiag.errors import InputError, MeasurementError, NtkdiagError, require_one_of, require_positive_int
+
+
+def test_a_line_says_what_was_expected_what_came_and_what_to_do() -> None:
+    plain = InputError("--samples", expected="an integer", got="'many'")
+    assert str(plain) == "--samples: expected an integer; got 'many'."
+    mended = InputError("x", expected="a", got=3, fix="Do b.")
+    assert str(mended) == "x: expected a; got 3. Do b."
+    assert "\n" not in str(mended)
+
+
+def test_kinds_can_be_caught_together_and_as_pythons_own() -> None:
+    assert issubclass(InputError, NtkdiagError) and issubclass(InputError, ValueError)
+    assert issubclass(MeasurementError, NtkdiagError) and issubclass(MeasurementError, RuntimeError)
+    assert not issubclass(MeasurementError, InputError)
+
+
+def test_one_of_returns_an_allowed_name() -> None:
+    assert require_one_of("target", "v", ("epsilon", "v")) == "v"
+    assert require_one_of("target", "v", iter(["epsilon", "v"])) == "v"  # an iterator is read once only
+
+
+@pytest.mark.parametrize(
+    ("got", "fix"), [("epsilom", r" Did you mean 'epsilon'\?$"), ("zzz", r"'zzz'\.$"), ("", r"''\.$")]
+)
+def test_one_of_lists_what_is_allowed_and_the_closest_spelling(got: str, fix: str) -> None:
+    with pytest.raises(InputError, match=f"^target: expected one of epsilon, x0, v; got .*{fix}"):
+        require_one_of("target", got, ("epsilon", "x0", "v"))
+
+
+def test_one_of_refuses_what_is_no_text() -> None:
+    with pytest.raises(InputError, match="got None"):
+        require_one_of("target", None, ("epsilon",))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("got", [1, 7, np.int64(7), np.uint8(7)])
+def test_integers_of_python_and_numpy_become_plain(got: int) -> None:
+    found = require_positive_int("samples", got)
+    assert found == int(got) and type(found) is int
+
+
+@pytest.mark.parametrize("got", [0, -1, np.int64(0), 1.0, np.float64(2), "3", None, True, np.True_])
+def test_what_is_no_positive_integer_is_refused(got: object) -> None:
+    with pytest.raises(InputError, match="^samples: expected an integer of at least 1; got "):
+        require_positive_int("samples", got)  # type: ignore[arg-type]
+
+
+def test_the_minimum_is_allowed_and_named() -> None:
+    assert require_positive_int("seed", 0, minimum=0) == 0
+    with pytest.raises(InputError, match="at least 3; got 2"):
+        require_positive_int("samples", 2, minimum=3)
