@@ -6,6 +6,7 @@ whole. Nothing in a checkpoint is executed when it is read.
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Any, Literal
@@ -79,7 +80,9 @@ def write_checkpoint(folder: Path, manifest: Manifest, tensors: dict[str, Tensor
         raise InputError(
             str(folder), expected="a folder with room to write a checkpoint", got=error
         ) from error
-    provenance.write_text(folder / MANIFEST, manifest.model_dump_json(indent=2) + "\n")
+    # Not write_json, which sorts keys: the columns of the history keep their order.
+    text = json.dumps(manifest.model_dump(), indent=2, allow_nan=False)
+    provenance.write_text(folder / MANIFEST, text + "\n")
     for old in folder.glob("checkpoint-*"):
         if old != path:
             old.unlink(missing_ok=True)

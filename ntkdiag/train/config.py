@@ -99,6 +99,6 @@ _BELOW = {
 }
 
 PRESETS: dict[str, dict[str, Any]] = {
-    "digits": {"steps": 4000, "batch": 128, "learning_rate": 1e-3},
-    "mixture": {"steps": 4000, "batch": 512, "learning_rate": 2e-3, "log_every": 100},
+    "digits": {"steps": 4000, "batch": 128, "learning_rate": 2e-3},
+    "mixture": {"steps": 4000, "batch": 256, "learning_rate": 2e-3, "log_every": 100},
 }
