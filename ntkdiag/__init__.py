@@ -12,8 +12,10 @@ if TYPE_CHECKING:
     from ntkdiag import data, models, report, spectra, train, weights
     from ntkdiag.claims import verify
     from ntkdiag.denoiser import Denoiser
-    from ntkdiag.diagnosis import Diagnosis, measure
-    from ntkdiag.kernel import Gram, NTKOperator, gram, gram_of
+    from ntkdiag.diagnosis import Diagnosis
+    from ntkdiag.diagnosis.measure import measure
+    from ntkdiag.kernel import Gram, NTKOperator, gram_of
+    from ntkdiag.kernel.gram import gram
     from ntkdiag.process import schedules
     from ntkdiag.process.buckets import Buckets
     from ntkdiag.weights import WeightTable

@@ -64,9 +64,15 @@ class Denoiser(nn.Module):
             Prediction of the target, [N, *shape].
 
         Raises:
-            InputError: the network returned another shape than its input's.
+            InputError: another number of log-SNR values than samples, or a network that returns another shape
+                than its input's.
         """
-        level = torch.as_tensor(log_snr, dtype=x.dtype, device=x.device).expand(x.shape[0])
+        level = torch.as_tensor(log_snr, dtype=x.dtype, device=x.device)
+        if level.ndim > 1 or level.numel() not in (1, x.shape[0]):
+            raise InputError(
+                "log_snr", expected=f"one number or {x.shape[0]}", got=f"shape {tuple(level.shape)}"
+            )
+        level = level.expand(x.shape[0])
         prediction = self._call(self.network, x, level, cond)
         if not isinstance(prediction, Tensor) or prediction.shape != x.shape:
             got = tuple(prediction.shape) if isinstance(prediction, Tensor) else type(prediction).__name__

@@ -48,7 +48,7 @@ def test_integers_of_python_and_numpy_become_plain(got: int) -> None:
 
 @pytest.mark.parametrize("got", [0, -1, np.int64(0), 1.0, np.float64(2), "3", None, True, np.True_])
 def test_what_is_no_positive_integer_is_refused(got: object) -> None:
-    with pytest.raises(InputError, match="^samples: expected an integer of at least 1; got "):
+    with pytest.raises(InputError, match=r"^samples: expected an integer of at least 1; got "):
         require_positive_int("samples", got)  # type: ignore[arg-type]
 
 

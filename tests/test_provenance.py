@@ -197,7 +197,7 @@ def test_the_current_folder_is_not_replaced(
     run = make_run(tmp_path / "run")
     (run / "deeper").mkdir()
     monkeypatch.chdir(run / inner)
-    for path in (run, Path("..") if inner else Path(".")):
+    for path in (run, Path("..") if inner else Path()):
         with pytest.raises(InputError, match="got the current folder, or one it lies in"):
             provenance.run_folder(path, force=True).__enter__()
     assert (run / "table.csv").read_text() == "old"
@@ -206,7 +206,7 @@ def test_the_current_folder_is_not_replaced(
 def test_an_empty_current_folder_may_be_filled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
-    make_run(Path("."))
+    make_run(Path())
     assert (tmp_path / "here" / "table.csv").read_text() == "old"
     assert [entry.name for entry in tmp_path.iterdir()] == ["here"]
 
@@ -222,7 +222,7 @@ def test_a_link_to_a_run_is_followed(tmp_path: Path) -> None:
 def test_a_place_that_cannot_be_written_to_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(
-        InputError, match="expected a path in a writable folder; got (Not a directory|File exists)"
+        InputError, match=r"expected a path in a writable folder; got (Not a directory|File exists)"
     ):
         provenance.run_folder(tmp_path / "file" / "run").__enter__()
 
