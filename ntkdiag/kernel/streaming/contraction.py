@@ -11,8 +11,8 @@ from torch import Tensor
 
 from ntkdiag.kernel.streaming.forms import Compressed, Form, Outer
 
-# Bytes of one tile of per-sample gradients; tuned here: the L2 cache of one server core, and enough work for a GPU.
-TILE_BYTES = {"cpu": 2 * 1024**2, "cuda": 256 * 1024**2}
+# Bytes of one tile of per-sample gradients; tuned here: small enough for the last-level cache, enough work for a GPU.
+TILE_BYTES = {"cpu": 8 * 1024**2, "cuda": 256 * 1024**2}
 # Bytes of one block of the token-by-token product.
 TOKEN_BLOCK_BYTES = 64 * 1024**2
 

@@ -184,8 +184,8 @@ def _plan(samples: int, tile: int) -> list[Tensor]:
 
 
 def _few(samples: int, sizes: set[int]) -> Tensor:
-    """Samples for the trace: the last and the first in turn, as many as no sweep has, so that sizes differ."""
-    count = next(m for m in range(2, len(sizes) + 3) if m not in sizes)
+    """Samples for the trace: the last, and the first in turn, as few as no sweep has, so that sizes differ."""
+    count = next(m for m in range(1, len(sizes) + 2) if m not in sizes)
     return torch.tensor([samples - 1, 0] * count)[:count]
 
 

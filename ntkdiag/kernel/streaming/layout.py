@@ -98,7 +98,8 @@ def _difference(tensor: Tensor, few: Fingerprint, layout: Layout, chosen: Tensor
     narrow = _narrow(tensor.detach())
     if narrow.shape[layout.dim] != tensor.shape[layout.dim]:  # the samples are in the last dimension
         return 0.0
-    seen = layout.first(narrow).index_select(0, chosen.to(tensor.device))
+    samples = layout.first(narrow)
+    seen = torch.stack([samples[int(i)] for i in chosen])  # a gather would copy all samples first
     counterpart = Layout(layout.dim, layout.outer, len(chosen), layout.inner).first(few.values)
     size = torch.maximum(seen.abs().amax(), counterpart.abs().amax())
     if not size > 0:
