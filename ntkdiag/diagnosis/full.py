@@ -1,0 +1,255 @@
+"""The full kernel per bucket, matrix-free: its top eigenfunctions, moments and density, and what they are aligned with.
+
+Here every output of every sample is a row, where the trace kernel sums over outputs. Eigenvalues are those of Θ/(N·D), so
+that their sum is the trace of the trace kernel K/N.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from ntkdiag.denoiser import Denoiser
+from ntkdiag.diagnosis.kernels import Progress
+from ntkdiag.errors import InputError
+from ntkdiag.kernel.operator import NTKOperator
+from ntkdiag.process import target as targets
+from ntkdiag.process.buckets import Buckets, PairedDraws
+from ntkdiag.recoverability import contraction
+from ntkdiag.spectra.lanczos import TopEigenpairs, top_eigenpairs
+from ntkdiag.spectra.quadrature import density, entropy_effective_rank, lanczos_quadrature
+from ntkdiag.spectra.stochastic_trace import trace_estimates
+
+# Share of the data's variance that its leading covariance modes must hold to count as "the data's modes".
+DATA_MODES = 0.9
+# Points of contraction curves, in units of 1/e_1, and of densities.
+TIMES = np.logspace(-2, 4, 61)
+GRID_POINTS = 121
+
+
+@dataclass(frozen=True)
+class FullSettings:
+    """What to spend on each bucket.
+
+    Attributes:
+        top_k: Eigenpairs.
+        tolerance: Largest residual of an eigenpair, relative to the top eigenvalue.
+        trace_vectors: Vectors of each half of Hutch++.
+        quadrature_vectors: Vectors of Lanczos quadrature; 0 leaves density and effective rank out.
+        quadrature_steps: Lanczos steps of each.
+        chunk: Samples whose graph is held at a time; None holds a whole bucket.
+    """
+
+    top_k: int = 16
+    tolerance: float = 1e-4
+    trace_vectors: int = 16
+    quadrature_vectors: int = 6
+    quadrature_steps: int = 30
+    chunk: int | None = None
+
+
+@dataclass
+class FullKernel:
+    """Result of `measure_full`; every table has a `bucket` and a `log_snr` column.
+
+    Attributes:
+        summary: trace, participation_ratio, stable_rank, effective_rank, the first two and the last with _low and _high
+            (90%); products, method.
+        spectra: index, eigenvalue, residual (an eigenvalue lies within it), target_alignment and residual_alignment
+            ((u·y)²/‖y‖² and the same for the residual), data_share (energy of the eigenfunction in the data's leading
+            covariance modes).
+        density: log_eigenvalue, density (eigenvalues per unit ln e), low, high; empty without quadrature.
+        contraction: time (gradient flow, in 1/e), left (share of the residual's energy still there, an upper bound: what
+            lies outside the top-k eigenfunctions is taken not to move).
+        eigenfunctions: [B, top_k, N, *shape], unit norm over (N, *shape).
+    """
+
+    summary: pd.DataFrame
+    spectra: pd.DataFrame
+    density: pd.DataFrame
+    contraction: pd.DataFrame
+    eigenfunctions: Tensor
+
+
+@dataclass
+class _Rows:
+    """Rows of the tables while buckets are measured."""
+
+    summary: list[dict[str, object]] = field(default_factory=list)
+    spectra: list[pd.DataFrame] = field(default_factory=list)
+    density: list[pd.DataFrame] = field(default_factory=list)
+    contraction: list[pd.DataFrame] = field(default_factory=list)
+    eigenfunctions: list[Tensor] = field(default_factory=list)
+
+
+def measure_full(
+    denoiser: Denoiser,
+    data: Tensor,
+    draws: PairedDraws,
+    buckets: Buckets,
+    settings: FullSettings | None = None,
+    *,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> FullKernel:
+    """Measure the full kernel of each bucket without forming it.
+
+    Args:
+        denoiser: The network.
+        data: Training samples [M, *shape], whose covariance modes eigenfunctions are compared with.
+        draws: Paired draws, shared by all buckets.
+        buckets: Log-SNR buckets, measured at their centres.
+        settings: What to spend.
+        seed: Of all random vectors.
+        progress: Called with (what is being done, done so far, total).
+
+    Returns:
+        `FullKernel`.
+
+    Raises:
+        InputError: more eigenpairs asked for than the kernel has rows.
+    """
+    chosen = settings or FullSettings()
+    rows_ = draws.x0.numel()
+    if chosen.top_k > rows_:
+        raise InputError("top_k", expected=f"at most the {rows_} rows of the kernel", got=chosen.top_k)
+    modes = covariance_modes(data, DATA_MODES)
+    found = _Rows()
+    for b, log_snr in enumerate(buckets.centers):
+        if progress:
+            progress("full kernel", b, buckets.count)
+        _bucket(found, denoiser, draws, modes, b, log_snr, chosen, seed)
+    if progress:
+        progress("full kernel", buckets.count, buckets.count)
+    empty = pd.DataFrame(columns=["bucket", "log_snr", "log_eigenvalue", "density", "low", "high"])
+    return FullKernel(
+        summary=pd.DataFrame(found.summary),
+        spectra=pd.concat(found.spectra, ignore_index=True),
+        density=pd.concat(found.density, ignore_index=True) if found.density else empty,
+        contraction=pd.concat(found.contraction, ignore_index=True),
+        eigenfunctions=torch.stack(found.eigenfunctions),
+    )
+
+
+def covariance_modes(data: Tensor, share: float) -> Tensor:
+    """Leading principal directions of the data that hold at least `share` of its variance, [D, m]."""
+    flat = data.flatten(1).double()
+    centred = flat - flat.mean(0)
+    values, vectors = torch.linalg.eigh(centred.mT @ centred / len(centred))
+    values, vectors = values.flip(0).clamp(min=0), vectors.flip(1)
+    total = values.sum()
+    if total <= 0:
+        return vectors[:, :0]
+    count = int((values.cumsum(0) / total < share).sum()) + 1
+    return vectors[:, :count]
+
+
+def _bucket(
+    found: _Rows,
+    denoiser: Denoiser,
+    draws: PairedDraws,
+    modes: Tensor,
+    b: int,
+    log_snr: float,
+    settings: FullSettings,
+    seed: int,
+) -> None:
+    x = draws.at(denoiser.schedule, log_snr)
+    operator = NTKOperator(denoiser, x, log_snr, chunk=settings.chunk)
+    size = operator.shape[0]
+
+    def apply(vectors: Tensor) -> Tensor:
+        return operator.apply(vectors) / size
+
+    top = top_eigenpairs(apply, operator.like, size, settings.top_k, tolerance=settings.tolerance, seed=seed)
+    place = {"bucket": b, "log_snr": log_snr}
+    row, curve = _moments(apply, operator, top, settings, seed)
+    found.summary.append({**place, **row, "method": operator.method})
+    wanted, residual = _signals(denoiser, draws, x, log_snr)
+    spectra = _spectra(top, wanted, residual, modes, len(draws))
+    found.spectra.append(spectra.assign(**place))
+    if curve is not None:
+        found.density.append(curve.assign(**place))
+    found.contraction.append(_contraction(top, spectra["residual_alignment"].to_numpy()).assign(**place))
+    found.eigenfunctions.append(top.vectors.T.reshape(settings.top_k, *draws.x0.shape).float().cpu())
+
+
+def _moments(
+    apply, operator: NTKOperator, top: TopEigenpairs, settings: FullSettings, seed: int
+) -> tuple[dict[str, object], pd.DataFrame | None]:
+    size, like = operator.shape[0], operator.like
+    traces = trace_estimates(apply, like, size, settings.trace_vectors, seed=seed + 1)
+    row: dict[str, object] = {"top_eigenvalue": float(top.values[0]), "converged": top.converged}
+    for name, one in (("trace", traces.trace), ("participation_ratio", traces.participation_ratio)):
+        row |= {name: one.value, f"{name}_low": one.low, f"{name}_high": one.high}
+    row["stable_rank"] = traces.trace.value / float(top.values[0]) if top.values[0] > 0 else 0.0
+    row["products"] = top.products + traces.products
+    if not settings.quadrature_vectors:
+        return row, None
+    rule = lanczos_quadrature(
+        apply,
+        like,
+        size,
+        vectors=settings.quadrature_vectors,
+        steps=settings.quadrature_steps,
+        seed=seed + 2,
+        known=top,
+    )
+    rank = entropy_effective_rank(rule)
+    row |= {"effective_rank": rank.value, "effective_rank_low": rank.low, "effective_rank_high": rank.high}
+    row["products"] = top.products + traces.products + rule.products
+    peak = float(top.values[0])
+    if peak <= 0:
+        return row, None
+    grid = np.linspace(np.log(peak) - 16, np.log(peak) + 1, GRID_POINTS)
+    mean, low, high = density(rule, grid)
+    return row, pd.DataFrame({"log_eigenvalue": grid, "density": mean, "low": low, "high": high})
+
+
+def _signals(denoiser: Denoiser, draws: PairedDraws, x: Tensor, log_snr: float) -> tuple[Tensor, Tensor]:
+    """Target and residual, [N·D] float64 on the CPU."""
+    place = next(denoiser.parameters())
+    with torch.no_grad():
+        predicted = denoiser(x.to(place), log_snr).double().cpu()
+    level = torch.tensor(log_snr, dtype=torch.float64)
+    wanted = targets.value(
+        denoiser.target, denoiser.schedule, level, draws.x0.double(), draws.epsilon.double()
+    )
+    return wanted.cpu().flatten(), (predicted - wanted.cpu()).flatten()
+
+
+def _spectra(
+    top: TopEigenpairs, wanted: Tensor, residual: Tensor, modes: Tensor, samples: int
+) -> pd.DataFrame:
+    vectors = top.vectors.double().cpu()
+    images = vectors.T.reshape(len(top.values), samples, -1)
+
+    def share(signal: Tensor) -> np.ndarray:
+        total = signal.square().sum()
+        return (
+            ((vectors.T @ signal).square() / total).numpy() if total > 0 else np.full(len(top.values), np.nan)
+        )
+
+    return pd.DataFrame(
+        {
+            "index": np.arange(1, len(top.values) + 1),
+            "eigenvalue": top.values.numpy(),
+            "residual": top.residuals.numpy(),
+            "target_alignment": share(wanted),
+            "residual_alignment": share(residual),
+            "data_share": (images @ modes).square().sum((1, 2)).numpy(),
+        }
+    )
+
+
+def _contraction(top: TopEigenpairs, aligned: np.ndarray) -> pd.DataFrame:
+    values = np.clip(top.values.numpy(), 0, None)
+    if values[0] <= 0 or not np.isfinite(aligned).all():
+        return pd.DataFrame({"time": [], "left": []})
+    times = TIMES / values[0]
+    outside = max(0.0, 1 - float(aligned.sum()))
+    return pd.DataFrame({"time": times, "left": [outside + contraction(values, aligned, t) for t in times]})
