@@ -97,7 +97,8 @@ def interval_from_draws(
 def mean_interval(values: GramLike, *, level: float = 0.9, scale: Scale = "log") -> Interval:
     """Interval of the mean of independent per-sample numbers (losses): covers the population mean.
 
-    The jackknife of a mean is s²/N for every d, so nothing is drawn.
+    The jackknife of a mean is s²/N for every d, so nothing is drawn. Nominal 90% held 89 to 92% at N = 64 for
+    exponential and chi-squared values, 85% for a lognormal of σ = 1 (analysis/coverage).
 
     Args:
         values: [N], N ≥ 2.
