@@ -100,7 +100,7 @@ def test_the_network_works_in_its_inputs_dtype(dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("shape", [(2,), (3, 1), (4,)])
 def test_another_number_of_levels_is_refused(shape: tuple[int, ...]) -> None:
     denoiser = Denoiser(Recorder(), schedules.cosine(), "v")
-    with pytest.raises(InputError, match="^log_snr: expected one number or 3; got shape"):
+    with pytest.raises(InputError, match=r"^log_snr: expected one number or 3; got shape"):
         denoiser(X, torch.zeros(shape))
 
 
@@ -121,7 +121,7 @@ def test_what_it_cannot_be_made_of_is_refused() -> None:
         Denoiser(lambda x, t: x, schedules.cosine(), "v")  # type: ignore[arg-type]
     with pytest.raises(InputError, match=r"schedule: expected a schedule such as .*; got cosine"):
         Denoiser(Recorder(), "cosine", "v")  # type: ignore[arg-type]
-    with pytest.raises(InputError, match="target: expected one of epsilon.* Did you mean 'epsilon'"):
+    with pytest.raises(InputError, match=r"target: expected one of epsilon.* Did you mean 'epsilon'"):
         Denoiser(Recorder(), schedules.cosine(), "epsilom")
     with pytest.raises(InputError, match="call: expected one of time, log_snr; got 'sigma'"):
         Denoiser(Recorder(), schedules.cosine(), "v", call="sigma")

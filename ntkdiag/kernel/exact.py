@@ -131,7 +131,7 @@ def _product(rows_a: Rows, rows_b: Rows, weights: dict[str, Tensor]) -> Tensor:
 def _tile_size(parameters: dict[str, nn.Parameter], directions: int, samples: int, memory: int) -> int:
     """Samples whose row gradients fit half the memory: two tiles are held at a time."""
     bytes_per_sample = directions * sum(p.numel() * p.element_size() for p in parameters.values())
-    return max(1, min(samples, memory // (2 * bytes_per_sample)))
+    return max(1, min(samples, memory // max(1, 2 * bytes_per_sample)))
 
 
 def _slices(count: int, size: int) -> Iterator[slice]:

@@ -18,6 +18,7 @@ from ntkdiag.denoiser import Denoiser
 from ntkdiag.errors import InputError, MeasurementError, require_one_of
 from ntkdiag.kernel import engines
 from ntkdiag.kernel.directions import given, residual
+from ntkdiag.kernel.parameters import select_parameters
 from ntkdiag.kernel.probes import all_outputs, mean_probe, orthonormal_probes, sign_probes
 from ntkdiag.process import target as targets
 
@@ -106,11 +107,11 @@ def gram(
         MeasurementError: the kernel came out non-finite, or samples are not independent of each other.
     """
     require_one_of("kernel", kernel, KERNELS)
-    device = next(denoiser.parameters()).device
-    x0, level, noise = _checked_inputs(denoiser, x0, log_snr, epsilon, seed, device)
+    place = next(iter(select_parameters(denoiser.network, params).values()))
+    x0, level, noise = _checked_inputs(x0, log_snr, epsilon, seed, place)
     x = denoiser.schedule.diffuse(x0, noise, level)
     inputs = (x, level) if cond is None else (x, level, cond)
-    shape = x.shape[1:]
+    shape, device = x.shape[1:], place.device
     options: dict[str, Any] = {
         "params": within_denoiser(params),
         "engine": engine,
@@ -199,30 +200,24 @@ def _bare(name: str) -> str:
 
 
 def _checked_inputs(
-    denoiser: Denoiser,
-    x0: Tensor,
-    log_snr: Tensor | float,
-    epsilon: Tensor | None,
-    seed: int,
-    device: torch.device,
+    x0: Tensor, log_snr: Tensor | float, epsilon: Tensor | None, seed: int, place: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """x0, log_snr [N] and ε in the network's dtype and on its device."""
+    """x0, log_snr [N] and ε in the dtype and on the device of `place`."""
     if x0.ndim < 2 or x0.shape[0] == 0:
         raise InputError("x0", expected="at least one sample, shape [N, ...]", got=f"shape {tuple(x0.shape)}")
-    dtype = next(denoiser.parameters()).dtype
-    x0 = x0.to(device=device, dtype=dtype)
+    x0 = x0.to(place)
     level = torch.as_tensor(log_snr, dtype=torch.float64)
     if level.ndim > 1 or (level.ndim == 1 and level.shape[0] != x0.shape[0]):
         raise InputError(
             "log_snr", expected=f"one number or {x0.shape[0]} of them", got=f"shape {tuple(level.shape)}"
         )
-    level = level.expand(x0.shape[0]).to(device=device, dtype=dtype)
+    level = level.expand(x0.shape[0]).to(place)
     if epsilon is None:
         generator = torch.Generator().manual_seed(seed)
         epsilon = torch.randn(x0.shape, generator=generator)
     if epsilon.shape != x0.shape:
         raise InputError("epsilon", expected=f"the shape of x0 {tuple(x0.shape)}", got=tuple(epsilon.shape))
-    noise = epsilon.to(device=device, dtype=dtype)
+    noise = epsilon.to(place)
     for name, values in (("x0", x0), ("log_snr", level), ("epsilon", noise)):
         if not torch.isfinite(values).all():
             raise InputError(name, expected="finite values", got="NaN or infinity")

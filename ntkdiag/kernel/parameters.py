@@ -38,16 +38,27 @@ def select_parameters(
                 fix="Name some by pattern, or set requires_grad.",
             )
         return chosen
-    patterns = [patterns] if isinstance(patterns, str) else list(patterns)
+    matched = _matching(module, [patterns] if isinstance(patterns, str) else list(patterns))
+    return {name: parameter for name, parameter in named.items() if id(parameter) in matched}
+
+
+def _matching(module: nn.Module, patterns: list[str]) -> set[int]:
+    """Identities of the parameters that some pattern names; each pattern must name one."""
+    if not patterns:
+        raise InputError("params", expected="at least one name pattern", got="an empty list")
+    names = dict(module.named_parameters(remove_duplicate=False))
+    matched: set[int] = set()
     for pattern in patterns:
-        if not any(fnmatchcase(name, pattern) for name in named):
-            some = ", ".join(list(named)[:3])
+        hits = {id(parameter) for name, parameter in names.items() if fnmatchcase(name, pattern)}
+        if not hits:
+            some = ", ".join(list(names)[:3])
             raise InputError(
                 "params",
-                expected=f"a pattern matching some of {len(named)} names ({some}, …)",
+                expected=f"a pattern matching some of {len(names)} names ({some}, …)",
                 got=repr(pattern),
             )
-    return {n: p for n, p in named.items() if any(fnmatchcase(n, pattern) for pattern in patterns)}
+        matched |= hits
+    return matched
 
 
 def by_layer(name: str) -> str:

@@ -31,7 +31,7 @@ def sign_probes(output_shape: torch.Size, probes: int, seed: int, dtype: torch.d
     require_positive_int("probes", probes)
     outputs = math.prod(output_shape)
     if probes >= outputs:
-        return torch.eye(outputs, dtype=dtype).reshape(outputs, *output_shape)
+        return all_outputs(output_shape, dtype)
     generator = torch.Generator().manual_seed(seed)
     signs = torch.randint(0, 2, (probes, *output_shape), generator=generator) * 2 - 1
     return signs.to(dtype) / math.sqrt(outputs)
