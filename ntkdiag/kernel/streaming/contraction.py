@@ -29,7 +29,7 @@ def contract(form: Form, weight: Tensor | None = None) -> Tensor:
     """
     if isinstance(form, Outer):
         return _contract_outer(form, weight)
-    rows = _full_precision(form.rows.flatten(1))
+    rows = _full_precision(form.rows.reshape(len(form.rows), -1))  # a scalar parameter has rows [N]
     if weight is None:
         return rows @ rows.T
     flat = weight.flatten()

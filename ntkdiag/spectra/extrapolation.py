@@ -1,0 +1,91 @@
+"""Extrapolated effective rank: what a rarefaction curve is heading for, with the uncertainty of the fit and of the samples.
+
+All rank statistics grow with N; r(n) = r∞ n / (n + h) is the simplest saturating curve, fitted to ranks of subsets. It is a
+model, not an estimate without bias: report it beside the curve, never in its place.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ntkdiag.errors import InputError
+from ntkdiag.spectra.eigen import Array, GramLike, gram_array
+from ntkdiag.spectra.jackknife import Interval, interval_from_draws
+from ntkdiag.spectra.resampling import Replicates, paired_subsets, resample, subsets_of_size
+
+# Below this many samples a curve has too few points to bend.
+MIN_SAMPLES = 16
+
+
+@dataclass(frozen=True)
+class Extrapolation:
+    """A fitted saturating curve.
+
+    Attributes:
+        limit: r∞ with an interval over samples (delete-d jackknife of the whole fit, log scale); its ends are NaN where the
+            curve does not bend enough for a limit to exist.
+        half: h, the number of samples at which half of r∞ is reached.
+        misfit: Largest relative distance between curve and fit; above a few percent the model does not hold.
+    """
+
+    limit: Interval
+    half: float
+    misfit: float
+
+
+def extrapolate(matrix: GramLike, *, level: float = 0.9, draws: int = 60, seed: int = 0) -> Extrapolation:
+    """Fit r(n) = r∞ n / (n + h) to effective ranks of subsets of N/4 … N samples.
+
+    Args:
+        matrix: K, [N, N], N ≥ 16.
+        level: Nominal coverage of the limit's interval, which covers the fitted limit at this N, not the population's rank.
+        draws: Jackknife subsets; each is fitted anew.
+        seed: Of all subsets.
+
+    Raises:
+        InputError: too few samples.
+    """
+    gram = gram_array(matrix)
+    samples = len(gram)
+    if samples < MIN_SAMPLES:
+        raise InputError("samples", expected=f"at least {MIN_SAMPLES} to extrapolate in N", got=samples)
+    sizes, ranks = _curve(gram, seed)
+    limit, half = _fit(sizes, ranks)
+    fitted = limit * sizes / (sizes + half)
+    subsets = paired_subsets(samples, draws, seed=seed)
+    limits = np.array([_fit(*_curve(gram[np.ix_(kept, kept)], seed))[0] for kept in subsets])
+    interval = interval_from_draws(
+        Replicates(limit, limits),
+        samples=samples,
+        kept=subsets.shape[1],
+        level=level,
+        scale="log",
+        minimum=1.0,
+    )
+    return Extrapolation(interval, half, float(np.abs(fitted / ranks - 1).max()))
+
+
+def _curve(gram: Array, seed: int) -> tuple[Array, Array]:
+    """Sizes and mean effective ranks of subsets."""
+    samples = len(gram)
+    sizes = np.unique(np.linspace(samples / 4, samples, 5).round().astype(int))
+    ranks = [
+        resample(["effective_rank"], gram, subsets_of_size(samples, int(n), 12, seed))[
+            "effective_rank"
+        ].draws.mean()
+        for n in sizes
+    ]
+    return sizes.astype(float), np.array(ranks)
+
+
+def _fit(sizes: Array, ranks: Array) -> tuple[float, float]:
+    """r∞ and h from n/r = n/r∞ + h/r∞, a straight line in n, by least squares of relative errors.
+
+    Both are infinite where the line does not rise, that is, where the curve does not bend.
+    """
+    slope, intercept = np.polyfit(sizes, sizes / ranks, 1, w=ranks / sizes)
+    if slope <= 1e-9 / ranks[-1]:
+        return float("inf"), float("inf")
+    return float(1 / slope), float(intercept / slope)
