@@ -52,10 +52,11 @@ def extrapolate(matrix: GramLike, *, level: float = 0.9, draws: int = 60, seed: 
     if samples < MIN_SAMPLES:
         raise InputError("samples", expected=f"at least {MIN_SAMPLES} to extrapolate in N", got=samples)
     sizes, ranks = _curve(gram, seed)
-    limit, half = _fit(sizes, ranks)
-    fitted = limit * sizes / (sizes + half)
+    slope, intercept = _line(sizes, ranks)
+    limit = _limit(slope, ranks[-1])
+    fitted = sizes / (slope * sizes + intercept)
     subsets = paired_subsets(samples, draws, seed=seed)
-    limits = np.array([_fit(*_curve(gram[np.ix_(kept, kept)], seed))[0] for kept in subsets])
+    limits = np.array([_jackknifed(gram[np.ix_(kept, kept)], seed) for kept in subsets])
     interval = interval_from_draws(
         Replicates(limit, limits),
         samples=samples,
@@ -64,7 +65,13 @@ def extrapolate(matrix: GramLike, *, level: float = 0.9, draws: int = 60, seed: 
         scale="log",
         minimum=1.0,
     )
+    half = intercept * limit if np.isfinite(limit) else float("inf")
     return Extrapolation(interval, half, float(np.abs(fitted / ranks - 1).max()))
+
+
+def _jackknifed(gram: Array, seed: int) -> float:
+    sizes, ranks = _curve(gram, seed)
+    return _limit(_line(sizes, ranks)[0], ranks[-1])
 
 
 def _curve(gram: Array, seed: int) -> tuple[Array, Array]:
@@ -80,12 +87,12 @@ def _curve(gram: Array, seed: int) -> tuple[Array, Array]:
     return sizes.astype(float), np.array(ranks)
 
 
-def _fit(sizes: Array, ranks: Array) -> tuple[float, float]:
-    """r∞ and h from n/r = n/r∞ + h/r∞, a straight line in n, by least squares of relative errors.
-
-    Both are infinite where the line does not rise, that is, where the curve does not bend.
-    """
+def _line(sizes: Array, ranks: Array) -> tuple[float, float]:
+    """Slope 1/r∞ and intercept h/r∞ of n/r, a straight line in n, by least squares of relative errors."""
     slope, intercept = np.polyfit(sizes, sizes / ranks, 1, w=ranks / sizes)
-    if slope <= 1e-9 / ranks[-1]:
-        return float("inf"), float("inf")
-    return float(1 / slope), float(intercept / slope)
+    return float(slope), float(intercept)
+
+
+def _limit(slope: float, last_rank: float) -> float:
+    """r∞; infinite where the line does not rise, that is, where the curve does not bend."""
+    return 1 / slope if slope > 1e-9 / last_rank else float("inf")
