@@ -1,0 +1,55 @@
+"""The command line: `ntkdiag COMMAND ...`. It parses, calls the other rooms and prints; it computes nothing itself.
+
+Exit codes: 0 done; 1 a measurement failed; 2 bad input, told in one line on stderr; 130 interrupted. torch is
+imported only by a command that needs it, so help and errors of usage are immediate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+
+__all__ = ["main"]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        arguments: What follows `ntkdiag`; those of the process if left out.
+
+    Returns:
+        The exit code.
+    """
+    import typer
+
+    from ntkdiag.cli.app import command
+    from ntkdiag.cli.console import note
+    from ntkdiag.errors import InputError, MeasurementError
+
+    # typer has no public name for the root of its usage errors (NoSuchOption, MissingParameter, ...).
+    usage_error: type[Exception] = typer.BadParameter.__mro__[1]
+    try:
+        code = command()(args=arguments, prog_name="ntkdiag", standalone_mode=False)
+    except InputError as error:
+        code = _fail(str(error), BAD_INPUT)
+    except MeasurementError as error:
+        code = _fail(str(error), FAILED)
+    except usage_error as error:
+        code = _fail(error.format_message(), BAD_INPUT)  # type: ignore[attr-defined]
+    except (KeyboardInterrupt, typer.Abort):
+        code = INTERRUPTED
+    except SystemExit as stop:  # typer's answer to a reader that went away, as `| head` does
+        code = FAILED if stop.code else DONE
+    if code == INTERRUPTED:
+        note("interrupted")
+    return int(code or DONE)
+
+
+def _fail(text: str, code: int) -> int:
+    """Tell an error as exactly one line, whatever line breaks a library put into its message."""
+    from ntkdiag.cli.console import note
+
+    note("error: " + " ".join(text.split()))
+    return code

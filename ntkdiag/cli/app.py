@@ -1,0 +1,55 @@
+"""The list of commands; each lives in a file of its own name under `commands`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+
+from ntkdiag.cli.commands.demo import demo
+from ntkdiag.cli.commands.measure import measure
+from ntkdiag.cli.commands.plot import plot
+from ntkdiag.cli.commands.report import report
+from ntkdiag.cli.commands.sample import sample
+from ntkdiag.cli.commands.train import train
+from ntkdiag.cli.commands.verify import verify
+from ntkdiag.cli.commands.weights import weights
+from ntkdiag.cli.console import say
+
+# What the overview says of each, in the order in which a newcomer needs them.
+COMMANDS: dict[Callable[..., None], str] = {
+    demo: "The whole way once, on handwritten digits.",
+    measure: "Measure a network's tangent kernel per log-SNR bucket.",
+    weights: "Make a table of loss weights over log-SNR.",
+    verify: "Test the claims about representation degradation.",
+    train: "Train a network under loss weights.",
+    sample: "Draw samples from a network and judge them.",
+    plot: "Draw one figure of a diagnosis.",
+    report: "Write a diagnosis as one HTML page.",
+}
+
+
+def command() -> Callable[..., Any]:
+    """The whole command line as one callable (typer's, for `main`)."""
+    app = typer.Typer(add_completion=False, rich_markup_mode=None)
+    app.callback(invoke_without_command=True)(_root)
+    for function, short in COMMANDS.items():
+        app.command(function.__name__, short_help=short)(function)
+    return typer.main.get_command(app).main
+
+
+def _root(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
+) -> None:
+    """At which noise levels can a diffusion network still learn, and how should training effort be spent there?
+
+    Start with 'ntkdiag demo', then 'ntkdiag measure' on a network of your own.
+    """
+    if version:
+        from importlib import metadata
+
+        say(f"ntkdiag {metadata.version('ntkdiag')}")
+    elif context.invoked_subcommand is None:
+        say(context.get_help())

@@ -1,0 +1,97 @@
+"""`ntkdiag measure`: the kernel of a network, bucket by bucket."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ntkdiag.cli import outputs
+from ntkdiag.cli.console import note, print_json, progress_bar, say
+from ntkdiag.cli.grouping import grouped
+from ntkdiag.cli.options import Force, Json, MeasureOptions, ModelOptions
+
+if TYPE_CHECKING:
+    from ntkdiag.diagnosis import Diagnosis
+
+
+@grouped
+def measure(
+    model: ModelOptions,
+    how: MeasureOptions,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Keep the diagnosis there; needed for plot and report."),
+    ] = None,
+    force: Force = False,
+    json: Json = False,
+) -> None:
+    """Measure a network's tangent kernel per log-SNR bucket: strength, effective rank, recoverability.
+
+    Two networks compare at equal --buckets, --samples and --seed only.
+
+    \b
+    Examples:
+      ntkdiag measure --model runs/erd --out runs/erd-measured
+      ntkdiag measure --model package.module:function --checkpoint weights.safetensors \\
+          --data images.npy --target epsilon --schedule linear_beta --out runs/mine
+    """
+    outputs.check_folder(out, force)
+    diagnosis = diagnose(model, how, bars=not json)
+    if out is not None:
+        diagnosis.save(out, force)
+    if json:
+        print_json(document(diagnosis) | {"written": None if out is None else str(out)})
+        return
+    from ntkdiag.cli.tables import summary_text
+
+    say(summary_text(diagnosis))
+    if out is None:
+        note("Nothing was written; --out FOLDER keeps the diagnosis.")
+    else:
+        say(f"\nWritten: {out}   (next: ntkdiag report {out} --out page.html)")
+
+
+def diagnose(model: ModelOptions, how: MeasureOptions, bars: bool) -> Diagnosis:
+    """Load what the options name and measure it.
+
+    Raises:
+        InputError: options that cannot be followed; nothing has been measured then.
+        MeasurementError: the network gives non-finite numbers.
+    """
+    from ntkdiag.cli import parsing
+    from ntkdiag.cli.loading import control_of, load, remarks
+    from ntkdiag.diagnosis import measure as measure_network
+    from ntkdiag.errors import require_positive_int
+
+    require_positive_int("--samples", how.samples)
+    require_positive_int("--probes", how.probes)
+    memory = parsing.size("--memory", how.memory)
+    found = load(model)
+    buckets = parsing.buckets(how.buckets, how.range, found.denoiser.schedule)
+    refs = control_of(found) if how.control else {}
+    with progress_bar(bars) as progress:
+        diagnosis = measure_network(
+            found.denoiser,
+            found.data,
+            buckets,
+            samples=how.samples,
+            probes=how.probes,
+            seed=model.seed,
+            refs=refs,
+            engine=how.engine,
+            params=how.params,
+            memory=memory,
+            name="trained" if found.trained else "given",
+            progress=progress,
+        )
+    for remark in remarks(found, control_missing=how.control and not refs):
+        note(remark)
+    return diagnosis
+
+
+def document(diagnosis: Diagnosis) -> dict[str, Any]:
+    """What --json tells of a diagnosis."""
+    controls = {name: reference.summary.to_dict("records") for name, reference in diagnosis.refs.items()}
+    return {"meta": diagnosis.meta, "summary": diagnosis.summary.to_dict("records"), "refs": controls}

@@ -1,0 +1,52 @@
+"""`ntkdiag report`: a diagnosis as one HTML page that needs no other file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ntkdiag.cli import outputs
+from ntkdiag.cli.console import print_json, say
+from ntkdiag.cli.options import Folder, Json, Runs, Tables
+
+
+def report(
+    diagnosis: Folder,
+    out: Annotated[Path, typer.Option(metavar="FILE", help="The .html file.")] = Path("page.html"),
+    verdicts: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE|FOLDER", help="Of 'ntkdiag verify --out'. (default: the diagnosis is judged anew)"
+        ),
+    ] = None,
+    table: Tables = None,
+    run: Runs = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace a file of that name.")] = False,
+    json: Json = False,
+) -> None:
+    """Write the page: what was measured, on what, and what it says.
+
+    \b
+    Example:
+      ntkdiag report runs/mine --run constant=runs/a --run erd=runs/b --table erd.csv
+    """
+    outputs.check_file(out, force, (".html",))
+
+    from ntkdiag.cli import materials
+    from ntkdiag.diagnosis import Diagnosis
+    from ntkdiag.report import write_page
+
+    found = Diagnosis.load(diagnosis)
+    write_page(
+        outputs.make_parent(out),
+        found,
+        verdicts=materials.verdicts(verdicts, found),
+        tables=materials.weight_tables(table),
+        runs=materials.runs(run),
+    )
+    if json:
+        print_json({"written": str(out)})
+    else:
+        say(f"Written: {out}")

@@ -1,0 +1,121 @@
+"""`ntkdiag sample`: samples from a trained network, and how near they are to data it never saw."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ntkdiag.cli import outputs
+from ntkdiag.cli.console import note, print_json, progress_bar, say
+from ntkdiag.cli.grouping import grouped
+from ntkdiag.cli.options import Force, Json, ModelOptions
+from ntkdiag.errors import InputError, require_positive_int
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ntkdiag.cli.loading import Subject
+
+
+@grouped
+def sample(
+    model: ModelOptions,
+    out: Annotated[
+        Path,
+        typer.Option(metavar="FILE.npy", help="Samples [N, ...]; a picture of them goes beside it as .png."),
+    ],
+    count: Annotated[int, typer.Option(metavar="N", help="How many.")] = 512,
+    steps: Annotated[
+        int, typer.Option(metavar="N", help="Steps of Heun's method; two network calls each.")
+    ] = 32,
+    force: Force = False,
+    json: Json = False,
+) -> None:
+    """Draw samples along the probability-flow ODE.
+
+    \b
+    Example:
+      ntkdiag sample --model runs/erd --out erd.npy
+    """
+    from ntkdiag.cli.loading import load, remarks
+    from ntkdiag.train import sample as draw
+
+    picture = out.with_suffix(".png")
+    outputs.check_file(out, force, (".npy",))
+    outputs.check_file(picture, force, (".png",))
+    require_positive_int("--count", count)
+    require_positive_int("--steps", steps)
+    found = load(model)
+    with progress_bar(not json) as bars:
+        bars("sampling", 0, 1)
+        drawn = draw(found.denoiser, count, found.data.shape, steps=steps, seed=model.seed).float().cpu()
+        bars("sampling", 1, 1)
+    for remark in remarks(found, control_missing=False):
+        note(remark)
+    quality = judge(drawn, found)
+    written = _write(drawn, found, out, picture)
+    if json:
+        print_json(
+            {"count": count, "steps": steps, "quality": quality, "written": [str(path) for path in written]}
+        )
+        return
+    from ntkdiag.cli.tables import quality_text
+
+    say(quality_text(quality))
+    say("\nWritten: " + ", ".join(map(str, written)))
+
+
+def judge(samples: Tensor, found: Subject) -> dict[str, Any]:
+    """Numbers for samples, by name: each with value, low and high, beside what real data scores.
+
+    Fewer than three samples are not judged.
+    """
+    from ntkdiag.process.bayes import MixtureOracle
+    from ntkdiag.train import energy_distance_to_data, log_likelihood
+
+    data = found.data
+    if len(samples) < 3:
+        return {}
+    distance = energy_distance_to_data(samples, data.held_out, data.train)
+    quality = {"energy distance": {"samples": asdict(distance.samples), "real data": asdict(distance.floor)}}
+    if isinstance(data.oracle, MixtureOracle):
+        quality["log-likelihood, nats"] = {
+            "samples": asdict(log_likelihood(samples, data.oracle)),
+            "real data": asdict(log_likelihood(data.held_out, data.oracle)),
+        }
+    return quality
+
+
+def _write(samples: Tensor, found: Subject, out: Path, picture: Path) -> list[Path]:
+    """The array, and a picture where the samples can be drawn."""
+    import numpy as np
+
+    from ntkdiag import provenance
+    from ntkdiag.report.samples import sample_names
+
+    array = samples.numpy()
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    provenance.write_bytes(outputs.make_parent(out), buffer.getvalue())
+    shown = {"data": found.data.held_out.cpu().numpy(), "samples": array}
+    try:
+        sample_names(shown)
+    except InputError:  # neither images nor points in the plane
+        return [out]
+    provenance.write_bytes(picture, _picture(shown))
+    return [out, picture]
+
+
+def _picture(shown: dict[str, Any]) -> bytes:
+    """Real data and samples side by side, as PNG."""
+    from ntkdiag.report import FIGURES
+    from ntkdiag.report.render import compose, to_bytes
+    from ntkdiag.report.style import applied
+
+    spec = FIGURES["samples"]
+    with applied("light"):
+        return to_bytes(compose(spec, shown, spec.panel_names(shown)), "png")

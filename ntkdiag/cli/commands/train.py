@@ -1,0 +1,197 @@
+"""`ntkdiag train`: the reference trainer, with constant, given or measured weights."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ntkdiag.cli import outputs, parsing
+from ntkdiag.cli.console import Progress, note, print_json, progress_bar, say
+from ntkdiag.cli.grouping import grouped
+from ntkdiag.cli.options import Force, Json, ModelOptions
+from ntkdiag.errors import InputError
+
+if TYPE_CHECKING:
+    from ntkdiag.cli.loading import Subject
+    from ntkdiag.train import TrainConfig, TrainResult
+    from ntkdiag.weights import WeightSource
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """Settings of the run; None where the user said nothing."""
+
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WEIGHTS",
+            help="constant, a rule (erd, min_snr:gamma=5), a saved table (FILE.csv), or refresh:500 to measure again "
+            "every 500 steps (refresh:500,score=gsnr,samples=64,probes=4,half_life=1). (default: constant)",
+        ),
+    ] = None
+    preset: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="digits or mixture. (default: that of the data, where there is one)"),
+    ] = None  # fmt: skip
+    steps: Annotated[int | None, typer.Option(metavar="N", help="Optimizer steps in all.")] = None
+    batch: Annotated[int | None, typer.Option(metavar="N", help="Samples a step.")] = None
+    learning_rate: Annotated[float | None, typer.Option(metavar="X", help="Of AdamW.")] = None
+    setting: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="Any other setting, such as ema_decay=0.99; may be repeated."),
+    ] = None  # fmt: skip
+
+
+@grouped
+def train(
+    model: ModelOptions,
+    how: TrainOptions,
+    out: Annotated[
+        Path, typer.Option(metavar="FOLDER", help="For checkpoints, averaged weights and the loss history.")
+    ],
+    resume: Annotated[
+        bool,
+        typer.Option("--resume", help="Go on with the run at --out; only --steps may be given beside it."),
+    ] = False,
+    force: Force = False,
+    json: Json = False,
+) -> None:
+    """Train a network under loss weights, and tell its held-out loss at every noise level.
+
+    The folder it writes is a --model for the other commands. Ctrl-C saves a checkpoint; go on with --resume.
+
+    \b
+    Examples:
+      ntkdiag train --model dit --data digits --weights erd --out runs/erd
+      ntkdiag train --resume --out runs/erd --steps 8000
+    """
+    if resume:
+        _refuse_beside_resume(model, how)
+        found, config, weights, notes = _stored(out, model, how)
+    else:
+        outputs.check_folder(out, force)
+        found, config, weights, notes = _fresh(model, how)
+    try:
+        with progress_bar(not json) as bars:
+            result = _run(found, config, weights, notes, out, resume, force, bars)
+    except KeyboardInterrupt:
+        note(f"A checkpoint is in {out}; go on with: ntkdiag train --resume --out {out}")
+        raise
+    _tell(result, found, weights, out, json)
+
+
+def _fresh(
+    model: ModelOptions, how: TrainOptions
+) -> tuple[Subject, TrainConfig, WeightSource | None, dict[str, Any]]:
+    """Everything a new run needs."""
+    from ntkdiag.cli.loading import from_options, subject
+    from ntkdiag.cli.weighting import CONSTANT, weight_source
+
+    if model.model is not None and Path(model.model).is_dir():
+        raise InputError("--model", expected="a network to train", got=f"the folder {model.model}",
+                         fix="Go on with a run by --resume, or start from its weights with --checkpoint.")  # fmt: skip
+    recipe = from_options(model)
+    found = subject(recipe, model.checkpoint, model.device)
+    config = _config(how, found.data.name, model.seed)
+    text = how.weights or CONSTANT
+    notes = {
+        "recipe": recipe.to_dict(),
+        "checkpoint": None if model.checkpoint is None else str(model.checkpoint.resolve()),
+        "weights": str(Path(text).resolve()) if Path(text).suffix else text,
+    }
+    return found, config, weight_source(text, found, model.seed), notes
+
+
+def _stored(
+    out: Path, model: ModelOptions, how: TrainOptions
+) -> tuple[Subject, TrainConfig, WeightSource | None, dict[str, Any]]:
+    """The same, as the run at `out` was started: its network is built again before its checkpoint is loaded."""
+    from ntkdiag.cli.loading import run_recipe, subject
+    from ntkdiag.cli.weighting import weight_source
+    from ntkdiag.train import TrainConfig
+    from ntkdiag.train.checkpoint import read_manifest
+
+    recipe, manifest = run_recipe(out), read_manifest(out)
+    notes = manifest.notes
+    start = notes.get("checkpoint")
+    found = subject(recipe, None if start is None else Path(start), model.device)
+    steps = manifest.config["steps"] if how.steps is None else how.steps
+    config = TrainConfig.from_dict(manifest.config | {"steps": steps})
+    return found, config, weight_source(notes["weights"], found, recipe.seed), notes
+
+
+def _config(how: TrainOptions, data: str, seed: int) -> TrainConfig:
+    """The preset of the data or the one named, and what the user changed of it."""
+    from ntkdiag.train import PRESETS, TrainConfig
+
+    changes = {name: getattr(how, name) for name in ("steps", "batch", "learning_rate")}
+    given = {name: value for name, value in changes.items() if value is not None}
+    given |= parsing.pairs("--setting", how.setting) | {"seed": seed}
+    if how.preset is not None or data in PRESETS:
+        return TrainConfig.preset(how.preset or data, **given)
+    return TrainConfig.from_dict(given)
+
+
+def _refuse_beside_resume(model: ModelOptions, how: TrainOptions) -> None:
+    """Settings of a run cannot change half way; they are read from its folder."""
+    for options in (model, how):
+        for field in fields(options):
+            if field.name not in ("steps", "device") and getattr(options, field.name) != field.default:
+                raise InputError(
+                    "--" + field.name.replace("_", "-"),
+                    expected="nothing beside --resume, which goes on as the run began",
+                    got=getattr(options, field.name),
+                )
+
+
+def _run(
+    found: Subject,
+    config: TrainConfig,
+    weights: WeightSource | None,
+    notes: dict[str, Any],
+    out: Path,
+    resume: bool,
+    force: bool,
+    bars: Progress,
+) -> TrainResult:
+    from ntkdiag.train import train as train_network
+
+    return train_network(
+        found.denoiser,
+        found.data,
+        weights,
+        config,
+        out=out,
+        resume=resume,
+        force=force,
+        progress=lambda step, steps, loss: bars(f"training · loss {loss:.3g}", step, steps),
+        notes=notes,
+    )
+
+
+def _tell(
+    result: TrainResult, found: Subject, weights: WeightSource | None, out: Path, as_json: bool
+) -> None:
+    """Held-out loss per noise level, kept beside the run for reports, and printed."""
+    from ntkdiag import provenance
+    from ntkdiag.cli.tables import loss_text
+    from ntkdiag.cli.training_runs import LOSSES_FILE, WEIGHTS_FILE, held_out_losses
+    from ntkdiag.weights import Refresher, WeightTable
+
+    losses = held_out_losses(result.denoiser, found.data, result.buckets)
+    provenance.write_text(out / LOSSES_FILE, losses.to_csv(index=False))
+    if isinstance(weights, Refresher | WeightTable):
+        (weights.table if isinstance(weights, Refresher) else weights).save(out / WEIGHTS_FILE)
+    refreshes = weights.history if isinstance(weights, Refresher) else []
+    for record in refreshes:
+        if not record.accepted:
+            note(f"note: the weights stayed as they were at step {record.step}: {record.reason}")
+    if as_json:
+        document: dict[str, Any] = {"step": result.step, "losses": losses.to_dict("records")}
+        print_json(document | {"refreshes": [asdict(record) for record in refreshes], "written": str(out)})
+        return
+    say(loss_text(losses))
+    say(f"\nWritten: {out}   (next: ntkdiag measure --model {out})")

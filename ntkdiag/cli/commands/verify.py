@@ -1,0 +1,89 @@
+"""`ntkdiag verify`: the paper's claims, tested on a network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ntkdiag.cli import outputs
+from ntkdiag.cli.commands.measure import diagnose
+from ntkdiag.cli.console import print_json, say
+from ntkdiag.cli.grouping import grouped
+from ntkdiag.cli.options import Force, Json, MeasureOptions, ModelOptions
+from ntkdiag.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from ntkdiag.diagnosis import Diagnosis
+
+
+@grouped
+def verify(
+    model: ModelOptions,
+    how: MeasureOptions,
+    source: Annotated[
+        Path | None,
+        typer.Option("--from", metavar="DIAGNOSIS", help="Judge this folder instead of measuring a network."),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER", help="Write verdicts.csv and verdicts.json, and the diagnosis if one was made."
+        ),
+    ] = None,
+    force: Force = False,
+    json: Json = False,
+) -> None:
+    """Test the claims about representation degradation: supported, contradicted or inconclusive.
+
+    The exit code is 0 whatever the verdicts: a contradicted claim is a result, not a failure.
+
+    \b
+    Examples:
+      ntkdiag verify --model runs/erd
+      ntkdiag verify --from runs/mine --out runs/mine-verdicts
+    """
+    from ntkdiag.errors import require_positive_int
+
+    outputs.check_folder(out, force)
+    if source is None:
+        require_positive_int("--samples (to form intervals)", how.samples, minimum=8)
+        diagnosis = diagnose(model, how, bars=not json)
+    else:
+        diagnosis = _load(source, model)
+
+    from ntkdiag.claims import judge
+
+    verdicts = judge(diagnosis, seed=model.seed)
+    if out is not None:
+        _write(out, force, verdicts, diagnosis if source is None else None)
+    if json:
+        print_json({"verdicts": verdicts.to_dict("records"), "written": None if out is None else str(out)})
+        return
+    from ntkdiag.cli.tables import verdict_text
+
+    say(verdict_text(verdicts.to_dict("records")))
+    if out is not None:
+        say(f"\nWritten: {out}")
+
+
+def _load(source: Path, model: ModelOptions) -> Diagnosis:
+    if model.model is not None:
+        raise InputError("--from", expected="it or --model, not both", got=f"--model {model.model}")
+    from ntkdiag.diagnosis import Diagnosis
+
+    return Diagnosis.load(source)
+
+
+def _write(out: Path, force: bool, verdicts: pd.DataFrame, diagnosis: Diagnosis | None) -> None:
+    from ntkdiag import provenance
+    from ntkdiag.cli.console import plain
+
+    with provenance.run_folder(out, force) as building:
+        provenance.write_text(building / "verdicts.csv", verdicts.to_csv(index=False))
+        provenance.write_json(building / "verdicts.json", plain(verdicts.to_dict("records")))
+        if diagnosis is not None:
+            diagnosis.save(building / "diagnosis")

@@ -1,0 +1,62 @@
+"""What the demo prints: the verdicts, one table with a row a bucket, and the quality of the samples."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ntkdiag.cli.tables import ranged, verdict_text
+from ntkdiag.report.tables import Table
+from ntkdiag.report.wording import interval, level, number
+
+_HEAD = ("log-SNR", "trace", "top eig.", "effective rank [90%]", "before", "PR", "amplitude", "GSNR", "weight",
+         "loss const.", "loss ERD")  # fmt: skip
+
+
+def demo_text(document: dict[str, Any]) -> str:
+    """All of it.
+
+    Args:
+        document: What `demonstrate` returned.
+    """
+    plan = document["plan"]
+    about = (
+        f"A DiT of {document['parameters']:,} parameters that predicts v, trained twice for {plan['steps']:,} steps on "
+        f"8×8 digits;\n{plan['buckets']} log-SNR buckets × {plan['samples']} samples, {plan['probes']} probes, "
+        f"seed {document['seed']}, {document['seconds']:.0f} s in all."
+    )
+    return "\n\n".join(
+        [
+            about,
+            "Claims about what training did to the kernel (constant weight, against the network before training):\n\n"
+            + verdict_text(document["verdicts"]),
+            Table(_HEAD, tuple(_row(row) for row in document["buckets"])).as_text(),
+            "Kernel of the network trained with constant weight. 'before': effective rank before training. Losses are\n"
+            "held out and unweighted; ↓ lower, ↑ higher than with constant weight (95% interval of the paired difference).",
+            quality_lines(document["quality"]),
+        ]
+    )
+
+
+def quality_lines(quality: list[dict[str, Any]]) -> str:
+    """Energy distance of both runs and of real data, in one line."""
+    told = [f"{row['run']} {interval(row['value'], row['low'], row['high'])}" for row in quality]
+    return "Energy distance of samples to held-out digits (lower is better): " + "; ".join(told)
+
+
+def _row(row: dict[str, Any]) -> tuple[str, ...]:
+    names = ("participation_ratio_pairs", "amplitude", "gsnr", "weight", "loss_constant")
+    return (
+        level(row["log_snr"]),
+        number(row["trace"]),
+        number(row["top_eigenvalue"]),
+        ranged(row, "effective_rank"),
+        number(row["effective_rank_untrained"]),
+        *(number(row[name]) for name in names),
+        f"{number(row['loss_erd'])} {_arrow(row)}",
+    )
+
+
+def _arrow(row: dict[str, Any]) -> str:
+    if row["loss_change_high"] < 0:
+        return "↓"
+    return "↑" if row["loss_change_low"] > 0 else " "

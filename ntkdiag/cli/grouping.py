@@ -1,0 +1,49 @@
+"""Options that several commands share, declared once: a dataclass parameter becomes the options of its fields."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+import typing
+from collections.abc import Callable
+from typing import Any
+
+
+def grouped(function: Callable[..., None]) -> Callable[..., None]:
+    """Spread every parameter annotated with a dataclass into that dataclass' fields.
+
+    Args:
+        function: A command. Its dataclass parameters have fields annotated with `typer.Option`.
+
+    Returns:
+        The same command as typer can read it: flat, all parameters by keyword.
+    """
+    hints = typing.get_type_hints(function, include_extras=True)
+    groups = {name: hint for name, hint in hints.items() if dataclasses.is_dataclass(hint)}
+    flat: list[inspect.Parameter] = []
+    for parameter in inspect.signature(function).parameters.values():
+        if parameter.name in groups:
+            flat += _fields(groups[parameter.name])
+        else:
+            flat.append(_keyword(parameter.name, hints[parameter.name], parameter.default))
+
+    @functools.wraps(function)
+    def command(**given: Any) -> None:
+        for name, group in groups.items():
+            own = [field.name for field in dataclasses.fields(group)]
+            given[name] = group(**{key: given.pop(key) for key in own})  # type: ignore[operator]
+        function(**given)
+
+    command.__signature__ = inspect.Signature(flat)  # type: ignore[attr-defined]
+    command.__annotations__ = {parameter.name: parameter.annotation for parameter in flat}
+    return command
+
+
+def _fields(group: Any) -> list[inspect.Parameter]:
+    hints = typing.get_type_hints(group, include_extras=True)
+    return [_keyword(field.name, hints[field.name], field.default) for field in dataclasses.fields(group)]
+
+
+def _keyword(name: str, annotation: Any, default: Any) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)

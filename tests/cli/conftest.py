@@ -1,0 +1,106 @@
+"""A command line to call in this process, an empty folder to call it in, and small runs to call it on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ntkdiag.cli import main
+
+TINY = ["--model", "mlp", "--model-option", "width=8", "--model-option", "depth=1", "--data", "mixture"]
+QUICKLY = ["--buckets", "4", "--samples", "8", "--probes", "2"]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one call left."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def document(self) -> Any:
+        """stdout as the one JSON document it must be."""
+        return json.loads(self.out)
+
+
+Call = Callable[..., Result]
+
+
+@pytest.fixture
+def call(capsys: pytest.CaptureFixture[str]) -> Call:
+    """Run a command in this process."""
+
+    def run(*arguments: object) -> Result:
+        capsys.readouterr()
+        code = main([str(argument) for argument in arguments])
+        return Result(code, *capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty current folder."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def refused(call: Call, workspace: Path) -> Callable[..., str]:
+    """A call that must end with exit code 2, one line on stderr, nothing on stdout, and no file touched."""
+
+    def run(*arguments: object) -> str:
+        before = snapshot(workspace)
+        result = call(*arguments)
+        assert result.code == 2, result
+        assert result.out == ""
+        assert result.err.startswith("error: ") and result.err.count("\n") == 1, result.err
+        assert result.err.endswith("\n")
+        assert snapshot(workspace) == before
+        return result.err
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished training run."""
+    folder = tmp_path_factory.mktemp("cli") / "run"
+    assert main(["train", *TINY, "--steps", "6", "--batch", "16", "--out", str(folder), "--json"]) == 0
+    return folder
+
+
+@pytest.fixture(scope="session")
+def measured(trained: Path) -> Path:
+    """A diagnosis of it, with its untrained control."""
+    folder = trained.parent / "diagnosis"
+    assert main(["measure", "--model", str(trained), *QUICKLY, "--out", str(folder), "--json"]) == 0
+    return folder
+
+
+@pytest.fixture
+def array(workspace: Path) -> Callable[..., str]:
+    """Writes an array as data.npy and gives its name."""
+
+    def write(values: np.ndarray, name: str = "data.npy") -> str:
+        np.save(workspace / name, values)
+        return name
+
+    return write
+
+
+def snapshot(folder: Path) -> dict[str, bytes | None]:
+    """Everything under a folder, compiled Python left out."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
+        for path in sorted(folder.rglob("*"))
+        if "__pycache__" not in path.parts
+    }

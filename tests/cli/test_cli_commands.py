@@ -1,0 +1,270 @@
+"""Every command on small runs: what it prints, what --json says, what it writes."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from ntkdiag.claims import judge
+from ntkdiag.diagnosis import Diagnosis
+from ntkdiag.process import schedules
+from ntkdiag.weights import RULES, WeightTable, measured, rule
+
+QUICKLY = ["--buckets", "4", "--samples", "8", "--probes", "2"]
+
+
+# measure
+
+
+def test_measure_prints_a_line_a_bucket_and_writes_the_diagnosis(
+    call: Any, workspace: Path, trained: Path
+) -> None:
+    result = call("measure", "--model", trained, *QUICKLY, "--out", "diag")
+    assert result.code == 0 and result.err == ""
+    diagnosis = Diagnosis.load("diag")
+    lines = result.out.splitlines()
+    assert "MLP" in lines[0] and "4 buckets × 8 samples, 2 probes" in lines[0]
+    rows = lines[lines.index(next(line for line in lines if set(line) == {"─"})) + 1 :][:4]
+    assert [row.split()[0] for row in rows] == ["−7.5", "−2.5", "2.5", "7.5"]
+    for row, loss in zip(rows, diagnosis.summary["loss"], strict=True):
+        assert float(row.split()[1]) == pytest.approx(loss, rel=0.01)
+    assert "diag" in lines[-1]
+
+
+def test_measure_without_out_writes_nothing_and_says_so(call: Any, workspace: Path, trained: Path) -> None:
+    result = call("measure", "--model", trained, *QUICKLY)
+    assert result.code == 0 and "--out" in result.err
+    assert list(workspace.iterdir()) == []
+
+
+def test_measure_as_json_is_the_diagnosis_it_writes(call: Any, workspace: Path, trained: Path) -> None:
+    result = call("measure", "--model", trained, *QUICKLY, "--out", "diag", "--json")
+    document, diagnosis = result.document, Diagnosis.load("diag")
+    assert document["written"] == "diag" and result.err == ""
+    for row, wanted in zip(document["summary"], diagnosis.summary.to_dict("records"), strict=True):
+        for name, value in wanted.items():
+            same = row[name] is None if math.isnan(value) else row[name] == value
+            assert same, name
+    assert len(document["refs"]["untrained"]) == 4
+
+
+def test_the_seed_decides_the_numbers(call: Any, workspace: Path, trained: Path) -> None:
+    def summary(seed: int) -> Any:
+        return call("measure", "--model", trained, *QUICKLY, "--seed", seed, "--json").document["summary"]
+
+    assert summary(1) == summary(1) != summary(2)
+
+
+def test_measure_takes_some_parameters_and_little_memory(call: Any, workspace: Path, trained: Path) -> None:
+    every = call("measure", "--model", trained, *QUICKLY, "--json").document
+    some = call(
+        "measure", "--model", trained, *QUICKLY, "--params", "out.*", "--params", "layers.*", "--json"
+    ).document
+    thrifty = call(
+        "measure", "--model", trained, *QUICKLY, "--memory", "20K", "--engine", "exact", "--json"
+    ).document
+    assert 0 < some["meta"]["network"]["parameters"] < every["meta"]["network"]["parameters"]
+    assert some["meta"]["config"]["params"] == ["out.*", "layers.*"]
+    assert thrifty["meta"]["engine"] == "exact"
+    for row, wanted in zip(thrifty["summary"], every["summary"], strict=True):
+        assert row["trace"] == pytest.approx(wanted["trace"], rel=1e-4)
+
+
+def test_force_replaces_a_diagnosis(call: Any, workspace: Path, trained: Path) -> None:
+    for given, code in (([], 0), ([], 2), (["--force"], 0)):
+        assert call("measure", "--model", trained, *QUICKLY, "--out", "diag", *given).code == code
+
+
+# verify
+
+
+def test_verify_judges_a_diagnosis_and_ends_with_0_whatever_it_finds(
+    call: Any, workspace: Path, measured: Path
+) -> None:
+    result = call("verify", "--from", measured)
+    assert result.code == 0
+    verdicts = judge(Diagnosis.load(measured))
+    for row in verdicts.itertuples():
+        line = next(line for line in result.out.splitlines() if line.startswith(row.claim))
+        assert row.verdict in line
+        assert row.statement.split(",")[0][:40] in result.out
+    assert (
+        verdicts["verdict"] != "supported"
+    ).any()  # so a verdict that says no does not change the exit code
+
+
+def test_verify_measures_a_network_and_keeps_everything(call: Any, workspace: Path, trained: Path) -> None:
+    result = call("verify", "--model", trained, *QUICKLY, "--out", "verdicts", "--json")
+    assert result.code == 0
+    document = result.document
+    assert [row["claim"] for row in document["verdicts"]] == ["C1", "C2", "C3"]
+    assert json.loads((workspace / "verdicts" / "verdicts.json").read_text()) == document["verdicts"]
+    table = pd.read_csv(workspace / "verdicts" / "verdicts.csv")
+    assert list(table["claim"]) == ["C1", "C2", "C3"]
+    again = judge(Diagnosis.load(workspace / "verdicts" / "diagnosis"))
+    assert list(again["verdict"]) == list(table["verdict"])
+
+
+def test_verify_from_a_folder_writes_verdicts_alone(call: Any, workspace: Path, measured: Path) -> None:
+    assert call("verify", "--from", measured, "--out", "v").code == 0
+    assert {path.name for path in (workspace / "v").iterdir()} == {"verdicts.csv", "verdicts.json"}
+
+
+def test_verify_takes_a_network_or_a_folder_not_both(refused: Any, measured: Path) -> None:
+    assert "not both" in refused("verify", "--from", measured, "--model", "mlp")
+
+
+# weights
+
+
+def test_a_rule_is_printed_saved_and_told_as_json(call: Any, workspace: Path) -> None:
+    arguments = ["weights", "--rule", "min_snr", "--target", "v", "--option", "gamma=3", "--schedule", "flow"]
+    result = call(*arguments, "--out", "folder/table.csv", "--json")
+    wanted = rule("min_snr", "v", schedules.flow(), gamma=3.0)
+    assert result.document["weight"] == wanted.weight.tolist()
+    assert result.document["log_snr"] == wanted.log_snr.tolist()
+    assert WeightTable.load("folder/table.csv").weight.tolist() == wanted.weight.tolist()
+    text = call(*arguments)
+    zero = next(line for line in text.out.splitlines() if line.split()[:1] == ["0"])
+    assert float(zero.split()[1]) == pytest.approx(float(wanted(0.0)), rel=0.01)
+
+
+def test_a_rule_keeps_its_own_scale_if_asked(call: Any, workspace: Path) -> None:
+    document = call(
+        "weights", "--rule", "constant_v", "--target", "epsilon", "--clip", "7", "--no-normalise", "--json"
+    ).document
+    assert max(document["weight"]) == 7.0
+    assert document["weight"][-1] == pytest.approx(1 + math.exp(-document["log_snr"][-1]))
+
+
+def test_measured_weights_are_normalised_under_the_diagnosis_own_schedule(
+    call: Any, workspace: Path, measured: Path
+) -> None:
+    document = call("weights", "--from", measured, "--score", "learnability", "--json").document
+    diagnosis = Diagnosis.load(measured)
+    wanted = module_measured(diagnosis, "learnability")
+    assert document["weight"] == wanted.weight.tolist()
+    assert wanted.mean_under(schedules.cosine()) == pytest.approx(1.0, rel=1e-6)
+    other = call("weights", "--from", measured, "--power", "0", "--schedule", "flow", "--json").document
+    assert other["weight"] == pytest.approx([1.0] * 4)
+
+
+def module_measured(diagnosis: Diagnosis, score: str) -> WeightTable:
+    return measured_table(diagnosis, score, schedule=schedules.cosine())
+
+
+measured_table = measured  # the fixture of that name hides the function
+
+
+def test_weights_with_intervals_are_saved_as_json(call: Any, workspace: Path, measured: Path) -> None:
+    assert call("weights", "--from", measured, "--score", "gsnr", "--out", "gsnr.json").code == 0
+    table = WeightTable.load("gsnr.json")
+    assert table.low is not None and bool((table.low <= table.high).all())
+
+
+def test_the_list_has_every_rule(call: Any) -> None:
+    result = call("weights", "--list")
+    assert [line.split()[0] for line in result.out.splitlines()[2:]] == list(RULES)
+    assert [entry["rule"] for entry in call("weights", "--list", "--json").document] == list(RULES)
+
+
+# sample
+
+
+def test_samples_are_saved_drawn_and_judged(call: Any, workspace: Path, trained: Path) -> None:
+    arguments = ["sample", "--model", trained, "--count", "20", "--steps", "2", "--seed", "5"]
+    result = call(*arguments, "--out", "deep/s.npy")
+    assert result.code == 0 and result.err == ""
+    values = np.load(workspace / "deep" / "s.npy")
+    assert values.shape == (20, 2) and values.dtype == np.float32 and np.isfinite(values).all()
+    assert (workspace / "deep" / "s.png").read_bytes().startswith(b"\x89PNG")
+    assert "energy distance" in result.out and "log-likelihood" in result.out and "real data" in result.out
+    document = call(*arguments, "--out", "deep/s.npy", "--force", "--json").document
+    assert np.array_equal(np.load(workspace / "deep" / "s.npy"), values)
+    distance = document["quality"]["energy distance"]
+    assert distance["samples"]["value"] > distance["real data"]["value"]
+    assert document["written"] == ["deep/s.npy", "deep/s.png"]
+
+
+def test_samples_that_cannot_be_drawn_have_no_picture(call: Any, workspace: Path) -> None:
+    np.save("vectors.npy", np.random.default_rng(0).standard_normal((20, 3)).astype(np.float32))
+    result = call(
+        "sample", "--model", "mlp", "--data", "vectors.npy", "--count", "2", "--steps", "1", "--out", "s.npy"
+    )
+    assert result.code == 0
+    assert "at its initialisation" in result.err and "not judged" in result.out
+    assert not (workspace / "s.png").exists()
+
+
+# plot and report
+
+
+@pytest.mark.parametrize("name", ["f.png", "f.svg", "f.pdf"])
+def test_a_figure_is_written(call: Any, workspace: Path, measured: Path, name: str) -> None:
+    result = call("plot", measured, "--what", "effective_rank", "--out", name, "--json")
+    assert result.document == {"figure": "effective_rank", "written": name}
+    head = (workspace / name).read_bytes()[:100]
+    assert head.startswith((b"\x89PNG", b"<?xml", b"%PDF"))
+
+
+def test_a_figure_is_named_after_itself_and_can_be_replaced(
+    call: Any, workspace: Path, measured: Path
+) -> None:
+    assert call("plot", measured, "--what", "trace").code == 0
+    assert (workspace / "trace.png").is_file()
+    assert call("plot", measured, "--what", "trace").code == 2
+    assert call("plot", measured, "--what", "trace", "--force", "--theme", "dark").code == 0
+
+
+def test_figures_of_weights_and_runs(call: Any, refused: Any, measured: Path, trained: Path) -> None:
+    assert "--run" in refused("plot", measured, "--what", "history")
+    assert call("plot", measured, "--what", "history", "--run", f"mine={trained}").code == 0
+    assert call("weights", "--rule", "erd", "--target", "v", "--out", "erd.csv").code == 0
+    assert call("plot", measured, "--what", "weights", "--table", "erd.csv").code == 0
+
+
+def test_two_runs_of_one_name_are_refused(refused: Any, measured: Path, trained: Path) -> None:
+    assert "two named 'run'" in refused("report", measured, "--run", trained, "--run", f"run={trained}")
+
+
+def test_the_page_shows_verdicts_tables_and_runs(
+    call: Any, workspace: Path, measured: Path, trained: Path
+) -> None:
+    assert call("weights", "--rule", "erd", "--target", "v", "--out", "erd.csv").code == 0
+    assert call("verify", "--from", measured, "--out", "verdicts").code == 0
+    result = call(
+        "report", measured, "--verdicts", "verdicts", "--table", "erd=erd.csv", "--run", f"constant={trained}",
+        "--out", "deep/page.html",
+    )  # fmt: skip
+    assert result.code == 0 and "deep/page.html" in result.out
+    page = (workspace / "deep" / "page.html").read_text()
+    for word in ("C1", "C2", "C3", "erd", "constant", "mixture"):
+        assert word in page
+    assert call("report", measured, "--out", "deep/page.html").code == 2
+    assert call("report", measured, "--out", "deep/page.html", "--force", "--json").document["written"]
+
+
+def test_a_diagnosis_too_small_to_judge_still_has_a_page(call: Any, workspace: Path, trained: Path) -> None:
+    assert (
+        call(
+            "measure", "--model", trained, "--buckets", "2", "--samples", "3", "--probes", "1", "--out", "d"
+        ).code
+        == 0
+    )
+    assert call("report", "d").code == 0
+    assert (workspace / "page.html").is_file()
+
+
+def test_torch_is_left_as_it_was(call: Any, workspace: Path, trained: Path) -> None:
+    before = torch.get_rng_state()
+    assert call("measure", "--model", trained, *QUICKLY).code == 0
+    assert call("sample", "--model", trained, "--count", "4", "--steps", "1", "--out", "s.npy").code == 0
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.is_grad_enabled()

@@ -1,0 +1,317 @@
+"""--model: reference networks, functions of the user's, training folders; and the untrained control."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from ntkdiag.cli.loading import load
+from ntkdiag.cli.options import ModelOptions
+from ntkdiag.diagnosis import Diagnosis
+from ntkdiag.errors import InputError
+
+TINY = {"model": "mlp", "model_option": ["width=8", "depth=1"], "data": "mixture"}
+QUICKLY = ["--buckets", "4", "--samples", "8", "--probes", "2"]
+
+MODULE = """
+import torch
+from torch import nn
+import ntkdiag as nd
+
+
+class Net(nn.Module):
+    def __init__(self, size, width=4):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(size + 1, width), nn.Tanh(), nn.Linear(width, size))
+        self.seen = None
+
+    def forward(self, x, level):
+        self.seen = level.detach()
+        return self.layers(torch.cat([x, level[:, None]], dim=1))
+
+
+def plain():
+    return Net(2)
+
+
+def shaped(shape, width=4):
+    return Net(shape[0], width)
+
+
+def loaded():
+    net = Net(2)
+    for parameter in net.parameters():
+        nn.init.constant_(parameter, 0.1)
+    return net
+
+
+def whole():
+    return nd.Denoiser(Net(2), nd.schedules.flow(), "flow", call="log_snr")
+
+
+def failing():
+    raise RuntimeError("no such\\nweights")
+
+
+def number():
+    return 3
+
+
+def dies_on_data():
+    class Bad(Net):
+        def forward(self, x, level):
+            raise KeyError("time")
+    return Bad(2)
+
+
+def not_a_number():
+    net = loaded()
+    nn.init.constant_(net.layers[0].weight, float("nan"))
+    return net
+
+
+constant = 3
+"""
+
+
+@pytest.fixture
+def mine(workspace: Path) -> Iterator[str]:
+    """A module in the current folder."""
+    (workspace / "my_nets.py").write_text(MODULE)
+    path = list(sys.path)
+    yield "my_nets"
+    sys.path[:] = path
+    sys.modules.pop("my_nets", None)
+
+
+def options(**given: Any) -> ModelOptions:
+    return ModelOptions(**{**TINY, **given})
+
+
+def weights(denoiser: Any) -> dict[str, torch.Tensor]:
+    return denoiser.network.state_dict()
+
+
+def test_a_reference_network_is_called_with_log_snr_and_depends_on_the_seed() -> None:
+    first, again, other = load(options()), load(options()), load(options(seed=1))
+    assert first.denoiser.target == "v" and first.denoiser.schedule.name == "cosine"
+    for name, value in weights(first.denoiser).items():
+        assert torch.equal(value, weights(again.denoiser)[name])
+    assert not torch.equal(weights(first.denoiser)["out.weight"], weights(other.denoiser)["out.weight"])
+    # infinite log-SNR is fine for a reference network, while the time of a cosine schedule would be 0.
+    x = torch.zeros(1, 2)
+    by_level = first.denoiser(x, 3.0)
+    assert torch.allclose(by_level, first.denoiser.network(x, torch.tensor([3.0])))
+
+
+def test_the_split_of_the_data_does_not_depend_on_the_seed() -> None:
+    assert load(options()).data.digest == load(options(seed=5)).data.digest
+
+
+def test_a_function_is_called_with_time_by_default(mine: str) -> None:
+    found = load(ModelOptions(model=f"{mine}:plain", data="mixture"))
+    found.denoiser(torch.zeros(1, 2), 0.0)
+    assert found.denoiser.network.seen.item() == pytest.approx(0.5)
+    found = load(ModelOptions(model=f"{mine}:plain", data="mixture", call="log_snr"))
+    found.denoiser(torch.zeros(1, 2), -3.0)
+    assert found.denoiser.network.seen.item() == -3.0
+
+
+def test_a_function_gets_the_shape_if_it_asks_and_its_options(mine: str) -> None:
+    found = load(ModelOptions(model=f"{mine}:shaped", data="mixture", model_option=["width=7"]))
+    assert found.denoiser.network.layers[0].weight.shape == (7, 3)
+    found = load(ModelOptions(model=f"{mine}:Net", data="mixture", model_option=["size=2"]))
+    assert found.denoiser.network.layers[2].weight.shape == (2, 4)
+
+
+def test_a_function_draws_from_the_seed_and_leaves_torch_as_it_was(mine: str) -> None:
+    before = torch.get_rng_state()
+    first = load(ModelOptions(model=f"{mine}:plain", data="mixture", seed=3))
+    again = load(ModelOptions(model=f"{mine}:plain", data="mixture", seed=3))
+    assert torch.equal(torch.get_rng_state(), before)
+    key = "layers.0.weight"
+    assert torch.equal(weights(first.denoiser)[key], weights(again.denoiser)[key])
+
+
+def test_a_denoiser_brings_its_own_process_and_refuses_another(mine: str) -> None:
+    found = load(ModelOptions(model=f"{mine}:whole", data="mixture"))
+    assert found.denoiser.target == "flow" and found.denoiser.schedule.name == "flow"
+    for given in (
+        {"target": "v"},
+        {"schedule": "cosine"},
+        {"call": "time"},
+        {"schedule_option": ["steps=3"]},
+    ):
+        with pytest.raises(InputError, match=f"--{next(iter(given)).replace('_', '-')}: expected nothing"):
+            load(ModelOptions(model=f"{mine}:whole", data="mixture", **given))
+
+
+@pytest.mark.parametrize(
+    ("spec", "word"),
+    [
+        (None, "nothing"),
+        ("my_nets", "package.module:function"),
+        ("my_nets:", "package.module:function"),
+        (":plain", "package.module:function"),
+        ("no_such_module:plain", "No module named 'no_such_module'"),
+        ("no.such.module:plain", "No module named 'no'"),
+        ("my_nets:plane", "Did you mean 'plain'?"),
+        ("my_nets:constant", "expected a function; got int"),
+        ("my_nets:failing", "RuntimeError: no such"),
+        ("my_nets:number", "expected a function that returns a torch.nn.Module; got int"),
+        ("my_nets:dies_on_data", "KeyError: 'time'"),
+        ("broken:net", "SyntaxError"),
+        ("leaving:net", "SystemExit"),
+    ],
+)
+def test_a_model_that_cannot_be_is_one_line(
+    refused: Callable[..., str], workspace: Path, mine: str, spec: str | None, word: str
+) -> None:
+    (workspace / "broken.py").write_text("def net(:\n")
+    (workspace / "leaving.py").write_text("raise SystemExit(3)\n")
+    given = [] if spec is None else ["--model", spec]
+    assert word in refused("measure", *given, "--data", "mixture", *QUICKLY, "--out", "out")
+
+
+def test_options_that_a_function_does_not_take_are_told(refused: Callable[..., str], mine: str) -> None:
+    line = refused("measure", "--model", "my_nets:plain", "--data", "mixture", "--model-option", "width=3")
+    assert "my_nets:plain" in line and "width" in line
+
+
+def test_a_network_of_another_size_than_the_data_is_told(
+    refused: Callable[..., str], mine: str, array: Callable[..., str]
+) -> None:
+    line = refused("measure", "--model", "my_nets:plain", "--data", array(np.zeros((20, 5), np.float32)))
+    assert "samples of shape [5]" in line
+
+
+def test_a_network_that_gives_nan_is_a_failed_measurement(call: Any, workspace: Path, mine: str) -> None:
+    result = call("measure", "--model", "my_nets:not_a_number", "--data", "mixture", *QUICKLY, "--out", "out")
+    assert result.code == 1
+    assert result.err.startswith("error: ") and result.err.count("\n") == 1
+    assert not (workspace / "out").exists()
+
+
+# Checkpoints and folders
+
+
+def test_a_checkpoint_is_loaded(workspace: Path, mine: str) -> None:
+    source = load(ModelOptions(model=f"{mine}:plain", data="mixture", seed=9))
+    save_file(weights(source.denoiser), workspace / "mine.safetensors")
+    found = load(ModelOptions(model=f"{mine}:plain", data="mixture", checkpoint=Path("mine.safetensors")))
+    assert found.trained
+    for name, value in weights(source.denoiser).items():
+        assert torch.equal(value, weights(found.denoiser)[name])
+
+
+def test_a_training_folder_gives_network_weights_process_and_data(trained: Path) -> None:
+    from safetensors.torch import load_file
+
+    found = load(ModelOptions(model=str(trained)))
+    assert found.data.name == "mixture" and found.denoiser.target == "v" and found.trained
+    average = load_file(trained / "average.safetensors")
+    assert all(torch.equal(value, average[name]) for name, value in weights(found.denoiser).items())
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"target": "v"},
+        {"schedule": "cosine"},
+        {"schedule_option": ["steps=3"]},
+        {"model_option": ["width=8"]},
+        {"call": "time"},
+        {"checkpoint": Path("x.safetensors")},
+    ],
+)
+def test_a_training_folder_is_not_contradicted(trained: Path, given: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match="expected nothing beside --model"):
+        load(ModelOptions(model=str(trained), **given))
+
+
+def test_a_training_folder_takes_other_data_of_its_shape(trained: Path, array: Callable[..., str]) -> None:
+    values = np.random.default_rng(0).standard_normal((30, 2)).astype(np.float32)
+    found = load(ModelOptions(model=str(trained), data=array(values)))
+    assert found.data.name == "data"
+
+
+def test_data_that_changed_since_training_is_told(
+    call: Any, array: Callable[..., str], workspace: Path
+) -> None:
+    values = np.random.default_rng(0).standard_normal((30, 2)).astype(np.float32)
+    name = array(values)
+    start = ["--model", "mlp", "--model-option", "width=8", "--model-option", "depth=1", "--data", name]
+    assert call("train", *start, "--steps", "2", "--batch", "4", "--out", "run").code == 0
+    assert load(ModelOptions(model="run")).data.shape == (2,)
+    array(values + 1)
+    with pytest.raises(InputError, match="samples that have changed since"):
+        load(ModelOptions(model="run"))
+    assert load(ModelOptions(model="run", data=name)).data.shape == (2,)
+
+
+def test_a_run_of_the_library_alone_says_how_to_use_it(workspace: Path) -> None:
+    from ntkdiag.train import TrainConfig, train
+
+    found = load(options())
+    train(found.denoiser, found.data, None, TrainConfig(steps=1, batch=4), out=workspace / "run")
+    with pytest.raises(InputError, match="MODULE:FUNCTION and --checkpoint"):
+        load(ModelOptions(model=str(workspace / "run")))
+
+
+# The control
+
+
+def test_the_control_of_a_run_is_the_network_before_its_training(trained: Path) -> None:
+    control = load(ModelOptions(model=str(trained), seed=4)).untrained()
+    assert control is not None
+    start = load(options(seed=0)).denoiser
+    assert all(torch.equal(value, weights(start)[name]) for name, value in weights(control).items())
+
+
+def test_the_control_of_other_networks_has_another_seed(mine: str) -> None:
+    found = load(ModelOptions(model=f"{mine}:plain", data="mixture"))
+    control = found.untrained()
+    assert control is not None
+    assert not torch.equal(weights(control)["layers.0.weight"], weights(found.denoiser)["layers.0.weight"])
+
+
+def test_a_function_that_loads_its_own_weights_has_no_control(call: Any, workspace: Path, mine: str) -> None:
+    result = call("measure", "--model", f"{mine}:loaded", "--data", "mixture", *QUICKLY, "--out", "out")
+    assert result.code == 0
+    assert "no untrained control" in result.err
+    assert Diagnosis.load("out").refs == {}
+
+
+def test_the_control_is_measured_unless_it_is_not_wanted(call: Any, workspace: Path, trained: Path) -> None:
+    assert call("measure", "--model", trained, *QUICKLY, "--out", "a").err == ""
+    assert list(Diagnosis.load("a").refs) == ["untrained"]
+    result = call("measure", "--model", trained, *QUICKLY, "--no-control", "--out", "b")
+    assert Diagnosis.load("b").refs == {} and result.err == ""
+    assert "untrained" not in result.out
+
+
+def test_an_untrained_network_is_named_as_such(call: Any, workspace: Path) -> None:
+    result = call("measure", "--model", "mlp", "--data", "mixture", *QUICKLY)
+    assert "at its initialisation" in result.err
+
+
+def test_float64_networks_and_buckets_by_density_are_measured(call: Any, workspace: Path, mine: str) -> None:
+    with (workspace / "my_nets.py").open("a") as module:
+        module.write("\n\ndef double():\n    return Net(2).double()\n")
+    result = call(
+        "measure", "--model", f"{mine}:double", "--data", "mixture", "--schedule", "linear_beta",
+        "--schedule-option", "steps=50", "--target", "eps", "--buckets", "density:3", "--samples", "8",
+        "--probes", "1", "--json",
+    )  # fmt: skip
+    document = result.document
+    assert result.code == 0
+    assert document["meta"]["config"]["schedule"]["steps"] == 50
+    assert document["meta"]["network"]["dtype"] == "float64"
+    assert len(document["summary"]) == 3

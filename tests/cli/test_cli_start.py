@@ -1,0 +1,193 @@
+"""The entry point: exit codes, help without torch, quiet in pipes, one line for every error."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ntkdiag.cli import main
+from ntkdiag.cli.app import COMMANDS
+from ntkdiag.cli.console import plain, progress_bar
+from ntkdiag.cli.options import ModelOptions
+from ntkdiag.cli.recipe import REFERENCES
+from ntkdiag.data import DATASETS
+from ntkdiag.errors import MeasurementError
+from ntkdiag.models import MODELS
+from ntkdiag.process.schedules import SCHEDULES
+from ntkdiag.process.target import TARGETS
+from ntkdiag.train import PRESETS
+from ntkdiag.weights import SCORES
+
+HEAVY = ("torch", "numpy", "pandas", "scipy", "matplotlib", "sklearn")
+NAMES = [function.__name__ for function in COMMANDS]
+TINY = ["--model", "mlp", "--model-option", "width=8", "--model-option", "depth=1", "--data", "mixture"]
+
+
+def python(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False
+    )
+
+
+def test_help_and_errors_of_usage_import_nothing_heavy() -> None:
+    asked = [["--help"], ["--version"], [], ["mesure"], ["train"], *([name, "--help"] for name in NAMES)]
+    code = (
+        "import sys, io, contextlib\n"
+        "from ntkdiag.cli import main\n"
+        f"for arguments in {asked!r}:\n"
+        "    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):\n"
+        "        main(arguments)\n"
+        f"print([name for name in {HEAVY!r} if name in sys.modules])\n"
+    )
+    result = python(code)
+    assert result.stdout == "[]\n", result
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_command_has_help_with_its_options(call: Any, name: str) -> None:
+    result = call(name, "--help")
+    assert result.code == 0 and result.err == ""
+    assert "--json" in result.out and f"ntkdiag {name}" in result.out
+
+
+def test_without_a_command_the_overview_is_shown(call: Any) -> None:
+    result = call()
+    assert result.code == 0
+    for name in NAMES:
+        assert name in result.out
+    assert result.out == call("--help").out
+    assert "..." not in result.out.partition("Commands")[2]  # no description is cut off
+
+
+def test_the_version_is_told(call: Any) -> None:
+    from importlib import metadata
+
+    assert call("--version").out == f"ntkdiag {metadata.version('ntkdiag')}\n"
+
+
+def test_help_names_everything_there_is_to_choose(call: Any) -> None:
+    """Names stand in help texts so that help needs no torch; here they are held to the rooms that own them."""
+    words = set(
+        call("measure", "--help")
+        .out.replace(",", " ")
+        .replace(".", " ")
+        .replace(";", " ")
+        .replace(")", " ")
+        .split()
+    )
+    for names in (SCHEDULES, TARGETS, DATASETS):
+        assert set(names) <= words
+    assert set(MODELS) == set(REFERENCES)
+    text = call("train", "--help").out
+    assert all(name in text for name in PRESETS)
+    assert all(name in call("weights", "--help").out for name in SCORES)
+
+
+def test_the_defaults_that_help_tells_are_the_real_ones() -> None:
+    from ntkdiag.cli.loading import load
+
+    found = load(ModelOptions(model="mlp"))
+    assert (found.denoiser.schedule.name, found.denoiser.target, found.data.name) == ("cosine", "v", "digits")
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (MeasurementError("not a\nnumber"), 1, "error: not a number\n"),
+        (KeyboardInterrupt(), 130, "interrupted\n"),
+    ],
+)
+def test_errors_become_exit_codes(
+    call: Any, monkeypatch: pytest.MonkeyPatch, error: BaseException, code: int, line: str
+) -> None:
+    def failing(*arguments: object) -> None:
+        raise error
+
+    monkeypatch.setattr("ntkdiag.cli.outputs.check_file", failing)
+    result = call("weights", "--rule", "erd", "--target", "v")
+    assert (result.code, result.out, result.err) == (code, "", line)
+
+
+def test_a_bug_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(*arguments: object) -> None:
+        raise AssertionError("a bug of ours")
+
+    monkeypatch.setattr("ntkdiag.cli.outputs.check_file", failing)
+    with pytest.raises(AssertionError, match="a bug of ours"):
+        main(["weights", "--rule", "erd", "--target", "v"])
+
+
+def test_the_installed_command_works_and_is_quiet_in_a_pipe(tmp_path: Path) -> None:
+    command = Path(sys.executable).parent / "ntkdiag"
+    arguments = ["train", *TINY, "--steps", "3", "--batch", "8", "--out", "run", "--json"]
+    result = subprocess.run([command, *arguments], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert result.returncode == 0 and result.stderr == ""
+    assert result.stdout.startswith("{")
+
+
+def test_ctrl_c_in_a_process_ends_with_130_and_leaves_a_checkpoint(tmp_path: Path) -> None:
+    command = Path(sys.executable).parent / "ntkdiag"
+    arguments = ["train", *TINY, "--steps", "1000000", "--batch", "8", "--out", "run"]
+    process = subprocess.Popen(
+        [command, *arguments], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "run" / "training.json").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(0.3)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 130 and out == ""
+    assert "--resume" in err and "Traceback" not in err
+
+
+def test_a_reader_that_goes_away_is_no_traceback() -> None:
+    command = Path(sys.executable).parent / "ntkdiag"
+    read, write = os.pipe()
+    os.close(read)
+    result = subprocess.run(
+        [command, "weights", "--list"], stdout=write, stderr=subprocess.PIPE, text=True, check=False
+    )
+    os.close(write)
+    assert "Traceback" not in result.stderr and "BrokenPipe" not in result.stderr
+
+
+# The console
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_bar_is_drawn_on_a_terminal_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    for stream, drawn in ((io.StringIO(), False), (Terminal(), True)):
+        monkeypatch.setattr("sys.stderr", stream)
+        with progress_bar() as bars:
+            bars("training · loss 0.5", 1, 2)
+            bars("training · loss 0.4", 2, 2)
+        assert bool(stream.getvalue()) is drawn
+
+
+def test_a_bar_can_be_turned_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = Terminal()
+    monkeypatch.setattr("sys.stderr", stream)
+    with progress_bar(enabled=False) as bars:
+        bars("training", 1, 2)
+    assert stream.getvalue() == ""
+
+
+def test_json_has_no_nan_and_no_numpy() -> None:
+    import numpy as np
+
+    value = {"a": np.float64("nan"), 1: (np.int64(3), float("inf")), "b": [np.bool_(True), "text", None]}
+    assert plain(value) == {"a": None, "1": [3, None], "b": [True, "text", None]}
+    assert type(plain(np.int64(3))) is int
