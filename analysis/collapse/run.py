@@ -1,0 +1,188 @@
+"""The paper's toy study with intervals: does the kernel of a network on a 2-D mixture collapse, where, for which target?
+
+    python analysis/collapse/run.py            # about 8 minutes on two cores
+    python analysis/collapse/run.py --quick    # one seed, few steps: does it run?
+
+Writes results/buckets.csv (a row a seed, target, step and bucket), results/effects.csv (what the README quotes) and
+results/run.json (machine, versions, seconds).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy.stats import kendalltau
+from scipy.stats import t as student
+
+import ntkdiag as nd
+from ntkdiag import provenance
+from ntkdiag.process import bayes, target
+from ntkdiag.process.buckets import PairedDraws
+from ntkdiag.recoverability import amplitude
+from ntkdiag.train import TrainConfig, train
+
+HERE = Path(__file__).parent
+
+
+class Observer:
+    """Constant weights that look at the network at chosen steps."""
+
+    def __init__(self, denoiser: nd.Denoiser, steps: list[int], look: Any) -> None:
+        self.target = denoiser.target
+        self._steps, self._look = set(steps), look
+
+    def __call__(self, log_snr: torch.Tensor) -> torch.Tensor:
+        return torch.ones_like(log_snr)
+
+    def after_step(self, step: int) -> None:
+        if step in self._steps:
+            self._look(step)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        pass
+
+
+def measure_bucket(
+    denoiser: nd.Denoiser, data: Any, draws: PairedDraws, log_snr: float, mmse: float
+) -> dict[str, float]:
+    """Full kernel, floor, excess and contamination of one bucket."""
+    schedule, name = denoiser.schedule, denoiser.target
+    full = nd.gram(denoiser, draws.x0, log_snr, kernel="full", epsilon=draws.epsilon)
+    spectrum = nd.spectra.eigenvalues(full.matrix)
+    level = torch.tensor(log_snr, dtype=torch.float64)
+    x0, noise = draws.x0.double(), draws.epsilon.double()
+    x = schedule.diffuse(x0, noise, level)
+    alpha, sigma = schedule.alpha(level), schedule.sigma(level)
+    mean = data.oracle.posterior_mean(x, alpha, sigma)
+    best = target.value(name, schedule, level, mean, (x - alpha * mean) / sigma)
+    wanted = target.value(name, schedule, level, x0, noise)
+    with torch.no_grad():
+        predicted = denoiser(x.float(), log_snr).double()
+    residual, unlearnable = predicted - wanted, best - wanted
+    inputs = (x.float(), torch.full((len(x),), log_snr))
+    energy = (
+        nd.gram_of(denoiser, inputs, torch.stack([residual, unlearnable]).float())
+        .diagonal(dim1=1, dim2=2)
+        .mean(1)
+    )
+    return {
+        "trace": float(spectrum.values.sum()),
+        "top_eigenvalue": float(spectrum.values[0]),
+        "effective_rank": float(nd.spectra.effective_rank(spectrum.values)),
+        "participation_ratio": float(nd.spectra.participation_ratio(spectrum.values)),
+        "loss": float(residual.square().mean()),
+        "floor": float(bayes.floor(name, schedule, level, torch.tensor(mmse, dtype=torch.float64))),
+        "excess": float((predicted - best).square().mean()),
+        "contamination": float(energy[1] / energy[0]),
+        "amplitude": float(amplitude(name, schedule, level)),
+    }
+
+
+def one_network(name: str, seed: int, config: dict[str, Any]) -> list[dict[str, Any]]:
+    """Train one network and look at it on the way."""
+    data = nd.data.load("mixture")
+    network = nd.models.build("mlp", data.shape, seed=seed)
+    denoiser = nd.Denoiser(network, nd.schedules.cosine(), name, call="log_snr")
+    buckets = nd.Buckets.uniform(**config["buckets"])
+    draws = PairedDraws.draw(data.train, config["samples"], seed)
+    floors = data.oracle.mmse(torch.tensor(buckets.centers, dtype=torch.float64))
+    rows: list[dict[str, Any]] = []
+
+    def look(step: int) -> None:
+        for b, log_snr in enumerate(buckets.centers):
+            found = measure_bucket(denoiser, data, draws, log_snr, float(floors[b]))
+            rows.append(
+                {"target": name, "seed": seed, "step": step, "bucket": b, "log_snr": log_snr, **found}
+            )
+
+    steps = config["measure_at"]
+    if 0 in steps:
+        look(0)
+    settings = TrainConfig(
+        steps=max(steps),
+        batch=config["batch"],
+        learning_rate=config["learning_rate"],
+        seed=seed,
+        log_every=100,
+    )
+    train(denoiser, data, Observer(denoiser, steps, look), settings)
+    return rows
+
+
+def effects(table: pd.DataFrame) -> pd.DataFrame:
+    """Per target and step: how statistics differ between the least and the most recoverable third, over seeds."""
+    rows = []
+    for (name, step), part in table.groupby(["target", "step"], sort=False):
+        per_seed: dict[str, list[float]] = {}
+        for _, run in part.groupby("seed"):
+            order = run.sort_values("amplitude")
+            third = max(1, len(order) // 3)
+            least, most = order.iloc[:third], order.iloc[-third:]
+            for what in ("trace", "effective_rank"):
+                ratio = np.log(least[what]).mean() - np.log(most[what]).mean()
+                per_seed.setdefault(f"ln {what}, least over most recoverable third", []).append(ratio)
+            tau = kendalltau(run["amplitude"].round(9), run["contamination"]).statistic
+            per_seed.setdefault("Kendall tau of contamination with amplitude", []).append(tau)
+            share = run["floor"] / run["floor"].sum()
+            per_seed.setdefault("share of the loss from the half with the higher floor", []).append(
+                float(run.loc[share >= share.median(), "loss"].sum() / run["loss"].sum())
+            )
+        for what, values in per_seed.items():
+            rows.append({"target": name, "step": step, "effect": what, **interval(np.array(values))})
+    return pd.DataFrame(rows)
+
+
+def interval(values: np.ndarray, level: float = 0.9) -> dict[str, float]:
+    """Mean over seeds with a Student interval."""
+    count = len(values)
+    if count < 2:
+        return {"mean": float(values.mean()), "low": np.nan, "high": np.nan, "seeds": count}
+    reach = student.ppf((1 + level) / 2, count - 1) * values.std(ddof=1) / np.sqrt(count)
+    return {
+        "mean": float(values.mean()), "low": float(values.mean() - reach), "high": float(values.mean() + reach),
+        "seeds": count,
+    }  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true", help="one seed and few steps")
+    parser.add_argument("--out", type=Path, default=HERE / "results")
+    options = parser.parse_args()
+    config = json.loads((HERE / "config.json").read_text())
+    if options.quick:
+        config |= {"seeds": [0], "measure_at": [0, 20], "samples": 8}
+    started = time.perf_counter()
+    rows = []
+    for name in config["targets"]:
+        for seed in config["seeds"]:
+            rows += one_network(name, seed, config)
+            print(f"{name} seed {seed}: {time.perf_counter() - started:.0f} s", flush=True)
+    table = pd.DataFrame(rows)
+    found = effects(table)
+    options.out.mkdir(parents=True, exist_ok=True)
+    provenance.write_text(options.out / "buckets.csv", table.to_csv(index=False))
+    provenance.write_text(options.out / "effects.csv", found.to_csv(index=False))
+    seconds = round(time.perf_counter() - started, 1)
+    provenance.write_json(
+        options.out / "run.json",
+        {"config": config, "environment": provenance.environment(), "seconds": seconds},
+    )
+    pd.set_option("display.width", 160, "display.max_colwidth", 60, "display.max_rows", 100)
+    print(found.round(3).to_string(index=False))
+
+
+if __name__ == "__main__":
+    main()
