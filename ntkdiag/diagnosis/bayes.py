@@ -34,7 +34,14 @@ class BayesTruth:
     optimal: Tensor | None
 
     def excess(self, predictions: Tensor) -> list[float]:
-        """E‖f − E[y|x]‖² per dimension and bucket, the loss that training can still remove; NaN without an exact oracle."""
+        """E‖f − E[y|x]‖² per dimension and bucket, the loss that training can still remove.
+
+        Args:
+            predictions: [B, N, D].
+
+        Returns:
+            B numbers, NaN where the posterior is not known exactly.
+        """
         if self.optimal is None:
             return [math.nan] * len(self.share)
         return (predictions - self.optimal).square().mean((1, 2)).tolist()
@@ -46,7 +53,7 @@ def bayes_truth(
     """Oracle numbers for a denoiser's target; from the data's covariance alone where no oracle is known."""
     schedule, target = denoiser.schedule, denoiser.target
     log_snr = torch.tensor(buckets.centers, dtype=torch.float64)
-    oracle = data.oracle or bayes.GaussianOracle.fit(data.train)
+    oracle = bayes.GaussianOracle.fit(data.train) if data.oracle is None else data.oracle
     mmse = oracle.mmse(log_snr, seed=seed)
     return BayesTruth(
         source=LINEAR if data.oracle is None else f"{oracle.name}: {oracle.label}",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -64,10 +65,12 @@ def measure_kernels(
     progress(stage, 0, 3)
     predictions, wanted = _predict(denoiser, x0, epsilon, log_snr)
     progress(stage, 1, 3)
-    shared = {"engine": engine, "params": params, "epsilon": epsilon, "memory": memory, "seed": probe_seed}
-    residual = gram(denoiser, x0, log_snr, kernel="residual", **shared)  # type: ignore[arg-type]
+    shared: dict[str, Any] = {
+        "engine": engine, "params": params, "epsilon": epsilon, "memory": memory, "seed": probe_seed,
+    }  # fmt: skip
+    residual = gram(denoiser, x0, log_snr, kernel="residual", **shared)
     progress(stage, 2, 3)
-    trace = gram(denoiser, x0, log_snr, kernel="trace", probes=probes, **shared)  # type: ignore[arg-type]
+    trace = gram(denoiser, x0, log_snr, kernel="trace", probes=probes, **shared)
     progress(stage, 3, 3)
     return Kernels(
         trace, residual, predictions.reshape(count, samples, -1), wanted.reshape(count, samples, -1)

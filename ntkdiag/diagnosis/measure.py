@@ -13,7 +13,7 @@ from ntkdiag.data import Data
 from ntkdiag.denoiser import Denoiser
 from ntkdiag.diagnosis.bayes import BayesTruth, bayes_truth
 from ntkdiag.diagnosis.kernels import Kernels, Progress, measure_kernels
-from ntkdiag.diagnosis.result import Diagnosis
+from ntkdiag.diagnosis.result import Diagnosis, require_folder_name
 from ntkdiag.diagnosis.tables import (
     BucketViews,
     coupling_table,
@@ -23,6 +23,7 @@ from ntkdiag.diagnosis.tables import (
     summary_table,
 )
 from ntkdiag.errors import InputError, require_positive_int
+from ntkdiag.kernel.engines import measuring
 from ntkdiag.process.buckets import Buckets, PairedDraws
 
 
@@ -54,7 +55,8 @@ def measure(
         samples: N per bucket; compare diagnoses only at equal N, since ranks grow with it.
         probes: R random ±1 probes of the trace kernel; 3 or more enter the intervals.
         seed: Seeds of data, noise and probes are separate streams derived from it.
-        refs: Reference networks by name, measured on the same draws; "untrained" is the control that claims use.
+        refs: Reference networks by name, of the same target and schedule, measured on the same draws; "untrained"
+            is the control that claims use.
         engine, params, memory: As in `gram`.
         name: What the network is called in progress messages.
         progress: Called with (what is being done, done so far, total).
@@ -63,12 +65,16 @@ def measure(
         A `Diagnosis`.
 
     Raises:
-        InputError: no samples, more samples than data, or what `gram` refuses.
+        InputError: no samples, more samples than data, references that do not fit, or what `gram` refuses.
         MeasurementError: the network gives non-finite numbers.
     """
     require_positive_int("samples", samples)
     require_positive_int("probes", probes)
-    _require_shape(denoiser, data)
+    refs = refs or {}
+    for network in (denoiser, *refs.values()):
+        _require_forward(network, data)
+    for reference, network in refs.items():
+        _require_comparable(reference, network, denoiser)
     report = progress or (lambda stage, done, total: None)
     draws = PairedDraws.draw(data.train, samples, seed)
     settings: dict[str, Any] = {
@@ -83,14 +89,8 @@ def measure(
         "params": params if params is None or isinstance(params, str) else list(params),
     }
     main = _diagnose(denoiser, data, buckets, draws, settings, config, name, None)
-    for reference, network in (refs or {}).items():
-        if network.target != denoiser.target:
-            raise InputError(
-                f"reference '{reference}'",
-                expected=f"target {denoiser.target}, as the network's",
-                got=network.target,
-            )
-        kappa = main.meta["kappa"]
+    kappa = main.meta["kappa"]  # one scale for all, or their learnabilities could not be compared
+    for reference, network in refs.items():
         main.refs[reference] = _diagnose(network, data, buckets, draws, settings, config, reference, kappa)
     return main
 
@@ -138,7 +138,7 @@ def _meta(
             "parameters": kernels.trace.parameters,
             "outputs": kernels.trace.outputs,
             "dtype": str(parameter.dtype).removeprefix("torch."),
-            "digest": provenance.digest(*denoiser.network.state_dict().values()),
+            "digest": provenance.digest(*_tensors(denoiser.network)),
         },
         "bayes_source": truth.source,
         "engine": kernels.trace.engine,
@@ -163,14 +163,30 @@ def _grams(kernels: Kernels, buckets: int) -> dict[str, torch.Tensor]:
     return kept
 
 
-def _require_shape(denoiser: Denoiser, data: Data) -> None:
+def _tensors(network: torch.nn.Module) -> list[torch.Tensor]:
+    """Parameters and buffers in order; extra state that is no tensor is left out."""
+    return [value for value in network.state_dict().values() if isinstance(value, torch.Tensor)]
+
+
+def _require_comparable(name: str, reference: Denoiser, denoiser: Denoiser) -> None:
+    """Fail before any work if a reference's numbers would mean something else than the network's."""
+    require_folder_name(f"reference '{name}'", name)
+    for what, own, other in (
+        ("target", denoiser.target, reference.target),
+        ("schedule", denoiser.schedule, reference.schedule),
+    ):
+        if own != other:
+            raise InputError(f"reference '{name}'", expected=f"the network's {what} {own}", got=other)
+
+
+def _require_forward(denoiser: Denoiser, data: Data) -> None:
     """Fail before any work if the network cannot take the data."""
     parameter = next(denoiser.parameters(), None)
     if parameter is None:
         raise InputError("network", expected="a network with parameters", got="none")
     sample = data.train[:1].to(parameter)
     try:
-        with torch.no_grad():
+        with torch.no_grad(), measuring(denoiser):
             denoiser(sample, 0.0)
     except InputError:
         raise

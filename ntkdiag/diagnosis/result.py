@@ -12,11 +12,13 @@ refs/<name>/       reference networks measured on the same draws (the untrained 
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from pandas.api.types import is_numeric_dtype
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -26,7 +28,6 @@ from ntkdiag.errors import InputError
 
 TABLES = ("summary", "spectra", "coupling", "rarefaction")
 FORMAT = 1
-
 REQUIRED_COLUMNS = {
     "summary": (
         "bucket",
@@ -44,18 +45,33 @@ REQUIRED_COLUMNS = {
 }
 
 
-@dataclass
+@dataclass(eq=False)
 class Diagnosis:
     """The result of `measure`.
 
     Attributes:
-        summary: A row a log-SNR bucket: loss, trace, eigenvalues, ranks with intervals, recoverability scores.
+        summary: A row a log-SNR bucket; see below.
         spectra: A row an eigenvalue of K/N, descending within a bucket, with its share of the sum.
         coupling: A row a pair of buckets: normalised cross kernel, and cosine of mean gradients.
         rarefaction: Effective rank of subsets of the samples, by subset size.
-        grams: "trace" [B, N, N], "trace_stderr" [B, N, N], "per_probe" [B, R, N, N], "residual" [B·N, B·N].
+        grams: Kernels in float64: "trace" [B, N, N] and "residual" [B·N, B·N]; where the trace kernel is estimated
+            from R probes also "per_probe" [B, R, N, N], and "trace_stderr" [B, N, N] unless R is 1.
         meta: Provenance and configuration; plain JSON values.
         refs: Reference networks measured on the same draws, by name.
+
+    Columns of `summary`; `_low` and `_high` are the ends of 90% intervals, NaN where too few samples allow none:
+        bucket, log_snr (where it was measured), log_snr_low, log_snr_high (the bucket's edges), samples (N).
+        loss: Mean squared error per dimension, unweighted; loss_low, loss_high.
+        trace, top_eigenvalue, effective_rank, participation_ratio_pairs, each with _low and _high;
+            participation_ratio, stable_rank, numerical_rank, decay_exponent: of K/N, see `ntkdiag.spectra`.
+        top8_energy: Share of the trace in the eight largest eigenvalues. negative_mass: Share of |e| in negative ones.
+        trace_x0: The trace had the network predicted x0, trace / k².
+        amplitude, bayes_share, learnability: Recoverability by three rulers, see `ntkdiag.recoverability` and
+            `ntkdiag.process.bayes`.
+        floor, excess: Loss that no training removes, loss that training can still remove; excess is NaN, and
+            floor an upper bound, where the posterior is not known exactly (`meta["bayes_source"]`).
+        half_life: Gradient-flow time until half of the residual's energy is gone, in units of 1/e; may be infinite.
+        gsnr: Signal-to-noise ratio of one sample's gradient; gsnr_low, gsnr_high.
     """
 
     summary: pd.DataFrame
@@ -70,8 +86,11 @@ class Diagnosis:
         """Write the folder, whole or not at all.
 
         Raises:
-            InputError: the folder is in use (an earlier run is replaced only with `force`).
+            InputError: the folder is in use (an earlier run is replaced only with `force`), or the name of a
+                reference cannot be that of a folder.
         """
+        for name in self.refs:
+            require_folder_name("name of a reference", name)
         with provenance.run_folder(folder, force) as building:
             self._fill(building)
 
@@ -93,39 +112,101 @@ class Diagnosis:
         """Read a saved Diagnosis.
 
         Raises:
-            InputError: not a diagnosis folder, a file is missing or damaged, or columns are missing.
+            InputError: not a diagnosis folder, a file is missing or damaged, columns or kernels are missing, or
+                they do not fit together.
         """
         folder = Path(folder)
-        path = folder / "diagnosis.json"
-        if not path.is_file():
-            raise InputError(str(folder), expected="a folder with diagnosis.json", got="none there")
-        try:
-            meta = json.loads(path.read_text())
-        except (ValueError, OSError) as error:
-            raise InputError(str(path), expected="JSON", got=str(error)) from error
-        if not isinstance(meta, dict) or meta.pop("format", None) != FORMAT:
-            raise InputError(str(path), expected=f"a diagnosis of format {FORMAT}", got="another file")
+        meta = _read_meta(folder)
         tables = {name: _read_table(folder / f"{name}.csv", REQUIRED_COLUMNS[name]) for name in TABLES}
-        references = folder / "refs"
-        refs = {p.name: cls.load(p) for p in sorted(references.iterdir())} if references.is_dir() else {}
-        return cls(**tables, grams=_read_grams(folder / "grams.safetensors"), meta=meta, refs=refs)
+        grams = _read_grams(folder / "grams.safetensors")
+        _require_fit(folder, tables, grams)
+        refs = {path.name: cls.load(path) for path in sorted(folder.glob("refs/*")) if path.is_dir()}
+        return cls(**tables, grams=grams, meta=meta, refs=refs)
+
+
+def require_folder_name(what: str, name: str) -> None:
+    """A name that can be a folder inside another one and nothing else.
+
+    Raises:
+        InputError: otherwise.
+    """
+    if not re.fullmatch(r"\w[\w .+-]*", name):
+        raise InputError(what, expected="a name of letters, digits, spaces and . _ + -", got=repr(name))
+
+
+def _read_meta(folder: Path) -> dict[str, Any]:
+    path = folder / "diagnosis.json"
+    if not path.is_file():
+        raise InputError(str(folder), expected="a folder with diagnosis.json", got="none there")
+    try:
+        meta = json.loads(path.read_text())
+    except (ValueError, OSError) as error:
+        raise InputError(str(path), expected="JSON", got=str(error)) from error
+    if not isinstance(meta, dict) or meta.pop("format", None) != FORMAT:
+        raise InputError(str(path), expected=f"a diagnosis of format {FORMAT}", got="another file")
+    if not isinstance(meta.get("config"), dict) or "target" not in meta["config"]:
+        raise InputError(str(path), expected="config.target", got=f"keys {', '.join(sorted(meta))}")
+    return meta
 
 
 def _read_table(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
     try:
-        table = pd.read_csv(path, float_precision="round_trip")
+        texts = pd.read_csv(path, dtype=str, keep_default_na=False)
     except FileNotFoundError:
         raise InputError(str(path), expected="a table of the diagnosis", got="no such file") from None
     except (ValueError, OSError) as error:
         raise InputError(str(path), expected="a CSV table", got=str(error).splitlines()[0]) from error
+    table = pd.DataFrame({name: _numbers(texts[name].tolist()) for name in texts.columns})
     missing = [name for name in columns if name not in table.columns]
     if missing:
         raise InputError(str(path), expected="columns " + ", ".join(columns), got=f"none named {missing[0]}")
+    for name in columns:
+        if not is_numeric_dtype(table[name]):
+            raise InputError(
+                str(path), expected=f"numbers in column {name}", got=repr(_first_text(texts[name]))
+            )
     return table
+
+
+def _numbers(texts: list[str]) -> list[int] | list[float] | list[str]:
+    """A column as whole numbers, else as numbers, else as it is; Python reads the very bits that were written."""
+    try:
+        return [int(text) for text in texts]
+    except ValueError:
+        pass
+    try:
+        return [float(text or "nan") for text in texts]
+    except ValueError:
+        return texts
+
+
+def _first_text(column: pd.Series) -> str:
+    """The first entry that is no number."""
+    return next((text for text in column if isinstance(_numbers([text])[0], str)), "")
 
 
 def _read_grams(path: Path) -> dict[str, Tensor]:
     try:
-        return load_file(path)
-    except (FileNotFoundError, SafetensorError, OSError) as error:
+        grams = load_file(path)
+    except (SafetensorError, OSError) as error:
         raise InputError(str(path), expected="a safetensors file", got=str(error).splitlines()[0]) from error
+    for name in ("trace", "residual"):  # the others are there only where the trace kernel is an estimate
+        if name not in grams:
+            raise InputError(str(path), expected=f"a kernel named {name}", got=", ".join(grams) or "none")
+    return grams
+
+
+def _require_fit(folder: Path, tables: dict[str, pd.DataFrame], grams: dict[str, Tensor]) -> None:
+    """Tables and kernels of the same number of buckets B and samples N."""
+    buckets, samples = len(tables["summary"]), grams["trace"].shape[-1]
+    shapes = {"trace": (buckets, samples, samples), "residual": (buckets * samples,) * 2}
+    for name, shape in shapes.items():
+        if tuple(grams[name].shape) != shape:
+            raise InputError(
+                f"kernel {name} in {folder}",
+                expected=f"shape {shape}, as summary.csv has {buckets} rows",
+                got=tuple(grams[name].shape),
+            )
+    for name, rows in (("spectra", buckets * samples), ("coupling", buckets**2)):
+        if len(tables[name]) != rows:
+            raise InputError(str(folder / f"{name}.csv"), expected=f"{rows} rows", got=len(tables[name]))

@@ -11,14 +11,11 @@ from ntkdiag.diagnosis.bayes import BayesTruth
 from ntkdiag.diagnosis.kernels import Kernels
 from ntkdiag.process import target as targets
 from ntkdiag.process.buckets import Buckets
-from ntkdiag.recoverability import (
-    amplitude,
-    gradient_cosine,
-    learnability,
-    median_half_life,
-)
+from ntkdiag.recoverability import amplitude, gradient_cosine, learnability, median_half_life
 from ntkdiag.spectra import (
+    Interval,
     eigenpairs,
+    evaluate,
     mean_interval,
     numerical_rank,
     rarefaction,
@@ -28,8 +25,8 @@ from ntkdiag.spectra import (
 )
 from ntkdiag.spectra.eigen import Array, Spectrum
 
-STATISTICS = ("trace", "top_eigenvalue", "effective_rank", "participation_ratio", "participation_ratio_pairs",
-              "stable_rank", "decay_exponent")  # fmt: skip
+WITH_INTERVAL = ("trace", "top_eigenvalue", "effective_rank", "participation_ratio_pairs")
+STATISTICS = (*WITH_INTERVAL, "participation_ratio", "stable_rank", "decay_exponent")
 MIN_SAMPLES = 4  # below this no interval can be formed
 
 
@@ -140,45 +137,23 @@ def rarefaction_table(views: BucketViews, buckets: Buckets, seed: int) -> pd.Dat
 
 
 def _loss(losses: Array) -> dict[str, float]:
-    if len(losses) < 2:
-        return {"loss": float(losses.mean()), "loss_low": np.nan, "loss_high": np.nan}
-    found = mean_interval(losses)
-    return {"loss": found.value, "loss_low": found.low, "loss_high": found.high}
+    found = mean_interval(losses) if len(losses) > 1 else None
+    return _with_ends("loss", float(losses.mean()), found)
 
 
 def _spectral(views: BucketViews, b: int, seed: int) -> dict[str, float]:
     """Trace, eigenvalues and ranks; intervals for those that have one."""
-    spectrum, row = views.spectra[b], {}
+    spectrum, matrix = views.spectra[b], views.trace[b]
+    found: dict[str, Interval] = {}
     if spectrum.samples >= MIN_SAMPLES:
-        found = subsample_intervals(STATISTICS, views.trace[b], seed=seed, per_probe=views.per_probe[b])
-        for name, one in found.items():
-            row[name] = one.value
-            if name in ("trace", "top_eigenvalue", "effective_rank", "participation_ratio_pairs"):
-                row |= {f"{name}_low": one.low, f"{name}_high": one.high}
-    else:
-        row = _without_intervals(spectrum)
+        found = subsample_intervals(STATISTICS, matrix, seed=seed, per_probe=views.per_probe[b])
+    row: dict[str, float] = {}
+    for name in STATISTICS:
+        value = found[name].value if found else float(evaluate(name, matrix))
+        row |= _with_ends(name, value, found.get(name)) if name in WITH_INTERVAL else {name: value}
     row["numerical_rank"] = float(numerical_rank(spectrum.values))
     row["top8_energy"] = float(top_k_energy(spectrum.values, 8))
     row["negative_mass"] = spectrum.negative_mass
-    return row
-
-
-def _without_intervals(spectrum: Spectrum) -> dict[str, float]:
-    """What a handful of samples still says."""
-    from ntkdiag.spectra import effective_rank, participation_ratio, stable_rank
-
-    e, nan = spectrum.values, float("nan")
-    row = {
-        "trace": float(e.sum()),
-        "top_eigenvalue": float(e[0]),
-        "effective_rank": float(effective_rank(e)),
-        "participation_ratio": float(participation_ratio(e)),
-        "participation_ratio_pairs": nan,
-        "stable_rank": float(stable_rank(e)),
-        "decay_exponent": nan,
-    }
-    for name in ("trace", "top_eigenvalue", "effective_rank", "participation_ratio_pairs"):
-        row |= {f"{name}_low": nan, f"{name}_high": nan}
     return row
 
 
@@ -195,7 +170,14 @@ def _learning(kernels: Kernels, views: BucketViews, b: int, kappa: float) -> dic
 
 
 def _gsnr(residual_gram: Array, seed: int) -> dict[str, float]:
-    if len(residual_gram) < MIN_SAMPLES:
-        return {"gsnr": np.nan, "gsnr_low": np.nan, "gsnr_high": np.nan}
-    found = subsample_interval("gsnr", residual_gram, seed=seed)
-    return {"gsnr": found.value, "gsnr_low": found.low, "gsnr_high": found.high}
+    if len(residual_gram) < 2:
+        return _with_ends("gsnr", np.nan, None)
+    enough = len(residual_gram) >= MIN_SAMPLES
+    found = subsample_interval("gsnr", residual_gram, seed=seed) if enough else None
+    return _with_ends("gsnr", float(evaluate("gsnr", residual_gram)), found)
+
+
+def _with_ends(name: str, value: float, interval: Interval | None) -> dict[str, float]:
+    """A value with the ends of its interval; NaN ends where too few samples allow none."""
+    low, high = (np.nan, np.nan) if interval is None else (interval.low, interval.high)
+    return {name: value, f"{name}_low": low, f"{name}_high": high}

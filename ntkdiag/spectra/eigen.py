@@ -133,7 +133,7 @@ def real_array(values: GramLike, what: str) -> Array:
 
 def _spectrum(values: Array, vectors: Array | None = None) -> Spectrum:
     size = float(np.abs(values).sum())
-    negative = float(-values[values < 0].sum())
+    negative = float(np.abs(values[values < 0]).sum())
     return Spectrum(_frozen(values), len(values), negative / size if size > 0 else 0.0, vectors)
 
 
