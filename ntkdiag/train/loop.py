@@ -106,7 +106,10 @@ def train(
     if out is not None:
         folder = RunFolder(out, config, describe_problem(denoiser, data, buckets), notes or {})
     run = _Run(TrainState(denoiser, config, buckets), data, weights, folder)
-    run.resume() if resume else run.begin(force)
+    if resume:
+        run.resume()
+    else:
+        run.begin(force)
     with training(denoiser), held_interrupt() as interrupted:
         run.go(interrupted, progress)
     history = pd.DataFrame(run.rows).astype({"step": "int64"})

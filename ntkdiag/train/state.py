@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import torch
@@ -140,7 +139,7 @@ def part_of(tensors: Mapping[str, Tensor], part: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
-def _seeded(seed: int, count: int, device: torch.device) -> list[Any]:
+def _seeded(seed: int, count: int, device: torch.device) -> list[torch.Generator]:
     """Independent generators from one seed; numpy's SeedSequence keeps neighbouring seeds apart."""
     seeds = np.random.SeedSequence(seed).generate_state(count)
     return [torch.Generator(device).manual_seed(int(value)) for value in seeds]
