@@ -24,14 +24,13 @@ from ntkdiag.process import schedules, target
 from ntkdiag.process.buckets import Buckets, PairedDraws
 from ntkdiag.recoverability import amplitude
 
-COLUMNS = (
-    "bucket", "log_snr", "log_snr_low", "log_snr_high", "samples", "loss", "loss_low", "loss_high", "trace", "trace_low", "trace_high", "trace_x0",
-    "top_eigenvalue", "top_eigenvalue_low", "top_eigenvalue_high", "effective_rank", "effective_rank_low", "effective_rank_high",
-    "participation_ratio", "participation_ratio_pairs", "participation_ratio_pairs_low", "participation_ratio_pairs_high",
-    "stable_rank", "numerical_rank", "top8_energy", "decay_exponent", "negative_mass", "amplitude", "bayes_share", "floor", "excess",
-    "learnability", "half_life", "gsnr", "gsnr_low", "gsnr_high",
-)  # fmt: skip
 INTERVALS = ("loss", "trace", "top_eigenvalue", "effective_rank", "participation_ratio_pairs", "gsnr")
+COLUMNS = [
+    *("bucket", "log_snr", "log_snr_low", "log_snr_high", "samples", "trace_x0", "participation_ratio"),
+    *("stable_rank", "numerical_rank", "top8_energy", "decay_exponent", "negative_mass", "amplitude"),
+    *("bayes_share", "floor", "excess", "learnability", "half_life"),
+    *(f"{name}{end}" for name in INTERVALS for end in ("", "_low", "_high")),
+]
 
 
 def text(diagnosis: Diagnosis) -> str:
