@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ntkdiag.process import schedules
     from ntkdiag.process.buckets import Buckets
     from ntkdiag.weights import WeightTable
+    from ntkdiag.weights.audit import audit
 
 # name → (module, attribute); attribute None means the module itself
 _PUBLIC: dict[str, tuple[str, str | None]] = {
@@ -28,6 +29,7 @@ _PUBLIC: dict[str, tuple[str, str | None]] = {
     "Gram": ("ntkdiag.kernel", "Gram"),
     "NTKOperator": ("ntkdiag.kernel", "NTKOperator"),
     "WeightTable": ("ntkdiag.weights", "WeightTable"),
+    "audit": ("ntkdiag.weights.audit", "audit"),
     "data": ("ntkdiag.data", None),
     "gram": ("ntkdiag.kernel", "gram"),
     "gram_of": ("ntkdiag.kernel", "gram_of"),
@@ -48,6 +50,7 @@ __all__ = [
     "Gram",
     "NTKOperator",
     "WeightTable",
+    "audit",
     "data",
     "gram",
     "gram_of",

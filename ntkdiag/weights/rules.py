@@ -56,7 +56,7 @@ def evaluate(
     values = form.settle(parameters)
     name = target_name(target)
     level = _float64(log_snr)
-    weight = with_limits(_log_weight(form, name, schedule, values), level).exp()
+    weight = with_limits(log_weight_of(form, name, schedule, values), level).exp()
     if values.get("convention") == "official":
         # The published code sets the weight to one where there is no signal at all.
         weight = torch.where(level == -math.inf, 1.0, weight)
@@ -90,7 +90,7 @@ def effective(
     form = find(rule)
     values = form.settle(parameters)
     name = target_name(target)
-    log_weight = _log_weight(form, name, schedule, values)
+    log_weight = log_weight_of(form, name, schedule, values)
     ceiling = math.inf if clip is None else math.log(_positive("clip", clip))
 
     def log_effective(level: Tensor) -> Tensor:
@@ -152,10 +152,20 @@ def _limit(near: float, far: float) -> float:
     return math.copysign(math.inf, far - near)
 
 
-def _log_weight(
+def log_weight_of(
     rule: Rule, target: str, schedule: Schedule | None, parameters: Mapping[str, float | str]
 ) -> LogWeight:
-    """ln of the rule's weight on `target`, for finite log-SNR."""
+    """ln of a rule's weight on `target`, for finite log-SNR.
+
+    Args:
+        rule: Its formula is brought from its home to `target`.
+        target: A target's own name.
+        schedule: Needed as in `evaluate`.
+        parameters: All of the rule's parameters.
+
+    Raises:
+        InputError: a schedule is needed and missing.
+    """
     context: dict[str, Any] = {"schedule": schedule, "target": target}
     if "schedule" in rule.needs and rule.home is not None:
         context["schedule"] = _given(schedule, f"rule '{rule.name}' divides by its density")

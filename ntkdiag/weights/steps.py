@@ -1,4 +1,4 @@
-"""From the steps and timesteps that trainers count in to log-SNR."""
+"""Between log-SNR and the steps and timesteps that trainers count in."""
 
 from __future__ import annotations
 
@@ -56,12 +56,40 @@ def log_snr_of_timesteps(scheduler: Any, timesteps: Tensor) -> Tensor:
     return schedule.log_snr(times)
 
 
+def timesteps_of_log_snr(scheduler: Any, log_snr: Tensor) -> Tensor:
+    """A scheduler's own times at given log-SNR, the inverse of `log_snr_of_timesteps`.
+
+    Args:
+        scheduler: As there.
+        log_snr: float64, any shape.
+
+    Returns:
+        float64 of that shape; for a table the nearest step on its time axis, int64.
+    """
+    if isinstance(scheduler, Schedule):
+        times = scheduler.time(log_snr)
+        return times.round().long() if scheduler.discrete else times
+    schedule = schedules.from_diffusers(scheduler)
+    if isinstance(schedule, Flow):
+        return schedule.time(log_snr) * _flow_steps(scheduler)
+    return (
+        schedule.time(log_snr).log() / 4
+        if isinstance(schedule, EDM)
+        else timesteps_of_log_snr(schedule, log_snr)
+    )
+
+
 def _native(scheduler: Any, schedule: Schedule, timesteps: Tensor) -> Tensor:
     if isinstance(schedule, Flow):
-        config = getattr(scheduler, "config", None)
-        steps = config.get("num_train_timesteps") if isinstance(config, dict) else None
-        return timesteps / float(steps or getattr(config, "num_train_timesteps", None) or 1000)
+        return timesteps / _flow_steps(scheduler)
     return torch.exp(4 * timesteps) if isinstance(schedule, EDM) else timesteps
+
+
+def _flow_steps(scheduler: Any) -> float:
+    """What t = 1 is called by a flow-matching scheduler."""
+    config = getattr(scheduler, "config", None)
+    steps = config.get("num_train_timesteps") if isinstance(config, dict) else None
+    return float(steps or getattr(config, "num_train_timesteps", None) or 1000)
 
 
 def _last_time(schedule: Schedule) -> float:

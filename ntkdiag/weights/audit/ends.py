@@ -1,0 +1,123 @@
+"""Ends: NaN, infinite and negative weights, pure noise, no noise, and arguments in half precision."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from ntkdiag.weights.audit.batches import Curve
+from ntkdiag.weights.audit.finding import Finding
+from ntkdiag.weights.audit.fit import TOLERANCE, Fit
+from ntkdiag.weights.audit.subject import CallFailed, Subject
+from ntkdiag.weights.rules import with_limits
+
+# Of a result in half precision: this many units in the last place are a few honest roundings.
+_ULPS = 16
+
+
+def check_curve(curve: Curve) -> list[Finding]:
+    """NaN, infinities and negative weights at the noise levels of training."""
+    findings = []
+    bad = ~torch.isfinite(curve.weight)
+    if bad.any():
+        findings.append(_where("not_finite", curve, bad))
+    negative = curve.weight < 0
+    if negative.any():
+        findings.append(_where("negative", curve, negative))
+    return findings
+
+
+def check_ends(subject: Subject, match: Fit | None) -> list[Finding]:
+    """The weight at SNR 0 and at infinite SNR, where the argument can express them.
+
+    Args:
+        subject: The function.
+        match: The rule it equals elsewhere, whose limits are expected.
+    """
+    findings = []
+    for end, name in ((-math.inf, "not_finite_at_zero_snr"), (math.inf, "not_finite_at_infinite_snr")):
+        if not subject.axis.has(end):
+            continue
+        weight, limit = subject.at(end), _limit(subject, match, end)
+        drawn = subject.axis.reaches(end)
+        if not math.isfinite(weight) and (end < 0 or limit is None or math.isfinite(limit)):
+            severity = "mistake" if drawn else "warning"
+            findings.append(Finding(name, severity, f"{weight:g}{_when(drawn, end)}", end))
+        elif (
+            end < 0
+            and limit is not None
+            and not math.isclose(weight, limit, rel_tol=TOLERANCE, abs_tol=1e-12)
+        ):
+            text = f"{weight:.3g} where the limit of {match.name if match else ''} is {limit:.3g}"
+            severity = "mistake" if drawn else "warning"
+            findings.append(Finding("wrong_at_zero_snr", severity, text + _when(drawn, end), end))
+    return findings
+
+
+def check_precision(subject: Subject, curve: Curve) -> list[Finding]:
+    """Half precision: compared with the same function in double precision at the same rounded argument."""
+    argument = subject.axis.of(curve.log_snr)
+    if not argument.is_floating_point():
+        return []
+    findings = []
+    for dtype in (torch.float16, torch.bfloat16):
+        rounded = argument.to(dtype)
+        kind = str(dtype).removeprefix("torch.")
+        try:
+            half = subject.call(rounded).flatten()
+            exact = subject.call(rounded.double()).flatten()
+        except CallFailed as failure:
+            findings.append(Finding("half_precision", "warning", f"fails in {kind}: {failure}"))
+            continue
+        if half.shape == exact.shape == curve.weight.shape:
+            findings += _compare(curve, half, exact, kind, _ULPS * torch.finfo(dtype).eps)
+    return findings
+
+
+def _compare(curve: Curve, half: Tensor, exact: Tensor, kind: str, tolerance: float) -> list[Finding]:
+    lost = torch.isfinite(curve.weight) & ~torch.isfinite(half)
+    if lost.any():
+        where = curve.log_snr[lost]
+        text = (
+            f"{half[lost][0].item():g} in {kind} at {int(lost.sum())} noise levels between log-SNR "
+            f"{where[0].item():.3g} and {where[-1].item():.3g}, where the argument or a step overflows"
+        )
+        return [Finding("half_precision", "warning", text, where[0].item())]
+    # Below 1e-4 float16 has few digits left, and the weight is small enough to be lost.
+    error = torch.where(exact.abs() > 1e-4, (half - exact).abs() / exact.abs(), 0.0).nan_to_num(0.0)
+    worst = int(error.argmax())
+    if error[worst].item() <= tolerance:
+        return []
+    place = curve.log_snr[worst].item()
+    text = f"{half[worst].item():.3g} in {kind} for {exact[worst].item():.3g}, at log-SNR {place:.3g}"
+    return [Finding("half_precision", "warning", text, place)]
+
+
+def _limit(subject: Subject, match: Fit | None, end: float) -> float | None:
+    """The limit of the matching rule, times the factor between the two."""
+    if match is None:
+        return None
+    reading, schedule = match.reading, subject.axis.schedule
+    level = torch.tensor([end], dtype=torch.float64)
+    log_weight = with_limits(lambda x: reading.log_weight(x, schedule, match.values), level)
+    return log_weight.exp().item() * match.factor
+
+
+def _when(drawn: bool | None, end: float) -> str:
+    side = "SNR 0" if end < 0 else "infinite SNR"
+    if drawn:
+        return f" at {side}, which the schedule draws"
+    return (
+        f" at {side}, which this schedule does not draw"
+        if drawn is False
+        else f" at {side}, if it is ever drawn"
+    )
+
+
+def _where(name: str, curve: Curve, bad: Tensor) -> Finding:
+    first = int(torch.nonzero(bad)[0])
+    where = curve.log_snr[first].item()
+    text = f"{curve.weight[first].item():.3g} at log-SNR {where:.3g}, {int(bad.sum())} of {len(bad)} noise levels"
+    return Finding(name, "mistake", text, where)

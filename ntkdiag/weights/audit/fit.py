@@ -1,0 +1,230 @@
+"""Fit: the parameters under which a reading comes closest to measured weights, up to a constant factor.
+
+Distances are in ln w and absolute, so that a curve which agrees over half of its length is recognised there.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from scipy import optimize
+from torch import Tensor
+
+from ntkdiag.errors import InputError
+from ntkdiag.process.schedule import Schedule
+from ntkdiag.weights.audit import space
+from ntkdiag.weights.audit.batches import Curve
+from ntkdiag.weights.audit.readings import TERMINAL, Reading, Values
+
+# Largest relative difference of weights that counts as equal: SNR computed from float32 ᾱ is off by 6e-4
+# at the cleanest step of the usual betas.
+TOLERANCE = 1e-3
+
+# An exponent below this is a constant weight by another name.
+_LEAST_EXPONENT = 0.05
+
+# Mean |ln ratio| of the best coarse value above which no fine search can end in equality.
+_HOPELESS = 0.5
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A reading with its parameters settled.
+
+    Attributes:
+        reading: What was fitted.
+        values: Its parameters.
+        factor: weights / reading, the median over noise levels.
+        log_snr: Where they were compared [n].
+        log_ratio: ln of weights over factor · reading [n]; ±inf or NaN where the weights are not positive.
+    """
+
+    reading: Reading
+    values: Values
+    factor: float
+    log_snr: Tensor
+    log_ratio: Tensor
+
+    @property
+    def rule(self) -> str:
+        """Name of the formula."""
+        return self.reading.rule.name
+
+    @property
+    def name(self) -> str:
+        """Rule, parameters and target, such as "min_snr(gamma=5) on v"."""
+        told = ", ".join(
+            f"{name}={value if isinstance(value, str) else f'{value:.4g}'}"
+            for name, value in self.values.items()
+            if name != TERMINAL
+        )
+        return f"{self.reading.rule.name}({told}) on {self.reading.target}".replace("()", "")
+
+    @property
+    def error(self) -> float:
+        """Largest |ln ratio|; infinite where a weight is zero, negative or not finite."""
+        return self.log_ratio.abs().nan_to_num(math.inf).max().item()
+
+    @property
+    def distance(self) -> float:
+        """Mean |ln ratio| over the levels whose weight is positive and finite."""
+        sound = self.log_ratio[torch.isfinite(self.log_ratio)]
+        return sound.abs().mean().item() if len(sound) else math.inf
+
+    @property
+    def equal(self) -> bool:
+        """Whether all weights agree to `TOLERANCE`, with levels enough to tell."""
+        free = len(self.reading.rule.parameters) + self.reading.distortion.fitted
+        return len(self.log_ratio) >= 5 + 2 * free and self.error <= TOLERANCE
+
+
+def fit(reading: Reading, curve: Curve, schedule: Schedule | None, fixed: Values | None = None) -> Fit | None:
+    """The parameters under which a reading comes closest.
+
+    Args:
+        reading: A formula.
+        curve: The weights.
+        schedule: The process, for formulas that need one.
+        fixed: Parameters that are given; the others are searched, bends only where the levels show them.
+
+    Returns:
+        None where the reading has no finite value at these levels.
+    """
+    search = _Search(reading, curve, schedule)
+    given = dict(fixed or {})
+    grids = {
+        name: [given[name]] if name in given else space.candidates(name, reading, curve.log_snr)
+        for name in search.names
+    }
+    starts: list[Values] = [
+        dict(zip(grids, values, strict=True)) for values in itertools.product(*grids.values())
+    ]
+    if search.steps is not None:
+        starts = [{**start, **search.exponent(start), **given} for start in starts]
+    # Rounded, so that of two conventions which agree the first is taken.
+    scored = [(round(search.distance(start), 9), index) for index, start in enumerate(starts)]
+    best, index = min(scored, default=(math.inf, 0))
+    if not math.isfinite(best):
+        return None
+    free = [name for name, grid in grids.items() if len(grid) > 1 and isinstance(grid[0], float)]
+    values = starts[index]
+    if free and best < _HOPELESS and best > 0:
+        values = search.refine(values, free, given)
+    return search.settle(search.rounded(values, given))
+
+
+class _Search:
+    """Distances of one reading from one curve, for any parameters."""
+
+    def __init__(self, reading: Reading, curve: Curve, schedule: Schedule | None) -> None:
+        self.reading, self.schedule = reading, schedule
+        positive = torch.isfinite(curve.weight) & (curve.weight > 0)
+        self.log_snr = curve.log_snr
+        self.log_weight = torch.where(positive, curve.weight, math.nan).log()
+        self.log_weight[curve.weight == 0] = -math.inf
+        self.positive = positive
+        # P2 is (k + SNR)^−γ: ln w is a straight line in γ, whose best value needs no search.
+        self.steps = "gamma" if reading.rule.name == "p2" else None
+        self.names = [name for name in reading.rule.parameters if name != self.steps]
+        if reading.distortion.fitted:
+            self.names.append(TERMINAL)
+
+    def log_ratio(self, values: Values) -> Tensor | None:
+        """ln of weights over reading, median 0 over positive weights; None where the reading is not finite."""
+        try:
+            read = self.reading.log_weight(self.log_snr, self.schedule, values)
+        except InputError:  # a convention that this target does not have
+            return None
+        if not torch.isfinite(read).all() or not self.positive.any():
+            return None
+        return self.log_weight - read
+
+    def distance(self, values: Values) -> float:
+        """Mean |ln ratio|, infinite where there is none."""
+        if self.steps is not None and self.steps not in values:
+            return math.inf
+        ratio = self.log_ratio(values)
+        if ratio is None:
+            return math.inf
+        sound = ratio[self.positive]
+        return (sound - sound.median()).abs().mean().item()
+
+    def exponent(self, values: Values) -> Values:
+        """The parameter in which ln w is a straight line, by least squares; nothing for rules without one."""
+        if self.steps is None:
+            return {}
+        start, end = (self.log_ratio({**values, self.steps: value}) for value in (0.0, 1.0))
+        if start is None or end is None:
+            return {}
+        level = start[self.positive] - start[self.positive].mean()
+        slope = (start - end)[self.positive]
+        slope = slope - slope.mean()
+        power = (slope @ slope).item()
+        return {self.steps: max((level @ slope).item() / power if power > 0 else 0.0, _LEAST_EXPONENT)}
+
+    def refine(self, values: Values, free: list[str], given: Values) -> Values:
+        """Search around the best coarse values, on the axis of bends."""
+        bounds = [space.bounds(name, self.log_snr) for name in free]
+
+        def at(point: Iterable[float]) -> Values:
+            kept = [min(max(u, low), high) for u, (low, high) in zip(point, bounds, strict=True)]
+            settled = {**values, **{name: space.value(name, u) for name, u in zip(free, kept, strict=True)}}
+            return {**settled, **self.exponent(settled), **given}
+
+        def objective(point: Any) -> float:
+            return self.distance(at(np.atleast_1d(point).tolist()))
+
+        # A default may lie outside the bounds.
+        start = [
+            min(max(space.position(name, float(values[name])), low), high)
+            for name, (low, high) in zip(free, bounds, strict=True)
+        ]
+        if len(free) == 1:
+            low, high = bounds[0]
+            width = 2 * (high - low) / space.COARSE
+            scalar = optimize.minimize_scalar(
+                objective,
+                bounds=(max(low, start[0] - width), min(high, start[0] + width)),
+                method="bounded",
+                options={"xatol": 1e-9},
+            )
+            best = at([float(scalar.x)])
+        else:
+            found = optimize.fmin(objective, np.asarray(start), xtol=1e-8, ftol=1e-10, maxfun=400, disp=False)
+            best = at(found.tolist())
+        return best if self.distance(best) < self.distance(values) else values
+
+    def rounded(self, values: Values, given: Values) -> Values:
+        """The same with as few digits as the fit allows: 5 for 4.99998."""
+        plain = dict(values)
+        for name, value in values.items():
+            if name in given or not isinstance(value, float):
+                continue
+            allowed = 2 * self._worst(plain) + 1e-6
+            for digits in range(1, 5):
+                shorter = {**plain, name: float(f"{value:.{digits}g}")}
+                if self._worst(shorter) <= allowed:
+                    plain = shorter
+                    break
+        return plain
+
+    def settle(self, values: Values) -> Fit | None:
+        """With its factor."""
+        ratio = self.log_ratio(values)
+        if ratio is None:
+            return None
+        middle = ratio[self.positive].median()
+        return Fit(self.reading, dict(values), middle.exp().item(), self.log_snr, ratio - middle)
+
+    def _worst(self, values: Values) -> float:
+        ratio = self.log_ratio(values)
+        if ratio is None:
+            return math.inf
+        sound = ratio[self.positive]
+        return (sound - sound.median()).abs().max().item()

@@ -1,0 +1,163 @@
+"""Identify: which rule a curve of weights is, or which mistake, or how far it is from the nearest rule."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from ntkdiag.process.schedule import Schedule
+from ntkdiag.weights.audit.batches import Curve
+from ntkdiag.weights.audit.finding import Finding
+from ntkdiag.weights.audit.fit import TOLERANCE, Fit, fit
+from ntkdiag.weights.audit.readings import TERMINAL, Reading, Values, mistaken, mistaken_twice, sound
+from ntkdiag.weights.catalogue import RULES, Rule
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """What the weights are said to be.
+
+    Attributes:
+        rule: The rule, or None if nothing is said.
+        parameters: Its parameters as far as they are said.
+    """
+
+    rule: Rule | None
+    parameters: Values
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What the weights are.
+
+    Attributes:
+        matches: Every rule on the target that they equal.
+        reference: The rule they are compared with: the one they are said to be, else the one they equal,
+            else the nearest; None where no weight is positive.
+        findings: What follows.
+    """
+
+    matches: tuple[Fit, ...]
+    reference: Fit | None
+    findings: list[Finding]
+
+
+def identify(curve: Curve, target: str, schedule: Schedule | None, expected: Expectation) -> Identity:
+    """Search the rules, and where none fits, the mistakes."""
+    case = _Case(curve, target, schedule)
+    fits = [found for reading in sound(target, schedule) if (found := case.fit(reading))]
+    matches = tuple(found for found in fits if found.equal)
+    nearest = min(matches or fits, key=lambda found: found.distance, default=None)
+    if expected.rule is None:
+        return Identity(matches, nearest, case.unnamed(matches, nearest))
+    said = case.fit(Reading(expected.rule, target), expected.parameters)
+    if said is not None and said.equal:
+        others = tuple(found for found in matches if found.rule != said.rule)
+        return Identity((said, *others), said, [_equals(said)])
+    return Identity(
+        matches, said or nearest, case.mismatch(expected.rule, expected.parameters, matches, said)
+    )
+
+
+@dataclass(frozen=True)
+class _Case:
+    """Weights in search of a rule."""
+
+    curve: Curve
+    target: str
+    schedule: Schedule | None
+
+    def fit(self, reading: Reading, fixed: Values | None = None) -> Fit | None:
+        return fit(reading, self.curve, self.schedule, fixed)
+
+    def unnamed(self, matches: tuple[Fit, ...], nearest: Fit | None) -> list[Finding]:
+        """Nothing is said of the weights: which rule are they, or whose mistake?"""
+        if matches:
+            hint = [_root_hint("note")] if self.plain_x0_on_v(matches) else []
+            return [_equals(matches[0], matches[1:]), *hint]
+        slip = self.first_equal(
+            reading for rule in RULES.values() for reading in mistaken(rule, self.target, self.schedule)
+        )
+        if slip is not None:
+            return self.mistakes(slip)
+        return [_differs(nearest, "note")] if nearest is not None else []
+
+    def mismatch(
+        self, rule: Rule, parameters: Values, matches: tuple[Fit, ...], said: Fit | None
+    ) -> list[Finding]:
+        """The weights are not those they are said to be: why?"""
+        if parameters:
+            slip = self.first_equal(mistaken(rule, self.target, self.schedule), parameters)
+            if slip is not None:
+                return self.mistakes(slip)
+        for found in matches:
+            if found.rule == rule.name:
+                return [_other_parameters(found, parameters)]
+        slip = self.first_equal(mistaken(rule, self.target, self.schedule))
+        if slip is not None:
+            return self.mistakes(slip)
+        if rule.name == "debias" and self.plain_x0_on_v(matches):
+            return [_root_hint("mistake")]
+        if matches:
+            text = f"the weights are those of {matches[0].name}, not of {rule.name}"
+            return [Finding("another_rule", "mistake", text)]
+        slip = self.first_equal(mistaken_twice(rule, self.target, self.schedule))
+        if slip is not None:
+            return self.mistakes(slip)
+        return [_differs(said, "mistake")] if said is not None else []
+
+    def first_equal(self, readings: Iterable[Reading], fixed: Values | None = None) -> Fit | None:
+        fits = (self.fit(reading, fixed) for reading in readings)
+        return next((found for found in fits if found is not None and found.equal), None)
+
+    def mistakes(self, found: Fit) -> list[Finding]:
+        """A finding for every departure of a reading."""
+        terminal = f" (√ᾱ_T was {found.values[TERMINAL]:.3g})" if TERMINAL in found.values else ""
+        text = f"weights for {self.target} that are {found.name}: {found.reading.text}{terminal}"
+        return [Finding(name, "mistake", text) for name in found.reading.mistakes]
+
+    def plain_x0_on_v(self, matches: tuple[Fit, ...]) -> bool:
+        return self.target == "v" and any(found.rule == "constant_x0" for found in matches)
+
+
+def _equals(found: Fit, others: tuple[Fit, ...] = ()) -> Finding:
+    times = "" if abs(math.log(found.factor)) <= TOLERANCE else f", times {found.factor:.4g}"
+    also = ", which is also " + " and ".join(one.name for one in others) if others else ""
+    text = f"{found.name}{times}{also}; largest difference {found.error:.1g}"
+    return Finding("equals", "note", text)
+
+
+def _differs(found: Fit, severity: str) -> Finding:
+    """Where a curve leaves the rule it is nearest to, or said to be."""
+    size = found.log_ratio.abs().nan_to_num(math.inf)
+    worst = int(size.argmax())
+    where = found.log_snr[worst].item()
+    ratio = "not a number" if math.isnan(found.log_ratio[worst]) else f"{found.log_ratio[worst].exp():.3g}"
+    text = f"largest ratio to {found.name} is {ratio}, at log-SNR {where:.3g}; {_agreement(found, size <= TOLERANCE)}"
+    return Finding("differs", severity, text, where)
+
+
+def _agreement(found: Fit, agrees: Tensor) -> str:
+    """The longest stretch of noise levels on which the two are equal."""
+    starts, best = 0, (0, 0)
+    for index, good in enumerate([*agrees.tolist(), False]):
+        if not good:
+            best = max(best, (starts, index), key=lambda run: run[1] - run[0])
+            starts = index + 1
+    if best[1] - best[0] < 2:
+        return "nowhere equal"
+    first, last = found.log_snr[best[0]].item(), found.log_snr[best[1] - 1].item()
+    return f"equal from {first:.3g} to {last:.3g}"
+
+
+def _other_parameters(found: Fit, parameters: Values) -> Finding:
+    said = ", ".join(f"{name}={value}" for name, value in parameters.items())
+    return Finding("other_parameters", "mistake", f"the weights are those of {found.name}, not of {said}")
+
+
+def _root_hint(severity: str) -> Finding:
+    text = "1/(1 + SNR) on v is the plain error of x0; debias on v is √SNR/(1 + SNR)"
+    return Finding("debias_without_root", severity, text)

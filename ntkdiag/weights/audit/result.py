@@ -1,0 +1,85 @@
+"""Audit: what a weight function really computes, with everything found wrong with it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from ntkdiag.weights.audit.finding import SEVERITIES, Finding
+
+
+@dataclass(frozen=True)
+class Audit:
+    """The result of `audit`.
+
+    Attributes:
+        target: What the weights are applied to.
+        argument: What they are a function of.
+        findings: The worst first; names as in `finding.NAMES`.
+        rule: The rule the weights equal up to a factor, such as "min_snr(gamma=5) on v", or None.
+        reference: The rule the curve is compared with: the one named, else the one equalled, else the nearest.
+        curve: A row a noise level: log_snr; weight; reference, scaled to the weights; ratio, weight over
+            reference; and with a schedule effective, w_ε(λ)·p(λ), what a unit of log-SNR contributes to
+            the ε objective.
+        mean: Mean weight under the schedule's density, cut at log-SNR ±15; None without a schedule.
+        trend: How the weight goes with log-SNR: constant, rising, falling, neither, or unknown.
+        effective_trend: The same of the effective weight; None without a schedule.
+    """
+
+    target: str
+    argument: str
+    findings: tuple[Finding, ...]
+    rule: str | None
+    reference: str | None
+    curve: pd.DataFrame
+    mean: float | None
+    trend: str
+    effective_trend: str | None
+
+    @property
+    def ok(self) -> bool:
+        """Whether no finding is a mistake."""
+        return all(finding.severity != "mistake" for finding in self.findings)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the findings."""
+        return tuple(finding.name for finding in self.findings)
+
+    def describe(self) -> dict[str, Any]:
+        """Everything, as JSON can hold it: NaN and infinities as text."""
+        curve = {name: [_plain(value) for value in self.curve[name].tolist()] for name in self.curve.columns}
+        findings = [
+            {key: _plain(value) for key, value in finding.describe().items()} for finding in self.findings
+        ]
+        return {
+            "ok": self.ok,
+            "target": self.target,
+            "argument": self.argument,
+            "rule": self.rule,
+            "reference": self.reference,
+            "mean": _plain(self.mean),
+            "trend": self.trend,
+            "effective_trend": self.effective_trend,
+            "findings": findings,
+            "curve": curve,
+        }
+
+    def __str__(self) -> str:
+        head = f"weights on {self.target}, a function of {self.argument}: {'ok' if self.ok else 'not ok'}"
+        about = f"with log-SNR the weight is {self.trend}"
+        if self.effective_trend is not None:
+            about += f", the effective weight {self.effective_trend}"
+        return "\n".join([head, about, *(f"  {finding}" for finding in self.findings)])
+
+
+def worst_first(findings: list[Finding]) -> tuple[Finding, ...]:
+    """Sorted by severity, otherwise in the order they were found."""
+    return tuple(sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity)))
+
+
+def _plain(value: Any) -> Any:
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,132 @@
+"""audit: give it any weight function and the target it is applied to; it says what the function computes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from ntkdiag.errors import InputError
+from ntkdiag.process.schedule import Schedule
+from ntkdiag.weights.audit.batches import Curve, measure
+from ntkdiag.weights.audit.ends import check_curve, check_ends, check_precision
+from ntkdiag.weights.audit.finding import Finding
+from ntkdiag.weights.audit.identify import Expectation, Identity, identify
+from ntkdiag.weights.audit.result import Audit, worst_first
+from ntkdiag.weights.audit.sampling import check_mean, effective, trend
+from ntkdiag.weights.audit.subject import Subject
+from ntkdiag.weights.catalogue import find
+from ntkdiag.weights.source import WeightSource
+
+_NEED_SCHEDULE = ("score", "flow", "F")
+
+
+def audit(
+    weights: Callable[[Any], Any] | WeightSource | Path | str,
+    target: str | None = None,
+    *,
+    rule: str | None = None,
+    argument: str = "snr",
+    schedule: Any = None,
+    **parameters: float | str,
+) -> Audit:
+    """Find out what a weight function really computes.
+
+    The function is called on batches of its argument and compared with every rule of the catalogue, whose
+    parameters are fitted, and with the mistakes known from public code. Weights that agree to one part in a
+    thousand, up to one constant factor, count as equal.
+
+    Args:
+        weights: A function from a batch [n] to weights [n], tensors or numpy arrays; or a weight table or
+            other `WeightSource`, or the path of a table (.csv, .json), which are read by log-SNR.
+        target: What the network predicts, whose squared error the weights multiply; a table's own if
+            left out.
+        rule: The rule it is meant to be, if one is meant.
+        argument: What the function takes: "snr" α²/σ²; "log_snr"; "sigma", the noise level σ/α of EDM and
+            k-diffusion; or "timesteps", the schedule's own time: whole steps of a table, t in [0, 1] of
+            a continuous path (which flow scripts call sigmas).
+        schedule: A `Schedule` or a scheduler object of the diffusers library: where the function is looked
+            at, and what is sampled in training. Needed for timesteps and for the targets score, flow and F;
+            without it log-SNR from −15 to 15 is looked at.
+        **parameters: Of the rule, as far as they are meant: gamma=5.
+
+    Returns:
+        An `Audit`; its `ok` is False if any finding is a mistake.
+
+    Raises:
+        InputError: no such rule, argument or target; a schedule that is missing; a file that is not a table;
+            a function that fails on every input.
+    """
+    expected = _expectation(rule, parameters)
+    subject = Subject.of(weights, target, argument, schedule)
+    path = subject.axis.schedule
+    if path is None and (
+        subject.target in _NEED_SCHEDULE or (expected.rule and expected.rule.name == "sigmoid")
+    ):
+        raise InputError("schedule", expected="the schedule trained on", got="none",
+                         fix="Pass schedule=, for example ntkdiag.schedules.flow().")  # fmt: skip
+    curve, findings = measure(subject)
+    identity = identify(_written(subject, curve), subject.target, path, expected)
+    match = identity.matches[0] if identity.matches else None
+    findings += _other_target(subject)
+    findings += identity.findings + check_curve(curve) + check_ends(subject, match)
+    findings += check_precision(subject, curve)
+    mean = None
+    if path is not None:
+        mean, more = check_mean(curve, path)
+        findings += more
+    table = _table(curve, subject.target, path, identity)
+    return Audit(
+        target=subject.target,
+        argument=subject.axis.name,
+        findings=worst_first(findings),
+        rule=match.name if match else None,
+        reference=identity.reference.name if identity.reference else None,
+        curve=table,
+        mean=mean,
+        trend=trend(curve.weight),
+        effective_trend=None
+        if path is None
+        else trend(torch.from_numpy(table["effective"].to_numpy(copy=True))),
+    )
+
+
+def _expectation(rule: str | None, parameters: dict[str, float | str]) -> Expectation:
+    if rule is None:
+        if parameters:
+            raise InputError("rule", expected=f"the rule that has {', '.join(parameters)}", got="none")
+        return Expectation(None, {})
+    found = find(rule)
+    settled = found.settle(parameters)
+    return Expectation(found, {name: settled[name] for name in parameters})
+
+
+def _written(subject: Subject, curve: Curve) -> Curve:
+    """A measured table is compared at its own rows: between them it is only interpolated."""
+    table = subject.table
+    return curve if table is None or table.rule is not None else Curve(table.log_snr, table.weight)
+
+
+def _other_target(subject: Subject) -> list[Finding]:
+    made_for = (
+        getattr(subject.function, "target", subject.target) if subject.table is not None else subject.target
+    )
+    if made_for == subject.target:
+        return []
+    text = f"the table is for {made_for}, and is applied to {subject.target}"
+    return [Finding("table_for_another_target", "mistake", text)]
+
+
+def _table(curve: Curve, target: str, schedule: Schedule | None, identity: Identity) -> pd.DataFrame:
+    columns = {"log_snr": curve.log_snr, "weight": curve.weight}
+    found = identity.reference
+    if found is not None:
+        log_reference = found.reading.log_weight(curve.log_snr, schedule, found.values)
+        columns["reference"] = found.factor * log_reference.exp()
+        columns["ratio"] = curve.weight / columns["reference"]
+    if schedule is not None:
+        columns["effective"] = effective(curve, target, schedule)
+    return pd.DataFrame({name: column.numpy() for name, column in columns.items()})

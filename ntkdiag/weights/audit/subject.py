@@ -1,0 +1,115 @@
+"""Subject: somebody's weight function, called as its author would call it, whatever it returns."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ntkdiag.errors import InputError
+from ntkdiag.process.target import target_name
+from ntkdiag.weights.audit.axis import Axis
+from ntkdiag.weights.source import WeightSource
+from ntkdiag.weights.table import WeightTable
+
+
+class CallFailed(Exception):
+    """The function raised, or returned something that is not numbers; the message says what, in one line."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A weight function, what it is a function of, and the target it is applied to.
+
+    Attributes:
+        function: Takes a tensor of the axis' argument, or a numpy array.
+        axis: What it is a function of.
+        target: The target whose squared error it multiplies.
+        table: The table behind the function, or None.
+    """
+
+    function: Callable[[Any], Any]
+    axis: Axis
+    target: str
+    table: WeightTable | None = None
+
+    @classmethod
+    def of(cls, weights: Any, target: str | None, argument: str, scheduler: Any) -> Subject:
+        """From what a user hands over; see `audit`.
+
+        Raises:
+            InputError: not a function, table or file of a table, no target, or what `Axis` refuses.
+        """
+        if isinstance(weights, str | Path):
+            weights = WeightTable.load(weights)
+        own = isinstance(weights, WeightSource)
+        if not callable(weights):
+            raise InputError(
+                "weights",
+                expected="a function, a weight table or the path of one",
+                got=type(weights).__name__,
+            )
+        if target is None and not own:
+            raise InputError("target", expected="the target the weights are applied to", got="none")
+        return cls(
+            weights,
+            Axis("log_snr" if own else argument, scheduler),
+            target_name(weights.target if target is None else target),
+            weights if isinstance(weights, WeightTable) else None,
+        )
+
+    def call(self, argument: Tensor) -> Tensor:
+        """What the function returns for a batch, in its own shape, float64 on the CPU.
+
+        Args:
+            argument: [n]; the function gets a copy. If it fails on a tensor it is handed a numpy array.
+
+        Raises:
+            CallFailed: it fails on both, or returns something else than numbers.
+        """
+        with torch.no_grad(), np.errstate(all="ignore"):
+            try:
+                returned = self.function(argument.clone())
+            except Exception as failure:
+                try:
+                    returned = self.function(argument.numpy().copy())
+                except Exception:
+                    raise CallFailed(_told(failure)) from failure
+        return _numbers(returned)
+
+    def at(self, log_snr: float) -> float:
+        """The weight of a batch of one; NaN if the function fails.
+
+        Args:
+            log_snr: May be infinite.
+        """
+        try:
+            returned = self.call(self.axis.of(torch.tensor([log_snr], dtype=torch.float64)))
+        except CallFailed:
+            return math.nan
+        return returned.flatten()[0].item() if returned.numel() else math.nan
+
+
+def _numbers(returned: Any) -> Tensor:
+    """As a float64 tensor."""
+    try:
+        if isinstance(returned, list | tuple):
+            returned = torch.stack([torch.as_tensor(value) for value in returned])
+        values = torch.as_tensor(returned).detach().cpu()
+        if values.is_complex():
+            raise TypeError("complex numbers")
+        return values.to(torch.float64)
+    except Exception as failure:
+        kind = type(returned).__name__
+        raise CallFailed(f"it returned {kind}, not a tensor of numbers ({_told(failure)})") from failure
+
+
+def _told(failure: BaseException) -> str:
+    lines = str(failure).split("\n")
+    return f"{type(failure).__name__}: {lines[0][:200]}" if lines[0] else type(failure).__name__
