@@ -1,0 +1,134 @@
+"""Tables of text: one row a bucket, one row a claim, one row a quality metric.
+
+A `Table` holds cells that are already written out; a terminal aligns them, the page escapes them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ntkdiag.errors import InputError
+from ntkdiag.report.frames import column, ordered
+from ntkdiag.report.training import Runs, bucket_losses
+from ntkdiag.report.weights import normalised, schedule_of, weight_grid
+from ntkdiag.report.wording import MISSING, interval, level, number, one_line, p_value
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from ntkdiag.diagnosis import Diagnosis
+
+
+@dataclass(frozen=True)
+class Table:
+    """Headings and rows of text, a cell a heading."""
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+    def as_text(self) -> str:
+        """Columns flush right, two spaces apart, with a rule below the headings."""
+        lines = [self.columns, *self.rows]
+        widths = [max(len(line[place]) for line in lines) for place in range(len(self.columns))]
+        told = [
+            "  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in lines
+        ]
+        return "\n".join([told[0], "─" * len(told[0]), *told[1:]])
+
+
+def summary_table(
+    diagnosis: Diagnosis,
+    tables: Mapping[str, Callable[[Any], Any]] | None = None,
+    runs: Runs | None = None,
+) -> Table:
+    """One row a bucket, noisiest first.
+
+    Args:
+        diagnosis: What was measured.
+        tables: Name → weight; adds a column each, at mean 1 over the range measured.
+        runs: Training runs; adds the loss per bucket of each. Without them the diagnosis' own loss stands there.
+
+    Returns:
+        log-SNR, trace, top eigenvalue, effective rank [interval], of the untrained control if there is one,
+        participation ratio from pairs, amplitude, Bayes share, gradient SNR, weights, losses.
+    """
+    summary = ordered(diagnosis.summary)
+    log_snr = column(summary, "log_snr")
+    cells: dict[str, list[str]] = {"log-SNR": [level(value) for value in log_snr]}
+    cells["trace"] = _numbers(summary, "trace")
+    cells["top eigenvalue"] = _numbers(summary, "top_eigenvalue")
+    cells["effective rank [90%]"] = _intervals(summary, "effective_rank")
+    if "untrained" in diagnosis.refs:
+        cells["untrained"] = _matched(log_snr, diagnosis.refs["untrained"].summary, "effective_rank")
+    cells["PR"] = _numbers(summary, "participation_ratio_pairs")
+    cells["amplitude"] = _numbers(summary, "amplitude")
+    cells["Bayes share"] = _numbers(summary, "bayes_share")
+    cells["GSNR"] = _numbers(summary, "gsnr")
+    grid, schedule = weight_grid(diagnosis), schedule_of(diagnosis)
+    for name, weight in (tables or {}).items():
+        values = normalised(weight, log_snr, grid, schedule)
+        cells[f"weight {one_line(name, 16)}"] = [number(value) for value in values]
+    cells |= _losses(summary, log_snr, runs)
+    return Table(tuple(cells), tuple(zip(*cells.values(), strict=True)))
+
+
+def verdict_table(verdicts: pd.DataFrame) -> Table:
+    """One row a claim: claim, verdict, effect [interval], p corrected for all claims, p alone, test."""
+    rows = [
+        (
+            str(row["claim"]),
+            str(row["verdict"]),
+            interval(row.get("effect"), row.get("low"), row.get("high"), digits=2),
+            p_value(row.get("p_holm")),
+            p_value(row.get("p_value")),
+            text(row.get("test")),
+        )
+        for row in verdicts.to_dict("records")
+    ]
+    return Table(("claim", "verdict", "effect [90%]", "p (Holm)", "p alone", "test"), tuple(rows))
+
+
+def quality_table(quality: pd.DataFrame) -> Table:
+    """One row a run, one column a metric, each number with its interval."""
+    records = quality.to_dict("records")
+    metrics = list(dict.fromkeys(str(row["metric"]) for row in records))
+    found = {
+        (str(row["run"]), str(row["metric"])): interval(row.get("value"), row.get("low"), row.get("high"))
+        for row in records
+    }
+    runs = dict.fromkeys(run for run, _ in found)
+    rows = tuple((run, *(found.get((run, metric), MISSING) for metric in metrics)) for run in runs)
+    return Table(("run", *metrics), rows)
+
+
+def text(value: Any) -> str:
+    """A cell of words: nothing for None and NaN, which is what an empty cell of a CSV file reads as."""
+    return "" if value is None or value != value else str(value)
+
+
+def _numbers(frame: pd.DataFrame, name: str) -> list[str]:
+    return [number(value) for value in column(frame, name)]
+
+
+def _intervals(frame: pd.DataFrame, name: str) -> list[str]:
+    parts = (column(frame, name + end) for end in ("", "_low", "_high"))
+    return [interval(*row) for row in zip(*parts, strict=True)]
+
+
+def _matched(log_snr: np.ndarray, frame: pd.DataFrame, name: str) -> list[str]:
+    """A column of another table at the log-SNRs of this one; "–" where that table has no such bucket."""
+    near = np.isclose(log_snr[:, None], column(frame, "log_snr")[None, :])
+    values = column(frame, name)
+    return [number(values[row.argmax()]) if row.any() else MISSING for row in near]
+
+
+def _losses(summary: pd.DataFrame, log_snr: np.ndarray, runs: Runs | None) -> dict[str, list[str]]:
+    try:
+        losses = bucket_losses(runs or {})
+    except InputError:
+        return {"loss": _numbers(summary, "loss")}
+    return {f"loss {one_line(name, 16)}": _matched(log_snr, table, "loss") for name, table in losses.items()}

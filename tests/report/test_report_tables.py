@@ -1,0 +1,109 @@
+"""Text tables and the sentences read off a diagnosis."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from ntkdiag.report import headlines, summary_table, verdict_table
+from ntkdiag.report.tables import Table, quality_table
+
+
+def column(table: Table, name: str) -> list[str]:
+    return [row[table.columns.index(name)] for row in table.rows]
+
+
+def test_a_row_a_bucket_from_noisy_to_clean(diagnosis: SimpleNamespace) -> None:
+    diagnosis.summary = diagnosis.summary.sample(frac=1, random_state=3)
+    table = summary_table(diagnosis)
+    assert column(table, "log-SNR") == ["−9", "−7", "−5", "−3", "−1", "1", "3", "5", "7", "9"]
+    assert table.columns[:4] == ("log-SNR", "trace", "top eigenvalue", "effective rank [90%]")
+    assert table.columns[-1] == "loss"
+    assert all(len(row) == len(table.columns) for row in table.rows)
+    assert column(table, "effective rank [90%]")[0] == "2.28 [2.12, 2.48]"
+
+
+def test_weights_and_losses_of_runs_are_columns(diagnosis: SimpleNamespace, cases: SimpleNamespace) -> None:
+    runs = cases.runs(diagnosis.summary["log_snr"].to_numpy())
+    tables = {"flat": lambda log_snr: torch.full_like(log_snr, 7.0)}
+    table = summary_table(diagnosis, tables, {"constant": runs["constant"], "erd": runs["erd"]})
+    assert column(table, "weight flat") == ["1.00"] * 10
+    assert table.columns[-2:] == ("loss constant", "loss erd")
+    assert column(table, "loss erd")[0] == "1.20"
+
+
+def test_a_run_on_other_buckets_leaves_gaps(diagnosis: SimpleNamespace, cases: SimpleNamespace) -> None:
+    table = summary_table(diagnosis, runs=cases.runs(np.array([-9.0, 0.5])))
+    assert column(table, "loss erd")[1:] == ["–"] * 9
+    assert column(table, "loss erd")[0] != "–"
+
+
+def test_missing_numbers_are_dashes(cases: SimpleNamespace) -> None:
+    diagnosis = cases.diagnosis(buckets=1, oracle=False, untrained=False)
+    diagnosis.summary = diagnosis.summary.drop(columns=["gsnr", "effective_rank_low"])
+    table = summary_table(diagnosis)
+    assert column(table, "Bayes share") == ["–"]
+    assert column(table, "GSNR") == ["–"]
+    assert "[" not in column(table, "effective rank [90%]")[0]
+    assert "untrained" not in table.columns
+
+
+def test_text_columns_are_aligned() -> None:
+    text = Table(("a", "long"), (("1", "2"), ("333", "4"))).as_text()
+    assert text == "  a  long\n─────────\n  1     2\n333     4"
+
+
+def test_verdicts_and_quality_as_tables(cases: SimpleNamespace) -> None:
+    verdicts = verdict_table(cases.verdicts())
+    assert verdicts.rows[0][:4] == ("C1", "supported", "1.8 [1.6, 2.0]", "0.0012")
+    assert verdicts.rows[0][4] == "< 0.001"
+    quality = quality_table(cases.quality())
+    assert quality.columns == ("run", "FD-digits (lower is better)", "coverage")
+    assert quality.rows[1] == ("erd", "11.1 [10.3, 12.0]", "0.900 [0.837, 0.972]")
+    assert quality_table(cases.quality().iloc[:4]).rows[1][2] == "–"
+
+
+def test_headlines_name_where_rank_is_lost_against_the_control(diagnosis: SimpleNamespace) -> None:
+    said = " ".join(headlines(diagnosis))
+    assert "lowest at log-SNR −9, with 2.28 [2.12, 2.48], and highest at 9" in said
+    assert "below the untrained network's at log-SNR −9 and −7" in said
+    assert "log-SNR −9 and 9 pull against each other the most (cosine −0.25)" in said
+    assert "Rarefaction still rises" in said
+
+
+def test_headlines_claim_no_difference_that_the_intervals_do_not_allow(diagnosis: SimpleNamespace) -> None:
+    diagnosis.summary["effective_rank_low"] = 0.0
+    diagnosis.summary["effective_rank_high"] = 99.0
+    said = " ".join(headlines(diagnosis))
+    assert "no sure difference" in said
+    assert "At no noise level" in said
+
+
+def test_headlines_say_when_samples_are_enough_and_nothing_conflicts(diagnosis: SimpleNamespace) -> None:
+    diagnosis.rarefaction["effective_rank"] = 5.0
+    diagnosis.coupling["gradient_cosine"] = 0.5
+    said = " ".join(headlines(diagnosis))
+    assert "Rarefaction has flattened" in said
+    assert "No two noise levels" in said
+    diagnosis.coupling.loc[0, "gradient_cosine"] = np.nan
+    assert "Of the noise levels whose mean gradient stands out" in " ".join(headlines(diagnosis))
+
+
+def test_rarefaction_slope_is_told_for_a_doubling(diagnosis: SimpleNamespace) -> None:
+    frame = diagnosis.rarefaction
+    frame["effective_rank"] = frame["samples"] ** 0.5
+    assert "about 41%" in " ".join(headlines(diagnosis))
+
+
+@pytest.mark.parametrize("buckets", [1, 2])
+def test_headlines_of_a_bare_diagnosis(cases: SimpleNamespace, buckets: int) -> None:
+    diagnosis = cases.diagnosis(buckets=buckets, untrained=False, oracle=False)
+    diagnosis.coupling = diagnosis.coupling.iloc[:0]
+    diagnosis.rarefaction = diagnosis.rarefaction.iloc[:0]
+    said = headlines(diagnosis)
+    assert any("No untrained control" in sentence for sentence in said)
+    diagnosis.summary["effective_rank"] = np.nan
+    assert not any("Effective rank" in sentence for sentence in headlines(diagnosis))
