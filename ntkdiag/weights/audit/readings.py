@@ -67,7 +67,8 @@ def _snr_plus_one(log_snr: Tensor, *, gamma: float) -> Tensor:
 
 
 _GAMMA = {"gamma": Parameter(5.0, above=0.0)}
-# Rule → formulas that were published for it by mistake, and on which target they stood.
+# Rule → formulas that were published for it by mistake: denoising-diffusion-pytorch issue 363; diffusers PR 5096,
+# and PR 5238 until PR 6307.
 WRONG_FORMULAS: Mapping[str, tuple[tuple[str, str, Rule], ...]] = {
     "min_snr": (
         (

@@ -16,7 +16,8 @@ from ntkdiag.weights.audit.readings import TERMINAL, Reading
 
 COARSE = 33
 
-_TERMINAL_ALPHA = (math.log(1e-4), math.log(0.5))
+# √ᾱ_T of a schedule of betas: 5e-5 for the cosine one of diffusers, 0.07 for that of Stable Diffusion.
+_TERMINAL_ALPHA = (math.log(1e-6), math.log(0.5))
 # Parameter → its value for a bend at u, and the way back.
 _BENDS: Mapping[str, tuple[Callable[[float], float], Callable[[float], float]]] = {
     "gamma": (math.exp, math.log),
