@@ -14,7 +14,8 @@ from typing import Any
 from torch import Tensor
 
 from ntkdiag.errors import InputError, require_one_of
-from ntkdiag.weights import erd, formulas
+from ntkdiag.recoverability import CONVENTIONS
+from ntkdiag.weights import formulas
 
 
 @dataclass(frozen=True)
@@ -123,9 +124,9 @@ RULES: Mapping[str, Rule] = MappingProxyType(
             Rule(
                 "erd",
                 None,
-                erd.erd,
+                formulas.erd,
                 "ε: σ, x0: α, v: α σ, each its own objective",
-                {"convention": Parameter("vp", choices=erd.CONVENTIONS)},
+                {"convention": Parameter("vp", choices=CONVENTIONS)},
                 needs=("schedule", "target"),
             ),
             Rule("uniform", "x0", formulas.uniform, "1 on the linear path's velocity"),

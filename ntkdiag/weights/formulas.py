@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from ntkdiag.process.schedule import Schedule
+from ntkdiag.recoverability import log_amplitude
 
 
 def constant(log_snr: Tensor) -> Tensor:
@@ -68,6 +69,17 @@ def sigmoid(log_snr: Tensor, *, bias: float, schedule: Schedule) -> Tensor:
     loss of a draw is the effective weight divided by p.
     """
     return logsigmoid(bias - log_snr) - torch.log(schedule.density(log_snr))
+
+
+def erd(log_snr: Tensor, *, target: str, schedule: Schedule | None, convention: str) -> Tensor:
+    """ln of the ERD weight, the amplitude of `target` without the constant √2 of v and F: Yao et al. 2026.
+
+    arXiv 2605.10790; the conventions are those of `ntkdiag.recoverability.amplitude`. It is defined anew on
+    every target, so ε, x0 and v give three different objectives. Under "official" the weight of 1 at SNR = 0
+    is set by `ntkdiag.weights.evaluate`.
+    """
+    constant = math.sqrt(2) if convention != "official" and target in ("v", "F") else 1.0
+    return log_amplitude(target, schedule, log_snr, convention) - math.log(constant)
 
 
 def uniform(log_snr: Tensor) -> Tensor:

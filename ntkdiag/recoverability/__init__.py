@@ -1,0 +1,23 @@
+"""Recoverability: how much of a target the noisy input still tells, by several rulers.
+
+`amplitude` is a closed form (the ERD score), `learnability` reads the kernel's spectrum, and `gradient_signal` asks
+whether per-sample gradients agree with one another. The ruler that needs the data's distribution, `bayes_share`,
+is in `ntkdiag.process.bayes`.
+"""
+
+from ntkdiag.recoverability.amplitude import CONVENTIONS, amplitude, log_amplitude
+from ntkdiag.recoverability.gradients import GradientSignal, gradient_cosine, gradient_signal
+from ntkdiag.recoverability.learnability import contraction, half_lives, learnability, median_half_life
+
+__all__ = [
+    "CONVENTIONS",
+    "GradientSignal",
+    "amplitude",
+    "contraction",
+    "gradient_cosine",
+    "gradient_signal",
+    "half_lives",
+    "learnability",
+    "log_amplitude",
+    "median_half_life",
+]
