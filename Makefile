@@ -22,6 +22,13 @@ format: $(STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# The benchmarks: each makes its results and its figure again (minutes, on an idle machine).
+.PHONY: peers speed growth
+
+peers speed growth: $(STAMP)
+	$(BIN)/python -m analysis.$@.run
+	$(ENV) $(BIN)/python figures/$@.py
+
 $(STAMP): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'

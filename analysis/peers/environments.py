@@ -1,0 +1,59 @@
+"""The peers' environments, made by the study itself: one on this package's torch, one for JAX 0.4.23."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent.parent
+HOME = HERE / ".env"
+# name → pip arguments. torch stays the one of constraints.txt, so that no other build of it is downloaded.
+INSTALL = {
+    "torch": [
+        "--constraint",
+        str(ROOT / "constraints.txt"),
+        "--requirement",
+        str(HERE / "requirements-torch.txt"),
+        *("torch", "numpy", "scipy", "pandas"),
+    ],
+    "jax": ["--no-deps", "--requirement", str(HERE / "requirements-jax.txt")],
+}
+
+
+class NotMade(RuntimeError):
+    """An environment is missing or its packages would not install; the message is pip's last line."""
+
+
+def python_of(environment: str) -> str:
+    """The interpreter of an environment ("own" is the one that runs this).
+
+    Raises:
+        NotMade: it has not been made.
+    """
+    if environment == "own":
+        return sys.executable
+    python = HOME / environment / "bin" / "python"
+    if not (HOME / environment / ".complete").exists():
+        raise NotMade(f"environment '{environment}' is not made: run without --no-setup")
+    return str(python)
+
+
+def make(environment: str) -> None:
+    """Make an environment unless it is there with the same requirements.
+
+    Raises:
+        NotMade: pip failed.
+    """
+    folder = HOME / environment
+    done, wanted = folder / ".complete", (HERE / f"requirements-{environment}.txt").read_text()
+    if done.exists() and done.read_text() == wanted:
+        return
+    print(f"making {folder}", flush=True)
+    subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
+    pip = [str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    answer = subprocess.run([*pip, *INSTALL[environment]], cwd=ROOT, capture_output=True, text=True)
+    if answer.returncode:
+        raise NotMade(f"pip: {answer.stderr.strip().splitlines()[-1]}")
+    done.write_text(wanted)

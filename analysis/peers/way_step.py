@@ -1,0 +1,13 @@
+"""The measure of all others: one training step's forward and backward, no kernel."""
+
+from __future__ import annotations
+
+from analysis.peers.cases import load_case
+from analysis.ways import Case, Way, training_step
+
+__all__ = ["load_case", "prepare"]
+
+
+def prepare(case: Case) -> tuple[Way, int]:
+    """The step, and how many parameters it covers."""
+    return training_step(case), case.parameters

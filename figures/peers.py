@@ -1,0 +1,111 @@
+"""The same kernel by other tools: seconds, cold and warm, and peak memory. Reads analysis/peers/results."""
+
+from __future__ import annotations
+
+import argparse
+import io
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from ntkdiag import provenance
+from ntkdiag.report import style
+from ntkdiag.report.axes import log_axis
+
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "analysis" / "peers" / "results"
+NETWORKS = {
+    "mlp": "MLP, N=64",
+    "unet": "U-Net, N=16",
+    "dit4": "DiT patch 4, N=32",
+    "dit2": "DiT patch 2, N=16",
+}
+NAMES = {
+    "step": "training step (no kernel)",
+    "ntkdiag": "ntkdiag, streaming",
+    "torch_func": "torch.func",
+    "torch_func_written_out": "torch.func, written-out attention",
+    "nngeometry": "nngeometry",
+    "vivit": "vivit (BackPACK)",
+    "kronfluence": "kronfluence",
+    "opacus": "Opacus",
+    "neural_tangents_contraction": "neural-tangents, contraction",
+    "neural_tangents_structured": "neural-tangents, structured",
+}
+# A kernel further than this from the float64 truth is another kernel: tuned here, far above rounding.
+ANOTHER_KERNEL = 1e-3
+
+
+def draw(results: Path, out: Path) -> None:
+    """Read peers.csv of `results`; write the picture."""
+    table = pd.read_csv(results / "peers.csv")
+    networks = [name for name in NETWORKS if name in set(table.network)]
+    with style.applied("light"):
+        figure = Figure(figsize=(2.4 + 2.3 * len(networks), 6.8), layout="constrained")
+        axes = figure.subplots(2, len(networks), sharey=True, squeeze=False)
+        for column, network in enumerate(networks):
+            rows = table[table.network == network].set_index("peer").reindex(list(NAMES))
+            seconds(axes[0, column], rows)
+            memory(axes[1, column], rows)
+            axes[0, column].set_title(NETWORKS[network])
+        axes[0, 0].set_ylim(len(NAMES) - 0.4, -0.6)
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png", dpi=150)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    provenance.write_bytes(out, buffer.getvalue())
+
+
+def seconds(axes: Axes, rows: pd.DataFrame) -> None:
+    """Warm as a dot, cold as a ring at the end of a thin line."""
+    for place, (peer, row) in enumerate(rows.iterrows()):
+        if row.status == "ok":
+            colour = colour_of(str(peer), row)
+            axes.plot([row.warm_seconds, row.cold_seconds], [place] * 2, color=colour, linewidth=1)
+            axes.plot(row.cold_seconds, place, "o", color=colour, markerfacecolor=style.theme().surface)
+            axes.plot(row.warm_seconds, place, "o", color=colour)
+    finish(axes, rows, rows.warm_seconds, "seconds: ● warm, ○ cold")
+
+
+def memory(axes: Axes, rows: pd.DataFrame) -> None:
+    """Peak of the process."""
+    for place, (peer, row) in enumerate(rows.iterrows()):
+        if row.status == "ok":
+            axes.plot(row.peak_mib / 1024, place, "s", color=colour_of(str(peer), row))
+    finish(axes, rows, rows.peak_mib / 1024, "peak memory of the process, GiB")
+
+
+def colour_of(peer: str, row: pd.Series) -> str:
+    """The step in ink, this package in its own colour, others in another; grey where it is another kernel."""
+    looks = style.lines(["torch.func", "peers", "ntkdiag"])
+    if peer == "step":
+        return style.colour("baseline")
+    if peer == "ntkdiag":
+        return looks["ntkdiag"].colour
+    return style.theme().muted if row.relative_error > ANOTHER_KERNEL else looks["peers"].colour
+
+
+def finish(axes: Axes, rows: pd.DataFrame, values: pd.Series, label: str) -> None:
+    """Names, a line at the training step, and a word where a peer gives no kernel or another one."""
+    axes.set_xlabel(label, fontsize=8.5)
+    axes.set_yticks(range(len(rows)), [NAMES[str(peer)] for peer in rows.index])
+    axes.axvline(values["step"], color=style.theme().muted, linestyle=":", linewidth=1)
+    axes.margins(x=0.15)
+    log_axis(axes, "x")
+    quiet: dict[str, Any] = {"color": style.theme().muted, "fontsize": 8, "va": "center"}
+    for place, (_, row) in enumerate(rows.iterrows()):
+        if row.status != "ok":
+            axes.text(0.04, place, "cannot", transform=axes.get_yaxis_transform(), **quiet)
+        elif row.relative_error > ANOTHER_KERNEL:
+            error = f"off by {100 * row.relative_error:.2g}%"
+            axes.text(0.04, place, error, transform=axes.get_yaxis_transform(), **quiet)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--out", type=Path, default=ROOT / "figures" / "rendered" / "peers.png")
+    chosen = parser.parse_args()
+    draw(chosen.results, chosen.out)
