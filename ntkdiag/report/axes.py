@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ntkdiag.report import style
-from ntkdiag.report.wording import log_tick, one_line
+from ntkdiag.report.wording import level, log_tick, one_line
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -112,6 +112,15 @@ def colour_bar(axes: Axes, mappable: ScalarMappable, label: str, ticks: list[flo
     bar.set_label(label)
     bar.outline.set_visible(False)
     bar.ax.minorticks_off()
+
+
+def log_snr_bar(axes: Axes, mappable: ScalarMappable, log_snr: np.ndarray) -> None:
+    """The colour bar of log-SNR; where all is one level, a title that names it instead."""
+    levels = np.unique(log_snr)
+    if len(levels) == 1:
+        axes.set_title(f"log-SNR {level(levels[0])}")
+    else:
+        colour_bar(axes, mappable, "log-SNR (bright is clean)")
 
 
 def label_line_ends(axes: Axes, ends: list[End]) -> None:

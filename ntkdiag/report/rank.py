@@ -13,11 +13,11 @@ import numpy as np
 from ntkdiag.report import style
 from ntkdiag.report.axes import (
     LABEL_SIZE,
-    colour_bar,
     label_line_ends,
     line_end,
     log_axis,
     log_snr_axis,
+    log_snr_bar,
     whole_ticks,
 )
 from ntkdiag.report.frames import column, ordered, positive, require_finite
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from ntkdiag.diagnosis import Diagnosis
+
+MOST_MARKED = 20  # points; among more, full-size markers would hide the line
 
 
 def draw_effective_rank(axes: Axes, diagnosis: Diagnosis) -> None:
@@ -121,7 +123,8 @@ def draw_with_interval(
         low, high: Interval [n]; NaN for none.
         drawn: Colour, dashes, marker.
     """
-    axes.plot(x, y, **drawn.plot, marker=drawn.marker, ms=4.5, mec=drawn.colour, mfc=drawn.colour)
+    size = 4.5 if len(x) <= MOST_MARKED else 2.0
+    axes.plot(x, y, **drawn.plot, marker=drawn.marker, ms=size, mec=drawn.colour, mfc=drawn.colour)
     axes.fill_between(x, low, high, color=drawn.colour, alpha=0.18, lw=0)
     whole = np.isfinite(low) & np.isfinite(high)
     alone = whole & ~np.append(False, whole[:-1]) & ~np.append(whole[1:], False)
@@ -152,7 +155,7 @@ def draw_rarefaction(axes: Axes, diagnosis: Diagnosis) -> None:
     _draw_limit(axes, column(frame, "samples"))
     axes.set_xlabel("samples in the kernel")
     axes.set_ylabel("effective rank (directions)")
-    colour_bar(axes, mappable, "log-SNR (bright is clean)")
+    log_snr_bar(axes, mappable, column(frame, "log_snr"))
 
 
 def _draw_limit(axes: Axes, samples: np.ndarray) -> None:

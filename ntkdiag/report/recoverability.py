@@ -22,7 +22,7 @@ from ntkdiag.report.axes import (
     whole_ticks,
 )
 from ntkdiag.report.frames import column, ordered, positive, require_finite
-from ntkdiag.report.rank import draw_with_interval
+from ntkdiag.report.rank import MOST_MARKED, draw_with_interval
 from ntkdiag.report.wording import level, number
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def draw_profile(axes: Axes, diagnosis: Diagnosis) -> None:
     ends = []
     for name, values in curves.items():
         look = drawn[name]
-        axes.plot(log_snr, values, **look.plot, marker=look.marker, ms=4)
+        axes.plot(log_snr, values, **look.plot, marker=look.marker, ms=4 if len(values) <= MOST_MARKED else 2)
         ends += line_end(name, log_snr, values, look)
     axes.set_ylim(-0.03, max(1.03, axes.get_ylim()[1]))
     axes.set_ylabel("share, from 0 to 1")

@@ -49,8 +49,11 @@ def draw_samples(axes: Axes, samples: Mapping[str, np.ndarray], name: str) -> No
     values = np.asarray(samples[name])
     title = "real data" if name in REAL else one_line(name)
     if _are_points(values):
+        generated = style.lines([key for key in samples if key not in REAL])
         real = next((np.asarray(samples[key]) for key in REAL if key in samples), None)
-        draw_points(axes, values, real if name not in REAL else None, style.lines([name])[name].colour)
+        colour = style.theme().muted if name in REAL else generated[name].colour
+        draw_points(axes, values, None if name in REAL else real, colour)
+        _frame(axes, [np.asarray(points) for points in samples.values() if _are_points(points)])
     elif _are_images(values):
         draw_images(axes, values)
     else:
@@ -75,9 +78,19 @@ def draw_points(axes: Axes, points: np.ndarray, real: np.ndarray | None, colour:
     axes.scatter(
         points[:MOST_POINTS, 0], points[:MOST_POINTS, 1], s=5, color=colour, alpha=0.55, lw=0, rasterized=True
     )
-    axes.set_aspect("equal", adjustable="datalim")
+    axes.set_aspect("equal")
     axes.set_xlabel("first coordinate")
     axes.set_ylabel("second coordinate")
+
+
+def _frame(axes: Axes, sets: list[np.ndarray]) -> None:
+    """The same square for every set, so that they compare: it holds 99% of each, the rest is cut off."""
+    ends = np.nanpercentile(
+        np.stack([np.nanpercentile(points, [0.5, 99.5], axis=0) for points in sets]), [0, 100], axis=(0, 1)
+    )
+    middle, half = ends.mean(axis=0), 0.55 * np.ptp(ends, axis=0).max() or 1.0
+    axes.set_xlim(middle[0] - half, middle[0] + half)
+    axes.set_ylim(middle[1] - half, middle[1] + half)
 
 
 def draw_images(axes: Axes, images: np.ndarray) -> None:

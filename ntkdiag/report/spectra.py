@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ntkdiag.report import style
-from ntkdiag.report.axes import LABEL_SIZE, colour_bar, log_axis, log_snr_axis
+from ntkdiag.report.axes import LABEL_SIZE, colour_bar, log_axis, log_snr_axis, log_snr_bar
 from ntkdiag.report.frames import cell_edges, column, ordered, positive, require_finite
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def draw_spectra(axes: Axes, diagnosis: Diagnosis) -> None:
     log_axis(axes, "y")
     axes.set_xlabel("index of the eigenvalue, largest first")
     axes.set_ylabel("eigenvalue of the kernel / samples")
-    colour_bar(axes, mappable, "log-SNR (bright is clean)")
+    log_snr_bar(axes, mappable, column(spectra, "log_snr"))
 
 
 def draw_spectrum_map(axes: Axes, diagnosis: Diagnosis) -> None:

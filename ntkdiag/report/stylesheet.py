@@ -66,6 +66,8 @@ tbody tr:last-child td{{border-bottom:0}}
 dl{{grid-template-columns:1fr;gap:0}}dd{{margin-bottom:.5rem}}figure{{padding:.8rem .6rem}}}}
 @media print{{body{{background:#fff;font-size:10.5pt}}main{{max-width:none;padding:0}}h2,h3{{break-after:avoid}}
 .verdict,figure,.scroll{{break-inside:avoid;border-color:#bbb}}.scroll{{overflow:visible}}
-table{{font-size:7.5pt}}th,td{{padding:.15rem .3rem;white-space:normal}}
-.figures{{grid-template-columns:1fr 1fr}}.badge{{print-color-adjust:exact;-webkit-print-color-adjust:exact}}}}
+table{{font-size:6.5pt}}th,td{{padding:.15rem .25rem}}.wide .panels{{grid-template-columns:1fr 1fr}}
+.wide .small{{grid-template-columns:1fr 1fr 1fr}}.verdicts{{grid-template-columns:1fr 1fr 1fr}}
+.figures{{grid-template-columns:1fr 1fr}}h2{{margin-top:1.5rem}}
+.badge{{print-color-adjust:exact;-webkit-print-color-adjust:exact}}}}
 """
