@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ntkdiag.denoiser import Denoiser
 from ntkdiag.kernel import Gram, gram
-from ntkdiag.kernel.engines import measuring
+from ntkdiag.kernel.measuring import measuring
 from ntkdiag.process import target as targets
 from ntkdiag.process.buckets import Buckets, PairedDraws
 

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ntkdiag.errors import InputError
 
@@ -55,17 +54,6 @@ def residual(wanted: Tensor) -> Directions:
         return ((output.detach() - target) / output[0].numel()).unsqueeze(0)
 
     return directions
-
-
-def of_output(module: nn.Module, inputs: tuple[Tensor, ...], directions: Directions) -> Tensor:
-    """Cotangents [R, N, *out] of all samples, from one forward without gradients.
-
-    Raises:
-        InputError: the module returns something else than one tensor with a row a sample.
-    """
-    with torch.no_grad():
-        output = checked_output(module(*inputs), inputs[0].shape[0])
-    return directions(output, torch.arange(output.shape[0]))
 
 
 def checked_output(output: object, samples: int) -> Tensor:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
 from ntkdiag.errors import InputError, require_one_of
-from ntkdiag.kernel.directions import Directions, of_output
+from ntkdiag.kernel.directions import Directions, checked_output
 from ntkdiag.kernel.exact import gram_exact
+from ntkdiag.kernel.guards import Watch, require_same
+from ntkdiag.kernel.measuring import measuring
 from ntkdiag.kernel.parameters import select_parameters
 from ntkdiag.kernel.streaming import gram_streaming
 
@@ -55,14 +56,16 @@ def run(
 
     Raises:
         InputError: shapes that do not fit, unknown engine, nothing to differentiate by.
+        MeasurementError: samples are not independent of each other.
     """
     require_one_of("engine", engine, ENGINES)
+    _require_batch(inputs)
     with measuring(module):
         parameters = select_parameters(module, params)
         scaling = _checked(preconditioner, parameters)
         count = sum(p.numel() for p in parameters.values())
         if engine == "exact":
-            rows = of_output(module, inputs, directions)
+            rows = _guarded_directions(module, inputs, directions)
             return _exact(module, parameters, inputs, rows, memory, group, scaling, count)
         found = gram_streaming(
             module, parameters, inputs, directions, memory=memory, group=group, preconditioner=scaling
@@ -72,16 +75,36 @@ def run(
         return Measured(found.per_probe, name, found.coverage, count, found.groups if group else {})
 
 
-@contextmanager
-def measuring(module: nn.Module) -> Iterator[None]:
-    """The module in eval mode for the block; each submodule's own mode is restored, also after an error."""
-    modes = [(part, part.training) for part in module.modules()]
-    module.eval()
-    try:
-        yield
-    finally:
-        for part, mode in modes:
-            part.training = mode
+def _require_batch(inputs: tuple[Tensor, ...]) -> None:
+    if not isinstance(inputs, (tuple, list)) or not all(isinstance(t, Tensor) for t in inputs) or not inputs:
+        raise InputError("inputs", expected="a tuple of tensors [N, ...]", got=type(inputs).__name__)
+    counts = [tensor.shape[0] if tensor.ndim else None for tensor in inputs]
+    if counts[0] in (0, None) or len(set(counts)) > 1:
+        shapes = ", ".join(str(tuple(tensor.shape)) for tensor in inputs)
+        raise InputError(
+            "inputs", expected="tensors [N, ...] with one N of at least 1", got=f"shapes {shapes}"
+        )
+
+
+def _guarded_directions(module: nn.Module, inputs: tuple[Tensor, ...], directions: Directions) -> Tensor:
+    """Cotangents of all samples; two forwards must agree on what the last sample's output is."""
+    output = checked_output(_output(module, inputs), inputs[0].shape[0])
+    require_same(output[-1:], _output(module, tuple(tensor[-1:] for tensor in inputs)), "in the output")
+    return directions(output, torch.arange(output.shape[0]))
+
+
+def _output(module: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:
+    def call() -> Tensor:
+        out: Tensor = module(*(tensor.clone() for tensor in inputs))
+        return out
+
+    with Watch(module):
+        try:
+            with torch.no_grad():
+                return call()
+        except RuntimeError:  # a network may take gradients of its own inside its forward
+            with torch.enable_grad():
+                return call().detach()
 
 
 def _exact(

@@ -1,8 +1,8 @@
 """The slow truth: per-sample Jacobian contractions by torch.func, tile by tile.
 
 Every row gradient J_iᵀ v is formed in full (vmap over samples of a vjp, vmap over cotangents), so
-nothing about the network is assumed beyond torch.func being able to differentiate it. Memory is bounded by tiles
-of samples: two tiles of row gradients exist at a time.
+nothing about the network is assumed; what torch.func cannot take (recurrent cells, gradients inside the forward) goes
+through autograd a sample at a time. Memory is bounded by tiles of samples: two tiles of row gradients exist at a time.
 """
 
 from __future__ import annotations
@@ -34,6 +34,20 @@ def row_gradients(
     Returns:
         Name → [n, k, numel].
     """
+    try:
+        return _vectorised_gradients(module, parameters, inputs, cotangents)
+    except torch.OutOfMemoryError:
+        raise
+    except (
+        RuntimeError,
+        ValueError,
+    ):  # what torch.func raises at operations it cannot vectorise, among other things
+        return _looped_gradients(module, parameters, inputs, cotangents)
+
+
+def _vectorised_gradients(
+    module: nn.Module, parameters: dict[str, nn.Parameter], inputs: tuple[Tensor, ...], cotangents: Tensor
+) -> Rows:
     theta = {name: parameter.detach() for name, parameter in parameters.items()}
 
     def one_sample(sample: tuple[Tensor, ...], directions: Tensor) -> dict[str, Tensor]:
@@ -43,6 +57,28 @@ def row_gradients(
     with sdpa_kernel(SDPBackend.MATH):
         gradients = vmap(one_sample, in_dims=(0, 1), randomness="error")(inputs, cotangents)
     return {name: gradient.flatten(2) for name, gradient in gradients.items()}
+
+
+def _looped_gradients(
+    module: nn.Module, parameters: dict[str, nn.Parameter], inputs: tuple[Tensor, ...], cotangents: Tensor
+) -> Rows:
+    theta = {name: parameter.detach().requires_grad_() for name, parameter in parameters.items()}
+    rows: dict[str, list[Tensor]] = {name: [] for name in theta}
+    for i in range(cotangents.shape[1]):
+        with torch.enable_grad():
+            out = _call_one(module, theta, tuple(tensor[i] for tensor in inputs))
+        for direction in cotangents[:, i]:
+            found = (
+                (None,) * len(theta)
+                if out.grad_fn is None
+                else torch.autograd.grad(
+                    out, list(theta.values()), direction, retain_graph=True, allow_unused=True
+                )
+            )
+            for (name, value), gradient in zip(theta.items(), found, strict=True):
+                rows[name].append((torch.zeros_like(value) if gradient is None else gradient).flatten())
+    directions, samples = cotangents.shape[:2]
+    return {name: torch.stack(each).reshape(samples, directions, -1) for name, each in rows.items()}
 
 
 def jacobian(
@@ -140,5 +176,7 @@ def _slices(count: int, size: int) -> Iterator[slice]:
 
 def _call_one(module: nn.Module, values: dict[str, Tensor], sample: tuple[Tensor, ...]) -> Tensor:
     """The module on one sample [*shape] with `values` as parameters."""
-    batch = tuple(part.unsqueeze(0) for part in sample)
+    batch = tuple(
+        part.detach().clone().unsqueeze(0) for part in sample
+    )  # a network may write into what it is given
     return functional_call(module, values, batch, tie_weights=True).squeeze(0)

@@ -6,96 +6,105 @@ its per-sample gradient is the sum over uses, and a Gram of sums is not a sum of
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
 
 from ntkdiag.kernel.streaming.contraction import contract
 from ntkdiag.kernel.streaming.forms import Dense, Form, Outer
-from ntkdiag.kernel.streaming.sources import Source, to_parameters
+from ntkdiag.kernel.streaming.sources import Geometry, Source, gathered, to_parameters
 
 
 class Accumulator:
     """Gram matrices of one sweep, by parameter group.
 
     Args:
-        samples: m, samples in the sweep.
-        probes: R.
+        names: Parameters the kernel is over.
         uses: Parameter name → how often the forward used it.
+        probes: R.
+        samples: m, samples in the sweep.
         group: Parameter name → group label.
-        weights: Parameter name → diagonal preconditioner, where there is one.
+        weights: Parameter name → positive factors of its elements, where there are any.
         device: Where gradients arrive.
+
+    Attributes:
+        grams: Group label → [R, m, m] float64.
     """
 
     def __init__(
         self,
-        samples: int,
+        names: Iterable[str],
+        uses: Counter[str],
         probes: int,
-        uses: dict[str, int],
+        samples: int,
         group: Callable[[str], str],
         weights: dict[str, Tensor],
         device: torch.device,
     ) -> None:
-        self.grams: dict[str, Tensor] = {}
-        self._shape = (probes, samples, samples)
-        self._uses, self._group, self._weights, self._device = uses, group, weights, device
-        self._waiting: dict[str, list[tuple[Source, Form]]] = {}
+        self._labels = {name: group(name) for name in names}
+        self._weights = weights
+        self._uses = uses
+        self._due: Counter[str] = Counter()
+        self._shown: dict[str, list[tuple[Source, Geometry, Form]]] = {}
+        self._sums: dict[str, Tensor] = {}
         self._probe = 0
+        shape = (probes, samples, samples)
+        self.grams = {
+            label: torch.zeros(shape, dtype=torch.float64, device=device)
+            for label in dict.fromkeys(self._labels.values())
+        }
 
     def start(self, probe: int) -> None:
         """Begin the backward of a probe."""
         self._probe = probe
-        self._waiting.clear()
+        self._due = Counter(self._uses)
+        self._shown.clear()
+        self._sums.clear()
 
     def add(self, source: Source, form: Form) -> None:
         """One use's per-sample gradients."""
+        source, form = gathered(source, form)
+        own = isinstance(form, Dense) and form.own is not None
+        if source.geometry is not None and not own:
+            self._shown.setdefault(source.geometry.parameter, []).append((source, source.geometry, form))
+        else:
+            for name, rows in to_parameters(source, form).items():
+                self._sums[name] = self._sums[name] + rows if name in self._sums else rows
         for name in source.leaves:
-            if self._uses[name] > 1 or len(source.leaves) > 1:
-                self._waiting.setdefault(name, []).append((source, form))
-                if len(self._waiting[name]) == self._uses[name]:
-                    self._finish(name)
-            else:
-                self._contract_alone(name, source, form)
+            self._due[name] -= 1
+            if self._due[name] == 0:
+                self._contract(name)
 
     def finish(self) -> None:
         """End of the backward: parameters some of whose uses the output does not depend on."""
-        for name in list(self._waiting):
-            self._finish(name)
+        for name in {*self._shown, *self._sums}:
+            self._contract(name)
 
-    def _contract_alone(self, name: str, source: Source, form: Form) -> None:
-        preserved = source.geometry is not None and not (isinstance(form, Dense) and form.rowwise is not None)
-        weight = self._weights.get(name)
-        if preserved and (weight is None or source.geometry.whole):  # type: ignore[union-attr]
-            self._put(name, contract(form, weight))
-        else:
-            self._put(name, contract(Dense(to_parameters(source, form)[name]), weight))
-
-    def _finish(self, name: str) -> None:
-        uses = self._waiting.pop(name)
-        joined = _joined(uses)
-        if joined is None:
-            total: Tensor | None = None
-            for source, form in uses:
-                rows = to_parameters(source, form)[name]
+    def _contract(self, name: str) -> None:
+        shown, total, weight = self._shown.pop(name, []), self._sums.pop(name, None), self._weights.get(name)
+        form = _joined([(geometry, form) for _, geometry, form in shown], weight) if total is None else None
+        if form is None:
+            for source, _, part in shown:
+                rows = to_parameters(source, part)[name]
                 total = rows if total is None else total + rows
-            assert total is not None  # a parameter waits only once it has a use
-            joined = Dense(total)
-            self._put(name, contract(joined, self._weights.get(name)))
-        else:
-            self._contract_alone(name, uses[0][0], joined)
-
-    def _put(self, name: str, gram: Tensor) -> None:
-        label = self._group(name)
-        if label not in self.grams:
-            self.grams[label] = torch.zeros(self._shape, dtype=torch.float64, device=self._device)
-        self.grams[label][self._probe] += gram
+            assert total is not None  # a parameter is contracted only once it has a use
+            form = Dense(total)
+        self.grams[self._labels[name]][self._probe] += contract(form, weight)
 
 
-def _joined(uses: list[tuple[Source, Form]]) -> Outer | None:
-    """Several outer products of the same view of one parameter are one, over more tokens."""
-    geometry = uses[0][0].geometry
-    outers = [form for _, form in uses if isinstance(form, Outer)]
-    if geometry is None or len(outers) < len(uses) or any(source.geometry != geometry for source, _ in uses):
+def _joined(uses: list[tuple[Geometry, Form]], weight: Tensor | None) -> Form | None:
+    """All uses as one form of the elements they show, None if the parameter's own gradients must be formed.
+
+    Outer products of the same view of a parameter are one, over more tokens.
+    """
+    geometry, form = uses[0]
+    if weight is not None and not geometry.in_order:
+        return None
+    if len(uses) == 1:
+        return form
+    outers = [each for _, each in uses if isinstance(each, Outer)]
+    if len(outers) < len(uses) or any(other != geometry for other, _ in uses):
         return None
     return Outer(torch.cat([o.left for o in outers], 1), torch.cat([o.right for o in outers], 1))

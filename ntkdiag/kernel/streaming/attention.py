@@ -5,12 +5,11 @@ Run with the recorder on, the rewritten form meets the ordinary rules.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+from ntkdiag.kernel.streaming.refusal import Unsupported
 
 
 def multi_head_attention(
@@ -42,16 +41,13 @@ def multi_head_attention(
 ) -> tuple[Tensor, Tensor | None]:
     """`torch.nn.functional.multi_head_attention_forward` for [length, batch, channels] inputs, without static keys."""
     if query.ndim != 3 or static_k is not None or static_v is not None or dropout_p * training:
-        raise NotImplementedError("multi-head attention without a batch, with static keys, or with dropout")
-    if use_separate_proj_weight:
-        weights = (q_proj_weight, k_proj_weight, v_proj_weight)
-    else:
-        assert in_proj_weight is not None  # torch's own contract
-        weights = tuple(in_proj_weight.chunk(3))
-    biases = (None, None, None) if in_proj_bias is None else in_proj_bias.chunk(3)
+        raise Unsupported("without a batch, with static keys, or with dropout")
+    weights = (q_proj_weight, k_proj_weight, v_proj_weight)
+    if not use_separate_proj_weight:
+        weights = _thirds(in_proj_weight)
     q, k, v = (
-        functional.linear(x, weight, bias)
-        for x, weight, bias in zip((query, key, value), weights, biases, strict=True)
+        functional.linear(x, weight, bias)  # type: ignore[arg-type]  # torch's contract: one kind of weight is there
+        for x, weight, bias in zip((query, key, value), weights, _thirds(in_proj_bias), strict=True)
     )
     batch = q.shape[1]
     if bias_k is not None and bias_v is not None:
@@ -69,6 +65,13 @@ def multi_head_attention(
     if not need_weights:
         return out, None
     return out, weights_.mean(1) if average_attn_weights else weights_
+
+
+def _thirds(packed: Tensor | None) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    if packed is None:
+        return None, None, None
+    q, k, v = packed.chunk(3)
+    return q, k, v
 
 
 def _heads(x: Tensor, heads: int) -> Tensor:
@@ -99,6 +102,26 @@ def _additive(mask: Tensor, like: Tensor) -> Tensor:
     return torch.zeros(mask.shape, dtype=like.dtype, device=like.device).masked_fill(mask, -torch.inf)
 
 
-REWRITES: dict[Callable[..., Any], Callable[..., Any]] = {
-    functional.multi_head_attention_forward: multi_head_attention
-}
+def scaled_dot_product_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Tensor:
+    """`torch.nn.functional.scaled_dot_product_attention` without dropout."""
+    if dropout_p:
+        raise Unsupported("with dropout")
+    if enable_gqa:
+        groups = query.shape[-3] // key.shape[-3]
+        key, value = key.repeat_interleave(groups, -3), value.repeat_interleave(groups, -3)
+    scores = (query @ key.mT) * (query.shape[-1] ** -0.5 if scale is None else scale)
+    if is_causal:
+        attn_mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
+    if attn_mask is not None:
+        # a boolean mask marks what takes part here, and what does not in multi-head attention
+        scores = scores + (_additive(~attn_mask, scores) if attn_mask.dtype == torch.bool else attn_mask)
+    return scores.softmax(-1) @ value

@@ -7,18 +7,25 @@ says parameter by parameter which way was taken.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
-from ntkdiag.kernel.directions import Directions, of_output
+from ntkdiag.kernel.directions import Directions
 from ntkdiag.kernel.exact import gram_exact
 from ntkdiag.kernel.streaming.budget import is_out_of_memory, samples_that_fit
+from ntkdiag.kernel.streaming.network import Network
+from ntkdiag.kernel.streaming.refusal import Refused
 from ntkdiag.kernel.streaming.surroundings import plain_surroundings
-from ntkdiag.kernel.streaming.sweep import Network, Refused, Trace, sweep, trace
+from ntkdiag.kernel.streaming.sweep import Task, sweep
+from ntkdiag.kernel.streaming.trace import Trace, trace
 
 TOTAL = "all"
+
+Inputs = tuple[Tensor, ...]
+# Gram matrices by group, coverage, and the network's output for all samples
+Swept = tuple[dict[str, Tensor], dict[str, str], Tensor]
 
 
 @dataclass(frozen=True)
@@ -28,7 +35,7 @@ class Streamed:
     Attributes:
         per_probe: [R, N, N] float64 on the CPU.
         groups: Group label → [R, N, N]; adds up to `per_probe`.
-        coverage: Parameter name → family of rules, "unused", or "exact (why)".
+        coverage: Parameter name → families of rules, "unused", or "exact (why)".
     """
 
     per_probe: Tensor
@@ -39,7 +46,7 @@ class Streamed:
 def gram_streaming(
     module: nn.Module,
     parameters: dict[str, nn.Parameter],
-    inputs: tuple[Tensor, ...],
+    inputs: Inputs,
     directions: Directions,
     *,
     memory: int | None = None,
@@ -65,114 +72,79 @@ def gram_streaming(
     """
     label = group or (lambda name: TOTAL)
     weights = {name: 1 / p for name, p in (preconditioner or {}).items()}
+    task = Task(Network(module, parameters), directions, label, weights)
     refused: dict[str, str] = {}
     with plain_surroundings():
         while True:
-            network = Network(module, parameters).without(set(refused))
             try:
-                groups, coverage = _streamed(network, inputs, directions, memory, label, weights)
+                groups, coverage, output = _streamed(task, inputs, memory)
                 break
             except Refused as refusal:
-                refused.update(dict.fromkeys(refusal.names, refusal.reason))
-    for name in parameters:
-        coverage.setdefault(name, f"exact ({refused[name]})" if name in refused else "unused")
-    if refused:
-        _add_exact(groups, module, parameters, refused, inputs, directions, memory, label, weights)
+                refused.update(refusal.reasons)
+                task = replace(task, network=task.network.without(set(refused)))
+        if refused:
+            served_exactly = {name: parameters[name] for name in parameters if name in refused}
+            cotangents = directions(output, torch.arange(len(output)))
+            for key, gram in _exact(task, served_exactly, inputs, cotangents, memory).items():
+                groups[key] = groups[key] + gram if key in groups else gram
+    coverage |= {name: f"exact ({reason})" for name, reason in refused.items()}
     total = torch.stack(list(groups.values())).sum(0)
-    return Streamed(total, groups, {name: coverage[name] for name in parameters})
+    return Streamed(total, groups, {name: coverage.get(name, "unused") for name in parameters})
 
 
-def _add_exact(
-    groups: dict[str, Tensor],
-    module: nn.Module,
-    parameters: dict[str, nn.Parameter],
-    refused: dict[str, str],
-    inputs: tuple[Tensor, ...],
-    directions: Directions,
-    memory: int | None,
-    label: Callable[[str], str],
-    weights: dict[str, Tensor],
-) -> None:
-    """The parameters no rule serves, by the exact engine, group by group."""
-    cotangents = of_output(module, inputs, directions)
-    by_group: dict[str, dict[str, nn.Parameter]] = {}
-    for name in refused:
-        by_group.setdefault(label(name), {})[name] = parameters[name]
-    for key, members in by_group.items():
-        gram = gram_exact(
-            module,
-            members,
-            inputs,
-            cotangents,
-            memory,
-            {name: weights[name] for name in members if name in weights},
+def _exact(
+    task: Task, parameters: dict[str, nn.Parameter], inputs: Inputs, cotangents: Tensor, memory: int | None
+) -> dict[str, Tensor]:
+    """Parameters that no rule serves, by the exact engine, group by group."""
+    module = task.network.module
+    members: dict[str, dict[str, nn.Parameter]] = {}
+    for name, parameter in parameters.items():
+        members.setdefault(task.group(name), {})[name] = parameter
+    return {
+        key: gram_exact(
+            module, some, inputs, cotangents, memory, {n: w for n, w in task.weights.items() if n in some}
         )
-        groups[key] = groups[key] + gram if key in groups else gram
+        for key, some in members.items()
+    }
 
 
-def _streamed(
-    network: Network,
-    inputs: tuple[Tensor, ...],
-    directions: Directions,
-    memory: int | None,
-    label: Callable[[str], str],
-    weights: dict[str, Tensor],
-) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """All tile pairs; a smaller tile when memory runs out."""
+def _streamed(task: Task, inputs: Inputs, memory: int | None) -> Swept:
+    """All pairs of samples; smaller tiles when memory runs out."""
     samples = inputs[0].shape[0]
-    if not network.parameters:
-        return {}, {}
-    traced = _traced(network, inputs, _few(samples, {samples}))
+    traced = trace(task.network, inputs, _few(samples, {samples}))
     fit = samples_that_fit(traced.bytes_per_sample, memory, inputs[0].device)
     tile = samples if fit >= samples else max(1, fit // 2)
     while True:
         try:
-            return _all_pairs(network, inputs, directions, tile, label, weights, traced)
+            return _all_pairs(task, inputs, tile, traced)
         except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error) or tile <= 1:
+            if not is_out_of_memory(error) or tile == 1:
                 raise
-        traced.layouts.clear()
-        tile //= 2
+        tile = max(
+            1, min(tile, samples // 2) // 2
+        )  # one tile of all samples is a sweep as large as two of half of them
         if inputs[0].is_cuda:
             torch.cuda.empty_cache()
 
 
-def _all_pairs(
-    network: Network,
-    inputs: tuple[Tensor, ...],
-    directions: Directions,
-    tile: int,
-    label: Callable[[str], str],
-    weights: dict[str, Tensor],
-    traced: Trace,
-) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Blocks of the Gram matrices, one sweep a pair of tiles; a single sweep when one tile holds all samples."""
+def _all_pairs(task: Task, inputs: Inputs, tile: int, traced: Trace) -> Swept:
+    """Blocks of the Gram matrices, one sweep a pair of tiles; a single sweep, with the trace given, if a tile holds all."""
     samples = inputs[0].shape[0]
-    coverage: dict[str, str] = {}
-    if tile >= samples:
-        everyone = torch.arange(samples)
-        found = sweep(network, inputs, everyone, directions, traced, label, weights, coverage)
-        return {key: block.cpu() for key, block in found.items()}, coverage
     sweeps = _plan(samples, tile)
-    first = _select(inputs, sweeps[0])
-    traced = _traced(network, first, _few(len(sweeps[0]), {len(picked) for picked in sweeps}))
+    if len(sweeps) > 1:
+        sizes = {len(picked) for picked in sweeps}
+        traced = trace(task.network, _select(inputs, sweeps[0]), _few(len(sweeps[0]), sizes))
+    coverage: dict[str, str] = {}
     grams: dict[str, Tensor] = {}
+    outputs: dict[int, Tensor] = {}
     for picked in sweeps:
-        found = sweep(network, _select(inputs, picked), picked, directions, traced, label, weights, coverage)
-        for key, block in found.items():
+        blocks, output = sweep(task, _select(inputs, picked), picked, traced, coverage)
+        outputs.update(zip(picked.tolist(), output, strict=True))
+        for key, block in blocks.items():
             if key not in grams:
                 grams[key] = torch.zeros(block.shape[0], samples, samples, dtype=torch.float64)
             grams[key][:, picked[:, None], picked[None, :]] = block.cpu()
-    return grams, coverage
-
-
-def _traced(network: Network, inputs: tuple[Tensor, ...], chosen: Tensor) -> Trace:
-    """A trace; parameters that no rule serves are refused here, those with one reason at a time."""
-    found, unsupported = trace(network, inputs, chosen)
-    if unsupported:
-        reason = next(iter(unsupported.values()))
-        raise Refused([name for name, why in unsupported.items() if why == reason], reason)
-    return found
+    return grams, coverage, torch.stack([outputs[i] for i in range(samples)])
 
 
 def _plan(samples: int, tile: int) -> list[Tensor]:
@@ -189,5 +161,5 @@ def _few(samples: int, sizes: set[int]) -> Tensor:
     return torch.tensor([samples - 1, 0] * count)[:count]
 
 
-def _select(inputs: tuple[Tensor, ...], picked: Tensor) -> tuple[Tensor, ...]:
+def _select(inputs: Inputs, picked: Tensor) -> Inputs:
     return tuple(tensor.index_select(0, picked.to(tensor.device)) for tensor in inputs)

@@ -6,13 +6,21 @@ found by comparing the forward of all samples with a second forward of a few of 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-# Entries of the last dimension that are kept of each tensor of the second forward, to compare by.
+from ntkdiag.kernel.guards import relative_difference
+from ntkdiag.kernel.streaming.refusal import Unsupported
+
+# Entries of a dimension that are kept of each tensor of the second forward, to compare by.
 KEPT = 8
+
+# Differences, relative to the largest entry, below which two readings of a tensor explain it equally well; tuned here: what
+# sums over batches of other sizes differ by.
+SLACK = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 2e-2, torch.float16: 2e-3}
 
 
 @dataclass(frozen=True)
@@ -25,36 +33,73 @@ class Layout:
     inner: int
 
     def first(self, tensor: Tensor) -> Tensor:
-        """Bring samples to the front: [..., outer·N·inner, ...] → [N, outer, inner, ...] (other dimensions in order).
+        """Bring samples to the front: [..., outer·N·inner, ...] → [N, ..., outer, inner, ...] (other dimensions in order).
 
-        The split dimension is kept as two, in its place among the others.
+        Raises:
+            Unsupported: the tensor has no such dimension.
         """
+        if self.dim >= tensor.ndim or tensor.shape[self.dim] != self.outer * self.samples * self.inner:
+            raise Unsupported("an operand that does not hold the samples where the output does")
         split = tensor.unflatten(self.dim, (self.outer, self.samples, self.inner))
         return split.movedim(self.dim + 1, 0)
 
     def rows(self, tensor: Tensor, trailing: int) -> Tensor:
-        """[N, k, *last `trailing` dimensions]: all other dimensions flattened into one."""
+        """[N, k, *last `trailing` dimensions]: all other dimensions flattened into one.
+
+        Raises:
+            Unsupported: the samples are in one of the trailing dimensions.
+        """
+        if self.dim >= tensor.ndim - trailing:
+            raise Unsupported("the samples are in a dimension that the operation works on")
         moved = self.first(tensor)
         keep = moved.shape[moved.ndim - trailing :] if trailing else torch.Size()
         return moved.reshape(self.samples, -1, *keep)
 
+    def of(self, samples: int) -> Layout:
+        """The same for another number of samples."""
+        return Layout(self.dim, self.outer, samples, self.inner)
+
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """What is kept of a tensor of the second forward: its shape and a narrow copy."""
+    """What is kept of a tensor of the second forward: its shape, and two narrow copies of it.
+
+    Attributes:
+        shape: Of the tensor.
+        ends: A few entries of the last dimension.
+        rows: A few entries of the last but one, for a tensor whose samples are in the last; None up to two dimensions.
+    """
 
     shape: torch.Size
-    values: Tensor
+    ends: Tensor
+    rows: Tensor | None
 
     @classmethod
     def of(cls, tensor: Tensor) -> Fingerprint:
-        return cls(tensor.shape, _narrow(tensor.detach()).clone())
+        tensor = tensor.detach()
+        if tensor.ndim <= 2:
+            return cls(tensor.shape, tensor.clone(), None)
+        return cls(tensor.shape, tensor[..., :KEPT].clone(), tensor[..., :KEPT, :].clone())
+
+    def beside(self, tensor: Tensor, dim: int) -> tuple[Tensor, Tensor]:
+        """The copy that is whole along `dim`, and the same part of `tensor`."""
+        if self.rows is None:
+            return self.ends, tensor
+        if dim < tensor.ndim - 1:
+            return self.ends, tensor[..., :KEPT]
+        return self.rows, tensor[..., :KEPT, :]
 
 
-def find_layout(
-    tensor: Tensor, few: Fingerprint, chosen: Tensor, samples: int
-) -> tuple[Layout | None, float]:
-    """The layout of `tensor`, given the same tensor of a forward over samples `chosen`.
+@dataclass(frozen=True)
+class Reading:
+    """A layout, and how far it is from explaining a tensor: the largest difference, relative to the largest entry."""
+
+    layout: Layout
+    difference: float
+
+
+def read(tensor: Tensor, few: Fingerprint, chosen: Tensor, samples: int) -> list[Reading]:
+    """Layouts that explain `tensor` about equally well, given its counterpart of a forward over samples `chosen`.
 
     Args:
         tensor: From the forward over all N samples.
@@ -63,45 +108,39 @@ def find_layout(
         samples: N.
 
     Returns:
-        The layout and the largest relative difference under it; (None, inf) when the shapes fit no layout.
+        The best reading first; more than one where activations do not tell them apart; none if the shapes fit no layout.
     """
-    wrong = [d for d, (a, b) in enumerate(zip(tensor.shape, few.shape, strict=False)) if a != b]
-    if tensor.ndim != len(few.shape) or len(wrong) != 1:
-        return None, float("inf")
-    dim, few_samples = wrong[0], len(chosen)
+    grown = [d for d, (a, b) in enumerate(zip(tensor.shape, few.shape, strict=False)) if a != b]
+    if tensor.ndim != len(few.shape) or len(grown) != 1:
+        return []
+    dim = grown[0]
     folded, rest = divmod(tensor.shape[dim], samples)
-    if rest or few.shape[dim] != folded * few_samples:
-        return None, float("inf")
-    best: tuple[Layout | None, float] = (None, float("inf"))
-    for outer in _divisors(folded):
-        layout = Layout(dim, outer, samples, folded // outer)
-        difference = _difference(tensor, few, layout, chosen)
-        if difference < best[1] / 2 or best[0] is None:  # a tie keeps the earlier, sample-major reading
-            best = (layout, difference)
-        if best[1] < 1e-6:
-            break
-    return best
+    if rest or few.shape[dim] != folded * len(chosen):
+        return []
+    layouts = (Layout(dim, outer, samples, folded // outer) for outer in _divisors(folded))
+    return plausible(
+        [Reading(layout, difference(tensor, few, layout, chosen)) for layout in layouts], tensor.dtype
+    )
 
 
-def _divisors(count: int) -> list[int]:
-    """Sample-major first, then sample-minor, then the readings between."""
-    between = [d for d in range(2, count) if count % d == 0]
-    return [1] if count == 1 else [1, count, *between]
+def plausible(readings: list[Reading], dtype: torch.dtype) -> list[Reading]:
+    """The best reading, and those that are not clearly worse; ties keep their order."""
+    ordered = sorted(readings, key=lambda reading: reading.difference)
+    limit = 4 * ordered[0].difference + SLACK.get(dtype, 1e-5)
+    return [ordered[0], *(reading for reading in ordered[1:] if not reading.difference > limit)]
 
 
-def _narrow(tensor: Tensor) -> Tensor:
-    return tensor[..., :KEPT] if tensor.ndim > 2 else tensor
-
-
-def _difference(tensor: Tensor, few: Fingerprint, layout: Layout, chosen: Tensor) -> float:
+def difference(tensor: Tensor, few: Fingerprint, layout: Layout, chosen: Tensor) -> float:
     """Largest difference over largest size, between the chosen samples and the second forward."""
-    narrow = _narrow(tensor.detach())
-    if narrow.shape[layout.dim] != tensor.shape[layout.dim]:  # the samples are in the last dimension
-        return 0.0
+    kept, narrow = few.beside(tensor.detach(), layout.dim)
     samples = layout.first(narrow)
     seen = torch.stack([samples[int(i)] for i in chosen])  # a gather would copy all samples first
-    counterpart = Layout(layout.dim, layout.outer, len(chosen), layout.inner).first(few.values)
-    size = torch.maximum(seen.abs().amax(), counterpart.abs().amax())
-    if not size > 0:
-        return 0.0
-    return float((seen - counterpart).abs().amax() / size)
+    return relative_difference(seen, layout.of(len(chosen)).first(kept))
+
+
+def _divisors(count: int) -> Iterator[int]:
+    """Sample-major first, then sample-minor, then the readings between."""
+    yield 1
+    if count > 1:
+        yield count
+        yield from (d for d in range(2, count) if count % d == 0)

@@ -9,143 +9,219 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 import ntkdiag.kernel.streaming.rules  # noqa: F401  (registers the rules)
-from ntkdiag.kernel.streaming.attention import REWRITES
-from ntkdiag.kernel.streaming.registry import RULES, Call, Unsupported, Use
+from ntkdiag.kernel.guards import refuse_mixing
+from ntkdiag.kernel.streaming.refusal import Unsupported
+from ntkdiag.kernel.streaming.registry import RULES, Call, Use
 from ntkdiag.kernel.streaming.sources import Source, derived_source
+from ntkdiag.kernel.streaming.spellings import (
+    COPIES,
+    IN_PLACE,
+    LENDS_ITSELF,
+    LENDS_OTHERS,
+    SPELLED_OUT,
+    SPREADS,
+    writes_into_first,
+)
 
-CASTS = {Tensor.to, Tensor.float, Tensor.double, Tensor.half, Tensor.bfloat16, Tensor.type, Tensor.type_as,
-         Tensor.clone, torch.clone, Tensor.contiguous}  # fmt: skip
-REPEATS = {Tensor.repeat, torch.tile, Tensor.tile}
+Arguments = tuple[Any, ...]
+Named = dict[str, Any]
 
-# (uses, output): called once for every operation in which parameters met the batch
-OnUse = Callable[[str, list[tuple[Source, Use]], Tensor], None]
+
+@dataclass(frozen=True)
+class Meeting:
+    """An operation in which parameters met the batch.
+
+    Attributes:
+        family: Of its rule.
+        uses: Each source among its arguments, with its use.
+        operands: The other tensors it was given.
+        output: Its result.
+    """
+
+    family: str
+    uses: list[tuple[Source, Use]]
+    operands: list[Tensor]
+    output: Tensor
+
+    @property
+    def names(self) -> list[str]:
+        """Parameters that take part, sorted."""
+        return sorted({name for source, _ in self.uses for name in source.leaves})
 
 
 class Recorder(TorchFunctionMode):
     """Interception for the length of one forward.
 
     Args:
-        parameters: id of a parameter → its source, for parameters the kernel is taken over.
-        frozen: id of any other parameter that requires a gradient → its detached value.
+        root: The network.
+        sources: id of a parameter, or of its leaf → its source, for parameters the kernel is taken over.
+        others: id of any other parameter that requires a gradient → its detached value.
         batch: The network's inputs.
-        on_use: Told of every use.
+        on_meeting: Told of every meeting.
 
     Attributes:
         unsupported: Parameter name → why no rule served it.
     """
 
     def __init__(
-        self, parameters: dict[int, Source], frozen: dict[int, Tensor], batch: Iterable[Tensor], on_use: OnUse
+        self,
+        root: nn.Module,
+        sources: dict[int, Source],
+        others: dict[int, Tensor],
+        batch: Iterable[Tensor],
+        on_meeting: Callable[[Meeting], None],
     ) -> None:
         super().__init__()
-        self._sources = dict(parameters)
-        self._frozen = frozen
-        self._on_use = on_use
+        self._root = root
+        self._sources = dict(sources)
+        self._others = others
+        self._on_meeting = on_meeting
         self._batch: dict[int, weakref.ref[Tensor]] = {}
         self.unsupported: dict[str, str] = {}
         for tensor in batch:
             self._mark(tensor)
 
     def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
+        self, func: Callable[..., Any], types: Any, args: Arguments = (), kwargs: Named | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        tensors = list(_tensors((*args, *kwargs.values())))
-        sources = [self._sources[id(t)] for t in tensors if id(t) in self._sources]
-        batched = any(self._is_batch(t) for t in tensors)
-        if self._frozen:
-            args, kwargs = _replace((args, kwargs), lambda t: self._frozen.get(id(t), t))
+        refuse_mixing(self._root, func, args, kwargs)
+        giving = _giving(func, args, kwargs)
+        sources = [self._sources[id(t)] for t in giving if id(t) in self._sources]
+        batched = any(self._is_batch(t) for t in giving if id(t) not in self._sources)
+        if self._others:
+            args, kwargs = _replace((args, kwargs), lambda t: self._others.get(id(t), t))
         if not sources:
             return self._plain(func, args, kwargs, batched)
         if not batched:
             return self._derive(func, args, kwargs, sources)
-        if func in REWRITES:
-            with self:
-                return REWRITES[func](*args, **kwargs)
-        return self._meet(func, args, kwargs, sources)
+        if not torch.is_grad_enabled():  # no gradient flows here, as in training
+            return self._plain(func, *self._detached(args, kwargs), batched=True)
+        try:
+            return self._meet(func, args, kwargs, sources)
+        except Unsupported as reason:
+            self._refuse(sources, f"{_name(func)}: {reason}")
+            return self._plain(func, *self._detached(args, kwargs), batched=True)
 
-    def _plain(self, func: Callable[..., Any], args: Any, kwargs: dict[str, Any], batched: bool) -> Any:
+    def _plain(self, func: Callable[..., Any], args: Arguments, kwargs: Named, batched: bool) -> Any:
         out = func(*args, **kwargs)
         if batched:
             self._mark_all(out)
-            if _writes_into_first(func) and args:
+            if writes_into_first(func):
                 self._mark_all(args[0])
         return out
 
-    def _derive(
-        self, func: Callable[..., Any], args: Any, kwargs: dict[str, Any], parents: list[Source]
-    ) -> Any:
+    def _derive(self, func: Callable[..., Any], args: Arguments, kwargs: Named, parents: list[Source]) -> Any:
         """Parameters and constants alone: the result is a source, if a gradient flows through it."""
         args, kwargs = _replace(
             (args, kwargs), lambda t: self._sources[id(t)].tensor if id(t) in self._sources else t
         )
-        out = _repeat(func, args, kwargs) if func in REPEATS else func(*args, **kwargs)
-        cast = func in CASTS
+        out = func(*args, **kwargs)
+        if writes_into_first(func):
+            self._rewritten(args[0], parents)
+            return out
         for tensor in _tensors((out,)):
             if tensor.requires_grad and tensor.grad_fn is not None:
-                self._sources[id(tensor)] = derived_source(tensor, parents, cast)
-        if _writes_into_first(func) and isinstance(args[0], Tensor) and args[0].requires_grad:
-            self._sources[id(args[0])] = derived_source(args[0], parents, False)
+                copied, spread = func in COPIES, func in SPREADS
+                self._sources[id(tensor)] = derived_source(tensor, parents, copied=copied, spread=spread)
         return out
 
-    def _meet(
-        self, func: Callable[..., Any], args: Any, kwargs: dict[str, Any], parents: list[Source]
-    ) -> Any:
+    def _rewritten(self, target: Tensor, parents: list[Source]) -> None:
+        """Something was written into a derived tensor: what shares its memory no longer shows a parameter as it is."""
+        if not target.requires_grad or target.is_leaf:
+            return
+        memory = target.untyped_storage().data_ptr()
+        touched = {
+            key: source
+            for key, source in self._sources.items()
+            if not source.tensor.is_leaf and source.tensor.untyped_storage().data_ptr() == memory
+        }
+        touched.setdefault(id(target), Source(target, {}))
+        for key, source in touched.items():
+            leaves = {name: leaf for each in (source, *parents) for name, leaf in each.leaves.items()}
+            self._sources[key] = Source(source.tensor, leaves)
+
+    def _meet(self, func: Callable[..., Any], args: Arguments, kwargs: Named, parents: list[Source]) -> Any:
         """A parameter meets the batch: run with detached values, tell of the uses."""
-        values = self._detached(args, kwargs)
-        if not torch.is_grad_enabled():  # no gradient flows here, as in training
-            return self._plain(func, *values, batched=True)
+        if func in IN_PLACE:
+            return self._meet_in_place(func, args, kwargs)
+        if func in SPELLED_OUT:
+            with self:
+                return SPELLED_OUT[func](*args, **kwargs)
+        if func not in RULES and not self._gives_gradient(func, args, kwargs):
+            return self._plain(func, *self._detached(args, kwargs), batched=True)
         family, uses = self._uses(func, args, kwargs, parents)
+        values = self._detached(args, kwargs)
         out = func(*values[0], **values[1])
-        self._mark_all(out)
-        if _writes_into_first(func):
-            self._mark_all(args[0])
-        if uses:
-            self._on_use(family, uses, out)
+        if (
+            out._is_view()
+        ):  # of something inside the operation: later writes into a view would slip past a hook on it
+            out = torch.ops.aten._unsafe_view.default(out, out.shape)
+        self._mark(out)
+        operands = [t for t in _tensors((*args, *kwargs.values())) if id(t) not in self._sources]
+        self._on_meeting(Meeting(family, uses, operands, out))
         return out
+
+    def _meet_in_place(self, func: Callable[..., Any], args: Arguments, kwargs: Named) -> Any:
+        """The meeting happens beside the tensor, whose values are then replaced: a hook on the result of writing into
+        a view would not see the gradient of what is behind it."""
+        if id(args[0]) in self._sources:
+            raise Unsupported("a parameter that the batch is written into")
+        with self:
+            out = IN_PLACE[func](args[0].clone(), *args[1:], **kwargs)
+        return self._plain(Tensor.copy_, (args[0], out), {}, batched=True)
 
     def _uses(
-        self, func: Callable[..., Any], args: Any, kwargs: dict[str, Any], parents: list[Source]
+        self, func: Callable[..., Any], args: Arguments, kwargs: Named, parents: list[Source]
     ) -> tuple[str, list[tuple[Source, Use]]]:
-        family, rule = RULES.get(func, ("", None))
-        name = getattr(func, "__name__", str(func))
-        try:
-            if rule is None:
-                raise Unsupported(f"no rule for {name}")
-            uses = rule(Call(func, args, kwargs, self._is_source))
-            return family, [(self._sources[id(use.source)], use) for use in uses]
-        except Unsupported as reason:
-            self.refuse(parents, f"{name}: {reason}" if rule else str(reason))
-            return family, []
+        if func not in RULES:
+            raise Unsupported("no rule")
+        if torch._C._are_functorch_transforms_active():
+            raise Unsupported("inside a torch.func transform")
+        if any(t.is_complex() for t in _tensors((*args, *kwargs.values()))):
+            raise Unsupported("complex numbers")
+        family, rule = RULES[func]
+        uses = rule(Call(func, args, kwargs, self._is_source))
+        return family, [(self._sources[id(use.source)], use) for use in uses]
 
-    def refuse(self, sources: Iterable[Source], reason: str) -> None:
+    def _gives_gradient(self, func: Callable[..., Any], args: Arguments, kwargs: Named) -> bool:
+        """Whether an operation without a rule passes a gradient to its sources at all: a comparison does not."""
+        if writes_into_first(func):
+            return True
+
+        def alone(t: Tensor) -> Tensor:
+            return self._sources[id(t)].tensor if id(t) in self._sources else t.detach()
+
+        args, kwargs = _replace((args, kwargs), alone)
+        return any(t.requires_grad for t in _tensors((func(*args, **kwargs),)))
+
+    def _refuse(self, sources: Iterable[Source], reason: str) -> None:
         """The parameters behind `sources` are beyond this engine."""
         for source in sources:
             for name in source.leaves:
                 self.unsupported.setdefault(name, reason)
 
-    def _detached(self, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-        return _replace(
-            (args, kwargs), lambda t: self._sources[id(t)].tensor.detach() if id(t) in self._sources else t
+    def _detached(self, args: Arguments, kwargs: Named) -> tuple[Arguments, Named]:
+        replaced: tuple[Arguments, Named] = _replace(
+            (args, kwargs), lambda t: t.detach() if id(t) in self._sources else t
         )
+        return replaced
 
     def _is_source(self, value: Any) -> bool:
         return isinstance(value, Tensor) and id(value) in self._sources
 
     def _is_batch(self, tensor: Tensor) -> bool:
+        """Marked, or with a graph, which constants have not: handed over by something that torch's modes do not see."""
         reference = self._batch.get(id(tensor))
-        return reference is not None and reference() is tensor
+        return (reference is not None and reference() is tensor) or tensor.grad_fn is not None
 
     def _mark_all(self, value: Any) -> None:
         for tensor in _tensors((value,)):
@@ -153,34 +229,23 @@ class Recorder(TorchFunctionMode):
 
     def _mark(self, tensor: Tensor) -> None:
         key, table = id(tensor), self._batch
-        if not self._is_batch(tensor):
+        reference = table.get(key)
+        if reference is None or reference() is not tensor:
             table[key] = weakref.ref(
                 tensor, lambda dead: table.pop(key, None) if table.get(key) is dead else None
             )
         self._sources.pop(key, None)  # a source that the batch was written into is one no longer
 
 
-def _repeat(func: Callable[..., Any], args: Any, kwargs: dict[str, Any]) -> Tensor:
-    """Repeats of dimensions of size one are expansions, whose rows can be told to be one."""
-    tensor, counts = args[0], args[1:]
-    if len(counts) == 1 and isinstance(counts[0], (list, tuple, torch.Size)):
-        counts = tuple(counts[0])
-    whole = not kwargs and counts and all(isinstance(c, int) for c in counts) and len(counts) >= tensor.ndim
-    if whole:
-        sizes = (*(1,) * (len(counts) - tensor.ndim), *tensor.shape)
-        if all(size == 1 or count == 1 for size, count in zip(sizes, counts, strict=True)):
-            return tensor.expand(*(size * count for size, count in zip(sizes, counts, strict=True)))
-    return func(*args, **kwargs)
+def _giving(func: Callable[..., Any], args: Arguments, kwargs: Named) -> list[Tensor]:
+    """Tensors whose values the result depends on, not only their shape or dtype."""
+    if func in LENDS_ITSELF:
+        return []
+    return list(_tensors(args[:1] if func in LENDS_OTHERS else (*args, *kwargs.values())))
 
 
-def _writes_into_first(func: Callable[..., Any]) -> bool:
-    name = getattr(func, "__name__", "")
-    return (
-        name == "__setitem__" or (name.endswith("_") and not name.endswith("__")) or name in _IN_PLACE_DUNDERS
-    )
-
-
-_IN_PLACE_DUNDERS = {"__iadd__", "__isub__", "__imul__", "__itruediv__", "__ipow__", "__imatmul__"}
+def _name(func: Callable[..., Any]) -> str:
+    return getattr(func, "__name__", str(func))
 
 
 def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:

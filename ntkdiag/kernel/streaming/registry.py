@@ -16,10 +16,7 @@ from torch import Tensor
 from ntkdiag.errors import MeasurementError
 from ntkdiag.kernel.streaming.forms import Form
 from ntkdiag.kernel.streaming.layout import Layout
-
-
-class Unsupported(Exception):
-    """This call is beyond the rule; the reason ends up in the coverage."""
+from ntkdiag.kernel.streaming.refusal import Unsupported
 
 
 class Saved:

@@ -10,22 +10,26 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ntkdiag.kernel.streaming.forms import Dense, Form, Outer, RowLayout
+from ntkdiag.kernel.streaming.broadcasting import summed
+from ntkdiag.kernel.streaming.forms import Dense, Form, in_full
+from ntkdiag.kernel.streaming.layout import Layout
 
 
 @dataclass(frozen=True)
 class Geometry:
-    """Which elements of a parameter a source shows, each once: inner products are preserved by the pull-back."""
+    """Which elements of one parameter a source shows, each once: the pull-back keeps inner products.
+
+    Attributes:
+        parameter: Its name.
+        size, stride, offset: Of the source within the parameter's memory.
+        in_order: The source shows the whole parameter, element after element.
+    """
 
     parameter: str
     size: torch.Size
     stride: tuple[int, ...]
     offset: int
-
-    @property
-    def whole(self) -> bool:
-        """Whether every element of a contiguous parameter is shown, in order."""
-        return self.offset == 0 and self.stride == _contiguous(self.size)
+    in_order: bool
 
 
 @dataclass(frozen=True)
@@ -36,42 +40,58 @@ class Source:
         tensor: With its graph back to `leaves`; for a parameter the leaf itself.
         leaves: Parameter name → detached leaf that requires a gradient.
         geometry: Set where the source merely shows elements of one parameter.
+        spread: The source that this one repeats along dimensions where that has size one.
     """
 
     tensor: Tensor
     leaves: dict[str, Tensor]
-    geometry: Geometry | None
+    geometry: Geometry | None = None
+    spread: Source | None = None
 
 
 def parameter_source(name: str, leaf: Tensor) -> Source:
     """The source of a parameter itself."""
-    return Source(leaf, {name: leaf}, Geometry(name, leaf.shape, leaf.stride(), 0))
+    return Source(leaf, {name: leaf}, Geometry(name, leaf.shape, leaf.stride(), 0, in_order=True))
 
 
-def derived_source(tensor: Tensor, parents: list[Source], cast: bool) -> Source:
+def derived_source(
+    tensor: Tensor, parents: list[Source], *, copied: bool = False, spread: bool = False
+) -> Source:
     """The source of a tensor computed from `parents`.
 
     Args:
         tensor: The result, with its graph.
         parents: The sources among the operation's arguments.
-        cast: The operation copies its one parent elementwise (a change of dtype, a clone).
+        copied: The operation copies its one parent elementwise (a change of dtype, a clone).
+        spread: The operation repeats its one parent along dimensions.
     """
     leaves = {name: leaf for parent in parents for name, leaf in parent.leaves.items()}
-    return Source(tensor, leaves, _geometry(tensor, parents, leaves, cast))
+    if len(parents) != 1:
+        return Source(tensor, leaves)
+    if spread and _broadcasts(parents[0].tensor.shape, tensor.shape):
+        return Source(tensor, leaves, spread=parents[0])
+    if copied and parents[0].tensor.shape == tensor.shape:
+        return Source(tensor, leaves, parents[0].geometry, parents[0].spread)
+    return Source(tensor, leaves, _geometry(tensor, leaves))
 
 
-def _geometry(
-    tensor: Tensor, parents: list[Source], leaves: dict[str, Tensor], cast: bool
-) -> Geometry | None:
-    if len(leaves) != 1 or len(parents) != 1:
+def _broadcasts(shape: torch.Size, to: torch.Size) -> bool:
+    pairs = zip(reversed(shape), reversed(to), strict=False)
+    return len(shape) <= len(to) and all(size in (1, wide) for size, wide in pairs)
+
+
+def _geometry(tensor: Tensor, leaves: dict[str, Tensor]) -> Geometry | None:
+    """Set for a view of one leaf that shows none of its elements twice."""
+    if len(leaves) != 1:
         return None
-    (name, leaf), parent = next(iter(leaves.items())), parents[0]
-    if cast and parent.geometry is not None and parent.tensor.shape == tensor.shape:
-        return parent.geometry
+    name, leaf = next(iter(leaves.items()))
     shared = tensor.untyped_storage().data_ptr() == leaf.untyped_storage().data_ptr()
-    if not shared or tensor.dtype != leaf.dtype or _overlaps(tensor):
+    if not shared or tensor.dtype != leaf.dtype or _overlaps(tensor) or _overlaps(leaf):
         return None
-    return Geometry(name, tensor.shape, tensor.stride(), tensor.storage_offset() - leaf.storage_offset())
+    offset = int(tensor.storage_offset() - leaf.storage_offset())
+    same = tensor.shape == leaf.shape and tensor.stride() == leaf.stride()
+    flat = tensor.numel() == leaf.numel() and tensor.is_contiguous() and leaf.is_contiguous()
+    return Geometry(name, tensor.shape, tensor.stride(), offset, in_order=offset == 0 and (same or flat))
 
 
 def _overlaps(tensor: Tensor) -> bool:
@@ -85,12 +105,18 @@ def _overlaps(tensor: Tensor) -> bool:
     return False
 
 
-def _contiguous(size: torch.Size) -> tuple[int, ...]:
-    strides, step = [], 1
-    for length in reversed(size):
-        strides.append(step)
-        step *= max(1, length)
-    return tuple(reversed(strides))
+def gathered(source: Source, form: Form) -> tuple[Source, Form]:
+    """The source that was spread, and the gradients summed over where it was spread to."""
+    while source.spread is not None:
+        shape, parent = source.tensor.shape, source.spread
+        form = summed(shaped(in_full(form), shape), shape, parent.tensor.shape)
+        source = parent
+    return source, form
+
+
+def shaped(dense: Dense, shape: torch.Size) -> Dense:
+    """Rows [N, *shape]; rows that samples have for themselves are shaped already."""
+    return dense if dense.own is not None else Dense(dense.rows.reshape(len(dense.rows), *shape))
 
 
 def to_parameters(source: Source, form: Form) -> dict[str, Tensor]:
@@ -103,77 +129,49 @@ def to_parameters(source: Source, form: Form) -> dict[str, Tensor]:
     Returns:
         Name → [N, *shape of the parameter].
     """
-    dense = form.dense() if isinstance(form, Outer) else form
-    if not isinstance(dense, Dense):
-        rows = dense.rows.new_zeros(dense.rows.shape[0], source.tensor.numel())
-        rows[:, dense.index] = dense.rows
-        dense = Dense(rows)
-    if dense.rowwise is not None:
-        return _pull_back_rows(source, dense.rows, dense.rowwise)
-    rows = dense.rows.reshape(dense.rows.shape[0], *source.tensor.shape)
+    source, form = gathered(source, form)
+    dense = shaped(in_full(form), source.tensor.shape)
+    if dense.own is not None:
+        return _pull_back_own(source, dense.rows, dense.own)
     if source.geometry is not None:
-        return {source.geometry.parameter: _scatter(source, source.geometry, rows)}
-    return _pull_back(source.tensor, source.leaves, rows)
+        return {source.geometry.parameter: _scatter(source, source.geometry, dense.rows)}
+    return _pull_back(source, dense.rows)
 
 
 def _scatter(source: Source, geometry: Geometry, rows: Tensor) -> Tensor:
-    leaf = source.leaves[geometry.parameter]
-    samples = rows.shape[0]
-    if geometry.whole and geometry.size == leaf.shape:
-        return rows
-    full = rows.new_zeros(samples, *leaf.shape)
-    flat = full.reshape(samples, -1)
-    view = flat.as_strided(
-        (samples, *geometry.size), (flat.stride(0), *geometry.stride), flat.storage_offset() + geometry.offset
-    )
-    view.copy_(rows)
-    return full
+    """Rows of the elements shown, put where they are in the parameter; [N, *shape of the parameter]."""
+    leaf, samples = source.leaves[geometry.parameter], rows.shape[0]
+    if geometry.in_order:
+        return rows.reshape(samples, *leaf.shape)
+    reach = 1 + sum((size - 1) * stride for size, stride in zip(leaf.shape, leaf.stride(), strict=True))
+    memory = rows.new_zeros(samples, reach)
+    memory.as_strided((samples, *geometry.size), (reach, *geometry.stride), geometry.offset).copy_(rows)
+    return memory.as_strided((samples, *leaf.shape), (reach, *leaf.stride()))
 
 
-def _pull_back(tensor: Tensor, leaves: dict[str, Tensor], rows: Tensor) -> dict[str, Tensor]:
-    """vᵀ ∂tensor/∂leaf for every row v, batched where autograd can."""
-    names, values = list(leaves), list(leaves.values())
+def _pull_back(source: Source, rows: Tensor) -> dict[str, Tensor]:
+    """vᵀ ∂source/∂leaf for every row v, batched where autograd can."""
+    tensor, leaves = source.tensor, list(source.leaves.values())
     rows = rows.to(tensor.dtype)
+
+    def pull(cotangent: Tensor, batched: bool) -> tuple[Tensor, ...]:
+        return torch.autograd.grad(
+            tensor, leaves, cotangent, retain_graph=True, is_grads_batched=batched, materialize_grads=True
+        )
+
     try:
-        found = torch.autograd.grad(
-            tensor, values, rows, retain_graph=True, allow_unused=True, is_grads_batched=True
-        )
+        found = pull(rows, batched=True)
     except RuntimeError:  # an operation without a batching rule: one sample at a time, the same result
-        each = [
-            torch.autograd.grad(tensor, values, row, retain_graph=True, allow_unused=True) for row in rows
-        ]
-        found = tuple(None if parts[0] is None else torch.stack(parts) for parts in zip(*each, strict=True))
-    zeros = (value.new_zeros(rows.shape[0], *value.shape) for value in values)
-    return {
-        name: zero if gradient is None else gradient
-        for name, gradient, zero in zip(names, found, zeros, strict=True)
-    }
+        each = [pull(row, batched=False) for row in rows]
+        found = tuple(torch.stack(parts) for parts in zip(*each, strict=True))
+    return dict(zip(source.leaves, found, strict=True))
 
 
-def _pull_back_rows(source: Source, rows: Tensor, layout: RowLayout) -> dict[str, Tensor]:
-    """The pull-back where each sample has rows of its own in the source."""
-    tensor = source.tensor
-    if layout.outer == 1 and layout.inner == 1 and tensor.stride(layout.dim) == 0:
-        # an expanded source: all its rows are one, so the gradient of that one is pulled back
-        return _pull_back(
-            tensor.select(layout.dim, 0),
-            source.leaves,
-            rows.reshape(rows.shape[0], *_without(tensor, layout.dim)),
-        )
-    parts: list[dict[str, Tensor]] = []
-    for i in range(layout.samples):
-        cotangent = rows.new_zeros(tensor.shape)
-        cotangent.unflatten(layout.dim, (layout.outer, layout.samples, layout.inner)).select(
-            layout.dim + 1, i
-        ).copy_(rows[i].reshape(*_split(tensor, layout)))
-        parts.append(_pull_back(tensor, source.leaves, cotangent.unsqueeze(0)))
+def _pull_back_own(source: Source, rows: Tensor, own: Layout) -> dict[str, Tensor]:
+    """The pull-back where each sample has rows of its own in the source: zero elsewhere, a sample at a time."""
+    parts = []
+    for i, row in enumerate(rows):
+        cotangent = rows.new_zeros(source.tensor.shape)
+        own.first(cotangent)[i].copy_(row)
+        parts.append(_pull_back(source, cotangent.unsqueeze(0)))
     return {name: torch.cat([part[name] for part in parts]) for name in source.leaves}
-
-
-def _without(tensor: Tensor, dim: int) -> list[int]:
-    return [size for d, size in enumerate(tensor.shape) if d != dim]
-
-
-def _split(tensor: Tensor, layout: RowLayout) -> list[int]:
-    shape = list(tensor.shape)
-    return [*shape[: layout.dim], layout.outer, layout.inner, *shape[layout.dim + 1 :]]

@@ -43,7 +43,7 @@ def _without_checkpointing() -> Iterator[None]:
     """Both kinds of torch.utils.checkpoint call the function directly; the modules keep their own references to them."""
     kept = checkpoint.CheckpointFunction, checkpoint._checkpoint_without_reentrant_generator
     checkpoint.CheckpointFunction = _Direct  # type: ignore[misc, assignment]
-    checkpoint._checkpoint_without_reentrant_generator = _no_saving
+    checkpoint._checkpoint_without_reentrant_generator = _no_saving  # type: ignore[assignment]
     try:
         yield
     finally:

@@ -13,13 +13,22 @@ from torch.nn import functional
 
 from ntkdiag.kernel.streaming.forms import Compressed
 from ntkdiag.kernel.streaming.layout import Layout
-from ntkdiag.kernel.streaming.registry import Call, Saved, Unsupported, Use, rule
+from ntkdiag.kernel.streaming.refusal import Unsupported
+from ntkdiag.kernel.streaming.registry import Call, Saved, Use, rule
 
 
 @rule("embedding", [functional.embedding, torch.embedding])
 def embedding(call: Call) -> list[Use]:
     """y = table[index]; the row at padding_idx receives no gradient."""
-    names = ("input", "weight", "padding_idx", "max_norm", "norm_type", "scale_grad_by_freq", "sparse")
+    names: tuple[str, ...] = (
+        "input",
+        "weight",
+        "padding_idx",
+        "max_norm",
+        "norm_type",
+        "scale_grad_by_freq",
+        "sparse",
+    )
     if call.function is torch.embedding:
         names = ("weight", "input", "padding_idx", "scale_grad_by_freq", "sparse")
     bound = call.bind(*names)
@@ -101,4 +110,4 @@ def _compressed(table: Tensor, indices: Tensor, rows: Tensor, padding: int | Non
     if padding is not None:
         summed[:, touched == padding] = 0
     columns = torch.arange(width, device=rows.device)
-    return Compressed(summed.flatten(1), (touched[:, None] * width + columns).flatten())
+    return Compressed(summed.flatten(1), (touched[:, None] * width + columns).flatten(), table.numel())

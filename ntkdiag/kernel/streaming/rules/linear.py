@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ntkdiag.kernel.streaming.forms import Dense, Outer
+from ntkdiag.kernel.streaming.broadcasting import reduce_to, summed
+from ntkdiag.kernel.streaming.forms import Dense, Form, Outer
 from ntkdiag.kernel.streaming.layout import Layout
-from ntkdiag.kernel.streaming.registry import Call, Saved, Unsupported, Use, rule
-from ntkdiag.kernel.streaming.rules.broadcasting import reduce_to
+from ntkdiag.kernel.streaming.refusal import Unsupported
+from ntkdiag.kernel.streaming.registry import Call, Saved, ToForm, Use, rule
 
 
 @rule("linear", [functional.linear])
@@ -17,8 +21,8 @@ def linear(call: Call) -> list[Use]:
     """y = x Wᵀ + b."""
     bound = call.bind("input", "weight", "bias")
     x, weight, bias = bound["input"], bound["weight"], bound["bias"]
-    if call.is_source(x):
-        raise Unsupported("a parameter as the input of a linear layer whose weight meets the batch")
+    if call.is_source(x) or weight.ndim != 2:
+        raise Unsupported("a parameter as its input, or a weight that is no matrix")
     uses = []
     if call.is_source(weight):
         saved = Saved(x)
@@ -33,8 +37,10 @@ def linear(call: Call) -> list[Use]:
     return uses
 
 
-MATMULS = [torch.matmul, torch.mm, torch.bmm, torch.mv, Tensor.matmul, Tensor.mm, Tensor.bmm, Tensor.mv,
-           Tensor.__matmul__, Tensor.__rmatmul__]  # fmt: skip
+MATMULS: list[Callable[..., Any]] = [
+    torch.matmul, torch.mm, torch.bmm, torch.mv, Tensor.matmul, Tensor.mm, Tensor.bmm, Tensor.mv, Tensor.__matmul__,
+    Tensor.__rmatmul__,
+]  # fmt: skip
 
 
 @rule("matmul", MATMULS)
@@ -76,63 +82,50 @@ def product(call: Call, a: Tensor, b: Tensor) -> list[Use]:
 
 def _right_factor(x: Tensor, weight: Tensor) -> Use:
     """y = x W."""
+    if x.ndim < 2:
+        raise Unsupported("one vector for the whole batch")
     saved = Saved(x)
-    if weight.ndim == 2 and x.ndim >= 2:
-        return Use(
-            weight,
-            lambda grad, layout: Outer(*_same_dtype(layout.rows(saved.get(), 1), layout.rows(grad, 1))),
-        )
-    if weight.ndim == 1:
-        return Use(
-            weight,
-            lambda grad, layout: Dense(
-                (layout.rows(grad, 0)[..., None] * layout.rows(saved.get(), 1)).sum(1)
-            ),
-        )
-    if x.ndim == 1:
-        raise Unsupported("a vector times a stack of matrices")
-    return Use(weight, lambda grad, layout: reduce_to(saved.get().mT @ grad, weight, _leading(layout, grad)))
+
+    def vector(grad: Tensor, layout: Layout) -> Dense:
+        return Dense((layout.rows(grad, 0)[..., None] * layout.rows(saved.get(), 1)).sum(1))
+
+    def matrix(grad: Tensor, layout: Layout) -> Outer:
+        return Outer(*_same_dtype(layout.rows(saved.get(), 1), layout.rows(grad, 1)))
+
+    def stack(grad: Tensor, layout: Layout) -> Dense:
+        left, right = _same_dtype(saved.get(), grad)
+        if layout.dim == grad.ndim - 1:
+            raise Unsupported("the samples are in a dimension that the operation works on")
+        if layout.dim < grad.ndim - 2:
+            return reduce_to(left.mT @ right, weight, layout)
+        left = left.expand(*grad.shape[:-1], -1)  # samples are among the rows: [N, ..., outer, inner, k]
+        rows = layout.first(left).flatten(-3, -2).mT @ layout.first(right).flatten(-3, -2)
+        return summed(Dense(rows), rows.shape[1:], weight.shape)
+
+    forms: dict[int, ToForm] = {1: vector, 2: matrix}
+    return Use(weight, forms.get(weight.ndim, stack))
 
 
 def _left_factor(weight: Tensor, x: Tensor) -> Use:
-    """y = W x, the samples in the leading dimensions of x."""
-    if x.ndim < 2 or (x.ndim == 2 and weight.ndim <= 2):
-        return _left_of_columns(weight, x)
-    saved = Saved(x)
-    if weight.ndim == 2:
-        return Use(
-            weight,
-            lambda grad, layout: Outer(*_same_dtype(_columns(layout, grad), _columns(layout, saved.get()))),
-        )
-    if weight.ndim == 1:
-        raise Unsupported("a vector parameter times a stack of matrices")
-    return Use(weight, lambda grad, layout: reduce_to(grad @ saved.get().mT, weight, _leading(layout, grad)))
+    """y = W x, which is yᵀ = xᵀ Wᵀ."""
+    if weight.ndim < 2 or x.ndim < 2:
+        raise Unsupported("a vector as a factor from the left, or for the whole batch")
+    turned = _right_factor(x.mT, weight.mT)
 
-
-def _left_of_columns(weight: Tensor, x: Tensor) -> Use:
-    """y = W x with the samples among the columns of a matrix x."""
-    if x.ndim != 2 or weight.ndim != 2:
-        raise Unsupported("a parameter times one vector for the whole batch")
-    saved = Saved(x)
-
-    def form(grad: Tensor, layout: Layout) -> Outer:
-        turned = Layout(0, layout.outer, layout.samples, layout.inner)
-        if layout.dim != 1:
-            raise Unsupported("samples among the rows of a parameter times a matrix")
-        return Outer(*_same_dtype(turned.rows(grad.T, 1), turned.rows(saved.get().T, 1)))
+    def form(grad: Tensor, layout: Layout) -> Form:
+        found = turned.form(grad.mT, _turned(layout, grad.ndim))
+        if isinstance(found, Outer):
+            return Outer(found.right, found.left)
+        assert isinstance(found, Dense)  # matrix products have no other forms
+        return Dense(found.rows.mT, found.own)
 
     return Use(weight, form)
 
 
-def _columns(layout: Layout, tensor: Tensor) -> Tensor:
-    """[N, k, rows, columns] → tokens are the columns: [N, k·columns, rows]."""
-    return layout.rows(tensor, 2).mT.flatten(1, 2)
-
-
-def _leading(layout: Layout, grad: Tensor) -> Layout:
-    if layout.dim >= grad.ndim - 2:
-        raise Unsupported("samples in the rows or columns of a stack of matrices")
-    return layout
+def _turned(layout: Layout, ndim: int) -> Layout:
+    """The layout of a tensor whose last two dimensions have changed places."""
+    swapped = {ndim - 1: ndim - 2, ndim - 2: ndim - 1}
+    return Layout(swapped.get(layout.dim, layout.dim), layout.outer, layout.samples, layout.inner)
 
 
 def _scaled(use: Use, alpha: float) -> Use:
@@ -151,25 +144,50 @@ def einsum(call: Call) -> list[Use]:
     equation, operands = call.args[0], call.args[1:]
     if len(operands) == 1 and isinstance(operands[0], (list, tuple)):
         operands = tuple(operands[0])
-    if not isinstance(equation, str) or "." in equation or len(operands) != 2:
-        raise Unsupported("einsum other than 'two,operands->output' without an ellipsis")
-    left_side, _, out = equation.replace(" ", "").partition("->")
-    labels = left_side.split(",")
-    if "->" not in equation or any(len(set(each)) != len(each) for each in labels):
-        raise Unsupported("einsum with implicit output or repeated labels")
-    place = 0 if call.is_source(operands[0]) else 1
-    if call.is_source(operands[1 - place]):
+    if not isinstance(equation, str) or len(operands) != 2:
+        raise Unsupported("other than an equation and two operands")
+    if call.is_source(operands[0]) and call.is_source(operands[1]):
         raise Unsupported("both factors are parameters")
+    labels, out = _labels(equation, [operand.ndim for operand in operands])
+    place = 0 if call.is_source(operands[0]) else 1
     source, x = operands[place], operands[1 - place]
     own, other = labels[place], labels[1 - place]
     if set(own) - set(other) - set(out):
-        raise Unsupported("einsum that sums a label of the parameter alone")
+        raise Unsupported("a label of the parameter alone is summed")
+    if any(
+        label in own and size != source.shape[own.index(label)]
+        for label, size in zip(other, x.shape, strict=True)
+    ):
+        raise Unsupported("a dimension that is broadcast")
     saved = Saved(x)
 
     def form(grad: Tensor, layout: Layout) -> Dense:
         sample = out[layout.dim]
-        if layout.outer * layout.inner != 1 or sample in own or sample not in other:
-            raise Unsupported("einsum over a folded batch, or with a row of the parameter a sample")
-        return Dense(torch.einsum(f"{out},{other}->{sample}{own}", *_same_dtype(grad, saved.get())))
+        if sample in own or sample not in other:
+            raise Unsupported("a row of the parameter for each sample")
+        there = Layout(other.index(sample), layout.outer, layout.samples, layout.inner)
+        left, right = _same_dtype(layout.first(grad), there.first(saved.get()))  # [N, ..., outer, inner, ...]
+        split = {sample: "YZ"}  # capitals that no equation below uses
+        spelled = ["X" + "".join(split.get(label, label) for label in side) for side in (out, other)]
+        return Dense(torch.einsum(f"{spelled[0]},{spelled[1]}->X{own}", left, right))
 
     return [Use(source, form)]
+
+
+def _labels(equation: str, ndims: list[int]) -> tuple[list[str], str]:
+    """Labels of both operands and of the output, an ellipsis spelled out in capitals.
+
+    Raises:
+        Unsupported: implicit output, labels repeated in one operand, or capitals.
+    """
+    left, arrow, out = equation.replace(" ", "").partition("->")
+    sides = left.split(",")
+    if not arrow or any(letter.isupper() for letter in equation):
+        raise Unsupported("an equation with implicit output or capitals")
+    rest = [ndim - len(side.replace("...", "")) for side, ndim in zip(sides, ndims, strict=True)]
+    dots = "ABCDEFGH"[: max(0, *rest)]
+    sides = [side.replace("...", dots[len(dots) - count :]) for side, count in zip(sides, rest, strict=True)]
+    out = out.replace("...", dots)
+    if any(len(set(side)) != len(side) for side in (*sides, out)):
+        raise Unsupported("labels repeated in one operand")
+    return sides, out

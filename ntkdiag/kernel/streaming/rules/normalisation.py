@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from ntkdiag.kernel.streaming.broadcasting import reduce_to
 from ntkdiag.kernel.streaming.forms import Dense
 from ntkdiag.kernel.streaming.layout import Layout
-from ntkdiag.kernel.streaming.registry import Call, Saved, Unsupported, Use, rule
-from ntkdiag.kernel.streaming.rules.broadcasting import reduce_to
+from ntkdiag.kernel.streaming.refusal import Unsupported
+from ntkdiag.kernel.streaming.registry import Call, Saved, Use, rule
 
 
 @rule("layer norm", [functional.layer_norm, torch.layer_norm])
@@ -107,6 +108,6 @@ def _affine(
 
 
 def _reshaped(dense: Dense, layout: Layout, like: Tensor, parameter: Tensor) -> Dense:
-    if dense.rowwise is not None:
+    if dense.own is not None:
         raise Unsupported(f"a normalisation over the dimension that holds the samples ({tuple(like.shape)})")
     return Dense(dense.rows.reshape(layout.samples, *parameter.shape))

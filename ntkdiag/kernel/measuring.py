@@ -1,0 +1,71 @@
+"""A network as it is measured, in eval mode, and put back afterwards exactly as the user handed it over."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ntkdiag.errors import MeasurementError
+
+
+@contextmanager
+def measuring(module: nn.Module) -> Iterator[None]:
+    """The module in eval mode for the block; modes, attributes and buffers are restored, also after an error.
+
+    Raises:
+        MeasurementError: at the end of the block, if something was written into a parameter.
+    """
+    parts = [_Kept(part) for part in module.modules()]
+    buffers = [(buffer, buffer.clone(), _version(buffer)) for buffer in module.buffers()]
+    versions = {name: (parameter, _version(parameter)) for name, parameter in module.named_parameters()}
+    module.eval()
+    try:
+        yield
+    finally:
+        for part in parts:
+            part.restore()
+        with torch.no_grad():
+            for buffer, before, version in buffers:
+                if _version(buffer) != version:
+                    buffer.copy_(before)
+    written = [name for name, (parameter, version) in versions.items() if _version(parameter) != version]
+    if written:
+        raise MeasurementError(
+            f"network: expected parameters that a forward leaves as they are; got {', '.join(written)} written into. "
+            "Keep that to train mode (if self.training: ...)."
+        )
+
+
+def _version(tensor: Tensor) -> int:
+    return 0 if tensor.is_inference() else tensor._version
+
+
+class _Kept:
+    """The attributes of one module, and what is in those that are lists or dicts (its hooks, parameters, buffers)."""
+
+    def __init__(self, part: nn.Module) -> None:
+        self._part = part
+        self._attributes = dict(vars(part))
+        self._contents = {
+            name: value.copy() for name, value in self._attributes.items() if isinstance(value, (dict, list))
+        }
+
+    def restore(self) -> None:
+        now = vars(self._part)
+        for name in now.keys() - self._attributes.keys():
+            del now[name]
+        now.update(self._attributes)
+        for name, before in self._contents.items():
+            _refill(self._attributes[name], before)
+
+
+def _refill(container: Any, before: Any) -> None:
+    container.clear()
+    if isinstance(container, dict):
+        container.update(before)
+    else:
+        container.extend(before)

@@ -1,0 +1,22 @@
+"""The networks that all engines must agree on: between them they meet every rule and every trap.
+
+`CASES[name](seed, samples, dtype)` returns (module, inputs); a file a family lies in `networks`.
+"""
+
+from __future__ import annotations
+
+from networks import (  # noqa: F401  (imported for the cases they register)
+    attention,
+    control,
+    convolution,
+    derived,
+    elementwise,
+    linear,
+    normalisation,
+    tables,
+    tied,
+    tokens,
+)
+from networks.case import CASES, Case
+
+__all__ = ["CASES", "Case"]

@@ -1,0 +1,1 @@
+"""Small networks, a file a family of operations; `cases` is the table of all of them."""
