@@ -23,7 +23,7 @@ from ntkdiag.diagnosis.tables import (
     summary_table,
 )
 from ntkdiag.errors import InputError, require_positive_int
-from ntkdiag.kernel.engines import measuring
+from ntkdiag.kernel.measuring import measuring
 from ntkdiag.process.buckets import Buckets, PairedDraws
 
 

@@ -6,6 +6,7 @@ by comparing two forwards.
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -146,7 +147,11 @@ def require_same(seen: Tensor, expected: Tensor, where: str) -> None:
 
 def require_small(difference: float, dtype: torch.dtype, where: str) -> None:
     """Raise if a relative difference between two batches is more than rounding; see `require_same`."""
-    if not difference <= ROUNDING.get(dtype, 1e-3):
+    if math.isnan(difference):
+        raise MeasurementError(
+            f"network: expected finite values; got NaN or infinity {where}. Check the network's weights and its inputs."
+        )
+    if difference > ROUNDING.get(dtype, 1e-3):
         raise MeasurementError(
             f"network: expected each sample's values to be its own and the same every time; {where}, they differ "
             f"by {difference:.1e} (relative) between two batches. Look for statistics over the batch, random numbers, or "
