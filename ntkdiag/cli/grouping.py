@@ -6,8 +6,10 @@ import dataclasses
 import functools
 import inspect
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
+
+from ntkdiag.errors import InputError
 
 
 def grouped(function: Callable[..., None]) -> Callable[..., None]:
@@ -38,6 +40,24 @@ def grouped(function: Callable[..., None]) -> Callable[..., None]:
     command.__signature__ = inspect.Signature(flat)  # type: ignore[attr-defined]
     command.__annotations__ = {parameter.name: parameter.annotation for parameter in flat}
     return command
+
+
+def refuse_given(groups: Iterable[Any], beside: str, allowed: tuple[str, ...] = ()) -> None:
+    """Refuse options that would be silently ignored.
+
+    Args:
+        groups: Instances of option dataclasses, as typer filled them.
+        beside: What makes them pointless, for the message: "beside --resume, which ...".
+        allowed: Names of fields that still count.
+
+    Raises:
+        InputError: naming the first option that differs from its default.
+    """
+    for group in groups:
+        for field in dataclasses.fields(group):
+            value = getattr(group, field.name)
+            if field.name not in allowed and value != field.default:
+                raise InputError(f"--{field.name.replace('_', '-')}", expected=f"nothing {beside}", got=value)
 
 
 def _fields(group: Any) -> list[inspect.Parameter]:

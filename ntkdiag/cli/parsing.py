@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ntkdiag.errors import InputError
 
 if TYPE_CHECKING:
     from ntkdiag.process.buckets import Buckets
     from ntkdiag.process.schedule import Schedule
+
+Made = TypeVar("Made")
 
 _WORDS = {"true": True, "false": False, "none": None}
 _UNITS = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3}
@@ -119,6 +121,26 @@ def _count(text: str) -> int:
             expected="a count such as 10, edges such as -10,-5,0,5, or density:10",
             got=repr(text),
         ) from None
+
+
+def checked(option: str, make: Callable[[], Made]) -> Made:
+    """Call a constructor of this package with a user's values; a value of a wrong kind is the user's error.
+
+    Raises:
+        InputError: what the constructor raises, or in place of a TypeError or ValueError.
+    """
+    try:
+        return make()
+    except InputError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise failure(option, "values of the right kind", error) from error
+
+
+def failure(what: str, expected: str, error: BaseException) -> InputError:
+    """An exception of someone else's as one line: its type, and the first line of its message."""
+    text = (str(error).strip().splitlines() or ["no message"])[0]
+    return InputError(what, expected=expected, got=f"{type(error).__name__}: {text}")
 
 
 def named_paths(items: Iterable[str] | None) -> list[tuple[str | None, str]]:

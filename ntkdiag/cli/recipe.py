@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ntkdiag.cli.parsing import checked, failure
 from ntkdiag.errors import InputError, require_one_of
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ class Recipe:
 
         chosen = self.seed if seed is None else seed
         if self.model in REFERENCES:
-            network = _checked(
+            network = checked(
                 "--model-option", lambda: build(self.model, shape, chosen, **self.model_options)
             )
             call = self.call or "log_snr"
@@ -94,7 +95,7 @@ class Recipe:
         if isinstance(network, Denoiser):
             self._refuse_beside_denoiser()
             return network
-        schedule = _checked(
+        schedule = checked(
             "--schedule-option",
             lambda: schedules.named(self.schedule or "cosine", **self.schedule_options),
         )
@@ -153,7 +154,7 @@ def from_function(spec: str, shape: tuple[int, ...], seed: int, options: dict[st
         try:
             network = function(shape, **options) if _wants_shape(function, options) else function(**options)
         except Exception as error:
-            raise _failure(spec, "a function that returns a torch.nn.Module", error) from error
+            raise failure(spec, "a function that returns a torch.nn.Module", error) from error
     if not isinstance(network, nn.Module):
         raise InputError(
             spec, expected="a function that returns a torch.nn.Module", got=type(network).__name__
@@ -170,7 +171,7 @@ def _find(spec: str) -> Callable[..., Any]:
     try:
         module = importlib.import_module(name)
     except (Exception, SystemExit) as error:
-        raise _failure(spec, f"a module '{name}' that can be imported from here", error) from error
+        raise failure(spec, f"a module '{name}' that can be imported from here", error) from error
     found = getattr(module, attribute, None)
     if found is None:
         own = [key for key, item in vars(module).items() if _is_own(item, module.__name__)]
@@ -196,21 +197,4 @@ def _wants_shape(function: Callable[..., Any], options: dict[str, Any]) -> bool:
         and one.name not in options
         and (one.name == "shape" or one.default is inspect.Parameter.empty)
         for one in parameters
-    )
-
-
-def _checked(option: str, make: Callable[[], Any]) -> Any:
-    """Call a constructor of this package with a user's options; a value of a wrong type is the user's error."""
-    try:
-        return make()
-    except InputError:
-        raise
-    except (TypeError, ValueError) as error:
-        raise _failure(option, "values of the right kind", error) from error
-
-
-def _failure(what: str, expected: str, error: BaseException) -> InputError:
-    text = str(error).strip().splitlines()
-    return InputError(
-        what, expected=expected, got=f"{type(error).__name__}: {text[0] if text else 'no message'}"
     )

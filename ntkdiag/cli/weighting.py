@@ -10,6 +10,7 @@ from ntkdiag.errors import InputError, require_one_of
 
 if TYPE_CHECKING:
     from ntkdiag.cli.loading import Subject
+    from ntkdiag.process.schedule import Schedule
     from ntkdiag.weights import Refresher, WeightSource, WeightTable
 
 CONSTANT, REFRESH = "constant", "refresh"
@@ -33,7 +34,7 @@ def weight_source(text: str, found: Subject, seed: int) -> WeightSource | None:
     Raises:
         InputError: none of these, or a rule, table or setting that cannot be used.
     """
-    from ntkdiag.weights import WeightTable, rule
+    from ntkdiag.weights import WeightTable
 
     denoiser = found.denoiser
     head, _, rest = text.partition(":")
@@ -43,7 +44,23 @@ def weight_source(text: str, found: Subject, seed: int) -> WeightSource | None:
         return _refresher(rest, found, seed)
     if Path(text).suffix.lower() in (".csv", ".json"):
         return fixed(WeightTable.load(text).normalised(denoiser.schedule))
-    return fixed(rule(head, denoiser.target, denoiser.schedule, **_settings(rest)))
+    return fixed(closed_form("--weights", head, denoiser.target, denoiser.schedule, _settings(rest)))
+
+
+def closed_form(
+    option: str, name: str, target: str, schedule: Schedule, settings: dict[str, Any]
+) -> WeightTable:
+    """A rule with the settings a user gave it: its own parameters, and clip or normalise.
+
+    Raises:
+        InputError: unknown rule, parameter or target, a value it cannot have, or a mean that is not finite.
+    """
+    from ntkdiag.weights import rule
+
+    for taken in ("name", "target", "schedule"):
+        if taken in settings:
+            raise InputError(option, expected=f"parameters of the rule '{name}'", got=repr(taken))
+    return parsing.checked(option, lambda: rule(name, target, schedule, **settings))
 
 
 def fixed(table: WeightTable) -> WeightSource:
@@ -66,15 +83,16 @@ def _refresher(text: str, found: Subject, seed: int) -> Refresher:
     given = _settings(rest)
     for name in given:
         require_one_of("setting of refresh", name, (*_PROBE, *_REFRESHER))
-        if name != "score" and not isinstance(given[name], int | float):
-            raise InputError(f"setting '{name}' of refresh", expected="a number", got=repr(given[name]))
     probe = _PROBE | {name: value for name, value in given.items() if name in _PROBE}
     denoiser = found.denoiser
     draws = PairedDraws.draw(found.data.train, probe["samples"], seed)  # type: ignore[arg-type]
     buckets = Buckets.from_density(denoiser.schedule, probe["buckets"])  # type: ignore[arg-type]
     score = probe_score(denoiser, draws, buckets, str(probe["score"]), probes=probe["probes"], seed=seed)  # type: ignore[arg-type]
     moving = {name: value for name, value in given.items() if name in _REFRESHER}
-    return Refresher(score, denoiser.target, denoiser.schedule, every=every, **moving)
+    return parsing.checked(
+        "--weights",
+        lambda: Refresher(score, denoiser.target, denoiser.schedule, every=every, **moving),
+    )
 
 
 def _settings(text: str) -> dict[str, Any]:

@@ -155,6 +155,22 @@ def test_unknown_names_beside_a_diagnosis_too(refused: Refused, measured: Path) 
     assert "Did you mean 'light'?" in refused("plot", measured, "--theme", "lihgt")
 
 
+def test_an_option_that_would_be_ignored_is_refused(refused: Refused, measured: Path) -> None:
+    assert "--score: expected nothing beside --rule" in refused(
+        "weights", "--rule", "erd", "--target", "v", "--score", "gsnr"
+    )
+    assert "--target: expected nothing beside --from" in refused(
+        "weights", "--from", measured, "--target", "v"
+    )
+    assert "--rule: expected nothing beside --from" in refused("weights", "--from", measured, "--rule", "erd")
+    assert "--samples: expected nothing beside --from" in refused(
+        "verify", "--from", measured, "--samples", "9"
+    )
+    assert "--model: expected nothing beside --from" in refused(
+        "verify", "--from", measured, "--model", "mlp"
+    )
+
+
 def test_an_unknown_command_or_option_is_one_line(refused: Refused) -> None:
     assert "mesure" in refused("mesure")
     assert "--bukets" in refused("measure", "--bukets", "3")
@@ -227,6 +243,13 @@ def test_an_option_without_a_value_is_refused(refused: Refused, option: str, val
         ["train", *TINY, "--weights", "refresh:10,samples=x", "--out", "out"],
         ["train", *TINY, "--weights", "refresh:10,max_change=x", "--out", "out"],
         ["train", *TINY, "--weights", "min_snr:gamma", "--out", "out"],
+        ["train", *TINY, "--weights", "min_snr:target=x0", "--out", "out"],
+        ["train", *TINY, "--weights", "min_snr:clip=x", "--out", "out"],
+        ["train", "--resume", "--force", "--out", "out"],
+        ["verify", *TINY, "--buckets", "2"],
+        ["weights", "--rule", "erd", "--target", "v", "--option", "name=x"],
+        ["weights", "--rule", "erd", "--target", "v", "--option", "clip=x"],
+        ["weights", "--rule", "erd", "--target", "v", "--schedule", "edm", "--schedule-option", "p_std=x"],
         ["weights"],
         ["weights", "--rule", "erd"],
         ["weights", "--rule", "erd", "--from", "x"],

@@ -154,7 +154,7 @@ def test_a_reader_that_goes_away_is_no_traceback() -> None:
     read, write = os.pipe()
     os.close(read)
     result = subprocess.run(
-        [command, "weights", "--list"], stdout=write, stderr=subprocess.PIPE, text=True, check=False
+        [command, "measure", "--help"], stdout=write, stderr=subprocess.PIPE, text=True, check=False
     )
     os.close(write)
     assert "Traceback" not in result.stderr and "BrokenPipe" not in result.stderr

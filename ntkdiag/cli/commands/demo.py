@@ -23,7 +23,7 @@ def demo(
 ) -> None:
     """Train a small DiT on digits, measure it before and after, weight its loss by ERD, train again, compare.
 
-    About three minutes on two CPU cores. The folder holds both runs, the diagnosis, figures and page.html.
+    About two minutes on two CPU cores. The folder holds both runs, the diagnosis, figures and page.html.
     """
     outputs.check_folder(out, force)
 

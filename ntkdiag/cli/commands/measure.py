@@ -11,6 +11,7 @@ from ntkdiag.cli import outputs
 from ntkdiag.cli.console import note, print_json, progress_bar, say
 from ntkdiag.cli.grouping import grouped
 from ntkdiag.cli.options import Force, Json, MeasureOptions, ModelOptions
+from ntkdiag.errors import InputError, require_positive_int
 
 if TYPE_CHECKING:
     from ntkdiag.diagnosis import Diagnosis
@@ -53,8 +54,13 @@ def measure(
         say(f"\nWritten: {out}   (next: ntkdiag report {out} --out page.html)")
 
 
-def diagnose(model: ModelOptions, how: MeasureOptions, bars: bool) -> Diagnosis:
+def diagnose(model: ModelOptions, how: MeasureOptions, bars: bool, least_buckets: int = 1) -> Diagnosis:
     """Load what the options name and measure it.
+
+    Args:
+        model, how: Options.
+        bars: Whether to show progress.
+        least_buckets: Fewer are refused.
 
     Raises:
         InputError: options that cannot be followed; nothing has been measured then.
@@ -63,13 +69,16 @@ def diagnose(model: ModelOptions, how: MeasureOptions, bars: bool) -> Diagnosis:
     from ntkdiag.cli import parsing
     from ntkdiag.cli.loading import control_of, load, remarks
     from ntkdiag.diagnosis import measure as measure_network
-    from ntkdiag.errors import require_positive_int
 
     require_positive_int("--samples", how.samples)
     require_positive_int("--probes", how.probes)
     memory = parsing.size("--memory", how.memory)
     found = load(model)
     buckets = parsing.buckets(how.buckets, how.range, found.denoiser.schedule)
+    if len(buckets) < least_buckets:
+        raise InputError(
+            "--buckets", expected=f"at least {least_buckets}, to speak of a trend", got=len(buckets)
+        )
     refs = control_of(found) if how.control else {}
     with progress_bar(bars) as progress:
         diagnosis = measure_network(

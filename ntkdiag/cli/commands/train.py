@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,7 +10,7 @@ import typer
 
 from ntkdiag.cli import outputs, parsing
 from ntkdiag.cli.console import Progress, note, print_json, progress_bar, say
-from ntkdiag.cli.grouping import grouped
+from ntkdiag.cli.grouping import grouped, refuse_given
 from ntkdiag.cli.options import Force, Json, ModelOptions
 from ntkdiag.errors import InputError
 
@@ -69,7 +69,10 @@ def train(
       ntkdiag train --resume --out runs/erd --steps 8000
     """
     if resume:
-        _refuse_beside_resume(model, how)
+        beside = "beside --resume, which goes on as the run began"
+        refuse_given((model, how), beside, allowed=("steps", "device"))
+        if force:
+            raise InputError("--force", expected=f"nothing {beside}", got="given")
         found, config, weights, notes = _stored(out, model, how)
     else:
         outputs.check_folder(out, force)
@@ -133,18 +136,6 @@ def _config(how: TrainOptions, data: str, seed: int) -> TrainConfig:
     if how.preset is not None or data in PRESETS:
         return TrainConfig.preset(how.preset or data, **given)
     return TrainConfig.from_dict(given)
-
-
-def _refuse_beside_resume(model: ModelOptions, how: TrainOptions) -> None:
-    """Settings of a run cannot change half way; they are read from its folder."""
-    for options in (model, how):
-        for field in fields(options):
-            if field.name not in ("steps", "device") and getattr(options, field.name) != field.default:
-                raise InputError(
-                    "--" + field.name.replace("_", "-"),
-                    expected="nothing beside --resume, which goes on as the run began",
-                    got=getattr(options, field.name),
-                )
 
 
 def _run(

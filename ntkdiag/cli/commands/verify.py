@@ -10,14 +10,17 @@ import typer
 from ntkdiag.cli import outputs
 from ntkdiag.cli.commands.measure import diagnose
 from ntkdiag.cli.console import print_json, say
-from ntkdiag.cli.grouping import grouped
+from ntkdiag.cli.grouping import grouped, refuse_given
 from ntkdiag.cli.options import Force, Json, MeasureOptions, ModelOptions
-from ntkdiag.errors import InputError
+from ntkdiag.errors import require_positive_int
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from ntkdiag.diagnosis import Diagnosis
+
+# What `judge` needs, checked before a network is measured in vain.
+_LEAST_SAMPLES, _LEAST_BUCKETS = 8, 3
 
 
 @grouped
@@ -46,14 +49,15 @@ def verify(
       ntkdiag verify --model runs/erd
       ntkdiag verify --from runs/mine --out runs/mine-verdicts
     """
-    from ntkdiag.errors import require_positive_int
-
     outputs.check_folder(out, force)
     if source is None:
-        require_positive_int("--samples (to form intervals)", how.samples, minimum=8)
-        diagnosis = diagnose(model, how, bars=not json)
+        require_positive_int("--samples (to form intervals)", how.samples, minimum=_LEAST_SAMPLES)
+        diagnosis = diagnose(model, how, bars=not json, least_buckets=_LEAST_BUCKETS)
     else:
-        diagnosis = _load(source, model)
+        refuse_given((model, how), "beside --from, which measures nothing", allowed=("seed",))
+        from ntkdiag.diagnosis import Diagnosis
+
+        diagnosis = Diagnosis.load(source)
 
     from ntkdiag.claims import judge
 
@@ -68,14 +72,6 @@ def verify(
     say(verdict_text(verdicts.to_dict("records")))
     if out is not None:
         say(f"\nWritten: {out}")
-
-
-def _load(source: Path, model: ModelOptions) -> Diagnosis:
-    if model.model is not None:
-        raise InputError("--from", expected="it or --model, not both", got=f"--model {model.model}")
-    from ntkdiag.diagnosis import Diagnosis
-
-    return Diagnosis.load(source)
 
 
 def _write(out: Path, force: bool, verdicts: pd.DataFrame, diagnosis: Diagnosis | None) -> None:

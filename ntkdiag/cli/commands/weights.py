@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,6 +10,7 @@ import typer
 
 from ntkdiag.cli import outputs, parsing
 from ntkdiag.cli.console import print_json, say
+from ntkdiag.cli.grouping import grouped, refuse_given
 from ntkdiag.cli.options import Force, Json
 from ntkdiag.errors import InputError
 
@@ -17,52 +19,63 @@ if TYPE_CHECKING:
     from ntkdiag.weights import WeightTable
 
 
-def weights(
-    rule: Annotated[
-        str | None, typer.Option(metavar="NAME", help="A closed form; see --list.")
-    ] = None,
-    target: Annotated[
-        str | None, typer.Option(metavar="NAME", help="What the network predicts.")
-    ] = None,
+@dataclass(frozen=True)
+class RuleOptions:
+    """A closed form."""
+
+    rule: Annotated[str | None, typer.Option(metavar="NAME", help="A closed form; see --list.")] = None
+    target: Annotated[str | None, typer.Option(metavar="NAME", help="What the network predicts.")] = None
     option: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME=VALUE", help="The rule's parameter, such as gamma=5; may be repeated."),
-    ] = None,
+    ] = None
     clip: Annotated[
-        float | None, typer.Option(metavar="X", help="Largest weight before normalising.")
-    ] = None,
+        float | None, typer.Option(metavar="X", help="Largest weight of the rule before normalising.")
+    ] = None
+    normalise: Annotated[bool, typer.Option(help="Bring the rule's mean to 1; off leaves its own scale.")] = (
+        True
+    )
+
+
+@dataclass(frozen=True)
+class ScoreOptions:
+    """A measurement."""
+
+    score: Annotated[
+        str, typer.Option(metavar="NAME", help="Of the diagnosis: amplitude, bayes, learnability or gsnr.")
+    ] = "bayes"
+    power: Annotated[float, typer.Option(metavar="X", help="Weight = score to this power.")] = 1.0
+    floor: Annotated[
+        float, typer.Option(metavar="X", help="Least weight, as a multiple of the mean over buckets.")
+    ] = 0.05
+    cap: Annotated[
+        float | None, typer.Option(metavar="X", help="Largest weight, as a multiple of that mean.")
+    ] = None
+
+
+@grouped
+def weights(
+    rule: RuleOptions,
+    measured: ScoreOptions,
     source: Annotated[
         Path | None,
         typer.Option("--from", metavar="DIAGNOSIS", help="A folder written by 'ntkdiag measure --out'."),
     ] = None,
-    score: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="amplitude, bayes, learnability or gsnr. (default: bayes)"),
-    ] = None,
-    power: Annotated[
-        float, typer.Option(metavar="X", help="Weight = score to this power.")
-    ] = 1.0,
-    floor: Annotated[
-        float,
-        typer.Option(metavar="X", help="Least weight, as a multiple of the mean."),
-    ] = 0.05,
-    cap: Annotated[
-        float | None,
-        typer.Option(metavar="X", help="Largest weight, as a multiple of the mean."),
-    ] = None,
     schedule: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="Mean 1 under its training density. (default: cosine, or the diagnosis' own)"),
+        typer.Option(
+            metavar="NAME", help="Mean 1 under its density. (default: cosine, or the diagnosis' own)"
+        ),
     ] = None,
     schedule_option: Annotated[
-        list[str] | None, typer.Option(metavar="NAME=VALUE", help="Argument of the schedule; may be repeated.")
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="Argument of the schedule; may be repeated."),
     ] = None,
-    normalise: Annotated[bool, typer.Option(help="Bring the mean to 1; off leaves the rule's own scale.")] = True,
     list_rules: Annotated[bool, typer.Option("--list", help="List the rules and stop.")] = False,
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Save it as .csv or .json.")] = None,
     force: Force = False,
     json: Json = False,
-) -> None:  # fmt: skip
+) -> None:
     """Make a table of loss weights over log-SNR, from a rule or from a measurement.
 
     \b
@@ -74,51 +87,41 @@ def weights(
         _list(json)
         return
     outputs.check_file(out, force, (".csv", ".json"))
-    path = _schedule(schedule, schedule_option)
-    if source is not None and rule is None:
-        table = _measured(source, score or "bayes", path, power, floor, cap)
-    elif rule is not None and source is None:
-        table = _closed_form(rule, target, path, clip, normalise, parsing.pairs("--option", option))
+    if rule.rule is None and source is None:
+        raise InputError("weights", expected="--rule NAME, --from DIAGNOSIS or --list", got="none of them")
+    if source is None:
+        refuse_given((measured,), "beside --rule, which measures nothing")
+        table = _closed_form(rule, _schedule(schedule, schedule_option))
     else:
-        raise InputError("weights", expected="one of --rule NAME, --from DIAGNOSIS and --list",
-                         got="none" if rule is None else "two")  # fmt: skip
+        refuse_given((rule,), "beside --from, which is a measurement")
+        table = _measured(source, measured, _schedule(schedule, schedule_option))
     if out is not None:
         table.save(outputs.make_parent(out))
     _show(table, out, json)
 
 
-def _closed_form(
-    rule: str,
-    target: str | None,
-    schedule: Schedule | None,
-    clip: float | None,
-    normalise: bool,
-    options: dict[str, Any],
-) -> WeightTable:
+def _closed_form(options: RuleOptions, schedule: Schedule | None) -> WeightTable:
+    from ntkdiag.cli.weighting import closed_form
     from ntkdiag.process import schedules
     from ntkdiag.process.target import TARGETS
-    from ntkdiag.weights import rule as make
 
-    if target is None:
+    if options.target is None:
         raise InputError("--target", expected="one of " + ", ".join(TARGETS), got="nothing")
-    for name in ("schedule", "clip", "normalise"):
-        if name in options:
-            raise InputError(
-                "--option", expected=f"the rule's own parameters; {name} has an option of its own", got=name
-            )
-    return make(rule, target, schedule or schedules.cosine(), clip=clip, normalise=normalise, **options)
+    settings = {"clip": options.clip, "normalise": options.normalise}
+    settings |= parsing.pairs("--option", options.option)
+    return closed_form(
+        "--option", str(options.rule), options.target, schedule or schedules.cosine(), settings
+    )
 
 
-def _measured(
-    source: Path, score: str, schedule: Schedule | None, power: float, floor: float, cap: float | None
-) -> WeightTable:
+def _measured(source: Path, options: ScoreOptions, schedule: Schedule | None) -> WeightTable:
     from ntkdiag.diagnosis import Diagnosis
     from ntkdiag.process import schedules
     from ntkdiag.weights import measured
 
     diagnosis = Diagnosis.load(source)
     path = schedule or schedules.named(**diagnosis.meta["config"]["schedule"])
-    return measured(diagnosis, score, power=power, floor=floor, cap=cap, schedule=path)
+    return measured(diagnosis, **asdict(options), schedule=path)
 
 
 def _schedule(name: str | None, options: list[str] | None) -> Schedule | None:
@@ -127,7 +130,11 @@ def _schedule(name: str | None, options: list[str] | None) -> Schedule | None:
     parameters = parsing.pairs("--schedule-option", options)
     if name is None and parameters:
         raise InputError("--schedule-option", expected="--schedule beside it", got="none")
-    return None if name is None else schedules.named(name, **parameters)
+    return (
+        None
+        if name is None
+        else parsing.checked("--schedule-option", lambda: schedules.named(name, **parameters))
+    )
 
 
 def _show(table: WeightTable, out: Path | None, as_json: bool) -> None:

@@ -37,7 +37,7 @@ class Plan:
     sampler_steps: int
 
 
-FULL = Plan({"width": 64, "depth": 4}, 1500, 128, 10, 64, 6, 512, 24)
+FULL = Plan({"width": 48, "depth": 3}, 1500, 128, 10, 64, 8, 512, 24)
 QUICK = Plan({"width": 16, "depth": 1, "heads": 2, "frequencies": 8}, 30, 32, 5, 12, 3, 24, 4)
 
 

@@ -19,6 +19,7 @@ def write(folder: Path, outcome: Outcome, bars: Progress) -> None:
     """All files but demo.json; the runs' folders are there already."""
     from ntkdiag import provenance
     from ntkdiag.report import save_figures, write_page
+    from ntkdiag.weights import rule
 
     bars("figures and page", 0, 2)
     outcome.diagnosis.save(folder / "diagnosis")
@@ -30,7 +31,7 @@ def write(folder: Path, outcome: Outcome, bars: Progress) -> None:
         provenance.write_text(folder / name / LOSSES_FILE, buckets.to_csv(index=False))
         runs[name] = {"history": result.history, "buckets": buckets}
     parts: dict[str, Any] = {
-        "tables": {"erd": outcome.table},
+        "tables": {"constant": rule("constant_v", outcome.table.target), "erd": outcome.table},
         "runs": runs,
         "samples": outcome.samples,
         "quality": outcome.quality,

@@ -32,15 +32,15 @@ def demo_text(document: dict[str, Any]) -> str:
             Table(_HEAD, tuple(_row(row) for row in document["buckets"])).as_text(),
             "Kernel of the network trained with constant weight. 'before': effective rank before training. Losses are\n"
             "held out and unweighted; ↓ lower, ↑ higher than with constant weight (95% interval of the paired difference).",
-            quality_lines(document["quality"]),
+            quality_text(document["quality"]),
         ]
     )
 
 
-def quality_lines(quality: list[dict[str, Any]]) -> str:
-    """Energy distance of both runs and of real data, in one line."""
-    told = [f"{row['run']} {interval(row['value'], row['low'], row['high'])}" for row in quality]
-    return "Energy distance of samples to held-out digits (lower is better): " + "; ".join(told)
+def quality_text(quality: list[dict[str, Any]]) -> str:
+    """Energy distance of both runs and of real data, a line each."""
+    rows = tuple((row["run"], interval(row["value"], row["low"], row["high"])) for row in quality)
+    return Table(("samples of", "energy distance to held-out digits [95%], lower is better"), rows).as_text()
 
 
 def _row(row: dict[str, Any]) -> tuple[str, ...]:
