@@ -1,4 +1,7 @@
-"""C2, low effective rank: the trace kernel's entropy effective rank falls where recoverability falls (arXiv 2605.10790)."""
+"""C2, low effective rank: the entropy effective rank of the trace kernel falls where recoverability falls.
+
+Source: arXiv 2605.10790.
+"""
 
 from __future__ import annotations
 

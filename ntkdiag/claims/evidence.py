@@ -1,7 +1,7 @@
-"""Evidence: what every claim reads from a Diagnosis, on the full sample and on shared subsets of it.
+"""Evidence: what every claim reads from a Diagnosis, on all samples and on subsets that all buckets share.
 
-The same subsets of samples are used in every bucket and in the untrained control, so that differences
-and trends are formed within pairs.
+The same subsets of samples are used in every bucket and in the untrained control, and both were measured with the
+same probes, so that differences and trends are formed within pairs before their spread is taken.
 """
 
 from __future__ import annotations
@@ -9,105 +9,109 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ntkdiag.diagnosis.result import Diagnosis
 from ntkdiag.errors import InputError
-from ntkdiag.spectra.intervals import paired_subsets
-from ntkdiag.spectra.statistics import evaluate
-
-Array = NDArray[np.float64]
+from ntkdiag.spectra import Interval, Replicates, contrast_of_replicates, paired_subsets
+from ntkdiag.spectra.eigen import Array
+from ntkdiag.spectra.resampling import resample
 
 CONTROL = "untrained"
+STATISTICS = ("trace", "top_eigenvalue", "effective_rank")
+MIN_BUCKETS, MIN_SAMPLES = 3, 8
+MIN_PROBES = 3  # fewer say too little of the spread over probes
 
 
-@dataclass(frozen=True)
-class Series:
-    """ln of a kernel statistic over buckets.
-
-    Attributes:
-        full: [B] on all samples.
-        draws: [S, B] on subsets without replacement, recentred and rescaled so that their spread is that of the
-            full-sample estimate (delete-d jackknife).
-    """
-
-    full: Array
-    draws: Array
-
-    def minus(self, other: Series) -> Series:
-        """ln of the ratio to another series on the same draws."""
-        return Series(self.full - other.full, self.draws - other.draws)
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Evidence:
     """Everything a claim may look at.
 
     Attributes:
         log_snr: Bucket centres [B].
         amplitude: Recoverability R_y of each bucket [B].
-        statistics: "trace", "top_eigenvalue", "effective_rank" → the network's own series.
-        control: The same of the untrained network; empty if none was measured.
         target: What the network predicts.
+        controlled: Whether an untrained control was measured.
         seed: Seed of subsets and permutations.
+        samples, kept: Samples of a bucket N, and of a subset.
+        replicates: Statistic → one entry a bucket, those of the control after those of the network.
     """
 
     log_snr: Array
     amplitude: Array
-    statistics: dict[str, Series]
-    control: dict[str, Series]
     target: str
+    controlled: bool
     seed: int
+    samples: int
+    kept: int
+    replicates: dict[str, list[Replicates]]
 
-    def net(self, statistic: str) -> Series:
-        """The series relative to the untrained control where there is one, else as it is."""
-        series = self.statistics[statistic]
-        return series.minus(self.control[statistic]) if self.control else series
+    def logs(self, statistic: str) -> Array:
+        """ln of a statistic in every bucket, minus that of the untrained control where there is one, [B]."""
+        return self._net(np.array([bucket.value for bucket in self.replicates[statistic]]))
+
+    def contrast(self, statistic: str, weights: Array) -> Interval:
+        """Weighted sum of `logs` over buckets, with its 90% interval over samples and probes."""
+        return contrast_of_replicates(
+            self.replicates[statistic],
+            lambda statistics: self._net(statistics) @ weights,
+            samples=self.samples,
+            kept=self.kept,
+        )
+
+    def _net(self, statistics: Array) -> Array:
+        with np.errstate(divide="ignore", invalid="ignore"):  # zero kernels are reported by the tests
+            logs = np.log(statistics)
+            own, control = logs[..., : len(self.log_snr)], logs[..., len(self.log_snr) :]
+            return own - control if self.controlled else own
 
 
-def gather(diagnosis: Diagnosis, *, seed: int, draws: int, fraction: float) -> Evidence:
+def gather(diagnosis: Diagnosis, *, seed: int, draws: int) -> Evidence:
     """Collect the evidence from a diagnosis.
 
+    Args:
+        diagnosis: With refs["untrained"], the control.
+        seed: Seed of subsets and permutations.
+        draws: Number of subsets.
+
     Raises:
-        InputError: fewer than 3 buckets, or fewer than 8 samples a bucket.
+        InputError: too few buckets or samples, or a control of other buckets or samples.
     """
-    summary = diagnosis.summary
-    grams = diagnosis.grams["trace"].numpy()
-    if len(grams) < 3:
-        raise InputError("buckets", expected="at least 3, to speak of a trend", got=len(grams))
-    if grams.shape[1] < 8:
-        raise InputError("samples", expected="at least 8 a bucket, to form intervals", got=grams.shape[1])
-    subsets = paired_subsets(grams.shape[1], draws, fraction, seed)
-    reference = diagnosis.refs.get(CONTROL)
+    summary, grams = diagnosis.summary, diagnosis.grams["trace"].numpy()
+    buckets, samples = grams.shape[:2]
+    if buckets < MIN_BUCKETS:
+        raise InputError("buckets", expected=f"at least {MIN_BUCKETS}, to speak of a trend", got=buckets)
+    if samples < MIN_SAMPLES:
+        raise InputError("samples", expected=f"at least {MIN_SAMPLES} a bucket, for intervals", got=samples)
+    networks = [diagnosis]
+    if CONTROL in diagnosis.refs:
+        networks.append(diagnosis.refs[CONTROL])
+        if networks[1].grams["trace"].shape != diagnosis.grams["trace"].shape:
+            raise InputError(
+                f"reference '{CONTROL}'",
+                expected=f"{buckets} buckets of {samples} samples, as the network's",
+                got="kernels of shape " + str(list(networks[1].grams["trace"].shape)),
+            )
+    subsets = paired_subsets(samples, draws, seed=seed)
+    found = [
+        resample(STATISTICS, gram, subsets, per_probe=probes)
+        for network in networks
+        for gram, probes in zip(network.grams["trace"].numpy(), _probes(networks, network), strict=True)
+    ]
     return Evidence(
-        log_snr=summary["log_snr"].to_numpy(),
-        amplitude=summary["amplitude"].to_numpy(),
-        statistics=_series(grams, subsets),
-        control=_series(reference.grams["trace"].numpy(), subsets) if reference else {},
+        log_snr=summary["log_snr"].to_numpy(dtype=float),
+        amplitude=summary["amplitude"].to_numpy(dtype=float),
         target=str(diagnosis.meta["config"]["target"]),
+        controlled=len(networks) > 1,
         seed=seed,
+        samples=samples,
+        kept=subsets.shape[1],
+        replicates={name: [bucket[name] for bucket in found] for name in STATISTICS},
     )
 
 
-def _series(grams: Array, subsets: NDArray[np.intp]) -> dict[str, Series]:
-    """ln of each statistic for kernels [B, N, N]."""
-    out = {}
-    for name in ("trace", "top_eigenvalue", "effective_rank"):
-        full = np.array([evaluate(name, gram[None])[0] for gram in grams])
-        draws = np.stack([evaluate(name, _submatrices(gram, subsets)) for gram in grams], axis=1)
-        out[name] = _rescaled(_safe_log(full), _safe_log(draws), grams.shape[1], subsets.shape[1])
-    return out
-
-
-def _submatrices(gram: Array, subsets: NDArray[np.intp]) -> Array:
-    return gram[subsets[:, :, None], subsets[:, None, :]]
-
-
-def _rescaled(full: Array, draws: Array, samples: int, kept: int) -> Series:
-    """Spread of subset estimates → spread of the full-sample estimate: variance times n/(N−n), centred on the estimate."""
-    centred = draws - draws.mean(0)
-    return Series(full, full + centred * np.sqrt(kept / (samples - kept)))
-
-
-def _safe_log(values: Array) -> Array:
-    return np.log(np.maximum(values, np.finfo(float).tiny))
+def _probes(networks: list[Diagnosis], network: Diagnosis) -> list[Array] | list[None]:
+    """Kernels by probe for every bucket, if all networks have the same number and enough of them."""
+    counts = {one.grams["per_probe"].shape[1] if "per_probe" in one.grams else 0 for one in networks}
+    if len(counts) > 1 or min(counts) < MIN_PROBES:
+        return [None] * len(network.grams["trace"])
+    return list(network.grams["per_probe"].numpy())

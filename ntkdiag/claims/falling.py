@@ -1,25 +1,27 @@
-"""The test C1 and C2 share: does a kernel statistic fall where the target is less recoverable?
+"""The test behind the claims: does a kernel statistic fall from one group of buckets to another?
 
-Effect: mean ln(statistic) over the most recoverable third of the buckets minus that over the least recoverable third,
-relative to the untrained control; its interval comes from paired subsets, its p-value from permuted bucket labels.
+Effect: a contrast of ln(statistic) between buckets, relative to the untrained control. Its interval is the delete-d
+jackknife of `ntkdiag.spectra` on paired subsets (and probes); its p-value comes from permuted bucket labels.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
 from ntkdiag.claims.evidence import Evidence
-from ntkdiag.claims.finding import Finding, interval
-from ntkdiag.claims.trend import contrast, kendall, permutation_p_value, permutations
+from ntkdiag.claims.finding import Finding, untestable
+from ntkdiag.claims.trend import contrast, kendall, permutation_p_value
+from ntkdiag.spectra.eigen import Array
 
-# Smallest fall that counts: a factor of 1.1. Fixed here, before any data.
-THRESHOLD = math.log(1.1)
+TEST = "Kendall's τ with R_y over permuted buckets; contrast of thirds with a jackknife on paired subsets"
 
 
 def falling(claim: str, statement: str, statistic: str, evidence: Evidence) -> Finding:
-    """Test that `statistic` falls where R_y falls.
+    """Test that a statistic falls where R_y falls: most against least recoverable third of the buckets.
 
     Args:
         claim, statement: Labels of the finding.
@@ -29,39 +31,57 @@ def falling(claim: str, statement: str, statistic: str, evidence: Evidence) -> F
     Returns:
         A `Finding` whose effect is a difference of natural logarithms.
     """
-    label = statistic.replace("_", " ")
     weights = contrast(evidence.amplitude)
     if not weights.any():
         return untestable(claim, statement, "the amplitude is the same in every bucket for this target")
-    series = evidence.net(statistic)
-    effect = float(series.full @ weights)
-    low, high = interval(series.draws @ weights)
-    orders, drawn = permutations(len(series.full), evidence.seed)
-    observed = float(kendall(evidence.amplitude, series.full))
-    p_value = permutation_p_value(kendall(evidence.amplitude, series.full[orders]), observed, drawn)
-    against = "relative to the untrained control" if evidence.control else "no untrained control was measured"
+
+    def score(values: Array) -> Array:
+        return kendall(evidence.amplitude, values)
+
+    found = compared(claim, statement, statistic, evidence, weights, score, TEST)
+    if math.isnan(found.p_value):
+        return found
+    against = (
+        "relative to the untrained control" if evidence.controlled else "no untrained control was measured"
+    )
+    note = (
+        f"{statistic.replace('_', ' ')}: ×{math.exp(-found.effect):.2g} from the most to the least recoverable third, "
+        f"τ = {float(score(evidence.logs(statistic))):+.2f}; {against}."
+    )
+    return replace(found, note=note)
+
+
+def compared(
+    claim: str,
+    statement: str,
+    statistic: str,
+    evidence: Evidence,
+    weights: Array,
+    score: Callable[[Array], Array],
+    test: str,
+) -> Finding:
+    """Test that a contrast of ln(statistic) is positive; the general form of `falling`.
+
+    Args:
+        claim, statement, statistic, evidence: As there.
+        weights: Of the buckets, [B], of sum 0.
+        score: Score of a trend for the permutation test: values [..., B] → [...].
+        test: What is done, in words.
+
+    Returns:
+        A `Finding` without a note.
+    """
+    logs = evidence.logs(statistic)
+    if not np.isfinite(logs).all():
+        return untestable(claim, statement, "the kernel is zero in some bucket")
+    found = evidence.contrast(statistic, weights)
     return Finding(
-        claim, statement, effect, low, high, THRESHOLD, p_value,
-        test=f"Kendall τ of ln {label} with R_y over permuted buckets; contrast of thirds with paired subsets",
-        note=f"{label}: ×{math.exp(-effect):.2g} from the most to the least recoverable third, "
-        f"τ = {observed:+.2f}; {against}.",
-    )  # fmt: skip
-
-
-def weakest(findings: list[Finding]) -> Finding:
-    """A claim that needs all of several statistics is only as good as the weakest of them (intersection-union test)."""
-    worst = min(findings, key=lambda finding: finding.low)
-    return Finding(
-        worst.claim, worst.statement, worst.effect, worst.low, worst.high, worst.threshold,
-        p_value=float(np.max([finding.p_value for finding in findings])),
-        test=worst.test,
-        note=" ".join(finding.note for finding in findings),
-    )  # fmt: skip
-
-
-def untestable(claim: str, statement: str, why: str) -> Finding:
-    """A finding that no data of this model could decide."""
-    nan = math.nan
-    return Finding(
-        claim, statement, nan, nan, nan, THRESHOLD, nan, test="none", note=f"Cannot be tested: {why}."
+        claim,
+        statement,
+        effect=found.value,
+        low=found.low,
+        high=found.high,
+        p_value=permutation_p_value(score, logs, evidence.seed),
+        test=test,
+        note="",
     )

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-
-import numpy as np
-from numpy.typing import NDArray
 
 SUPPORTED, CONTRADICTED, INCONCLUSIVE = "supported", "contradicted", "inconclusive"
 LEVEL = 0.05  # family-wise, after Holm
+# Smallest effect that counts: a factor of 1.1. Fixed here, before any data.
+THRESHOLD = math.log(1.1)
 
 
 @dataclass(frozen=True)
@@ -18,12 +19,12 @@ class Finding:
     Attributes:
         claim: C1, C2, ...
         statement: What is claimed, in words.
-        effect: Effect size; positive in the claimed direction.
+        effect: Effect size, a difference of natural logarithms; positive in the claimed direction.
         low, high: 90% interval of the effect (two one-sided tests at 5%).
-        threshold: Smallest effect that counts; the claim is contradicted when the interval excludes it.
         p_value: One-sided, from permuted bucket labels; NaN when the claim cannot be tested on this model.
         test: What was done.
         note: What a reader must know.
+        threshold: Smallest effect that counts.
     """
 
     claim: str
@@ -31,25 +32,46 @@ class Finding:
     effect: float
     low: float
     high: float
-    threshold: float
     p_value: float
     test: str
     note: str
+    threshold: float = THRESHOLD
 
     def verdict(self, p_holm: float) -> str:
         """supported: p_holm ≤ 0.05 and the whole interval above the threshold; contradicted: the whole interval below it.
 
-        Anything else is inconclusive: too little data for the effect that is there.
+        Anything else is inconclusive: too little data for the effect that is there, or nothing to test. Only support is
+        corrected for the number of claims; a contradiction is wrong in at most 5% of cases for each.
         """
-        if np.isnan(self.p_value):
+        if math.isnan(self.p_value):
             return INCONCLUSIVE
         if p_holm <= LEVEL and self.low > self.threshold:
             return SUPPORTED
         return CONTRADICTED if self.high < self.threshold else INCONCLUSIVE
 
 
-def interval(draws: NDArray[np.float64], level: float = 0.9) -> tuple[float, float]:
-    """Central interval of draws."""
-    tail = 50 * (1 - level)
-    low, high = np.percentile(draws, [tail, 100 - tail])
-    return float(low), float(high)
+def all_of(findings: Sequence[Finding]) -> Finding:
+    """The finding for a claim that needs all of several findings (intersection-union test, Berger 1982).
+
+    The smallest effect decides: supported only if every part is, contradicted if any part is. A part that cannot be
+    tested leaves the whole untested.
+    """
+    for part in findings:
+        if math.isnan(part.p_value):
+            return part
+    return Finding(
+        findings[0].claim,
+        findings[0].statement,
+        effect=min(part.effect for part in findings),
+        low=min(part.low for part in findings),
+        high=min(part.high for part in findings),
+        p_value=max(part.p_value for part in findings),
+        test="; ".join(dict.fromkeys(part.test for part in findings)),
+        note=" ".join(dict.fromkeys(part.note for part in findings)),
+    )
+
+
+def untestable(claim: str, statement: str, why: str) -> Finding:
+    """A finding that no data of this model could decide."""
+    nan = math.nan
+    return Finding(claim, statement, nan, nan, nan, nan, test="none", note=f"Cannot be tested: {why}.")

@@ -7,21 +7,21 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
+from ntkdiag.spectra.eigen import Array
 
 EXHAUSTIVE = 7  # up to 7! = 5,040 orders are enumerated, beyond that they are drawn
+_NUMBERS_AT_ONCE = 2**22  # of pairs of buckets in memory: 32 MiB
+# Values closer than this share of the largest are ties: mirrored buckets and constant rulers differ by rounding.
+_TIE = 1e-9
 
 
 def kendall(a: Array, b: Array) -> Array:
-    """Kendall's τ_b between `a` [B] and each row of `b` [..., B]; 0 where either is constant.
-
-    Values closer than 1e-9 of the range count as ties, so that symmetric buckets tie as they should.
-    """
+    """Kendall's τ_b (1945) between `a` [B] and each row of `b` [..., B], in [−1, 1]; 0 where either is constant."""
     first, second = np.triu_indices(a.shape[-1], 1)
     sign_a = _sign(a, first, second)
     sign_b = _sign(b, first, second)
@@ -31,9 +31,9 @@ def kendall(a: Array, b: Array) -> Array:
 
 
 def _sign(values: Array, first: NDArray[np.intp], second: NDArray[np.intp]) -> Array:
-    spread = np.ptp(values, axis=-1, keepdims=True)
+    tolerance = _TIE * np.abs(values).max(-1, keepdims=True)
     difference = values[..., first] - values[..., second]
-    return np.where(np.abs(difference) <= 1e-9 * spread, 0.0, np.sign(difference))
+    return np.where(np.abs(difference) <= tolerance, 0.0, np.sign(difference))
 
 
 def contrast(ruler: Array) -> Array:
@@ -43,13 +43,13 @@ def contrast(ruler: Array) -> Array:
         ruler: Recoverability of each bucket, [B], B ≥ 2.
 
     Returns:
-        [B], summing to 0: the mean over the upper third minus the mean over the lower third. Buckets that tie with the
-        border of a third are all taken in.
+        [B], summing to 0: the mean over the upper third minus the mean over the lower third. Thirds are rounded up, and
+        buckets that tie with the border of a third are all taken in. All zero for a constant ruler.
     """
     count = len(ruler)
-    size = max(1, math.ceil(count / 3))
+    size = math.ceil(count / 3)
     ordered = np.sort(ruler)
-    margin = 1e-9 * np.ptp(ruler)
+    margin = _TIE * np.abs(ruler).max()
     upper = ruler >= ordered[-size] - margin
     lower = ruler <= ordered[size - 1] + margin
     both = upper & lower
@@ -59,29 +59,36 @@ def contrast(ruler: Array) -> Array:
     return upper / upper.sum() - lower / lower.sum()
 
 
-def permutation_p_value(statistic: Array, observed: float, draws: int | None = None) -> float:
-    """One-sided p-value, the share of permuted statistics at least as large as the observed one.
+def permutation_p_value(
+    score: Callable[[Array], Array], values: Array, seed: int, draws: int = 9999
+) -> float:
+    """One-sided p-value of a score against permuted bucket labels.
+
+    Up to `EXHAUSTIVE` buckets every order is tried and the p-value is exact, at least 1/B!. Beyond that `draws` random
+    orders are, and one is added to numerator and denominator, which keeps the test valid (Phipson & Smyth 2010).
 
     Args:
-        statistic: The statistic under permuted labels, [S].
-        observed: The statistic with the true labels.
-        draws: None when `statistic` holds every permutation (then the share is exact); otherwise one is added to
-            numerator and denominator, which keeps a sampled test valid (Phipson & Smyth 2010).
-    """
-    as_large = int((statistic >= observed - 1e-12).sum())
-    return as_large / len(statistic) if draws is None else (as_large + 1) / (draws + 1)
-
-
-def permutations(count: int, seed: int, draws: int = 9999) -> tuple[NDArray[np.intp], int | None]:
-    """Orders of bucket labels: all of them for few buckets, else `draws` random ones.
+        score: Maps values of the buckets [..., B] to scores [...]; large speaks for the claim.
+        values: [B].
+        seed: Of the random orders.
+        draws: Number of random orders.
 
     Returns:
-        [S, count] and the number drawn, None when the list is complete.
+        Share of orders that score at least as high as the true one, in (0, 1].
     """
+    orders = _orders(len(values), seed, draws)
+    threshold = float(score(values)) - 1e-12  # equal scores may differ by rounding
+    pieces = np.array_split(orders, -(-orders.size * len(values) // _NUMBERS_AT_ONCE))
+    as_large = sum(int((score(values[some]) >= threshold).sum()) for some in pieces)
+    exact = len(values) <= EXHAUSTIVE
+    return as_large / len(orders) if exact else (as_large + 1) / (len(orders) + 1)
+
+
+def _orders(count: int, seed: int, draws: int) -> NDArray[np.intp]:
+    """All orders of few labels, else random ones: [S, count]."""
     if count <= EXHAUSTIVE:
-        return np.array(list(itertools.permutations(range(count)))), None
-    generator = np.random.default_rng(seed)
-    return np.argsort(generator.random((draws, count)), axis=1), draws
+        return np.array(list(itertools.permutations(range(count))))
+    return np.argsort(np.random.default_rng(seed).random((draws, count)), axis=1)
 
 
 def holm(p_values: Sequence[float]) -> Array:

@@ -17,7 +17,11 @@ from ntkdiag.data import Data
 from ntkdiag.denoiser import Denoiser
 from ntkdiag.diagnosis import Diagnosis, measure
 from ntkdiag.process.buckets import Buckets
+from ntkdiag.spectra.resampling import DRAWS
 
+COLUMNS = [
+    "claim", "statement", "verdict", "effect", "low", "high", "threshold", "p_value", "p_holm", "test", "note",
+]  # fmt: skip
 CLAIMS: dict[str, Callable[[Evidence], Finding]] = {
     "C1": c1_spectral_weakening.examine,
     "C2": c2_low_rank.examine,
@@ -25,43 +29,31 @@ CLAIMS: dict[str, Callable[[Evidence], Finding]] = {
 }
 
 
-def judge(diagnosis: Diagnosis, *, seed: int = 0, draws: int = 200, fraction: float = 0.75) -> pd.DataFrame:
+def judge(diagnosis: Diagnosis, *, seed: int = 0, draws: int = DRAWS) -> pd.DataFrame:
     """Test every claim on a diagnosis.
 
     Args:
         diagnosis: With refs["untrained"] the claims are about what training did; without it, about the network as it is.
         seed: Seed of subsets and permutations.
         draws: Subsets of the samples for intervals.
-        fraction: Share of the samples in a subset.
 
     Returns:
         Columns claim, statement, verdict (supported | contradicted | inconclusive), effect, low, high (90% interval),
-        threshold, p_value (one-sided), p_holm, test, note. C1 and C2: effects are differences of ln between the most and
-        the least recoverable third of the buckets; C3: a difference of Kendall τ.
+        threshold, p_value (one-sided), p_holm, test, note. Effects are differences of natural logarithms between thirds
+        of the buckets; a claim with several parts shows the smallest of each number (the largest p-value). With fewer
+        than 5 buckets no p-value is small enough for support.
 
     Raises:
         InputError: too few buckets or samples to test anything.
     """
-    evidence = gather(diagnosis, seed=seed, draws=draws, fraction=fraction)
+    evidence = gather(diagnosis, seed=seed, draws=draws)
     findings = [test(evidence) for test in CLAIMS.values()]
     corrected = holm([finding.p_value for finding in findings])
     rows = [
-        {
-            "claim": finding.claim,
-            "statement": finding.statement,
-            "verdict": finding.verdict(p_holm),
-            "effect": finding.effect,
-            "low": finding.low,
-            "high": finding.high,
-            "threshold": finding.threshold,
-            "p_value": finding.p_value,
-            "p_holm": p_holm,
-            "test": finding.test,
-            "note": finding.note,
-        }
+        {**vars(finding), "verdict": finding.verdict(p_holm), "p_holm": p_holm}
         for finding, p_holm in zip(findings, corrected, strict=True)
     ]
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=COLUMNS)
 
 
 def verify(
@@ -74,6 +66,20 @@ def verify(
     seed: int = 0,
     refs: dict[str, Denoiser] | None = None,
 ) -> pd.DataFrame:
-    """Measure a network and test the claims on it; see `measure` for the arguments and `judge` for the result."""
-    buckets = buckets or Buckets.uniform(-10, 10, count=10)
-    return judge(measure(denoiser, data, buckets, samples=samples, probes=probes, seed=seed, refs=refs))
+    """Measure a network and test the claims on it.
+
+    Args:
+        denoiser, data, samples, probes, refs: As in `measure`.
+        buckets: Ten from log-SNR −10 to 10 if None.
+        seed: Of draws, probes, subsets and permutations.
+
+    Returns:
+        As `judge`.
+
+    Raises:
+        InputError: as `measure` and `judge`.
+        MeasurementError: as `measure`.
+    """
+    buckets = Buckets.uniform(-10, 10, count=10) if buckets is None else buckets
+    diagnosis = measure(denoiser, data, buckets, samples=samples, probes=probes, seed=seed, refs=refs)
+    return judge(diagnosis, seed=seed)

@@ -6,6 +6,7 @@ from ntkdiag.spectra.eigen import Spectrum, eigenpairs, eigenvalues
 from ntkdiag.spectra.intervals import (
     Interval,
     contrast_interval,
+    contrast_of_replicates,
     interval_from_draws,
     mean_interval,
     subsample_interval,
@@ -37,6 +38,7 @@ __all__ = [
     "TopEigenpairs",
     "TraceEstimates",
     "contrast_interval",
+    "contrast_of_replicates",
     "decay_exponent",
     "density",
     "effective_rank",

@@ -6,7 +6,7 @@ What each interval covers is said by `Statistic.answer`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
@@ -26,6 +26,7 @@ from ntkdiag.spectra.statistics import Scale, Statistic, statistic
 __all__ = [
     "Interval",
     "contrast_interval",
+    "contrast_of_replicates",
     "interval_from_draws",
     "mean_interval",
     "paired_statistics",
@@ -144,10 +145,31 @@ def contrast_interval(
     samples = gram_array(matrices, "matrices", leading=("B",)).shape[-1]
     subsets = paired_subsets(samples, draws, fraction, seed)
     buckets = resample_buckets(name, matrices, subsets, per_probe=per_probe)
+    return contrast_of_replicates(
+        buckets, contrast, samples=samples, kept=subsets.shape[1], level=level, scale=scale
+    )
+
+
+def contrast_of_replicates(
+    buckets: Sequence[Replicates],
+    contrast: Callable[[Array], Array],
+    *,
+    samples: int,
+    kept: int,
+    level: float = 0.9,
+    scale: Scale = "linear",
+) -> Interval:
+    """`contrast_interval` of a statistic that has been resampled already.
+
+    Args:
+        buckets: The statistic in every bucket, on the same subsets (and with the same probes left out).
+        contrast, level, scale: As there.
+        samples, kept: N, and the size of the subsets.
+    """
     probes = [bucket.probe_draws for bucket in buckets if bucket.probe_draws is not None]
     combined = Replicates(
         float(contrast(np.array([bucket.value for bucket in buckets]))),
         contrast(np.stack([bucket.draws for bucket in buckets], -1)),
         contrast(np.stack(probes, -1)) if probes else None,
     )
-    return interval_from_draws(combined, samples=samples, kept=subsets.shape[1], level=level, scale=scale)
+    return interval_from_draws(combined, samples=samples, kept=kept, level=level, scale=scale)
