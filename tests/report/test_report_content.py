@@ -149,6 +149,13 @@ def test_coupling_is_symmetric_centred_and_shows_holes(axes: Axes, diagnosis: Si
     assert "–" in [text.get_text() for text in axes.texts]
 
 
+def test_a_cosine_that_noise_puts_beyond_one_is_shown_as_one(axes: Axes, diagnosis: SimpleNamespace) -> None:
+    diagnosis.coupling["gradient_cosine"] *= 1.7
+    coupling.draw_gradient_coupling(axes, diagnosis)
+    assert {text.get_text() for text in axes.texts} >= {"1.0"}
+    assert "1.7" not in {text.get_text() for text in axes.texts}
+
+
 def test_every_rule_of_the_catalogue_has_a_curve_that_averages_to_one() -> None:
     from ntkdiag.weights import RULES
 
@@ -253,6 +260,7 @@ def test_images_are_tiled_row_by_row_in_grey() -> None:
     picture = samples.tile(images, side=3)
     assert picture.shape == (2 * 3 + 1, 3 * 4 + 1)
     assert np.array_equal(picture[1:3, 1:4], np.zeros((2, 3)))
+    assert np.array_equal(picture[1:3, 5:8], np.full((2, 3), 0.5))
     assert np.array_equal(picture[1:3, 9:12], np.ones((2, 3)))
     assert np.array_equal(picture[4:6, 1:4], np.ones((2, 3)))  # beyond 1 is cut
     assert np.array_equal(picture[4:6, 5:8], np.full((2, 3), 0.5))  # no image there
@@ -266,7 +274,7 @@ def test_colour_images_keep_their_channels_and_bad_pixels_are_grey() -> None:
 
 def test_real_data_comes_first_and_lies_under_generated_points(axes: Axes, cases: SimpleNamespace) -> None:
     points = cases.points()
-    assert samples.sample_names({"erd": points["erd"], "data": points["data"]}) == ["data", "erd"]
+    assert samples.sample_names({"a": points["erd"], "data": points["data"]}) == ["data", "a"]
     samples.draw_samples(axes, points, "erd")
     under, over = axes.collections
     assert np.allclose(under.get_offsets(), points["data"])

@@ -191,7 +191,7 @@ assert "matplotlib.pyplot" not in sys.modules
 
 def test_hostile_names_are_drawn_as_they_are(cases: SimpleNamespace) -> None:
     """Dollar signs would be formulae and a broken one would raise; a newline would break the layout."""
-    bad = "$\\frac{<script>\nalert(1)</script>"
+    bad = "$\\frac{<script>$\nalert(1)</script>"
     log_snr = np.array([-1.0, 1.0])
     runs = {bad: cases.runs(log_snr)["erd"], "constant": cases.runs(log_snr)["constant"]}
     quality = pd.DataFrame({"run": [bad], "metric": [bad], "value": [1.0], "low": [0.5], "high": [2.0]})
@@ -205,7 +205,10 @@ def test_hostile_names_are_drawn_as_they_are(cases: SimpleNamespace) -> None:
         quality=quality,
     )
     for name in ("effective_rank", "weights", "loss_ratio", "history", "samples", "quality", "loss"):
-        figure = drawn(name, material)
+        spec, subject = FIGURES[name], material.subject(FIGURES[name].subject)
+        figure = compose(
+            spec, subject, spec.panel_names(subject)
+        )  # with the caller's rc, which reads formulae
         figure.draw_without_rendering()
         shown = [text.get_text() for text in texts_of(figure)]
-        assert any("$\\frac{<script> alert" in text for text in shown), name
+        assert any("$\\frac{<script>$ alert" in text for text in shown), name

@@ -18,7 +18,7 @@ from ntkdiag.report.markup import Html, element, join, table
 from ntkdiag.report.material import Material
 from ntkdiag.report.tables import Table
 
-HOSTILE = "<script>alert('x')</script><img src=http://evil.example/x.png onerror=\"alert(1)\">&amp;$\\frac{"
+HOSTILE = "<script>alert('x')</script><img src=http://evil.example/x.png onerror=\"alert(1)\">&amp;$\\frac{$"
 TAGS = """
 html head meta title style body main header section h1 h2 h3 h4 p ul li b code dl dt dd div article span
 figure figcaption picture source img table caption thead tbody tr th td

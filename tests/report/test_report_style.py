@@ -90,6 +90,7 @@ def test_rc_is_set_inside_the_block_and_restored_after_an_error() -> None:
     before = dict(matplotlib.rcParams)
     with pytest.raises(RuntimeError), style.applied("dark"):
         assert matplotlib.rcParams["figure.facecolor"] == style.DARK.surface
+        assert matplotlib.rcParams["text.parse_math"] is False  # a name may hold a dollar sign
         assert style.theme() is style.DARK
         raise RuntimeError
     assert dict(matplotlib.rcParams) == before
