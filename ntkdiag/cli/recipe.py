@@ -18,10 +18,8 @@ if TYPE_CHECKING:
 
     from ntkdiag.denoiser import Denoiser
 
-REFERENCES = (
-    "mlp",
-    "dit",
-)  # the names of ntkdiag.models, kept here so that no command waits for torch to say no
+# The names of ntkdiag.models, kept here too so that a misspelt one is told without waiting for torch.
+REFERENCES = ("mlp", "dit")
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from ntkdiag import weights
 from ntkdiag.claims import judge
 from ntkdiag.cli.materials import verdicts
 from ntkdiag.diagnosis import Diagnosis
+from ntkdiag.errors import MeasurementError
 from ntkdiag.process import schedules
 from ntkdiag.weights import RULES, WeightTable, rule
 
@@ -77,6 +78,28 @@ def test_measure_takes_some_parameters_and_little_memory(call: Any, workspace: P
     assert thrifty["meta"]["engine"] == "exact"
     for row, wanted in zip(thrifty["summary"], every["summary"], strict=True):
         assert row["trace"] == pytest.approx(wanted["trace"], rel=1e-4)
+
+
+def test_every_option_reaches_the_measurement(
+    call: Any, workspace: Path, trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[str, Any] = {}
+
+    def record(denoiser: Any, data: Any, buckets: Any, **given: Any) -> None:
+        seen.update(given, data=data.name, edges=buckets.edges)
+        raise MeasurementError("seen enough")
+
+    monkeypatch.setattr("ntkdiag.diagnosis.measure", record)
+    result = call(
+        "measure", "--model", trained, "--buckets", "2", "--range", "-1,3", "--samples", "7", "--probes", "5", "--seed",
+        "11", "--engine", "exact", "--memory", "2M", "--params", "out.*",
+    )  # fmt: skip
+    assert result.code == 1
+    assert list(seen.pop("refs")) == ["untrained"] and callable(seen.pop("progress"))
+    assert seen == {
+        "samples": 7, "probes": 5, "seed": 11, "engine": "exact", "memory": 2 * 1024**2, "params": ["out.*"],
+        "name": "trained", "data": "mixture", "edges": (-1.0, 1.0, 3.0),
+    }  # fmt: skip
 
 
 def test_force_replaces_a_diagnosis(call: Any, workspace: Path, trained: Path) -> None:
@@ -177,6 +200,8 @@ def test_samples_are_saved_drawn_and_judged(call: Any, workspace: Path, trained:
     assert "energy distance" in result.out and "log-likelihood" in result.out and "real data" in result.out
     document = call(*arguments, "--out", "deep/s.npy", "--force", "--json").document
     assert np.array_equal(np.load(workspace / "deep" / "s.npy"), values)
+    assert call(*arguments, "--seed", "6", "--out", "other.npy").code == 0
+    assert not np.allclose(np.load(workspace / "other.npy"), values)
     distance = document["quality"]["energy distance"]
     assert distance["samples"]["value"] > distance["real data"]["value"]
     assert document["written"] == ["deep/s.npy", "deep/s.png"]
