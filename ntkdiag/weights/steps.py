@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -30,30 +31,41 @@ def step_levels(schedule: Schedule) -> Tensor:
 
 
 def log_snr_of_timesteps(scheduler: Any, timesteps: Tensor) -> Tensor:
-    """Log-SNR at a scheduler's own times.
+    """Log-SNR at a scheduler's own times; see `clock`, which is for many calls."""
+    return clock(scheduler)(timesteps)
+
+
+def clock(scheduler: Any) -> Callable[[Tensor], Tensor]:
+    """A function from a scheduler's own times to log-SNR.
 
     Args:
-        scheduler: A `Schedule`, or a scheduler object of the diffusers library. Flow-matching objects of
-            that library count t·num_train_timesteps, its EDM objects ln(s)/4.
-        timesteps: float64, any shape.
+        scheduler: A `Schedule`, or a scheduler object of the diffusers library, which is read now. Flow-matching
+            objects of that library count t·num_train_timesteps, its EDM objects ln(s)/4.
+
+    Returns:
+        A function of times of any shape (taken to float64). It refuses times outside the schedule, where a table
+        would silently answer for its last step.
 
     Raises:
-        InputError: times outside the schedule, where a table would silently answer for its last step.
+        InputError: a scheduler that is not understood.
     """
-    if isinstance(scheduler, Schedule):
-        schedule, times = scheduler, timesteps
-    else:
-        schedule = schedules.from_diffusers(scheduler)
-        times = _native(scheduler, schedule, timesteps)
+    known = isinstance(scheduler, Schedule)
+    schedule = scheduler if known else schedules.from_diffusers(scheduler)
     last = _last_time(schedule)
-    bad = ~((times >= 0) & (times <= last))
-    if bad.any():
-        raise InputError(
-            f"timesteps for schedule '{schedule.name}'",
-            expected=f"times from 0 to {last:g}",
-            got=f"{times[bad].flatten()[0].item():g}",
-        )
-    return schedule.log_snr(times)
+
+    def log_snr(timesteps: Tensor) -> Tensor:
+        given = timesteps.to(torch.float64)
+        times = given if known else _native(scheduler, schedule, given)
+        bad = ~((times >= 0) & (times <= last))
+        if bad.any():
+            raise InputError(
+                f"timesteps for schedule '{schedule.name}'",
+                expected=f"times from 0 to {last:g}",
+                got=f"{times[bad].flatten()[0].item():g}",
+            )
+        return schedule.log_snr(times)
+
+    return log_snr
 
 
 def timesteps_of_log_snr(scheduler: Any, log_snr: Tensor) -> Tensor:

@@ -1,0 +1,56 @@
+"""Weights in a loop around an `accelerate.Accelerator`.
+
+    weights = LoopWeights(accelerator, weights)                # once, before accelerator.load_state
+    loss = (weights(log_snr) * losses).mean()                  # in place of losses.mean()
+    weights.step()                                             # after optimizer.step()
+
+They count optimiser steps, not batches, so gradient accumulation needs no care; and they are part of what
+`accelerator.save_state` writes.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from ntkdiag.integrations.wrapped import Wrapped
+from ntkdiag.weights import WeightSource
+
+
+class LoopWeights(Wrapped):
+    """Weights that know the accelerator's steps and checkpoints.
+
+    Args:
+        accelerator: Its checkpoints will hold the weights' state.
+        weights: A `WeightSource`, or the path of a table.
+
+    Attributes:
+        steps: Optimiser steps done.
+    """
+
+    def __init__(self, accelerator: Any, weights: WeightSource | Path | str) -> None:
+        super().__init__(weights)
+        self.steps = 0
+        self._accelerator = accelerator
+        accelerator.register_for_checkpointing(self)
+
+    def __call__(self, log_snr: Tensor) -> Tensor:
+        """Weights ≥ 0 for log-SNR of any shape, in its dtype and on its device."""
+        return self.source(log_snr)
+
+    def step(self) -> None:
+        """After every `optimizer.step()`: counts those that accelerate did not hold back."""
+        if self._accelerator.sync_gradients:
+            self.steps += 1
+            self.after_step(self.steps)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Steps done, and the state of the weights."""
+        return {"steps": self.steps, "weights": self.source.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a state; see `WeightSource`."""
+        self.source.load_state_dict(state["weights"])
+        self.steps = int(state["steps"])

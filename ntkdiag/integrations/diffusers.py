@@ -1,0 +1,136 @@
+"""Weights in the training scripts of the diffusers library.
+
+A DDPM-style script, whose loss is `F.mse_loss(..., reduction="none")`, one number a sample after the mean:
+
+    weights = ScriptWeights(ntkdiag.WeightTable.load("weights.csv"), noise_scheduler)
+    loss = F.mse_loss(model_pred.float(), target.float(), reduction="none").flatten(1).mean(1)
+    loss = (weights(timesteps) * loss).mean()
+
+A flow-style or EDM-style script, which weighs by `sigmas` [B, 1, 1, 1] in place of compute_loss_weighting_for_sd3:
+
+    weights = ScriptWeights(ntkdiag.WeightTable.load("weights.csv"), noise_scheduler)
+    weighting = weights.of_sigmas(sigmas)
+    loss = (weighting.float() * (model_pred.float() - target.float()) ** 2).flatten(1).mean(1).mean()
+
+With a `Refresher`, add `weights.after_step(global_step)` where the script counts its steps, and
+`accelerator.register_for_checkpointing(weights)` where it prepares.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ntkdiag.errors import InputError
+from ntkdiag.integrations.wrapped import Wrapped, require_target
+from ntkdiag.process import schedules
+from ntkdiag.process.paths import EDM, Flow
+from ntkdiag.process.schedule import Schedule
+from ntkdiag.process.target import target_name
+from ntkdiag.weights import WeightSource
+from ntkdiag.weights.steps import clock
+
+
+class ScriptWeights(Wrapped):
+    """Weights by timestep or by sigma, as a script of the diffusers library has them at hand.
+
+    Args:
+        weights: A `WeightSource`, or the path of a table.
+        scheduler: The script's noise scheduler, or a `Schedule`; read now, so rescale betas before.
+        loss_target: What the squared error is taken of. Left out: see `loss_target`.
+
+    Raises:
+        InputError: weights for another target than the loss is taken of, or a scheduler that is not understood.
+    """
+
+    def __init__(
+        self, weights: WeightSource | Path | str, scheduler: Any, loss_target: str | None = None
+    ) -> None:
+        super().__init__(weights)
+        if loss_target is not None:
+            require_target(self.source, target_name(loss_target), "as loss_target says")
+        elif not isinstance(scheduler, Schedule):
+            told, why = _loss_target(scheduler)
+            require_target(self.source, told, why)
+        known = isinstance(scheduler, Schedule)
+        self._schedule: Schedule = scheduler if known else schedules.from_diffusers(scheduler)
+        self._clock = clock(scheduler)
+
+    def __call__(self, timesteps: Tensor) -> Tensor:
+        """Weights for the timesteps of a batch.
+
+        Args:
+            timesteps: As the scheduler counts them, of any shape.
+
+        Returns:
+            Float32, of that shape and on that device.
+
+        Raises:
+            InputError: timesteps that the scheduler does not have.
+        """
+        return self.source(self._clock(timesteps)).float()
+
+    def of_sigmas(self, sigmas: Tensor) -> Tensor:
+        """Weights for the sigmas of a batch.
+
+        Args:
+            sigmas: As the scheduler's `sigmas`: t of a flow, else the noise level σ/α; of any shape.
+
+        Returns:
+            Float32, of that shape and on that device.
+
+        Raises:
+            InputError: a negative sigma, or one above 1 on a flow.
+        """
+        level = sigmas.to(torch.float64)
+        highest = 1.0 if isinstance(self._schedule, Flow) else float("inf")
+        bad = ~((level >= 0) & (level <= highest))
+        if bad.any():
+            raise InputError(
+                "sigmas", expected=f"numbers from 0 to {highest:g}", got=f"{level[bad].flatten()[0]:g}"
+            )
+        log_snr = self._schedule.log_snr(level) if isinstance(self._schedule, Flow) else -2 * level.log()
+        return self.source(log_snr).float()
+
+
+def loss_target(scheduler: Any) -> str:
+    """What a script with this scheduler takes the squared error of.
+
+    Args:
+        scheduler: A scheduler object of the diffusers library.
+
+    Returns:
+        Its `prediction_type`, and flow for flow matching. For EDM schedulers x0: scripts bring the output of the
+        network to x0 with `precondition_outputs` and compare that.
+
+    Raises:
+        InputError: a scheduler that says neither.
+    """
+    return _loss_target(scheduler)[0]
+
+
+def _loss_target(scheduler: Any) -> tuple[str, str]:
+    """The target, and what tells so."""
+    schedule = schedules.from_diffusers(scheduler)
+    if isinstance(schedule, Flow):
+        return "flow", "since the scheduler is one of flow matching"
+    if isinstance(schedule, EDM):
+        return "x0", "since scripts compare the preconditioned output of EDM schedulers with x0"
+    config = getattr(scheduler, "config", None)
+    told = (
+        config.get("prediction_type")
+        if isinstance(config, Mapping)
+        else getattr(config, "prediction_type", None)
+    )
+    if told is None:
+        raise InputError(
+            "scheduler",
+            expected="config.prediction_type",
+            got="none",
+            fix="Say with loss_target= what the loss is taken of.",
+        )
+    return target_name(told), f"since the scheduler's prediction_type is {told!r}"
