@@ -20,7 +20,7 @@ from ntkdiag.kernel.operator import NTKOperator
 from ntkdiag.process import target as targets
 from ntkdiag.process.buckets import Buckets, PairedDraws
 from ntkdiag.recoverability import contraction
-from ntkdiag.spectra.lanczos import TopEigenpairs, top_eigenpairs
+from ntkdiag.spectra.lanczos import Apply, TopEigenpairs, top_eigenpairs
 from ntkdiag.spectra.quadrature import density, entropy_effective_rank, lanczos_quadrature
 from ntkdiag.spectra.stochastic_trace import trace_estimates
 
@@ -179,7 +179,7 @@ def _bucket(
 
 
 def _moments(
-    apply, operator: NTKOperator, top: TopEigenpairs, settings: FullSettings, seed: int
+    apply: Apply, operator: NTKOperator, top: TopEigenpairs, settings: FullSettings, seed: int
 ) -> tuple[dict[str, object], pd.DataFrame | None]:
     size, like = operator.shape[0], operator.like
     traces = trace_estimates(apply, like, size, settings.trace_vectors, seed=seed + 1)

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from ntkdiag.denoiser import Denoiser
-from ntkdiag.kernel import Gram, gram
+from ntkdiag.kernel import Gram, gram, gram_of
+from ntkdiag.kernel.gram import within_denoiser
 from ntkdiag.kernel.measuring import measuring
 from ntkdiag.process import target as targets
 from ntkdiag.process.buckets import Buckets, PairedDraws
@@ -75,6 +76,38 @@ def measure_kernels(
     return Kernels(
         trace, residual, predictions.reshape(count, samples, -1), wanted.reshape(count, samples, -1)
     )
+
+
+def gradient_energy(
+    denoiser: Denoiser,
+    draws: PairedDraws,
+    buckets: Buckets,
+    cotangents: Tensor,
+    *,
+    engine: str,
+    params: str | Sequence[str] | None,
+    memory: int | None,
+) -> Tensor:
+    """‖J_iᵀ v_i / D‖² for a cotangent a sample, normalised as the diagonal of the residual kernel.
+
+    Args:
+        denoiser, draws, buckets, engine, params, memory: As in `measure_kernels`.
+        cotangents: v, [B, N, D].
+
+    Returns:
+        [B, N].
+    """
+    place = next(denoiser.parameters())
+    energies = []
+    for log_snr, rows in zip(buckets.centers, cotangents, strict=True):
+        x = draws.at(denoiser.schedule, log_snr).to(place)
+        level = torch.full((len(x),), log_snr, dtype=place.dtype, device=place.device)
+        scaled = (rows / rows.shape[1]).reshape(1, *x.shape).to(place)
+        found = gram_of(
+            denoiser, (x, level), scaled, params=within_denoiser(params), engine=engine, memory=memory
+        )
+        energies.append(found[0].diagonal())
+    return torch.stack(energies)
 
 
 def _predict(denoiser: Denoiser, x0: Tensor, epsilon: Tensor, log_snr: Tensor) -> tuple[Tensor, Tensor]:

@@ -12,7 +12,7 @@ from ntkdiag import provenance
 from ntkdiag.data import Data
 from ntkdiag.denoiser import Denoiser
 from ntkdiag.diagnosis.bayes import BayesTruth, bayes_truth
-from ntkdiag.diagnosis.kernels import Kernels, Progress, measure_kernels
+from ntkdiag.diagnosis.kernels import Kernels, Progress, gradient_energy, measure_kernels
 from ntkdiag.diagnosis.result import Diagnosis, require_folder_name
 from ntkdiag.diagnosis.tables import (
     BucketViews,
@@ -111,7 +111,8 @@ def _diagnose(
     views = BucketViews(kernels, buckets.count)
     truth = bayes_truth(denoiser, data, draws, buckets, seed)
     scale = learnability_scale(views) if kappa is None else kappa
-    summary = summary_table(denoiser, kernels, views, buckets, truth, scale, seed)
+    noise = _noise_energy(denoiser, draws, buckets, kernels, truth, settings)
+    summary = summary_table(denoiser, kernels, views, buckets, truth, noise, scale, seed)
     meta = _meta(denoiser, data, kernels, truth, config, name)
     meta |= {"kappa": scale, "seconds": round(time.perf_counter() - started, 3)}
     return Diagnosis(
@@ -122,6 +123,21 @@ def _diagnose(
         grams=_grams(kernels, buckets.count),
         meta=meta,
     )
+
+
+def _noise_energy(
+    denoiser: Denoiser,
+    draws: PairedDraws,
+    buckets: Buckets,
+    kernels: Kernels,
+    truth: BayesTruth,
+    settings: dict[str, Any],
+) -> torch.Tensor | None:
+    """Gradient energy of what no training removes, E[y|x] − y; None where the posterior is not known."""
+    if truth.optimal is None:
+        return None
+    options = {name: settings[name] for name in ("engine", "params", "memory")}
+    return gradient_energy(denoiser, draws, buckets, truth.optimal - kernels.wanted, **options)
 
 
 def _meta(

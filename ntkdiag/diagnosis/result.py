@@ -72,6 +72,8 @@ class Diagnosis:
             floor an upper bound, where the posterior is not known exactly (`meta["bayes_source"]`).
         half_life: Gradient-flow time until half of the residual's energy is gone, in units of 1/e; may be infinite.
         gsnr: Signal-to-noise ratio of one sample's gradient; gsnr_low, gsnr_high.
+        contamination: Share of gradient energy that is Bayes noise, with _low and _high; NaN where the posterior is
+            not known exactly.
     """
 
     summary: pd.DataFrame

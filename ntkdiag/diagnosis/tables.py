@@ -11,7 +11,7 @@ from ntkdiag.diagnosis.bayes import BayesTruth
 from ntkdiag.diagnosis.kernels import Kernels
 from ntkdiag.process import target as targets
 from ntkdiag.process.buckets import Buckets
-from ntkdiag.recoverability import amplitude, gradient_cosine, learnability, median_half_life
+from ntkdiag.recoverability import amplitude, contamination, gradient_cosine, learnability, median_half_life
 from ntkdiag.spectra import (
     Interval,
     eigenpairs,
@@ -57,10 +57,14 @@ def summary_table(
     views: BucketViews,
     buckets: Buckets,
     truth: BayesTruth,
+    noise_energy: torch.Tensor | None,
     kappa: float,
     seed: int,
 ) -> pd.DataFrame:
-    """A row a bucket; columns as `Diagnosis.summary` describes."""
+    """A row a bucket; columns as `Diagnosis.summary` describes.
+
+    `noise_energy` is the gradient energy of each sample's Bayes noise, [B, N], where the posterior is known.
+    """
     log_snr = torch.tensor(buckets.centers, dtype=torch.float64)
     gain = targets.x0_gain(denoiser.target, denoiser.schedule, log_snr).square()
     reach = amplitude(denoiser.target, denoiser.schedule, log_snr)
@@ -81,6 +85,7 @@ def summary_table(
         row |= {"bayes_share": float(truth.share[b]), "floor": float(truth.floor[b]), "excess": excess[b]}
         row |= _learning(kernels, views, b, kappa)
         row |= _gsnr(views.residual[b], seed)
+        row |= _contamination(None if noise_energy is None else noise_energy[b].numpy(), views.residual[b])
         rows.append(row)
     return pd.DataFrame(rows).astype({"bucket": int, "samples": int, "numerical_rank": int})
 
@@ -181,3 +186,10 @@ def _with_ends(name: str, value: float, interval: Interval | None) -> dict[str, 
     """A value with the ends of its interval; NaN ends where too few samples allow none."""
     low, high = (np.nan, np.nan) if interval is None else (interval.low, interval.high)
     return {name: value, f"{name}_low": low, f"{name}_high": high}
+
+
+def _contamination(noise_energy: Array | None, residual_gram: Array) -> dict[str, float]:
+    if noise_energy is None:
+        return {"contamination": np.nan, "contamination_low": np.nan, "contamination_high": np.nan}
+    found = contamination(noise_energy, np.diag(residual_gram))
+    return {"contamination": found.value, "contamination_low": found.low, "contamination_high": found.high}

@@ -76,7 +76,8 @@ class NTKOperator(LinearOperator):
         self._scale = _scale(preconditioner, parameters)
         kept = int(self._outputs.sum())
         size = (len(self._rows) * kept, len(self._columns) * kept)
-        super().__init__(dtype=np.dtype(str(place.dtype).removeprefix("torch.")), shape=size)
+        numpy_type = np.dtype(str(place.dtype).removeprefix("torch."))
+        super().__init__(dtype=numpy_type, shape=size)  # type: ignore[call-arg]  # the stubs give it object's
 
     @property
     def method(self) -> str:

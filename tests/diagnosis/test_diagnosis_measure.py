@@ -232,7 +232,18 @@ def test_buckets_share_data_and_noise() -> None:
     """A bucket measured alone comes out as it does among others."""
     together = small().summary.iloc[1]
     alone = small_alone().summary.iloc[0]
-    for name in ("loss", "trace", "effective_rank", "excess", "gsnr", "trace_low", "gsnr_high"):
+    for name in (
+        "loss",
+        "trace",
+        "effective_rank",
+        "excess",
+        "gsnr",
+        "trace_low",
+        "gsnr_high",
+        "contamination",
+        "contamination_low",
+        "contamination_high",
+    ):
         assert alone[name] == pytest.approx(together[name], rel=1e-5), name
 
 
