@@ -16,11 +16,12 @@ from ntkdiag.errors import InputError
 Directions = Callable[[Tensor, Tensor], Tensor]
 
 
-def given(cotangents: Tensor) -> Directions:
+def given(cotangents: Tensor, samples: int | None = None) -> Directions:
     """Cotangents that are known beforehand.
 
     Args:
         cotangents: [R, N, *out], or [R, *out] shared by all samples.
+        samples: N, to be checked against; None trusts `cotangents`.
 
     Returns:
         A direction function; it raises InputError if the module's output has another shape.
@@ -30,13 +31,17 @@ def given(cotangents: Tensor) -> Directions:
         out = tuple(output.shape[1:])
         if tuple(cotangents.shape[1:]) == out:
             return cotangents.to(output).unsqueeze(1).expand(-1, output.shape[0], *out)
-        if cotangents.ndim == output.ndim + 1 and tuple(cotangents.shape[2:]) == out:
+        each = cotangents.ndim == output.ndim + 1 and tuple(cotangents.shape[2:]) == out
+        if each and samples in (None, cotangents.shape[1]):
             if len(picked) == cotangents.shape[1]:
                 return cotangents.to(output)
             return cotangents.to(output).index_select(1, picked.to(output.device))
         sizes = ", ".join(map(str, out))
         raise InputError(
-            "cotangents", expected=f"[R, {sizes}] or [R, N, {sizes}]", got=tuple(cotangents.shape)
+            "cotangents",
+            expected=f"[R, {sizes}] or [R, N, {sizes}]",
+            got=tuple(cotangents.shape),
+            fix=None if samples is None else f"N is {samples}.",
         )
 
     return directions

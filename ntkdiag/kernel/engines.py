@@ -59,9 +59,10 @@ def run(
         MeasurementError: samples are not independent of each other.
     """
     require_one_of("engine", engine, ENGINES)
-    _require_batch(inputs)
+    require_batch(inputs)
     with measuring(module):
         parameters = select_parameters(module, params)
+        _require_real(parameters)
         scaling = _checked(preconditioner, parameters)
         count = sum(p.numel() for p in parameters.values())
         if engine == "exact":
@@ -75,7 +76,12 @@ def run(
         return Measured(found.per_probe, name, found.coverage, count, found.groups if group else {})
 
 
-def _require_batch(inputs: tuple[Tensor, ...]) -> None:
+def require_batch(inputs: tuple[Tensor, ...]) -> int:
+    """The number of samples in `inputs`.
+
+    Raises:
+        InputError: they are no tuple of tensors with one N of at least 1.
+    """
     if not isinstance(inputs, (tuple, list)) or not all(isinstance(t, Tensor) for t in inputs) or not inputs:
         raise InputError("inputs", expected="a tuple of tensors [N, ...]", got=type(inputs).__name__)
     counts = [tensor.shape[0] if tensor.ndim else None for tensor in inputs]
@@ -84,6 +90,18 @@ def _require_batch(inputs: tuple[Tensor, ...]) -> None:
         raise InputError(
             "inputs", expected="tensors [N, ...] with one N of at least 1", got=f"shapes {shapes}"
         )
+    return inputs[0].shape[0]
+
+
+def _require_real(parameters: dict[str, nn.Parameter]) -> None:
+    for name, parameter in parameters.items():
+        if not parameter.is_floating_point():
+            raise InputError(
+                name,
+                expected="real floating-point parameters",
+                got=str(parameter.dtype).removeprefix("torch."),
+                fix="Choose others by params=.",
+            )
 
 
 def _guarded_directions(module: nn.Module, inputs: tuple[Tensor, ...], directions: Directions) -> Tensor:

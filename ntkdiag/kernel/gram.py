@@ -166,7 +166,7 @@ def gram_of(
     return engines.run(
         module,
         inputs,
-        given(cotangents),
+        given(cotangents, engines.require_batch(inputs)),
         params=params,
         engine=engine,
         memory=memory,

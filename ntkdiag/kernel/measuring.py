@@ -50,22 +50,24 @@ class _Kept:
     def __init__(self, part: nn.Module) -> None:
         self._part = part
         self._attributes = dict(vars(part))
-        self._contents = {
-            name: value.copy() for name, value in self._attributes.items() if isinstance(value, (dict, list))
-        }
+        self._dicts = [(v, list(v.items())) for v in self._attributes.values() if isinstance(v, dict)]
+        self._lists = [(v, list(v)) for v in self._attributes.values() if isinstance(v, list)]
 
     def restore(self) -> None:
         now = vars(self._part)
         for name in now.keys() - self._attributes.keys():
             del now[name]
         now.update(self._attributes)
-        for name, before in self._contents.items():
-            _refill(self._attributes[name], before)
+        for container, before in self._lists:
+            container[:] = before
+        for mapping, pairs in self._dicts:
+            if not _same_items(mapping, pairs):
+                mapping.clear()
+                mapping.update(pairs)
 
 
-def _refill(container: Any, before: Any) -> None:
-    container.clear()
-    if isinstance(container, dict):
-        container.update(before)
-    else:
-        container.extend(before)
+def _same_items(mapping: dict[Any, Any], pairs: list[tuple[Any, Any]]) -> bool:
+    """Whether a dict holds these very objects, in this order; values such as tensors cannot be compared."""
+    return len(mapping) == len(pairs) and all(
+        a is b and x is y for (a, x), (b, y) in zip(mapping.items(), pairs, strict=True)
+    )

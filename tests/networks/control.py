@@ -204,8 +204,8 @@ def custom_function_first(n: int) -> tuple[nn.Module, Inputs]:
 @case()
 def custom_function_frozen(n: int) -> tuple[nn.Module, Inputs]:
     """A tensor that requires a gradient and is no parameter: activations carry a graph of their own."""
-    loose = torch.randn(4, dtype=torch.float64, requires_grad=True)
-    return Net(lambda m, x: m.out(Scaled.apply(x, loose).tanh()), out=nn.Linear(4, 2)), (normal(n, 4),)
+    loose = torch.randn(4, requires_grad=True)
+    return Net(lambda m, x: m.out(Scaled.apply(x, loose.to(x)).tanh()), out=nn.Linear(4, 2)), (normal(n, 4),)
 
 
 @case()

@@ -51,8 +51,8 @@ def views_of_a_strided_parameter(n: int) -> tuple[nn.Module, Inputs]:
 @case()
 def casts(n: int) -> tuple[nn.Module, Inputs]:
     def forward(m: Net, x: Tensor) -> Tensor:
-        y = functional.linear(x, m.w.to(torch.float64).clone(), m.b.type_as(m.w).contiguous())
-        return y * m.gain.double().to("cpu")
+        y = functional.linear(x, m.w.to(x.dtype).clone(), m.b.type_as(m.w).contiguous())
+        return y * m.gain.double().to(x).to("cpu")
 
     return Net(forward, w=normal(3, 4), b=normal(3), gain=normal(3)), (normal(n, 4),)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from networks.case import Inputs, Net, case, normal
 
@@ -47,6 +48,22 @@ def norm_batch(n: int) -> tuple[nn.Module, Inputs]:
     for layer in (flat, image):
         layer.running_mean, layer.running_var = torch.randn_like(layer.running_mean), layer.running_var + 0.3
     return nn.Sequential(image, nn.SiLU(), nn.Flatten(), flat), (normal(n, 3, 2, 2),)
+
+
+@case()
+def norm_functions(n: int) -> tuple[nn.Module, Inputs]:
+    """torch's own functions, some of which take their arguments in another order than torch.nn.functional's."""
+
+    def forward(m: Net, x: Tensor) -> Tensor:
+        mean, var = torch.tensor([0.1, -0.2, 0.3]).to(x), torch.tensor([1.0, 0.5, 2.0]).to(x)
+        y = torch.batch_norm(x, m.a, m.b, mean, var, False, 0.1, 1e-5, False).sin()
+        y = torch.instance_norm(y, m.c, m.d, None, None, True, 0.1, 1e-5, False)
+        y = torch.group_norm(y, 1, m.a, m.d).sin()
+        y = torch.rms_norm(torch.layer_norm(y, (2, 2), m.e, m.f), (2,), m.g)
+        return functional.batch_norm(y, mean, var, weight=m.c, bias=m.b)
+
+    parts = {name: normal(3) for name in "abcd"} | {"e": normal(2, 2), "f": normal(2, 2), "g": normal(2)}
+    return Net(forward, **parts), (normal(n, 3, 2, 2),)
 
 
 @case()

@@ -31,4 +31,6 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory ran out, on a GPU or on the CPU."""
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
-    return isinstance(error, RuntimeError) and "not enough memory" in str(error)
+    # the CPU's allocator raises a plain RuntimeError: its words differ by platform
+    words = ("can't allocate memory", "not enough memory")
+    return isinstance(error, RuntimeError) and any(each in str(error) for each in words)

@@ -46,7 +46,16 @@ IN_PLACE: dict[Operation, Operation] = {
     Tensor.baddbmm_: torch.baddbmm, torch.clamp_: torch.clamp,
 }  # fmt: skip
 
-_DUNDERS = {"__setitem__", "__iadd__", "__isub__", "__imul__", "__itruediv__", "__ipow__", "__imatmul__"}
+_DUNDERS = {
+    "__setitem__",
+    "__iadd__",
+    "__isub__",
+    "__imul__",
+    "__itruediv__",
+    "__idiv__",
+    "__ipow__",
+    "__imatmul__",
+}
 
 
 def writes_into_first(operation: Operation) -> bool:

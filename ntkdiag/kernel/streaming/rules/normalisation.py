@@ -48,7 +48,7 @@ def group_norm(call: Call) -> list[Use]:
 def instance_norm(call: Call) -> list[Use]:
     """Normalised over the positions of each channel."""
     bound = call.bind(
-        "input", "running_mean", "running_var", "weight", "bias", "use_input_stats", "momentum", "eps", "cudnn_enabled",
+        "input", *_middle(call), "use_input_stats", "momentum", "eps", "cudnn_enabled",
         use_input_stats=True, momentum=0.1, eps=1e-5,
     )  # fmt: skip
     mean, var, eps, own = bound["running_mean"], bound["running_var"], bound["eps"], bound["use_input_stats"]
@@ -65,7 +65,7 @@ def instance_norm(call: Call) -> list[Use]:
 def batch_norm(call: Call) -> list[Use]:
     """With running statistics: an affine map of each channel."""
     bound = call.bind(
-        "input", "running_mean", "running_var", "weight", "bias", "training", "momentum", "eps", "cudnn_enabled",
+        "input", *_middle(call), "training", "momentum", "eps", "cudnn_enabled",
         training=False, momentum=0.1, eps=1e-5,
     )  # fmt: skip
     mean, var, eps = bound["running_mean"], bound["running_var"], bound["eps"]
@@ -77,6 +77,13 @@ def batch_norm(call: Call) -> list[Use]:
         lambda x: functional.batch_norm(x, mean, var, None, None, False, 0.0, eps),
         _channels(bound["input"]),
     )
+
+
+def _middle(call: Call) -> tuple[str, ...]:
+    """Arguments after the input: torch.nn.functional takes the statistics first, torch the parameters."""
+    statistics, parameters = ("running_mean", "running_var"), ("weight", "bias")
+    own = call.function in (torch.batch_norm, torch.instance_norm)
+    return (*parameters, *statistics) if own else (*statistics, *parameters)
 
 
 def _channels(x: Tensor) -> tuple[int, ...]:
