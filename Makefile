@@ -11,7 +11,7 @@ demo: $(STAMP)
 	$(ENV) $(BIN)/ntkdiag demo --out $(OUT) --force
 
 test: lint
-	$(ENV) $(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(ENV) $(BIN)/python -m pytest -n auto
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
