@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from fnmatch import fnmatchcase
 
 import pytest
@@ -15,13 +14,9 @@ from torch import Tensor
 from ntkdiag.kernel.streaming import engine as engine_room
 from ntkdiag.kernel.streaming.registry import RULES
 
+# torch warns of networks that are here on purpose: even kernels padded to "same", operations without a batching rule
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 every_case = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
-
-
-@pytest.fixture(autouse=True)
-def _quiet() -> None:
-    """torch warns of networks that are here on purpose: even kernels padded to "same", exotic batching."""
-    warnings.simplefilter("ignore", UserWarning)
 
 
 def matching(names: list[str], patterns: tuple[str, ...]) -> set[str]:

@@ -20,6 +20,9 @@ from ntkdiag.kernel.streaming import accumulate, budget
 from ntkdiag.kernel.streaming import engine as engine_room
 from ntkdiag.kernel.streaming.sweep import sweep as plain_sweep
 
+# torch warns where it has no batching rule, and falls back to a loop
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
+
 SOME = [
     "linear_layers",
     "tied_over_time",

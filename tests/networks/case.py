@@ -74,4 +74,4 @@ def case(exact: tuple[str, ...] = (), unused: tuple[str, ...] = ()) -> Callable[
 
 def normal(*shape: int) -> Tensor:
     """Standard normal numbers."""
-    return torch.randn(*shape)
+    return torch.randn(shape)

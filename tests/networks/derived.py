@@ -124,7 +124,7 @@ def forced_weight(n: int) -> tuple[nn.Module, Inputs]:
         lambda m, x: m.b(m.a(x, torch.ones(())).tanh(), m.gain),
         a=ForcedLinear(4, 5),
         b=ForcedLinear(5, 2),
-        gain=normal(()),
+        gain=normal(),
     )
     return net, (normal(n, 3, 4),)
 

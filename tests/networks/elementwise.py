@@ -18,7 +18,7 @@ def elementwise_arithmetic(n: int) -> tuple[nn.Module, Inputs]:
         return torch.sub(torch.add(y, m.g, alpha=2.0), m.h, alpha=0.5) + 2 * m.i * y
 
     net = Net(
-        forward, a=normal(4), b=normal(3, 1), c=normal(2, 1, 1), d=normal(2, 3, 4), e=normal(1), f=normal(()),
+        forward, a=normal(4), b=normal(3, 1), c=normal(2, 1, 1), d=normal(2, 3, 4), e=normal(1), f=normal(),
         g=normal(1, 4), h=normal(2, 3, 1), i=normal(1, 2, 1, 1),
     )  # fmt: skip
     return net, (normal(n, 2, 3, 4),)
@@ -90,7 +90,7 @@ def elementwise_mixtures(n: int) -> tuple[nn.Module, Inputs]:
         y = torch.addcdiv(y, m.e, 2 + x * x)
         return y.masked_fill(x > 1, m.token)
 
-    net = Net(forward, weight=normal(4), token=normal(()), **{name: normal(4) for name in "abcde"})
+    net = Net(forward, weight=normal(4), token=normal(), **{name: normal(4) for name in "abcde"})
     return net, (normal(n, 3, 4),)
 
 
