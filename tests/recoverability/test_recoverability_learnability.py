@@ -53,7 +53,7 @@ def test_a_signal_along_one_eigenvector_is_learnable_as_that_one_is() -> None:
 
 def test_negative_eigenvalues_and_scale() -> None:
     signal = np.ones((2, 1))
-    assert learnability(np.array([1.0, -1e-9]), np.eye(2), signal, 1.0) == pytest.approx(0.25)
+    assert learnability(np.array([1.0, -0.5]), np.eye(2), signal, 1.0) == pytest.approx(0.25)
     assert learnability(np.array([3.0, 1.0]), np.eye(2), 1e-8 * signal, 1.0) == pytest.approx(
         learnability(np.array([3.0, 1.0]), np.eye(2), 1e8 * signal, 1.0)
     )
