@@ -309,6 +309,26 @@ def test_what_is_refused_only_during_the_backward_is_left_to_the_exact_engine() 
     assert found.coverage["out.weight"] == "linear"
 
 
+def test_layers_that_some_samples_skip_are_left_to_the_exact_engine() -> None:
+    """The forward over all samples then takes other operations than the one over a few."""
+
+    def forward(m: Net, x: Tensor) -> Tensor:
+        positive = x[:, :1] > 0
+        y = m.always(x)
+        if positive.any():
+            y = torch.where(positive, m.sometimes(x), y)
+        return y
+
+    net = Net(forward, always=nn.Linear(4, 2), sometimes=nn.Linear(4, 2)).double()
+    x = torch.tensor([[1.0], [2.0], [-1.0]], dtype=torch.float64) * torch.rand(3, 4, dtype=torch.float64)
+    cotangents = cotangents_for(net, (x,))
+    found = streamed(net, (x,), cotangents)
+    assert relative_error(found.per_probe, brute_gram(net, (x,), cotangents)) < 1e-12
+    assert (
+        found.coverage["sometimes.weight"] == "exact (the network takes other operations for other samples)"
+    )
+
+
 # --- bad input
 
 
@@ -353,5 +373,5 @@ def test_a_loop_in_the_users_code_that_differs_between_batches_is_an_error() -> 
         return x
 
     net = Net(forward, layer=nn.Linear(4, 4))
-    with pytest.raises(MeasurementError, match="the same operations for every batch"):
+    with pytest.raises(MeasurementError, match="in the output, they differ"):
         gram_of(net, (normal(3, 4),), torch.ones(1, 4))

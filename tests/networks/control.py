@@ -227,3 +227,41 @@ def nested_outputs(n: int) -> tuple[nn.Module, Inputs]:
         return m.a(left).flatten(1) + m.b(first) * m.b(largest.sort(-1).values)
 
     return Net(forward, a=nn.Linear(2, 2), b=nn.Linear(4, 6)), (normal(n, 3, 4),)
+
+
+@case(exact=("experts.*",))
+def experts_for_tokens(n: int) -> tuple[nn.Module, Inputs]:
+    """A mixture of experts: each token goes to one of them."""
+
+    def forward(m: Net, x: Tensor) -> Tensor:
+        tokens = x.flatten(0, 1)
+        weights, chosen = m.gate(tokens).softmax(-1).max(-1)
+        out = torch.zeros_like(tokens)
+        for place, expert in enumerate(m.experts):
+            mine = (chosen == place).nonzero().squeeze(1)
+            out.index_add_(0, mine, expert(tokens[mine]) * weights[mine, None])
+        return m.out(out.unflatten(0, x.shape[:2]))
+
+    experts = nn.ModuleList([nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 4)])
+    net = Net(forward, gate=nn.Linear(4, 3), experts=experts, out=nn.Linear(4, 2))
+    return net, (normal(n, 3, 4),)
+
+
+@case(exact=("experts.*", "scale"))
+def experts_for_samples(n: int) -> tuple[nn.Module, Inputs]:
+    """One sample a row, sorted by expert and put back: shapes do not tell that rows have changed places."""
+
+    def forward(m: Net, x: Tensor) -> Tensor:
+        order = x[:, 0].argsort()
+        mixed = m.experts[0](x[order]).tanh() @ m.experts[1].weight
+        back = torch.zeros_like(x)
+        back[order] = mixed
+        return m.out(back) + m.scale * x[order][order.argsort()][:, :2]
+
+    net = Net(
+        forward,
+        experts=nn.ModuleList([nn.Linear(4, 3), nn.Linear(4, 3, bias=False)]),
+        scale=normal(2),
+        out=nn.Linear(4, 2),
+    )
+    return net, (normal(n, 4),)

@@ -6,7 +6,7 @@ that the recorder does not see (an autograd function of the user's, say) and is 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,6 +43,23 @@ class Forward:
     output: Tensor
     ends: list[Tensor]
     refused: dict[str, str]
+
+    def kept(self) -> Iterator[Tensor]:
+        """Tensors that autograd keeps for the backward."""
+        nodes = _nodes(self.output)
+        shown_by = {
+            kind: [name for name in dir(kind) if name.startswith("_saved_") or name == "saved_tensors"]
+            for kind in {type(node) for node in nodes}
+        }
+        for node in nodes:
+            for name in shown_by[type(node)]:
+                try:
+                    value = getattr(node, name)
+                except RuntimeError:  # overwritten since: autograd will say so if it comes to need it
+                    continue
+                yield from (
+                    v for v in (value if isinstance(value, tuple) else [value]) if isinstance(v, Tensor)
+                )
 
 
 class _Tap(torch.autograd.Function):
@@ -84,7 +101,7 @@ def forward(network: Network, inputs: tuple[Tensor, ...], on_meeting: Callable[[
     recorder = Recorder(network.module, sources, others, inputs, note)
     with torch.enable_grad(), recorder:
         output = checked_output(network.module(*inputs), inputs[0].shape[0])
-    ends = _ends(output)
+    ends = [node.variable for node in _nodes(output) if hasattr(node, "variable")]
     unseen = {id(end) for end in ends}
     refused = dict(recorder.unsupported)
     for name, leaf in leaves.items():
@@ -93,15 +110,13 @@ def forward(network: Network, inputs: tuple[Tensor, ...], on_meeting: Callable[[
     return Forward(output, ends, refused)
 
 
-def _ends(output: Tensor) -> list[Tensor]:
-    """Leaves of a tensor's graph."""
-    ends, seen, stack = [], set(), [output.grad_fn]
+def _nodes(output: Tensor) -> list[Any]:
+    """All nodes of a tensor's graph."""
+    found: dict[Any, None] = {}
+    stack = [output.grad_fn]
     while stack:
         node = stack.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        if hasattr(node, "variable"):
-            ends.append(node.variable)
-        stack.extend(parent for parent, _ in node.next_functions)
-    return ends
+        if node is not None and node not in found:
+            found[node] = None
+            stack.extend(parent for parent, _ in node.next_functions)
+    return list(found)

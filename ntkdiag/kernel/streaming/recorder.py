@@ -26,8 +26,10 @@ from ntkdiag.kernel.streaming.spellings import (
     IN_PLACE,
     LENDS_ITSELF,
     LENDS_OTHERS,
+    SCATTERS,
     SPELLED_OUT,
     SPREADS,
+    chooses_rows,
     writes_into_first,
 )
 
@@ -57,6 +59,24 @@ class Meeting:
         return sorted({name for source, _ in self.uses for name in source.leaves})
 
 
+class _Marks:
+    """Tensors that are marked, for as long as they live."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, weakref.ref[Tensor]] = {}
+
+    def __contains__(self, tensor: Tensor) -> bool:
+        reference = self._known.get(id(tensor))
+        return reference is not None and reference() is tensor
+
+    def add(self, tensor: Tensor) -> None:
+        key, known = id(tensor), self._known
+        if tensor not in self:
+            known[key] = weakref.ref(
+                tensor, lambda dead: known.pop(key, None) if known.get(key) is dead else None
+            )
+
+
 class Recorder(TorchFunctionMode):
     """Interception for the length of one forward.
 
@@ -84,7 +104,8 @@ class Recorder(TorchFunctionMode):
         self._sources = dict(sources)
         self._others = others
         self._on_meeting = on_meeting
-        self._batch: dict[int, weakref.ref[Tensor]] = {}
+        self._batch = _Marks()
+        self._strayed = _Marks()  # hold rows that the data chose: which belong to which sample cannot be told
         self.unsupported: dict[str, str] = {}
         for tensor in batch:
             self._mark(tensor)
@@ -96,27 +117,39 @@ class Recorder(TorchFunctionMode):
         refuse_mixing(self._root, func, args, kwargs)
         giving = _giving(func, args, kwargs)
         sources = [self._sources[id(t)] for t in giving if id(t) in self._sources]
-        batched = any(self._is_batch(t) for t in giving if id(t) not in self._sources)
+        held = [id(t) not in self._sources and self._is_batch(t) for t in giving]
+        batched = any(held)
+        strayed = batched and self._strays(func, giving, held)
         if self._others:
             args, kwargs = _replace((args, kwargs), lambda t: self._others.get(id(t), t))
         if not sources:
-            return self._plain(func, args, kwargs, batched)
+            return self._plain(func, args, kwargs, batched, strayed)
         if not batched:
             return self._derive(func, args, kwargs, sources)
         if not torch.is_grad_enabled():  # no gradient flows here, as in training
-            return self._plain(func, *self._detached(args, kwargs), batched=True)
+            return self._plain(func, *self._detached(args, kwargs), True, strayed)
         try:
+            if strayed:
+                raise Unsupported("rows that the data chose")
             return self._meet(func, args, kwargs, sources)
         except Unsupported as reason:
             self._refuse(sources, f"{_name(func)}: {reason}")
-            return self._plain(func, *self._detached(args, kwargs), batched=True)
+            return self._plain(func, *self._detached(args, kwargs), True, strayed)
 
-    def _plain(self, func: Callable[..., Any], args: Arguments, kwargs: Named, batched: bool) -> Any:
+    def _strays(self, func: Callable[..., Any], giving: list[Tensor], held: list[bool]) -> bool:
+        """Whether the rows of the result are no longer where samples are."""
+        followed = giving[:1] if func in SCATTERS else giving
+        return any(tensor in self._strayed for tensor in followed) or chooses_rows(func, held)
+
+    def _plain(
+        self, func: Callable[..., Any], args: Arguments, kwargs: Named, batched: bool, strayed: bool = False
+    ) -> Any:
         out = func(*args, **kwargs)
         if batched:
-            self._mark_all(out)
-            if writes_into_first(func):
-                self._mark_all(args[0])
+            for tensor in _tensors((out, args[0]) if writes_into_first(func) else (out,)):
+                self._mark(tensor)
+                if strayed:
+                    self._strayed.add(tensor)
         return out
 
     def _derive(self, func: Callable[..., Any], args: Arguments, kwargs: Named, parents: list[Source]) -> Any:
@@ -220,21 +253,11 @@ class Recorder(TorchFunctionMode):
 
     def _is_batch(self, tensor: Tensor) -> bool:
         """Marked, or with a graph, which constants have not: handed over by something that torch's modes do not see."""
-        reference = self._batch.get(id(tensor))
-        return (reference is not None and reference() is tensor) or tensor.grad_fn is not None
-
-    def _mark_all(self, value: Any) -> None:
-        for tensor in _tensors((value,)):
-            self._mark(tensor)
+        return tensor in self._batch or tensor.grad_fn is not None
 
     def _mark(self, tensor: Tensor) -> None:
-        key, table = id(tensor), self._batch
-        reference = table.get(key)
-        if reference is None or reference() is not tensor:
-            table[key] = weakref.ref(
-                tensor, lambda dead: table.pop(key, None) if table.get(key) is dead else None
-            )
-        self._sources.pop(key, None)  # a source that the batch was written into is one no longer
+        self._batch.add(tensor)
+        self._sources.pop(id(tensor), None)  # a source that the batch was written into is one no longer
 
 
 def _giving(func: Callable[..., Any], args: Arguments, kwargs: Named) -> list[Tensor]:

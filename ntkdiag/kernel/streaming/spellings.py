@@ -37,6 +37,30 @@ LENDS_ITSELF: set[Operation] = {
     Tensor.new_zeros, Tensor.new_ones, Tensor.new_full, Tensor.new_tensor, torch.zeros_like, torch.ones_like, torch.full_like
 }  # fmt: skip
 
+# Operations that put rows where data says: what is written has no say in where the rows of the result are.
+SCATTERS: set[Operation] = {
+    Tensor.__setitem__, Tensor.index_put_, Tensor.index_put, torch.index_put, Tensor.index_add_, Tensor.index_add,
+    torch.index_add, Tensor.index_copy_, Tensor.index_copy, torch.index_copy, Tensor.scatter_, Tensor.scatter, torch.scatter,
+    Tensor.scatter_add_, Tensor.scatter_add, torch.scatter_add, Tensor.masked_scatter_, Tensor.masked_scatter,
+}  # fmt: skip
+
+_CHOICES: set[Operation] = {
+    torch.nonzero, Tensor.nonzero, torch.argwhere, Tensor.argwhere, torch.masked_select, Tensor.masked_select, torch.take,
+    Tensor.take, torch.unique, Tensor.unique,
+}  # fmt: skip
+_LOOKUPS: set[Operation] = {Tensor.__getitem__, torch.index_select, Tensor.index_select}
+
+
+def chooses_rows(operation: Operation, given: list[bool]) -> bool:
+    """Whether data decides which rows are in the result, and in what order, as experts choose tokens.
+
+    Args:
+        operation: Any.
+        given: Of each of its tensors, whether it holds the batch.
+    """
+    return operation in _CHOICES or (operation in _LOOKUPS and len(given) > 1 and given[0] and any(given[1:]))
+
+
 # In-place operation → the one that computes the same values without writing into its first argument.
 IN_PLACE: dict[Operation, Operation] = {
     Tensor.add_: torch.add, Tensor.sub_: torch.sub, Tensor.mul_: torch.mul, Tensor.div_: torch.div,

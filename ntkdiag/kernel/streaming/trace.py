@@ -6,15 +6,13 @@ backward over the few samples is run as well, and gradients tell.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import partial
 
 import torch
 from torch import Tensor
 
-from ntkdiag.errors import MeasurementError
 from ntkdiag.kernel.directions import Directions
 from ntkdiag.kernel.guards import require_same, require_small
 from ntkdiag.kernel.streaming.layout import Fingerprint, Reading, difference, plausible, read
@@ -52,13 +50,13 @@ class Trace:
         """Layouts that the output of a meeting may have, the likeliest first.
 
         Raises:
-            MeasurementError: another meeting stood here, or samples are not independent.
-            Refused: the samples are nowhere in it.
+            MeasurementError: samples are not independent.
+            Refused: the samples are nowhere in it, or another meeting stood here.
         """
         if position >= len(self.names) or self.names[position] != meeting.names:
-            raise MeasurementError(
-                "network: expected the same operations for every batch; got others for other samples at the layer with "
-                f"{', '.join(meeting.names)}."
+            everyone = {name for names in (*self.names, meeting.names) for name in names}
+            raise Refused(
+                dict.fromkeys(sorted(everyone), "the network takes other operations for other samples")
             )
         if position in self.found:
             return [Reading(each.layout.of(samples), each.difference) for each in self.found[position]]
@@ -99,19 +97,17 @@ def trace(network: Network, inputs: tuple[Tensor, ...], chosen: Tensor) -> Trace
     few = tuple(tensor.index_select(0, chosen.to(tensor.device)) for tensor in inputs)
     names: list[list[str]] = []
     fingerprints: list[Fingerprint] = []
-    with _memory_kept() as kept:
+    kept: list[Tensor] = []
 
-        def note(meeting: Meeting) -> None:
-            names.append(meeting.names)
-            fingerprints.append(Fingerprint.of(meeting.output))
-            for tensor in meeting.operands:  # rules keep them, beside what autograd keeps
-                kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+    def note(meeting: Meeting) -> None:
+        names.append(meeting.names)
+        fingerprints.append(Fingerprint.of(meeting.output))
+        kept.extend(meeting.operands)  # by rules, beside what autograd keeps
 
-        passed = forward(network, few, note)
+    passed = forward(network, few, note)
     if passed.refused:
         raise Refused(passed.refused)
-    weights = {p.untyped_storage().data_ptr() for p in network.module.parameters()}
-    size = sum(count for pointer, count in kept.items() if pointer not in weights)
+    size = _bytes([*kept, *passed.kept()], besides=network.module.parameters())
     return Trace(few, chosen, names, fingerprints, passed.output.detach(), size / len(chosen))
 
 
@@ -145,15 +141,8 @@ def trace_gradients(
         torch.autograd.grad(passed.output, passed.ends, cotangent, allow_unused=True)
 
 
-@contextmanager
-def _memory_kept() -> Iterator[dict[int, int]]:
-    """Address → bytes of the memory that autograd keeps for the backward of a block."""
-    kept: dict[int, int] = {}
-
-    def weigh(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(weigh, lambda tensor: tensor):
-        yield kept
+def _bytes(tensors: Iterable[Tensor], besides: Iterable[Tensor]) -> int:
+    """Memory behind some tensors, each piece counted once, without that behind others."""
+    others = {tensor.untyped_storage().data_ptr() for tensor in besides}
+    sizes = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors}
+    return sum(size for address, size in sizes.items() if address not in others)

@@ -16,7 +16,8 @@ from ntkdiag.kernel.streaming.registry import Call, ToForm, Use, rule
 def concatenation(call: Call) -> list[Use]:
     """y = [a; p; b] along a dimension other than the samples'."""
     bound = call.bind("tensors", "dim", dim=0)
-    parts, dim = list(bound["tensors"]), bound["dim"] % bound["tensors"][0].ndim
+    parts = [part for part in bound["tensors"] if part.shape != (0,)]  # which torch.cat skips
+    dim = bound["dim"] % parts[0].ndim
     uses, start = [], 0
     for part in parts:
         if call.is_source(part):
