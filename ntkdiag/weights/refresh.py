@@ -2,14 +2,14 @@
 
 The measurement itself is handed in as a function, so this file knows nothing of kernels. A refresh moves
 ln w a step towards the newly measured weights and never far at once; a measurement that fails leaves the
-weights as they are and is written into the history.
+weights as they are and is written into the history. Where training runs on several processes, all of them
+measure, what they measured is averaged, and all have the same weights.
 """
 
 from __future__ import annotations
 
-import math
+import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -18,44 +18,28 @@ from torch import Tensor
 from ntkdiag.errors import InputError, MeasurementError, require_positive_int
 from ntkdiag.process.schedule import Schedule
 from ntkdiag.process.target import target_name
+from ntkdiag.weights import processes
+from ntkdiag.weights.budget import Clock, TimeBudget
+from ntkdiag.weights.moving import REFRESHED, Moving, require_number
+from ntkdiag.weights.processes import Outcome
+from ntkdiag.weights.record import Record
 from ntkdiag.weights.shape import Shape
 from ntkdiag.weights.table import WeightTable
-
-# What tells a table of this file from others.
-_REFRESHED: dict[str, Any] = {"name": "refreshed", "meta": {"source": "refreshed"}}
-
-_SERIES = ("log_snr", "score", "weight")
+from ntkdiag.weights.watch import Monitor, Watch
 
 # () → (log-SNR [n] increasing, amplitude [n] as in ntkdiag.weights.measured)
 ScoreFunction = Callable[[], tuple[Tensor, Tensor]]
 
 
-@dataclass(frozen=True)
-class Record:
-    """One refresh.
-
-    Attributes:
-        step: Training step after which it ran.
-        accepted: Whether the weights were changed.
-        reason: Why not; empty if accepted.
-        log_snr, score: What was measured; empty if the measurement itself failed.
-        weight: The new weights on that log-SNR; empty if not accepted.
-    """
-
-    step: int
-    accepted: bool
-    reason: str = ""
-    log_snr: tuple[float, ...] = ()
-    score: tuple[float, ...] = ()
-    weight: tuple[float, ...] = ()
-
-
 class Refresher:
     """A `WeightSource` whose weights are measured again during training.
 
+    Where `torch.distributed` is initialised, `after_step` and `refresh` are to be called on every process.
+
     Args:
         score: Measures now: () → (log_snr [n], score [n]); the score is an amplitude ≥ 0, the weight
-            grows with it. A score below zero counts as zero.
+            grows with it. A score below zero counts as zero. Processes must agree on log_snr; their scores are
+            averaged.
         target: The target whose squared error is weighted.
         schedule: The process trained on; after every refresh the mean weight under its density is 1.
         every: Steps between refreshes.
@@ -63,10 +47,16 @@ class Refresher:
         max_change: > 1. On an unchanged grid no weight changes by more than this factor in one refresh.
         power, floor: See `Shape`; the floor must be positive here, as ln w is averaged.
         initial: Weights to start from; constant if None.
+        monitor: Something cheap that moves when the score would: when it has, a refresh comes early.
+        check_every: Steps between two looks at the monitor.
+        moved: Relative change ‖now − at the last refresh‖/‖at the last refresh‖ that calls for a refresh.
+        budget: Share of training time that refreshes may take; one that would exceed it is skipped, and that
+            is recorded. None: no limit, and no time is kept. See `TimeBudget`.
+        clock: Seconds from any origin, for the budget.
 
     Attributes:
         table: The weights of now.
-        history: A `Record` of every refresh.
+        history: A `Record` of every refresh and of every one that was skipped.
 
     Raises:
         InputError: a setting out of range, or initial weights for another target.
@@ -84,15 +74,21 @@ class Refresher:
         power: float = 1.0,
         floor: float = 0.05,
         initial: WeightTable | None = None,
+        monitor: Monitor | None = None,
+        check_every: int = 50,
+        moved: float = 0.2,
+        budget: float | None = None,
+        clock: Clock = time.perf_counter,
     ) -> None:
         self.target = target_name(target)
         self.schedule = schedule
         self.every = require_positive_int("every", every)
-        self.half_life = _at_least("half_life", half_life, 0.0)
-        self.max_change = _above("max_change", max_change, 1.0)
-        self.shape = Shape(power, _above("floor", floor, 0.0))
+        self._moving = Moving(half_life, max_change, Shape(power, floor))
+        self.check_every = require_positive_int("check_every", check_every)
         self.history: list[Record] = []
         self._score = score
+        self._watch = Watch(monitor, require_number("moved", moved, above=0.0))
+        self._budget = TimeBudget(budget, clock)
         self._initial = (initial or _constant(self.target)).normalised(schedule)
         if self._initial.target != self.target:
             raise InputError(
@@ -105,29 +101,33 @@ class Refresher:
         return self.table(log_snr)
 
     def after_step(self, step: int) -> None:
-        """Refresh if it is time, but never twice for one step, as a resume might ask for."""
-        if step % self.every == 0 and step > self._last_step:
-            self.refresh(step)
+        """Refresh if it is time or the monitor moved, but never twice for one step, as a resume might ask for."""
+        if step <= self._last_step:
+            return
+        self._budget.tick(step)
+        cause = "every" if step % self.every == 0 else self._early(step)
+        if not cause:
+            return
+        objection = self._budget.objection(step, (record.cost for record in self.history))
+        if objection:
+            self.history.append(Record(step, False, objection, cause))
+        else:
+            self.refresh(step, cause)
 
-    def refresh(self, step: int) -> Record:
+    def refresh(self, step: int, cause: str = "asked") -> Record:
         """Measure and move the weights, whatever the step; never raises because of the measurement.
 
         Args:
             step: Number of training steps done, for the history.
+            cause: What called for it, for the history.
 
         Returns:
             What happened, which is also the newest entry of `history`.
         """
-        measured: dict[str, Any] = {}
-        try:
-            log_snr, score = (torch.as_tensor(part).detach().cpu().double() for part in self._score())
-            measured = {"log_snr": _floats(log_snr), "score": _floats(score)}
-            table = self._moved(log_snr, score)
-        except Exception as error:  # any failure of a measurement: training goes on with the weights it has
-            record = Record(step, False, f"{type(error).__name__}: {error}", **measured)
-        else:
-            self.table = table
-            record = Record(step, True, weight=_floats(table.weight), **measured)
+        outcomes = processes.everyone(self._guarded(self._measure))
+        told: dict[str, Any] = {"cause": cause, "cost": max(outcome.cost for outcome in outcomes)}
+        error = processes.failure(outcomes)
+        record = Record(step, False, error, **told) if error else self._move(step, outcomes, told)
         self.history.append(record)
         return record
 
@@ -137,7 +137,9 @@ class Refresher:
             "settings": self._settings(),
             "initial": self._initial.state_dict(),
             "table": self.table.state_dict() if self.table is not self._initial else None,
-            "history": [_entry(record) for record in self.history],
+            "history": [record.describe() for record in self.history],
+            "watch": self._watch.state(),
+            "time": self._budget.state(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -156,9 +158,13 @@ class Refresher:
             )
         try:
             self._initial.load_state_dict(state["initial"])
-            table = None if state["table"] is None else WeightTable(**state["table"], **_REFRESHED)
-            history = [_record(entry) for entry in state["history"]]
-        except (KeyError, TypeError) as error:
+            table = None if state["table"] is None else WeightTable(**state["table"], **REFRESHED)
+            history = [Record.from_description(entry) for entry in state["history"]]
+            self._watch.load(state["watch"])
+            self._budget.load(state["time"])
+        except (KeyError, TypeError, ValueError) as error:
+            if isinstance(error, InputError):
+                raise
             raise InputError(
                 "refresher in the checkpoint", expected="a whole state", got=repr(error)
             ) from error
@@ -169,41 +175,59 @@ class Refresher:
     def _last_step(self) -> int:
         return self.history[-1].step if self.history else 0
 
-    def _moved(self, log_snr: Tensor, score: Tensor) -> WeightTable:
-        """The weights a refresh leads to.
-
-        Raises:
-            MeasurementError: the measurement is not usable.
-            InputError: its grid is not.
-        """
+    def _measure(self) -> tuple[tuple[float, ...], ...]:
+        """Log-SNR, score and what the monitor shows, on this process."""
+        log_snr, score = (torch.as_tensor(part).detach().cpu().double() for part in self._score())
         if log_snr.ndim != 1 or log_snr.shape != score.shape:
             raise MeasurementError(
                 f"shapes {tuple(log_snr.shape)} and {tuple(score.shape)} of log_snr and score"
             )
-        if not torch.isfinite(score).all():
-            first = int(torch.nonzero(~torch.isfinite(score))[0])
-            raise MeasurementError(f"score {score[first].item()} at log-SNR {log_snr[first].item():g}")
-        amplitude = score.clamp(min=0)
-        aim = _refreshed(log_snr, self.shape.weight(amplitude, self.shape.mean(amplitude)), self.target)
-        now = self.table(log_snr)
-        now = torch.where(now > 0, now, self.shape.floor)
-        share = 1 - 2 ** (-1 / self.half_life) if self.half_life > 0 else 1.0
-        change = share * (aim.normalised(self.schedule).weight.log() - now.log())
-        # The normalisation that follows may move all weights by as much as a single one moved here, so
-        # each of the two gets half of the allowed change.
-        limit = math.log(self.max_change) / 2
-        moved = now * change.clamp(-limit, limit).exp()
-        return _refreshed(log_snr, moved, self.target).normalised(self.schedule)
+        return _floats(log_snr), _floats(score), self._watch.look()
+
+    def _move(self, step: int, outcomes: list[Outcome], told: dict[str, Any]) -> Record:
+        """Weights from what all processes measured."""
+        try:
+            log_snr, score = processes.same(outcomes, 0), processes.mean(outcomes, 1)
+            shown = processes.mean(outcomes, 2)
+            told |= {"log_snr": _floats(log_snr), "score": _floats(score)}
+            table = self._moving.step(self.table, log_snr, score, self.schedule)
+        except Exception as error:
+            return Record(step, False, _told(error), **told)
+        self.table = table
+        self._watch.refreshed(shown)
+        return Record(step, True, weight=_floats(table.weight), **told)
+
+    def _early(self, step: int) -> str:
+        """ "moved" if the monitor calls for a refresh, else nothing; a monitor that fails is put on record."""
+        if self._watch.monitor is None or step % self.check_every:
+            return ""
+        outcomes = processes.everyone(self._guarded(lambda: (self._watch.look(),)))
+        self._budget.charge(max(outcome.cost for outcome in outcomes))
+        try:
+            return "moved" if self._watch.moved(outcomes) else ""
+        except MeasurementError as error:
+            self.history.append(Record(step, False, f"monitor: {error}", "moved"))
+            return ""
+
+    def _guarded(self, measure: Callable[[], tuple[tuple[float, ...], ...]]) -> Outcome:
+        """What this process measures, and what it takes; any failure is an outcome too."""
+        began = self._budget.begin()
+        try:
+            values, error = measure(), ""
+        except Exception as failure:  # training goes on with the weights it has
+            values, error = (), _told(failure)
+        return Outcome(values, error, self._budget.end(began))
 
     def _settings(self) -> dict[str, Any]:
         return {
             "target": self.target,
             "schedule": self.schedule.describe(),
             "every": self.every,
-            "half_life": self.half_life,
-            "max_change": self.max_change,
-            "power": self.shape.power,
-            "floor": self.shape.floor,
+            **self._moving.describe(),
+            "monitored": self._watch.monitor is not None,
+            "check_every": self.check_every,
+            "moved": self._watch.change,
+            "budget": self._budget.share,
         }
 
 
@@ -212,36 +236,9 @@ def _constant(target: str) -> WeightTable:
     return WeightTable(ends, torch.ones_like(ends), target, name="constant")
 
 
-def _refreshed(log_snr: Tensor, weight: Tensor, target: str) -> WeightTable:
-    return WeightTable(log_snr, weight, target, **_REFRESHED)
-
-
-def _entry(record: Record) -> dict[str, Any]:
-    columns = {name: [_plain(value) for value in getattr(record, name)] for name in _SERIES}
-    return {**asdict(record), **columns}
-
-
-def _record(entry: dict[str, Any]) -> Record:
-    columns = {name: tuple(float(value) for value in entry[name]) for name in _SERIES}
-    return Record(entry["step"], entry["accepted"], entry["reason"], **columns)
-
-
 def _floats(values: Tensor) -> tuple[float, ...]:
     return tuple(values.flatten().tolist())
 
 
-def _plain(value: float) -> float | str:
-    """JSON has no NaN and no infinities; `float` reads their names back."""
-    return value if math.isfinite(value) else str(value)
-
-
-def _at_least(name: str, value: float, minimum: float) -> float:
-    if not minimum <= value < math.inf:
-        raise InputError(name, expected=f"a number of at least {minimum:g}", got=value)
-    return float(value)
-
-
-def _above(name: str, value: float, minimum: float) -> float:
-    if not minimum < value < math.inf:
-        raise InputError(name, expected=f"a number above {minimum:g}", got=value)
-    return float(value)
+def _told(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"

@@ -1,0 +1,54 @@
+"""Record: one entry in a refresher's history, and its way to a checkpoint and back."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+_SERIES = ("log_snr", "score", "weight")
+
+
+@dataclass(frozen=True)
+class Record:
+    """One refresh, or the decision against one.
+
+    Attributes:
+        step: Training step after which it ran.
+        accepted: Whether the weights were changed.
+        reason: Why not; empty if accepted.
+        cause: What called for it: "every", "moved" or "asked".
+        cost: What it took, in training steps of average length; 0 where time is not kept.
+        log_snr, score: What was measured; empty if nothing was, or if that failed.
+        weight: The new weights on that log-SNR; empty if not accepted.
+    """
+
+    step: int
+    accepted: bool
+    reason: str = ""
+    cause: str = "asked"
+    cost: float = 0.0
+    log_snr: tuple[float, ...] = ()
+    score: tuple[float, ...] = ()
+    weight: tuple[float, ...] = ()
+
+    def describe(self) -> dict[str, Any]:
+        """JSON-able, read back by `from_description`."""
+        columns = {name: [_plain(value) for value in getattr(self, name)] for name in _SERIES}
+        return {**asdict(self), **columns}
+
+    @classmethod
+    def from_description(cls, entry: dict[str, Any]) -> Record:
+        """What `describe` wrote.
+
+        Raises:
+            KeyError, TypeError, ValueError: it did not write this.
+        """
+        columns = {name: tuple(float(value) for value in entry[name]) for name in _SERIES}
+        cost = float(entry["cost"])
+        return cls(entry["step"], entry["accepted"], entry["reason"], entry["cause"], cost, **columns)
+
+
+def _plain(value: float) -> float | str:
+    """JSON has no NaN and no infinities; `float` reads their names back."""
+    return value if math.isfinite(value) else str(value)
