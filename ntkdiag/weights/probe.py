@@ -22,8 +22,8 @@ from ntkdiag.process.buckets import Buckets, PairedDraws
 from ntkdiag.recoverability import gradient_signal, learnability
 from ntkdiag.spectra import eigenpairs
 from ntkdiag.spectra.eigen import Array, Spectrum
-from ntkdiag.weights.measured import SCORES
 from ntkdiag.weights.refresh import ScoreFunction
+from ntkdiag.weights.scores import SCORES
 
 # Scores that change while a network learns; the others of `SCORES` are the same before and after training.
 PROBED = ("learnability", "gsnr")

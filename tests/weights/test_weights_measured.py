@@ -11,6 +11,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from hypothesis import given as drawn
+from hypothesis import settings
+from hypothesis import strategies as st
 
 from ntkdiag.errors import InputError
 from ntkdiag.process import schedules
@@ -83,7 +86,7 @@ def test_floor_and_cap_are_multiples_of_the_mean_and_on_record() -> None:
 def test_a_negative_estimate_stands_at_the_floor_and_is_on_record() -> None:
     table = measured(diagnosis(gsnr=[-0.2, 1.0, 3.0]), "gsnr", floor=0.05)
     assert table.weight[0].item() == 0.05
-    assert table.meta["negative_score"] == [0] and table.meta["raised_to_floor"] == [0]
+    assert table.meta["out_of_range"] == [0] and table.meta["raised_to_floor"] == [0]
 
 
 def test_intervals_go_through_the_same_map_and_scale() -> None:
@@ -160,3 +163,140 @@ def test_what_cannot_be_made_into_weights_is_refused() -> None:
 def test_settings_out_of_range_are_refused(setting: str, value: float) -> None:
     with pytest.raises(InputError, match=f"{setting}: expected a"):
         measured(diagnosis(amplitude=[1.0, 2.0]), "amplitude", **{setting: value})
+
+
+def test_contamination_enters_as_the_root_of_the_rest() -> None:
+    table = measured(diagnosis(contamination=[0.75, 0.19, 0.0]), "contamination")
+    assert ratios(table) == pytest.approx([1, 1.8, 2])
+    beyond = measured(diagnosis(contamination=[1.2, 0.19, 0.0]), "contamination", floor=0.1)
+    assert beyond.weight[0].item() == 0.1
+    assert beyond.meta["out_of_range"] == [0] and beyond.meta["raised_to_floor"] == [0]
+
+
+def test_the_interval_of_contamination_is_turned_round() -> None:
+    columns = {
+        "contamination": [0.75, 0.36],
+        "contamination_low": [0.64, 0.19],
+        "contamination_high": [0.91, 0.51],
+    }
+    table = measured(diagnosis(**columns), "contamination", floor=0.0)
+    mean = (0.5 + 0.8) / 2
+    assert table.low is not None and table.high is not None
+    close(table.low, [0.3 / mean, 0.7 / mean])
+    close(table.high, [0.6 / mean, 0.9 / mean])
+
+
+def test_contamination_that_could_not_be_measured_says_what_it_needs() -> None:
+    with pytest.raises(
+        InputError, match=r"score 'contamination' of bucket 0.*data whose posterior is known exactly"
+    ):
+        measured(diagnosis(contamination=[math.nan, math.nan]), "contamination")
+
+
+def test_a_product_of_scores_is_a_product_of_amplitudes() -> None:
+    given = diagnosis(bayes_share=[0.01, 0.04, 0.09], gsnr=[1.0, 1 / 3, 3.0])
+    table = measured(given, "bayes*gsnr")
+    root = [0.1 * math.sqrt(0.5), 0.2 * math.sqrt(0.25), 0.3 * math.sqrt(0.75)]
+    assert ratios(table) == pytest.approx([value / root[0] for value in root])
+    assert table.name == "measured bayes*gsnr" and table.meta["score"] == "bayes*gsnr"
+    torch.testing.assert_close(measured(given, " gsnr * bayes").weight, table.weight, rtol=1e-14, atol=0.0)
+    squared = measured(given, "bayes*gsnr", power=2.0)
+    assert ratios(squared) == pytest.approx([(value / root[0]) ** 2 for value in root])
+
+
+def test_the_interval_of_a_product_goes_from_the_lows_to_the_highs() -> None:
+    columns: dict[str, Any] = {"bayes_share": [0.25, 0.81], "gsnr": [1.0, 3.0], "gsnr_low": [1 / 3, 1.0]}
+    columns |= {"gsnr_high": [3.0, 99.0]}
+    table = measured(diagnosis(**columns), "bayes*gsnr", floor=0.0)
+    point = [0.5 * math.sqrt(0.5), 0.9 * math.sqrt(0.75)]
+    mean = sum(point) / 2
+    assert table.low is not None and table.high is not None
+    close(table.weight, [value / mean for value in point])
+    close(table.low, [0.5 * math.sqrt(0.25) / mean, 0.9 * math.sqrt(0.5) / mean])
+    close(table.high, [0.5 * math.sqrt(0.75) / mean, 0.9 * math.sqrt(0.99) / mean])
+    assert table.meta["taken_as_exact"] == ["bayes"]
+    both = {**columns, "bayes_share_low": [0.16, 0.64], "bayes_share_high": [0.36, 1.0]}
+    wider = measured(diagnosis(**both), "bayes*gsnr", floor=0.0)
+    assert wider.low is not None and wider.meta["taken_as_exact"] == []
+    close(wider.low, [0.4 * math.sqrt(0.25) / mean, 0.8 * math.sqrt(0.5) / mean])
+    assert (
+        measured(diagnosis(bayes_share=[0.1, 0.2], learnability=[0.1, 0.2]), "bayes*learnability").low is None
+    )
+
+
+def test_a_zero_factor_stands_at_the_floor() -> None:
+    given = diagnosis(bayes_share=[0.5, 0.5, 0.5], gsnr=[-1.0, 1.0, 1.0])
+    table = measured(given, "bayes*gsnr", floor=0.2)
+    assert table.weight[0].item() == 0.2 and table.meta["out_of_range"] == [0]
+
+
+@pytest.mark.parametrize("score", ["bayes*", "*", "", "bayes*bayes", "bayes+gsnr", "gsnr*gsrn"])
+def test_products_that_are_none_are_refused(score: str) -> None:
+    with pytest.raises(InputError, match="score: expected"):
+        measured(diagnosis(bayes_share=[0.1, 0.2], gsnr=[0.1, 0.2]), score)
+
+
+def test_smoothing_is_a_kernel_mean_of_ln_w_and_says_its_bandwidth() -> None:
+    given = diagnosis(amplitude=[1.0, math.e, 1.0])  # at log-SNR −6, 0, 6
+    rough = measured(given, "amplitude")
+    table = measured(given, "amplitude", bandwidth=6.0)
+    near = math.exp(-0.5)
+    middle = 1 / (1 + 2 * near)
+    expected = rough.weight[0].log() + middle
+    assert table.weight[1].log().item() == pytest.approx(expected.item(), rel=1e-12)
+    assert (table.meta["bandwidth"], rough.meta["bandwidth"]) == (6.0, 0.0)
+
+
+@settings(max_examples=40, deadline=None)
+@drawn(
+    values=st.lists(st.floats(1e-6, 1e6), min_size=2, max_size=12),
+    spread=st.floats(1.0, 10.0),
+    bandwidth=st.floats(1e-3, 1e3),
+)
+def test_smoothed_weights_stay_positive_within_bounds_and_in_order(
+    values: list[float], spread: float, bandwidth: float
+) -> None:
+    columns = {
+        "amplitude": values,
+        "amplitude_low": [value / spread for value in values],
+        "amplitude_high": [value * spread for value in values],
+    }
+    rough = measured(diagnosis(**columns), "amplitude", cap=50.0)
+    table = measured(diagnosis(**columns), "amplitude", cap=50.0, bandwidth=bandwidth)
+    slack = 1 + 1e-12
+    assert (table.weight >= rough.weight.min() / slack).all() and (
+        table.weight <= rough.weight.max() * slack
+    ).all()
+    assert table.low is not None and table.high is not None
+    assert (table.low <= table.weight * slack).all() and (table.weight <= table.high * slack).all()
+
+
+def test_narrow_smoothing_changes_nothing_and_wide_smoothing_leaves_a_constant() -> None:
+    given = diagnosis(amplitude=[1.0, 5.0, 2.0])
+    rough = measured(given, "amplitude").weight
+    torch.testing.assert_close(
+        measured(given, "amplitude", bandwidth=1e-3).weight, rough, rtol=1e-12, atol=0.0
+    )
+    flat = measured(given, "amplitude", bandwidth=1e6).weight
+    torch.testing.assert_close(flat, rough.log().mean().exp().expand(3), rtol=1e-9, atol=0.0)
+
+
+def test_smoothing_needs_positive_weights_and_a_bandwidth() -> None:
+    given = diagnosis(amplitude=[0.0, 1.0])
+    with pytest.raises(InputError, match="floor: expected a number above 0, since ln w is smoothed"):
+        measured(given, "amplitude", floor=0.0, bandwidth=1.0)
+    for bad in (-1.0, math.nan, math.inf, "2"):
+        with pytest.raises(InputError, match="bandwidth: expected a finite number of at least 0"):
+            measured(given, "amplitude", bandwidth=bad)  # type: ignore[arg-type]
+
+
+def test_smoothed_products_normalise_and_survive_a_file(tmp_path: Any) -> None:
+    path = schedules.cosine()
+    columns = {"bayes_share": [0.9, 0.5, 0.1], "gsnr": [0.1, 1.0, 3.0]}
+    columns |= {"gsnr_low": [0.05, 0.5, 2.0], "gsnr_high": [0.2, 2.0, 4.0]}
+    table = measured(diagnosis(**columns), "bayes*gsnr", schedule=path, bandwidth=2.0)
+    assert table.mean_under(path) == pytest.approx(1.0, rel=1e-12)
+    table.save(tmp_path / "weights.json")
+    read = WeightTable.load(tmp_path / "weights.json")
+    assert torch.equal(read.weight, table.weight) and dict(read.meta)["bandwidth"] == 2.0
+    assert read.low is not None and table.low is not None and torch.equal(read.low, table.low)
