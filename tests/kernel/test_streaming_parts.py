@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+from collections import Counter
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from streaming_truth import cotangents_for, streamed
 from torch import Tensor, nn
 
 from ntkdiag.kernel.streaming import contraction
+from ntkdiag.kernel.streaming.accumulate import Accumulator
 from ntkdiag.kernel.streaming.broadcasting import reduce_to, summed
 from ntkdiag.kernel.streaming.contraction import contract, through_tokens_is_cheaper
 from ntkdiag.kernel.streaming.forms import Compressed, Dense, Outer
@@ -102,6 +104,13 @@ def test_samples_are_found_in_any_dimension(shape: tuple[int, ...]) -> None:
     assert [reading.layout for reading in found] == [Layout(dim, 1, 4, 1)]
 
 
+def test_many_samples_in_the_last_dimension_are_compared_whole() -> None:
+    x, chosen = doubles(3, 20, 12), torch.tensor([11])
+    few = Fingerprint.of(x[..., chosen])
+    assert [reading.layout for reading in read(x, few, chosen, 12)] == [Layout(2, 1, 12, 1)]
+    assert read(x.flip(2), few, chosen, 12)[0].difference > 0.1
+
+
 def test_alike_rows_leave_every_reading_open_and_noise_does_not_decide() -> None:
     x = torch.ones(12, 5) + 1e-7 * normal(12, 5)
     found = read(x, Fingerprint.of(x[:4]), torch.tensor([2]), 3)
@@ -167,7 +176,16 @@ def test_a_gradient_is_reduced_sample_by_sample(data: st.DataObject) -> None:
 # --- sources
 
 
-LEAF = doubles(4, 6).requires_grad_()
+def test_rows_that_samples_have_of_a_parameter_itself_are_told_apart() -> None:
+    """No two samples meet in such a parameter: the kernel is diagonal."""
+    leaf = doubles(3, 4).requires_grad_()
+    gathered_here = Accumulator(["p"], Counter(p=1), 1, 3, lambda name: "all", {}, torch.device("cpu"))
+    gathered_here.start(0)
+    rows = doubles(3, 1, 1, 4)
+    gathered_here.add(parameter_source("p", leaf), Dense(rows, Layout(0, 1, 3, 1)))
+    torch.testing.assert_close(gathered_here.grams["all"][0], rows.square().sum((1, 2, 3)).diag(), **CLOSE)
+
+
 VIEWS = [
     lambda p: p,
     lambda p: p.T,
@@ -185,12 +203,19 @@ VIEWS = [
 ]
 
 
+LEAVES = {
+    "contiguous": doubles(4, 6),
+    "strided": doubles(6, 8)[:, ::2].T,
+    "repeated": doubles(1, 6).expand(4, 6),
+}
+
+
 @pytest.mark.parametrize("view", VIEWS)
-@pytest.mark.parametrize("strided", [False, True], ids=["contiguous", "strided"])
+@pytest.mark.parametrize("memory", LEAVES)
 def test_pull_backs_are_autograds_and_geometry_means_inner_products_are_kept(
-    view: object, strided: bool
+    view: object, memory: str
 ) -> None:
-    leaf = doubles(6, 8)[:, ::2].T.requires_grad_() if strided else LEAF
+    leaf = LEAVES[memory].detach().requires_grad_()
     assert callable(view)
     tensor = view(leaf)
     parent = parameter_source("p", leaf)

@@ -60,8 +60,6 @@ class Accumulator:
         """Begin the backward of a probe."""
         self._probe = probe
         self._due = Counter(self._uses)
-        self._shown.clear()
-        self._sums.clear()
 
     def add(self, source: Source, form: Form) -> None:
         """One use's per-sample gradients."""

@@ -70,7 +70,7 @@ def derived_source(
         return Source(tensor, leaves)
     if spread and _broadcasts(parents[0].tensor.shape, tensor.shape):
         return Source(tensor, leaves, spread=parents[0])
-    if copied and parents[0].tensor.shape == tensor.shape:
+    if copied:
         return Source(tensor, leaves, parents[0].geometry, parents[0].spread)
     return Source(tensor, leaves, _geometry(tensor, leaves))
 
