@@ -147,6 +147,26 @@ def test_every_line_of_the_table_fits_a_terminal_of_120_columns(document: dict[s
     assert max(map(len, demo_text(document).splitlines())) <= 120
 
 
+def test_it_runs_in_one_thread_so_that_cores_change_no_number(
+    call: Any, workspace: Path, document: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert document["environment"]["threads"] == "1"
+    seen: list[int] = []
+
+    def failing(*arguments: object, **more: object) -> None:
+        seen.append(torch.get_num_threads())
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("ntkdiag.diagnosis.measure", failing)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        assert call("demo", "--quick", "--out", "demo").code == 130
+        assert (seen, torch.get_num_threads()) == ([1], 2)
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_a_demo_that_fails_leaves_nothing(
     call: Any, workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import copy
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,12 +46,29 @@ def demonstrate(out: Path, plan: Plan, seed: int, force: bool, bars: Progress) -
     from ntkdiag import provenance
 
     started = time.perf_counter()
-    with provenance.run_folder(out, force) as folder:
+    with provenance.run_folder(out, force) as folder, _one_thread():
         outcome = _work(folder, plan, seed, bars)
         write(folder, outcome, bars)
         told = document(outcome, plan, seed) | {"seconds": round(time.perf_counter() - started, 1)}
         provenance.write_json(folder / "demo.json", told)
     return told
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """One thread inside the block: sums are formed in the same order on any number of cores.
+
+    It costs little at this size, and on a busy machine threads that wait for each other cost far more (a demo of
+    4 minutes took over 10).
+    """
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _work(folder: Path, plan: Plan, seed: int, bars: Progress) -> Outcome:
