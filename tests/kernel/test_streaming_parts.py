@@ -123,6 +123,7 @@ def test_shapes_that_fit_no_layout_have_no_reading() -> None:
     assert read(torch.ones(2, 5), few, chosen, 3) == []  # does not grow
     assert read(torch.ones(6, 15), few, chosen, 3) == []  # grows twice
     assert read(torch.ones(5, 5), few, chosen, 3) == []  # not by the number of samples
+    assert read(torch.ones(3, 5), few, chosen, 3) == []  # another number a sample than in the second forward
     assert read(torch.ones(6, 5, 1), few, chosen, 3) == []
 
 

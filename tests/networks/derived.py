@@ -65,7 +65,12 @@ def masked_weight(n: int) -> tuple[nn.Module, Inputs]:
         first, second = m.w.clone(), m.w.clone()
         first[0] = 0.0
         second.view(-1)[::2].mul_(3.0)
-        return functional.linear(x, first).tanh() + functional.linear(x, second)
+        third = m.w.sin()
+        y = functional.linear(x, first).tanh() + functional.linear(x, second) + functional.linear(x, third)
+        third.mul_(m.w)  # after its first use
+        constant = torch.zeros_like(third)
+        constant[1:] = m.w[1:]
+        return y + functional.linear(x, third) + functional.linear(x, constant)
 
     return Net(forward, w=normal(3, 4)), (normal(n, 4),)
 

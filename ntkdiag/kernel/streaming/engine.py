@@ -138,7 +138,8 @@ def _all_pairs(task: Task, inputs: Inputs, tile: int, traced: Trace) -> Swept:
     grams: dict[str, Tensor] = {}
     outputs: dict[int, Tensor] = {}
     for picked in sweeps:
-        blocks, output = sweep(task, _select(inputs, picked), picked, traced, coverage)
+        some = inputs if len(sweeps) == 1 else _select(inputs, picked)
+        blocks, output = sweep(task, some, picked, traced, coverage)
         outputs.update(zip(picked.tolist(), output, strict=True))
         for key, block in blocks.items():
             if key not in grams:

@@ -20,7 +20,7 @@ import ntkdiag.kernel.streaming.rules  # noqa: F401  (registers the rules)
 from ntkdiag.kernel.guards import refuse_mixing
 from ntkdiag.kernel.streaming.refusal import Unsupported
 from ntkdiag.kernel.streaming.registry import RULES, Call, Use
-from ntkdiag.kernel.streaming.sources import Source, derived_source
+from ntkdiag.kernel.streaming.sources import Source, derived_source, rewritten_source
 from ntkdiag.kernel.streaming.spellings import (
     COPIES,
     IN_PLACE,
@@ -172,15 +172,11 @@ class Recorder(TorchFunctionMode):
         if not target.requires_grad or target.is_leaf:
             return
         memory = target.untyped_storage().data_ptr()
-        touched = {
-            key: source
-            for key, source in self._sources.items()
-            if not source.tensor.is_leaf and source.tensor.untyped_storage().data_ptr() == memory
-        }
-        touched.setdefault(id(target), Source(target, {}))
-        for key, source in touched.items():
-            leaves = {name: leaf for each in (source, *parents) for name, leaf in each.leaves.items()}
-            self._sources[key] = Source(source.tensor, leaves)
+        for key, source in list(self._sources.items()):
+            if not source.tensor.is_leaf and source.tensor.untyped_storage().data_ptr() == memory:
+                self._sources[key] = rewritten_source(source.tensor, [source, *parents])
+        if id(target) not in self._sources:  # a constant until now
+            self._sources[id(target)] = rewritten_source(target, parents)
 
     def _meet(self, func: Callable[..., Any], args: Arguments, kwargs: Named, parents: list[Source]) -> Any:
         """A parameter meets the batch: run with detached values, tell of the uses."""
@@ -194,9 +190,7 @@ class Recorder(TorchFunctionMode):
         family, uses = self._uses(func, args, kwargs, parents)
         values = self._detached(args, kwargs)
         out = func(*values[0], **values[1])
-        if (
-            out._is_view()
-        ):  # of something inside the operation: later writes into a view would slip past a hook on it
+        if out._is_view():  # of what the operation made inside; writes into a view slip past a hook on it
             out = torch.ops.aten._unsafe_view.default(out, out.shape)
         self._mark(out)
         operands = [t for t in _tensors((*args, *kwargs.values())) if id(t) not in self._sources]

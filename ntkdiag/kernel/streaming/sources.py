@@ -5,10 +5,11 @@ A source is where a per-sample gradient is taken; `to_parameters` pulls it back 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from ntkdiag.kernel.streaming.broadcasting import summed
 from ntkdiag.kernel.streaming.forms import Dense, Form, in_full
@@ -38,12 +39,14 @@ class Source:
 
     Attributes:
         tensor: With its graph back to `leaves`; for a parameter the leaf itself.
+        edge: Where that graph begins, as the tensor is now: it may be written into later.
         leaves: Parameter name → detached leaf that requires a gradient.
         geometry: Set where the source merely shows elements of one parameter.
         spread: The source that this one repeats along dimensions where that has size one.
     """
 
     tensor: Tensor
+    edge: GradientEdge
     leaves: dict[str, Tensor]
     geometry: Geometry | None = None
     spread: Source | None = None
@@ -51,7 +54,12 @@ class Source:
 
 def parameter_source(name: str, leaf: Tensor) -> Source:
     """The source of a parameter itself."""
-    return Source(leaf, {name: leaf}, Geometry(name, leaf.shape, leaf.stride(), 0, in_order=True))
+    return Source(
+        leaf,
+        get_gradient_edge(leaf),
+        {name: leaf},
+        Geometry(name, leaf.shape, leaf.stride(), 0, in_order=True),
+    )
 
 
 def derived_source(
@@ -66,13 +74,20 @@ def derived_source(
         spread: The operation repeats its one parent along dimensions.
     """
     leaves = {name: leaf for parent in parents for name, leaf in parent.leaves.items()}
+    plain = Source(tensor, get_gradient_edge(tensor), leaves)
     if len(parents) != 1:
-        return Source(tensor, leaves)
+        return plain
     if spread and _broadcasts(parents[0].tensor.shape, tensor.shape):
-        return Source(tensor, leaves, spread=parents[0])
+        return replace(plain, spread=parents[0])
     if copied:
-        return Source(tensor, leaves, parents[0].geometry, parents[0].spread)
-    return Source(tensor, leaves, _geometry(tensor, leaves))
+        return replace(plain, geometry=parents[0].geometry, spread=parents[0].spread)
+    return replace(plain, geometry=_geometry(tensor, leaves))
+
+
+def rewritten_source(tensor: Tensor, parents: list[Source]) -> Source:
+    """The source of a tensor that something computed from `parents` was written into."""
+    leaves = {name: leaf for parent in parents for name, leaf in parent.leaves.items()}
+    return Source(tensor, get_gradient_edge(tensor), leaves)
 
 
 def _broadcasts(shape: torch.Size, to: torch.Size) -> bool:
@@ -151,12 +166,17 @@ def _scatter(source: Source, geometry: Geometry, rows: Tensor) -> Tensor:
 
 def _pull_back(source: Source, rows: Tensor) -> dict[str, Tensor]:
     """vᵀ ∂source/∂leaf for every row v, batched where autograd can."""
-    tensor, leaves = source.tensor, list(source.leaves.values())
-    rows = rows.to(tensor.dtype)
+    leaves = list(source.leaves.values())
+    rows = rows.to(source.tensor.dtype)
 
     def pull(cotangent: Tensor, batched: bool) -> tuple[Tensor, ...]:
         return torch.autograd.grad(
-            tensor, leaves, cotangent, retain_graph=True, is_grads_batched=batched, materialize_grads=True
+            source.edge,
+            leaves,
+            cotangent,
+            retain_graph=True,
+            is_grads_batched=batched,
+            materialize_grads=True,
         )
 
     try:
