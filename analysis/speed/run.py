@@ -168,16 +168,16 @@ def profiled(config: dict[str, Any], out: Path, rows: int = 16) -> None:
 
 
 def study(size: str, out: Path) -> None:
-    """Times, peaks and ratios into `out`."""
+    """Peaks, times and ratios into `out`, each as soon as it is there."""
     config = json.loads((HERE / "config.json").read_text())[size]
-    where = machine() | environment()
-    time = pd.DataFrame(timings(config))
+    write_json(out / "machine.json", machine() | environment())
     memory = pd.DataFrame(peaks(size, config))
+    write_text(out / "memory.csv", memory.to_csv(index=False, float_format="%.5g"))
+    time = pd.DataFrame(timings(config))
+    write_text(out / "times.csv", time.to_csv(index=False, float_format="%.5g"))
     table = ratios(config, time, memory)
+    write_text(out / "ratios.csv", table.to_csv(index=False, float_format="%.5g"))
     print(table.round(3).to_string(index=False))
-    for name, frame in (("times", time), ("memory", memory), ("ratios", table)):
-        write_text(out / f"{name}.csv", frame.to_csv(index=False, float_format="%.5g"))
-    write_json(out / "machine.json", where)
 
 
 def main() -> None:
