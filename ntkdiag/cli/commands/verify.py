@@ -19,9 +19,6 @@ if TYPE_CHECKING:
 
     from ntkdiag.diagnosis import Diagnosis
 
-# What `judge` needs, checked before a network is measured in vain.
-_LEAST_SAMPLES, _LEAST_BUCKETS = 8, 3
-
 
 @grouped
 def verify(
@@ -51,8 +48,10 @@ def verify(
     """
     outputs.check_folder(out, force)
     if source is None:
-        require_positive_int("--samples (to form intervals)", how.samples, minimum=_LEAST_SAMPLES)
-        diagnosis = diagnose(model, how, bars=not json, least_buckets=_LEAST_BUCKETS)
+        from ntkdiag.claims.evidence import MIN_BUCKETS, MIN_SAMPLES
+
+        require_positive_int("--samples (for intervals)", how.samples, minimum=MIN_SAMPLES)
+        diagnosis = diagnose(model, how, bars=not json, least_buckets=MIN_BUCKETS)
     else:
         refuse_given((model, how), "beside --from, which measures nothing", allowed=("seed",))
         from ntkdiag.diagnosis import Diagnosis

@@ -58,8 +58,7 @@ def demonstrate(out: Path, plan: Plan, seed: int, force: bool, bars: Progress) -
 def _one_thread() -> Iterator[None]:
     """One thread inside the block: sums are formed in the same order on any number of cores.
 
-    It costs little at this size, and on a busy machine threads that wait for each other cost far more (a demo of
-    4 minutes took over 10).
+    It costs little at this size, and threads that wait for each other on a busy machine cost far more.
     """
     import torch
 
