@@ -1,6 +1,6 @@
 """The command line: `ntkdiag COMMAND ...`. It parses, calls the other rooms and prints; it computes nothing itself.
 
-Exit codes: 0 done; 1 a measurement failed; 2 bad input, told in one line on stderr; 130 interrupted. torch is
+Exit codes: 0 done; 1 a measurement or an audit failed; 2 bad input, told in one line on stderr; 130 interrupted. torch is
 imported only by a command that needs it, so help and errors of usage are immediate.
 """
 

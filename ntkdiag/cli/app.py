@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ntkdiag.cli.commands.audit import audit
 from ntkdiag.cli.commands.demo import demo
 from ntkdiag.cli.commands.measure import measure
 from ntkdiag.cli.commands.plot import plot
@@ -22,6 +23,7 @@ COMMANDS: dict[Callable[..., None], str] = {
     demo: "The whole way once, on handwritten digits.",
     measure: "Measure a network's tangent kernel per log-SNR bucket.",
     weights: "Make a table of loss weights over log-SNR.",
+    audit: "Say what a weight function really computes.",
     verify: "Test the claims about representation degradation.",
     train: "Train a network under loss weights.",
     sample: "Draw samples from a network and judge them.",

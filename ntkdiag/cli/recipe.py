@@ -146,7 +146,7 @@ def from_function(spec: str, shape: tuple[int, ...], seed: int, options: dict[st
     import torch
     from torch import nn
 
-    function = _find(spec)
+    function = find_function(spec)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         try:
@@ -160,8 +160,12 @@ def from_function(spec: str, shape: tuple[int, ...], seed: int, options: dict[st
     return network
 
 
-def _find(spec: str) -> Callable[..., Any]:
-    """The function of "module:function"."""
+def find_function(spec: str) -> Callable[..., Any]:
+    """The function of "module:function"; modules in the current folder are found.
+
+    Raises:
+        InputError: there is none.
+    """
     name, _, attribute = spec.partition(":")
     here = str(Path.cwd())
     if here not in sys.path:

@@ -46,22 +46,24 @@ def verdict_text(verdicts: Iterable[Mapping[Any, Any]]) -> str:
         )
         lines.append(f"{row['claim']}  {row['verdict']:<12}  {numbers}")
         for text in filter(None, (row["statement"], row["note"])):
-            lines += textwrap.wrap(text, _width(), initial_indent="    ", subsequent_indent="    ")
+            lines += textwrap.wrap(text, text_width(), initial_indent="    ", subsequent_indent="    ")
     return "\n".join(lines)
 
 
-def _width() -> int:
+def text_width() -> int:
     """Columns for running text: the terminal's, but no more than a line that reads well."""
     return min(shutil.get_terminal_size((100, 24)).columns, 100)
 
 
 def weight_text(table: WeightTable) -> str:
-    """Weights over log-SNR; a long table is shown at whole steps between -10 and 10."""
+    """Weights over log-SNR; a long table is shown at those of the whole steps from -10 to 10 that it reaches."""
     import torch
 
     levels = table.log_snr
     if len(levels) > _MOST_ROWS:
-        levels = torch.arange(-10, 11, dtype=torch.float64)
+        whole = torch.arange(-10, 11, dtype=torch.float64)
+        reached = whole[(whole >= levels[0]) & (whole <= levels[-1])]
+        levels = reached if len(reached) > 1 else levels[:: len(levels) // _MOST_ROWS]
     rows = [
         (level(at), number(weight))
         for at, weight in zip(levels.tolist(), table(levels).tolist(), strict=True)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 CONSTANT, REFRESH = "constant", "refresh"
 # Of the probe batch: see ntkdiag.weights.probe. The rest goes to the Refresher.
 _PROBE = {"score": "learnability", "samples": 32, "probes": 4, "buckets": 10}
-_REFRESHER = ("half_life", "max_change", "power", "floor")
+_REFRESHER = ("half_life", "max_change", "power", "floor", "budget")
 
 
 def weight_source(text: str, found: Subject, seed: int) -> WeightSource | None:

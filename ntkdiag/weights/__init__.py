@@ -10,6 +10,7 @@ from ntkdiag.weights.refresh import Refresher
 from ntkdiag.weights.rules import effective, evaluate
 from ntkdiag.weights.scores import SCORES
 from ntkdiag.weights.source import WeightSource
+from ntkdiag.weights.step_files import save_steps
 from ntkdiag.weights.table import WeightTable
 
 __all__ = [
@@ -24,4 +25,5 @@ __all__ = [
     "evaluate",
     "measured",
     "rule",
+    "save_steps",
 ]

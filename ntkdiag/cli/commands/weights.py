@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from ntkdiag.weights import WeightTable
 
 
+_TABLES, _STEPS = (".csv", ".json"), (".npy", ".safetensors")
+
+
 @dataclass(frozen=True)
 class RuleOptions:
     """A closed form."""
@@ -42,7 +45,11 @@ class ScoreOptions:
     """A measurement."""
 
     score: Annotated[
-        str, typer.Option(metavar="NAME", help="Of the diagnosis: amplitude, bayes, learnability or gsnr.")
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="Of the diagnosis: amplitude, bayes, learnability, gsnr, contamination, or a product such as bayes*gsnr.",
+        ),
     ] = "bayes"
     power: Annotated[float, typer.Option(metavar="X", help="Weight = score to this power.")] = 1.0
     floor: Annotated[
@@ -51,6 +58,9 @@ class ScoreOptions:
     cap: Annotated[
         float | None, typer.Option(metavar="X", help="Largest weight, as a multiple of that mean.")
     ] = None
+    bandwidth: Annotated[
+        float, typer.Option(metavar="X", help="Smoothing over log-SNR, in its units; 0 for none.")
+    ] = 0.0
 
 
 @grouped
@@ -72,7 +82,13 @@ def weights(
         typer.Option(metavar="NAME=VALUE", help="Argument of the schedule; may be repeated."),
     ] = None,
     list_rules: Annotated[bool, typer.Option("--list", help="List the rules and stop.")] = False,
-    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Save it as .csv or .json.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Save it as .csv or .json; or as .npy or .safetensors, a weight for each step of a discrete schedule.",
+        ),
+    ] = None,
     force: Force = False,
     json: Json = False,
 ) -> None:
@@ -82,25 +98,27 @@ def weights(
     Examples:
       ntkdiag weights --rule min_snr --option gamma=5 --target v --out min_snr.csv
       ntkdiag weights --from runs/mine --score bayes --out bayes.csv
+      ntkdiag weights --rule erd --target v --schedule linear_beta --out steps.npy
     """
     if list_rules:
         _list(json)
         return
-    outputs.check_file(out, force, (".csv", ".json"))
+    outputs.check_file(out, force, (*_TABLES, *_STEPS))
     if rule.rule is None and source is None:
         raise InputError("weights", expected="--rule NAME, --from DIAGNOSIS or --list", got="none of them")
     if source is None:
         refuse_given((measured,), "beside --rule, which measures nothing")
-        table = _closed_form(rule, _schedule(schedule, schedule_option))
+        table, path = _closed_form(rule, make_schedule(schedule, schedule_option))
     else:
         refuse_given((rule,), "beside --from, which is a measurement")
-        table = _measured(source, measured, _schedule(schedule, schedule_option))
+        table, path = _measured(source, measured, make_schedule(schedule, schedule_option))
     if out is not None:
-        table.save(outputs.make_parent(out))
+        _save(table, path, out)
     _show(table, out, json)
 
 
-def _closed_form(options: RuleOptions, schedule: Schedule | None) -> WeightTable:
+def _closed_form(options: RuleOptions, schedule: Schedule | None) -> tuple[WeightTable, Schedule]:
+    """The table, and the schedule it is for."""
     from ntkdiag.cli.weighting import closed_form
     from ntkdiag.process import schedules
     from ntkdiag.process.target import TARGETS
@@ -109,22 +127,37 @@ def _closed_form(options: RuleOptions, schedule: Schedule | None) -> WeightTable
         raise InputError("--target", expected="one of " + ", ".join(TARGETS), got="nothing")
     settings = {"clip": options.clip, "normalise": options.normalise}
     settings |= parsing.pairs("--option", options.option)
-    return closed_form(
-        "--option", str(options.rule), options.target, schedule or schedules.cosine(), settings
-    )
+    path = schedule or schedules.cosine()
+    return closed_form("--option", str(options.rule), options.target, path, settings), path
 
 
-def _measured(source: Path, options: ScoreOptions, schedule: Schedule | None) -> WeightTable:
+def _measured(source: Path, options: ScoreOptions, schedule: Schedule | None) -> tuple[WeightTable, Schedule]:
+    """The table, and the schedule it is for."""
     from ntkdiag.diagnosis import Diagnosis
     from ntkdiag.process import schedules
     from ntkdiag.weights import measured
 
     diagnosis = Diagnosis.load(source)
     path = schedule or schedules.named(**diagnosis.meta["config"]["schedule"])
-    return measured(diagnosis, **asdict(options), schedule=path)
+    return measured(diagnosis, **asdict(options), schedule=path), path
 
 
-def _schedule(name: str | None, options: list[str] | None) -> Schedule | None:
+def _save(table: WeightTable, schedule: Schedule, out: Path) -> None:
+    from ntkdiag.weights import save_steps
+
+    if out.suffix.lower() in _TABLES:
+        table.save(outputs.make_parent(out))
+        return
+    table.to_steps(schedule)  # refuses a continuous schedule before a folder is made
+    save_steps(table, schedule, outputs.make_parent(out))
+
+
+def make_schedule(name: str | None, options: list[str] | None) -> Schedule | None:
+    """What --schedule and --schedule-option ask for; None for neither.
+
+    Raises:
+        InputError: an unknown name, or options that do not fit it.
+    """
     from ntkdiag.process import schedules
 
     parameters = parsing.pairs("--schedule-option", options)
@@ -146,8 +179,21 @@ def _show(table: WeightTable, out: Path | None, as_json: bool) -> None:
     from ntkdiag.cli.tables import weight_text
 
     say(weight_text(table))
+    say("\n" + _sketch(table))
     if out is not None:
         say(f"\nWritten: {out}")
+
+
+def _sketch(table: WeightTable) -> str:
+    import torch
+
+    from ntkdiag.cli.sketch import sketch
+
+    low, high = max(table.log_snr[0].item(), -15.0), min(table.log_snr[-1].item(), 15.0)
+    if not low < high:  # a table that lies outside is shown as a whole
+        low, high = table.log_snr[0].item(), table.log_snr[-1].item()
+    levels = torch.linspace(low, high, 61, dtype=torch.float64)
+    return sketch(levels.tolist(), table(levels).tolist())
 
 
 def _list(as_json: bool) -> None:
