@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ntkdiag.cli import FAILED, outputs, parsing
+from ntkdiag.cli import outputs, parsing
 from ntkdiag.cli.commands.weights import make_schedule
 from ntkdiag.cli.console import print_json, say
 from ntkdiag.cli.options import Json
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from ntkdiag.weights.audit import Audit
 
 _TABLES = (".csv", ".json")
+# Exit code where a mistake was found: that of everything that was asked for and failed.
+_MISTAKE = 1
 
 
 def audit(
@@ -98,7 +100,7 @@ def audit(
     else:
         _tell(found, out)
     if not found.ok:
-        raise typer.Exit(FAILED)
+        raise typer.Exit(_MISTAKE)
 
 
 def _function(text: str) -> str:
