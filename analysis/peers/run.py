@@ -93,8 +93,10 @@ def row_of(peer: str, network: str, size: str) -> dict[str, Any]:
 def merged(earlier: Path, rows: list[dict[str, Any]]) -> pd.DataFrame:
     """Rows of this run, and those of earlier ones that it did not repeat, in the table's order."""
     table = pd.DataFrame(rows).reindex(columns=list(COLUMNS))
+    whole = {"warm_calls": "Int64", "parameters_covered": "Int64"}
+    table = table.astype(whole)
     if earlier.exists():
-        old = pd.read_csv(earlier)
+        old = pd.read_csv(earlier, dtype=whole)
         repeated = set(zip(table.network, table.peer, strict=True))
         keep = [pair not in repeated for pair in zip(old.network, old.peer, strict=True)]
         table = pd.concat([old[keep], table]) if any(keep) else table
