@@ -54,7 +54,7 @@ def _vectorised_gradients(
         pull_back = vjp(lambda values: _call_one(module, values, sample), theta)[1]
         return vmap(lambda direction: pull_back(direction)[0])(directions)
 
-    with sdpa_kernel(SDPBackend.MATH):
+    with sdpa_kernel(SDPBackend.MATH), torch.no_grad():  # no graph towards the parameters that are not asked for
         gradients = vmap(one_sample, in_dims=(0, 1), randomness="error")(inputs, cotangents)
     return {name: gradient.flatten(2) for name, gradient in gradients.items()}
 
@@ -90,7 +90,7 @@ def jacobian(
     def one_sample(*sample: Tensor) -> dict[str, Tensor]:
         return jacrev(lambda values: _call_one(module, values, sample).flatten())(theta)
 
-    with sdpa_kernel(SDPBackend.MATH):
+    with sdpa_kernel(SDPBackend.MATH), torch.no_grad():
         blocks = vmap(one_sample, randomness="error")(*inputs)
     return {name: block.flatten(2) for name, block in blocks.items()}
 

@@ -208,6 +208,36 @@ def custom_function_frozen(n: int) -> tuple[nn.Module, Inputs]:
     return Net(lambda m, x: m.out(Scaled.apply(x, loose.to(x)).tanh()), out=nn.Linear(4, 2)), (normal(n, 4),)
 
 
+class Halved(torch.autograd.Function):
+    """The identity with half the gradient: torch's modes do not see the tensor that comes out."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return gradient / 2
+
+
+@case()
+def scaled_gradients(n: int) -> tuple[nn.Module, Inputs]:
+    net = Net(lambda m, x: m.b(Halved.apply(m.a(x)).tanh()), a=nn.Linear(4, 3), b=nn.Linear(3, 2))
+    return net, (normal(n, 4),)
+
+
+@case(exact=("layer.*",))
+def transform_inside(n: int) -> tuple[nn.Module, Inputs]:
+    """A directional derivative by torch.func, hidden from the recorder, and what comes after it."""
+
+    def forward(m: Net, x: Tensor) -> Tensor:
+        value, slope = torch.func.jvp(lambda z: m.layer(z).tanh(), (m.first(x),), (torch.ones_like(x),))
+        return m.out(value * slope)
+
+    net = Net(forward, first=nn.Linear(4, 4), layer=nn.Linear(4, 5), out=nn.Linear(5, 2))
+    return net, (normal(n, 4),)
+
+
 @case()
 def backward_hooks(n: int) -> tuple[nn.Module, Inputs]:
     """The user's own hooks on modules hand tensors over behind the recorder's back."""

@@ -124,6 +124,9 @@ class Recorder(TorchFunctionMode):
             args, kwargs = _replace((args, kwargs), lambda t: self._others.get(id(t), t))
         if not sources:
             return self._plain(func, args, kwargs, batched, strayed)
+        if torch._C._are_functorch_transforms_active():  # its wrapped tensors cannot be followed
+            self._refuse(sources, f"{_name(func)}: inside a torch.func transform")
+            return self._plain(func, *self._detached(args, kwargs), batched, strayed)
         if not batched:
             return self._derive(func, args, kwargs, sources)
         if not torch.is_grad_enabled():  # no gradient flows here, as in training
@@ -211,8 +214,6 @@ class Recorder(TorchFunctionMode):
     ) -> tuple[str, list[tuple[Source, Use]]]:
         if func not in RULES:
             raise Unsupported("no rule")
-        if torch._C._are_functorch_transforms_active():
-            raise Unsupported("inside a torch.func transform")
         if any(t.is_complex() for t in _tensors((*args, *kwargs.values()))):
             raise Unsupported("complex numbers")
         family, rule = RULES[func]

@@ -143,6 +143,14 @@ def trace_gradients(
 
 def _bytes(tensors: Iterable[Tensor], besides: Iterable[Tensor]) -> int:
     """Memory behind some tensors, each piece counted once, without that behind others."""
-    others = {tensor.untyped_storage().data_ptr() for tensor in besides}
-    sizes = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors}
-    return sum(size for address, size in sizes.items() if address not in others)
+    others = {_memory(tensor)[0] for tensor in besides}
+    return sum(size for place, size in dict(map(_memory, tensors)).items() if place not in others)
+
+
+def _memory(tensor: Tensor) -> tuple[int, int]:
+    """Where a tensor's memory is, and how much."""
+    try:
+        storage = tensor.untyped_storage()
+        return storage.data_ptr(), storage.nbytes()
+    except RuntimeError:  # sparse tensors and those of torch.func's transforms have no storage of their own
+        return id(tensor), tensor.numel() * tensor.element_size()
