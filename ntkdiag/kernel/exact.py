@@ -54,7 +54,8 @@ def _vectorised_gradients(
         pull_back = vjp(lambda values: _call_one(module, values, sample), theta)[1]
         return vmap(lambda direction: pull_back(direction)[0])(directions)
 
-    with sdpa_kernel(SDPBackend.MATH), torch.no_grad():  # no graph towards the parameters that are not asked for
+    # no_grad: no graph towards the parameters that are not asked for
+    with sdpa_kernel(SDPBackend.MATH), torch.no_grad():
         gradients = vmap(one_sample, in_dims=(0, 1), randomness="error")(inputs, cotangents)
     return {name: gradient.flatten(2) for name, gradient in gradients.items()}
 
