@@ -6,8 +6,9 @@ multi-head attention and compiled graphs would swallow the operations inside.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -20,10 +21,17 @@ def plain_surroundings() -> Iterator[None]:
     fused = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        with torch.compiler.set_stance("force_eager"), _without_checkpointing():
+        with _uncompiled(), _without_checkpointing():
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fused)
+
+
+def _uncompiled() -> AbstractContextManager[Any]:
+    """Compiled modules run eagerly; nothing can be compiled before the compiler is imported, which takes seconds."""
+    if "torch._dynamo" not in sys.modules:
+        return nullcontext()
+    return torch.compiler.set_stance("force_eager")
 
 
 class _Direct:

@@ -132,8 +132,9 @@ def _window_products(
         columns = unfolded.reshape(count, folded, groups, channels // groups * size, -1)
         left = seen.reshape(count, folded, groups, outputs // groups, -1)
         product = left.to(dtype) @ columns.to(dtype).mT  # [c, k, groups, O/groups, C/groups·window]
-        parts.append(product.sum(1).reshape(count, outputs, -1))
-    return torch.cat(parts)
+        summed = product.squeeze(1) if folded == 1 else product.sum(1)
+        parts.append(summed.reshape(count, outputs, -1))
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def _windows(
