@@ -59,12 +59,15 @@ class _Listener:
         self.steps: list[_Step] = []
         self.refused: dict[str, str] = {}
         self.gathered: Accumulator | None = None  # set when the forward is over
-        self._traced = traced
+        self.last = (
+            False  # whether this backward is the last: what uses keep of the forward is then freed on the way
+        )
+        self.traced = traced
         self._samples = samples
 
     def on_meeting(self, meeting: Meeting) -> None:
         position = len(self.steps)
-        readings = self._traced.readings(position, meeting, self._samples)
+        readings = self.traced.readings(position, meeting, self._samples)
         self.steps.append(_Step(meeting.family, meeting.names, meeting.uses, readings))
         meeting.output.register_hook(partial(self._on_gradient, position))
 
@@ -80,9 +83,12 @@ class _Listener:
             self.refused.update(dict.fromkeys(step.names, "a gradient is taken inside the forward"))
             return
         gradient = gradient.detach()
+        uses = step.uses
+        if self.last:
+            step.uses = []
         try:
             layout = self._layout(position, gradient)
-            for source, use in step.uses:
+            for source, use in uses:
                 self.gathered.add(source, use.form(gradient, layout))
         except Unsupported as reason:
             raise Refused(dict.fromkeys(step.names, f"{step.family}: {reason}")) from None
@@ -90,7 +96,7 @@ class _Listener:
     def _layout(self, position: int, gradient: Tensor) -> Layout:
         step = self.steps[position]
         if len(step.readings) > 1:
-            step.readings = self._traced.settle(position, gradient)
+            step.readings = self.traced.settle(position, gradient)
         if len(step.readings) > 1 and gradient.any():  # all readings of zeros are right
             raise Unsupported("which rows belong to which sample cannot be told")
         return step.readings[0].layout
@@ -130,11 +136,10 @@ def sweep(
     uses = _uses(listener.steps, coverage)
     names = task.network.parameters
     probes, device = cotangents.shape[0], passed.output.device
-    gathered = Accumulator(names, uses, probes, samples, task.group, task.weights, device)
-    listener.gathered = gathered
+    listener.gathered = Accumulator(names, uses, probes, samples, task.group, task.weights, device)
     if passed.ends:
-        _backwards(passed, cotangents, gathered, traced)
-    return gathered.grams, passed.output.detach()
+        _backwards(passed, cotangents, listener)
+    return listener.gathered.grams, passed.output.detach()
 
 
 def _uses(steps: list[_Step], coverage: dict[str, str]) -> Counter[str]:
@@ -150,19 +155,20 @@ def _uses(steps: list[_Step], coverage: dict[str, str]) -> Counter[str]:
     return uses
 
 
-def _backwards(passed: Forward, cotangents: Tensor, gathered: Accumulator, traced: Trace) -> None:
-    probes = cotangents.shape[0]
-    with torch.autocast(
-        passed.output.device.type, enabled=False
-    ):  # the caller's must not round what is summed here
+def _backwards(passed: Forward, cotangents: Tensor, listener: _Listener) -> None:
+    gathered, probes = listener.gathered, cotangents.shape[0]
+    assert gathered is not None  # set by the sweep once the forward is over
+    # the caller's autocast must not round what is summed here
+    with torch.autocast(passed.output.device.type, enabled=False):
         for probe in range(probes):
+            listener.last = probe == probes - 1
             gathered.start(probe)
             torch.autograd.grad(
                 passed.output,
                 passed.ends,
                 cotangents[probe].to(passed.output.dtype),
-                retain_graph=probe < probes - 1,
+                retain_graph=not listener.last,
                 allow_unused=True,
             )
             gathered.finish()
-            traced.gradients.clear()  # they are those of the first probe
+            listener.traced.gradients.clear()  # they are those of the first probe
