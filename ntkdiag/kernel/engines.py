@@ -14,6 +14,7 @@ from ntkdiag.kernel.exact import gram_exact
 from ntkdiag.kernel.guards import Watch, require_same
 from ntkdiag.kernel.measuring import measuring
 from ntkdiag.kernel.parameters import select_parameters
+from ntkdiag.kernel.preconditioner import checked
 from ntkdiag.kernel.streaming import gram_streaming
 
 ENGINES = ("auto", "streaming", "exact")
@@ -63,7 +64,7 @@ def run(
     with measuring(module):
         parameters = select_parameters(module, params)
         _require_real(parameters)
-        scaling = _checked(preconditioner, parameters)
+        scaling = checked(preconditioner, parameters)
         count = sum(p.numel() for p in parameters.values())
         if engine == "exact":
             rows = _guarded_directions(module, inputs, directions)
@@ -146,24 +147,3 @@ def _exact(
     total = torch.stack(list(grams.values())).sum(0)
     coverage = dict.fromkeys(parameters, "exact")
     return Measured(total, "exact", coverage, count, grams if group else {})
-
-
-def _checked(
-    preconditioner: dict[str, Tensor] | None, parameters: dict[str, nn.Parameter]
-) -> dict[str, Tensor]:
-    if preconditioner is None:
-        return {}
-    for name, parameter in parameters.items():
-        scale = preconditioner.get(name)
-        if scale is None or scale.shape != parameter.shape or not bool((scale > 0).all()):
-            got = (
-                "none"
-                if scale is None
-                else f"shape {tuple(scale.shape)} with minimum {scale.min().item():.3g}"
-            )
-            raise InputError(
-                f"preconditioner of {name}",
-                expected=f"positive values of shape {tuple(parameter.shape)}",
-                got=got,
-            )
-    return {name: preconditioner[name].to(parameters[name]) for name in parameters}

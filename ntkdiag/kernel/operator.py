@@ -13,40 +13,46 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.sparse.linalg import LinearOperator
-from torch import Tensor
+from torch import Tensor, nn
 
 from ntkdiag.denoiser import Denoiser
 from ntkdiag.errors import InputError
+from ntkdiag.kernel.engines import require_batch
 from ntkdiag.kernel.gram import within_denoiser
-from ntkdiag.kernel.linearization import Linearization
+from ntkdiag.kernel.linearization import Linearization, Tangent
 from ntkdiag.kernel.parameters import select_parameters
+from ntkdiag.kernel.preconditioner import checked
 from ntkdiag.process.schedule import as_level
+
+Samples = Sequence[int] | Tensor
 
 
 class NTKOperator(LinearOperator):
-    """J_rows P⁻¹ J_columnsᵀ of a denoiser.
+    """J_rows P⁻¹ J_columnsᵀ of a denoiser; `NTKOperator.of` takes any module.
 
-    Rows and columns are (sample, output) pairs, sample-major: entry (i·D + a, j·D + b) = J_i[a] · J_j[b].
+    Rows and columns are (sample, output) pairs, sample-major: entry (i·D + a, j·D + b) = J_i[a] · J_j[b]. The network is
+    called in eval mode and is as it was after each product; its parameters must stay as they are meanwhile.
 
     Args:
-        denoiser: The network; put into eval mode for as long as the operator is used.
+        denoiser: The network.
         x: Noisy inputs [N, *shape].
         log_snr: One number, or one a sample [N].
-        cond: Conditioning handed to the network.
+        cond: Conditioning handed to the network, [N, ...].
         params: Name patterns; None takes the trainable parameters.
         chunk: Samples whose graph is held at a time; None holds all, which is fastest.
-        rows, columns: Samples the operator is restricted to (a bucket, say); None takes all. Different sets give a
-            cross block, which is not square or symmetric.
+        rows, columns: Samples the operator is restricted to (a bucket, say), as positions or a boolean mask [N]; None
+            takes all. Different sets give a cross block, which is not square or symmetric.
         outputs: Boolean mask [*shape] of outputs to keep (a channel, a token); None keeps all D.
         preconditioner: Parameter name → positive p of its shape (see `ntkdiag.kernel.preconditioner.adam`).
 
     Attributes:
-        jacobian: J as a LinearOperator [rows, P], with Jᵀ as its adjoint.
-        gauss_newton: JᵀJ as a LinearOperator [P, P].
-        method: How J u is computed: "forward mode" or "double backward".
+        jacobian: J of the rows as a LinearOperator [rows, P], with Jᵀ as its adjoint; without the preconditioner.
+        gauss_newton: JᵀJ of the rows as a LinearOperator [P, P]; without the preconditioner.
+        method: How J u is computed: "forward mode", "double backward" or "row by row", see `Linearization`.
 
     Raises:
         InputError: shapes that do not fit, an empty selection.
+        MeasurementError: samples that are not independent, derivatives that are not finite.
     """
 
     def __init__(
@@ -55,55 +61,100 @@ class NTKOperator(LinearOperator):
         x: Tensor,
         log_snr: Tensor | float,
         *,
-        cond: Any = None,
+        cond: Tensor | None = None,
         params: str | Sequence[str] | None = None,
         chunk: int | None = None,
-        rows: Sequence[int] | Tensor | None = None,
-        columns: Sequence[int] | Tensor | None = None,
+        rows: Samples | None = None,
+        columns: Samples | None = None,
         outputs: Tensor | None = None,
         preconditioner: dict[str, Tensor] | None = None,
     ) -> None:
-        denoiser.eval()
         parameters = select_parameters(denoiser, within_denoiser(params))
         place = next(iter(parameters.values()))
-        x = x.to(place)
-        level = as_level(log_snr).to(place).expand(x.shape[0])
-        inputs = (x, level) if cond is None else (x, level, cond)
-        self._linear = Linearization(denoiser, parameters, inputs, chunk)
-        self._outputs = _mask(outputs, self._linear.output_shape[1:], place.device)
-        self._rows = _samples("rows", rows, x.shape[0])
-        self._columns = _samples("columns", columns, x.shape[0])
-        self._scale = _scale(preconditioner, parameters)
-        kept = int(self._outputs.sum())
-        size = (len(self._rows) * kept, len(self._columns) * kept)
-        numpy_type = np.dtype(str(place.dtype).removeprefix("torch."))
-        super().__init__(dtype=numpy_type, shape=size)  # type: ignore[call-arg]  # the stubs give it object's
+        level = as_level(log_snr).to(place)
+        if level.ndim > 1 or level.numel() not in (1, len(x)):
+            raise InputError("log_snr", expected=f"one number or {len(x)}", got=f"shape {tuple(level.shape)}")
+        inputs = (x.to(place), level.expand(len(x)), *(() if cond is None else (cond,)))
+        if preconditioner is not None:
+            preconditioner = {f"network.{name}": p for name, p in preconditioner.items()}
+        self._bind(denoiser, inputs, parameters, chunk, rows, columns, outputs, preconditioner)
+
+    @classmethod
+    def of(
+        cls,
+        module: nn.Module,
+        inputs: tuple[Tensor, ...],
+        *,
+        params: str | Sequence[str] | None = None,
+        chunk: int | None = None,
+        rows: Samples | None = None,
+        columns: Samples | None = None,
+        outputs: Tensor | None = None,
+        preconditioner: dict[str, Tensor] | None = None,
+    ) -> NTKOperator:
+        """The operator of any module.
+
+        Args:
+            module: Called as module(*inputs); returns [N, *out].
+            inputs: Tensors [N, ...], on the module's device.
+            params, chunk, rows, columns, outputs, preconditioner: See the class; `outputs` has the shape [*out].
+        """
+        operator: NTKOperator = object.__new__(cls)
+        parameters = select_parameters(module, params)
+        operator._bind(module, inputs, parameters, chunk, rows, columns, outputs, preconditioner)
+        return operator
+
+    def _bind(
+        self,
+        module: nn.Module,
+        inputs: tuple[Tensor, ...],
+        parameters: dict[str, nn.Parameter],
+        chunk: int | None,
+        rows: Samples | None,
+        columns: Samples | None,
+        outputs: Tensor | None,
+        preconditioner: dict[str, Tensor] | None,
+    ) -> None:
+        count = require_batch(inputs)
+        self._scale = tuple(checked(preconditioner, parameters).values())
+        chosen, others = _positions("rows", rows, count), _positions("columns", columns, count)
+        self._rows = Linearization(module, parameters, _taken(inputs, chosen), chunk)
+        same = torch.equal(chosen, others)
+        self._columns = (
+            self._rows if same else Linearization(module, parameters, _taken(inputs, others), chunk)
+        )
+        self._kept = _kept(outputs, self._rows.output_shape[1:]).to(self.like.device)
+        width = len(self._kept)
+        # numpy knows neither bfloat16 nor what the network would do with halves
+        precision = np.float64 if self.like.dtype == torch.float64 else np.float32
+        shape = (len(chosen) * width, len(others) * width)
+        super().__init__(dtype=np.dtype(precision), shape=shape)  # type: ignore[call-arg]  # the stubs give it object's
 
     @property
     def method(self) -> str:
-        return self._linear.method
+        return self._rows.method
 
     @property
     def like(self) -> Tensor:
         """A tensor of the dtype and device of torch products."""
-        return self._linear.like
+        return self._rows.like
 
     @property
     def jacobian(self) -> LinearOperator:
         return LinearOperator(
-            shape=(self.shape[0], self._linear.parameter_count),
-            matvec=lambda u: self._push_flat(_tensor(u, self.like)).cpu().numpy(),
-            rmatvec=lambda v: self._pull_flat(_tensor(v, self.like), self._rows).cpu().numpy(),
+            shape=(self.shape[0], self._rows.parameter_count),
+            matvec=lambda u: self._array(self._pushed(self._rows, self._rows.unflatten(self._tensor(u)))),
+            rmatvec=lambda v: self._array(self._rows.flatten(self._pulled(self._rows, self._tensor(v)))),
             dtype=self.dtype,
         )
 
     @property
     def gauss_newton(self) -> LinearOperator:
         def product(u: NDArray[Any]) -> NDArray[Any]:
-            pushed = self._push_flat(_tensor(u, self.like))
-            return self._pull_flat(pushed, self._rows).cpu().numpy()
+            pushed = self._pushed(self._rows, self._rows.unflatten(self._tensor(u)))
+            return self._array(self._rows.flatten(self._pulled(self._rows, pushed)))
 
-        count = self._linear.parameter_count
+        count = self._rows.parameter_count
         return LinearOperator(shape=(count, count), matvec=product, rmatvec=product, dtype=self.dtype)
 
     def apply(self, vectors: Tensor) -> Tensor:
@@ -114,72 +165,73 @@ class NTKOperator(LinearOperator):
 
         Returns:
             [rows] or [rows, k].
+
+        Raises:
+            InputError: another length.
         """
+        if vectors.ndim not in (1, 2) or vectors.shape[0] != self.shape[1]:
+            size = self.shape[1]
+            raise InputError("vectors", expected=f"[{size}] or [{size}, k]", got=tuple(vectors.shape))
         if vectors.ndim == 2:
             return torch.stack([self.apply(column) for column in vectors.unbind(1)], 1)
-        return self._one(vectors, self._columns, self._rows)
+        return self._product(vectors, self._columns, self._rows)
 
-    def _one(self, vector: Tensor, source: Tensor, destination: Tensor) -> Tensor:
-        pulled = self._linear.pull(self._spread(vector, source))
-        if self._scale is not None:
+    def _product(self, vector: Tensor, source: Linearization, destination: Linearization) -> Tensor:
+        pulled = self._pulled(source, vector)
+        if self._scale:
             pulled = tuple(part / scale for part, scale in zip(pulled, self._scale, strict=True))
-        return self._gather(self._linear.push(pulled), destination)
+        return self._pushed(destination, pulled)
 
     def _matvec(self, x: NDArray[Any]) -> NDArray[Any]:
-        return self.apply(_tensor(x, self.like)).cpu().numpy()
+        return self._array(self.apply(self._tensor(x)))
 
     def _rmatvec(self, x: NDArray[Any]) -> NDArray[Any]:
-        return self._one(_tensor(x, self.like), self._rows, self._columns).cpu().numpy()
+        return self._array(self._product(self._tensor(x), self._rows, self._columns))
 
-    def _push_flat(self, vector: Tensor) -> Tensor:
-        return self._gather(self._linear.push(self._linear.unflatten(vector)), self._rows)
+    def _pushed(self, linear: Linearization, tangent: Tangent) -> Tensor:
+        """J u of the kept outputs, [samples · kept]."""
+        return linear.push(tangent).flatten(1)[:, self._kept].reshape(-1)
 
-    def _pull_flat(self, vector: Tensor, source: Tensor) -> Tensor:
-        return self._linear.flatten(self._linear.pull(self._spread(vector, source)))
+    def _pulled(self, linear: Linearization, vector: Tensor) -> Tangent:
+        """Jᵀ v for v [samples · kept], zero at other outputs."""
+        full = vector.new_zeros(linear.output_shape).flatten(1)
+        full[:, self._kept] = vector.reshape(len(full), -1)
+        return linear.pull(full.reshape(linear.output_shape))
 
-    def _spread(self, vector: Tensor, samples: Tensor) -> Tensor:
-        """[samples · kept outputs] → [N, *out], zero elsewhere."""
-        full = vector.new_zeros(self._linear.output_shape).flatten(1)
-        part = vector.new_zeros(len(samples), full.shape[1])
-        part[:, self._outputs] = vector.reshape(len(samples), -1)
-        full[samples] = part
-        return full.reshape(self._linear.output_shape)
+    def _tensor(self, array: NDArray[Any]) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(array).reshape(-1)).to(self.like)
 
-    def _gather(self, full: Tensor, samples: Tensor) -> Tensor:
-        return full.flatten(1)[samples][:, self._outputs].reshape(-1)
-
-
-def _tensor(array: NDArray[Any], like: Tensor) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(array).reshape(-1)).to(like)
+    def _array(self, vector: Tensor) -> NDArray[Any]:
+        return vector.cpu().to(torch.float64 if self.dtype == np.float64 else torch.float32).numpy()
 
 
-def _mask(outputs: Tensor | None, shape: torch.Size, device: torch.device) -> Tensor:
+def _positions(what: str, chosen: Samples | None, count: int) -> Tensor:
+    """Samples to take, as positions."""
+    if chosen is None:
+        return torch.arange(count)
+    picked = torch.as_tensor(chosen).cpu()
+    if picked.dtype == torch.bool and picked.shape == (count,):
+        picked = picked.nonzero().flatten()
+    whole = not (picked.is_floating_point() or picked.is_complex() or picked.dtype == torch.bool)
+    if not whole or picked.ndim != 1 or len(picked) == 0 or picked.min() < 0 or picked.max() >= count:
+        raise InputError(what, expected=f"positions from 0 to {count - 1}, or a mask of {count}", got=chosen)
+    if len(picked.unique()) < len(picked):
+        raise InputError(what, expected="each sample once", got=picked.tolist())
+    return picked.long()
+
+
+def _taken(inputs: tuple[Tensor, ...], samples: Tensor) -> tuple[Tensor, ...]:
+    return tuple(tensor[samples.to(tensor.device)] for tensor in inputs)
+
+
+def _kept(outputs: Tensor | None, shape: torch.Size) -> Tensor:
+    """Positions of the outputs to keep among a sample's."""
     if outputs is None:
-        return torch.ones(math.prod(shape), dtype=torch.bool, device=device)
+        return torch.arange(math.prod(shape))
     if outputs.dtype != torch.bool or outputs.shape != shape or not bool(outputs.any()):
         raise InputError(
             "outputs",
             expected=f"a boolean mask of shape {tuple(shape)} with something in it",
-            got=f"{outputs.dtype} of shape {tuple(outputs.shape)}",
+            got=f"{outputs.sum()} of {tuple(outputs.shape)}, {outputs.dtype}",
         )
-    return outputs.flatten().to(device)
-
-
-def _samples(what: str, chosen: Sequence[int] | Tensor | None, count: int) -> Tensor:
-    if chosen is None:
-        return torch.arange(count)
-    picked = torch.as_tensor(chosen, dtype=torch.int64)
-    if picked.ndim != 1 or len(picked) == 0 or picked.min() < 0 or picked.max() >= count:
-        raise InputError(what, expected=f"positions below {count}", got=picked.tolist())
-    if len(picked.unique()) < len(picked):
-        raise InputError(what, expected="each sample once", got=picked.tolist())
-    return picked
-
-
-def _scale(preconditioner: dict[str, Tensor] | None, parameters: dict[str, Any]) -> tuple[Tensor, ...] | None:
-    if preconditioner is None:
-        return None
-    missing = [n for n in parameters if n.removeprefix("network.") not in preconditioner]
-    if missing:
-        raise InputError("preconditioner", expected=f"a tensor for {missing[0]}", got="none")
-    return tuple(preconditioner[n.removeprefix("network.")].to(p) for n, p in parameters.items())
+    return outputs.flatten().nonzero().flatten()

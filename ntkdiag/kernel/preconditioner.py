@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 
@@ -39,3 +41,29 @@ def adam(optimizer: torch.optim.Optimizer, network: nn.Module) -> dict[str, Tens
         corrected = state["exp_avg_sq"] / (1 - group["betas"][1] ** float(state["step"]))
         found[name] = corrected.sqrt() + group["eps"]
     return found
+
+
+def checked(
+    preconditioner: Mapping[str, Tensor] | None, parameters: Mapping[str, nn.Parameter]
+) -> dict[str, Tensor]:
+    """The preconditioner of these parameters, in their order, on their devices and in their dtypes; empty for None.
+
+    Raises:
+        InputError: a parameter has none, or one of another shape, or one that is not positive throughout.
+    """
+    if preconditioner is None:
+        return {}
+    for name, parameter in parameters.items():
+        scale = preconditioner.get(name)
+        if scale is None or scale.shape != parameter.shape or not bool((scale > 0).all()):
+            got = (
+                "none"
+                if scale is None
+                else f"shape {tuple(scale.shape)} with minimum {scale.min().item():.3g}"
+            )
+            raise InputError(
+                f"preconditioner of {name}",
+                expected=f"positive values of shape {tuple(parameter.shape)}",
+                got=got,
+            )
+    return {name: preconditioner[name].to(parameters[name]) for name in parameters}

@@ -1,0 +1,103 @@
+"""The operator against the explicit Jacobian, on every network of `cases`: each method, chunked and not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from cases import CASES, Case
+from operator_truth import jacobian, normal
+from references import relative_error
+from streaming_truth import state
+from torch import nn
+
+from ntkdiag.kernel import NTKOperator
+from ntkdiag.kernel.linearization import DOUBLE_BACKWARD, FORWARD, ROWS, Linearization
+from ntkdiag.kernel.parameters import select_parameters
+
+# torch warns of networks that are here on purpose: even kernels padded to "same", operations without a batching rule
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
+every_case = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+
+# Everything else goes by forward mode.
+OTHERS = {
+    **dict.fromkeys(
+        (
+            "encoder_without_gradient",  # forward mode does not mind torch.no_grad; reverse mode does
+            "custom_function",  # functions with a backward and no jvp
+            "custom_function_first",
+            "scaled_gradients",
+            "transform_inside",  # a jvp inside
+            "weight_norm",  # operations whose forward-mode derivative is not written, or fails
+            "conv_channels_last",
+        ),
+        DOUBLE_BACKWARD,
+    ),
+    **dict.fromkeys(("table_bag", "table_bag_refused"), ROWS),  # differentiable once
+}
+# This one rounds its weight, and so every derivative, to float32 inside.
+TOLERANCE = {"forced_weight": 1e-6}
+
+
+def linearized(module: nn.Module, inputs: Any, **options: Any) -> Linearization:
+    return Linearization(module, select_parameters(module), inputs, **options)
+
+
+@every_case
+def test_products_agree_with_the_explicit_jacobian(case: Case) -> None:
+    module, inputs = case(seed=2, samples=3)
+    j = jacobian(module, inputs)
+    before = state(module), [tensor.clone() for tensor in inputs]
+    operator = NTKOperator.of(module, inputs)
+    u, v = normal(j.shape[1], 2).numpy(), normal(j.shape[0], 2, seed=1).numpy()
+    tolerance = TOLERANCE.get(case.name, 1e-10)
+    for found, truth in (
+        (operator @ v, j @ (j.T @ torch.from_numpy(v))),
+        (operator.jacobian @ u, j @ torch.from_numpy(u)),
+        (operator.jacobian.T @ v, j.T @ torch.from_numpy(v)),
+        (operator.gauss_newton @ u, j.T @ (j @ torch.from_numpy(u))),
+    ):
+        assert found.shape == tuple(truth.shape)
+        assert relative_error(torch.from_numpy(found), truth) < tolerance
+    assert operator.method == OTHERS.get(case.name, FORWARD)
+    assert state(module) == before[0]
+    assert all(torch.equal(a, b) for a, b in zip(inputs, before[1], strict=True))
+
+
+@every_case
+def test_double_backward_and_rows_say_the_same(case: Case) -> None:
+    module, inputs = case(seed=4, samples=2)
+    linear = linearized(module, inputs)
+    u = linear.unflatten(normal(linear.parameter_count))
+    found = {linear.method: linear.push(u)}
+    for linear.method in (DOUBLE_BACKWARD, ROWS):
+        if linear.method != DOUBLE_BACKWARD or OTHERS.get(case.name) != ROWS:
+            found[linear.method] = linear.push(u)
+    for other in found.values():
+        assert relative_error(other, found[ROWS]) < TOLERANCE.get(case.name, 1e-10)
+
+
+@every_case
+@pytest.mark.parametrize("chunk", [1, 2])
+def test_chunks_change_nothing(case: Case, chunk: int) -> None:
+    module, inputs = case(seed=3, samples=3)
+    v = normal(*linearized(module, inputs).output_shape)
+    whole, parts = linearized(module, inputs), linearized(module, inputs, chunk=chunk)
+    tolerance = TOLERANCE.get(case.name, 1e-10)
+    pulled = whole.pull(v)
+    assert relative_error(parts.flatten(parts.pull(v)), whole.flatten(pulled)) < tolerance
+    assert relative_error(parts.push(pulled), whole.push(pulled)) < tolerance
+
+
+@pytest.mark.parametrize("name", ["linear_layers", "recurrent_cells", "attention_self", "conv_2d"])
+def test_float32_and_bfloat16(name: str) -> None:
+    for dtype, tolerance in ((torch.float32, 1e-5), (torch.bfloat16, 0.1)):
+        module, inputs = CASES[name](seed=1, samples=2, dtype=dtype)
+        operator = NTKOperator.of(module, inputs)
+        v = np.ones(operator.shape[1], dtype=np.float32)
+        found = operator @ v
+        assert found.dtype == operator.dtype == np.float32
+        j = jacobian(module.double(), tuple(t.double() if t.is_floating_point() else t for t in inputs))
+        assert relative_error(torch.from_numpy(found), j @ j.T @ torch.ones(len(j)).double()) < tolerance
