@@ -16,6 +16,7 @@ from torch import Tensor
 from ntkdiag.denoiser import Denoiser
 from ntkdiag.diagnosis.kernels import Progress
 from ntkdiag.errors import InputError
+from ntkdiag.kernel.measuring import measuring
 from ntkdiag.kernel.operator import NTKOperator
 from ntkdiag.process import target as targets
 from ntkdiag.process.buckets import Buckets, PairedDraws
@@ -213,7 +214,7 @@ def _moments(
 def _signals(denoiser: Denoiser, draws: PairedDraws, x: Tensor, log_snr: float) -> tuple[Tensor, Tensor]:
     """Target and residual, [N·D] float64 on the CPU."""
     place = next(denoiser.parameters())
-    with torch.no_grad():
+    with torch.no_grad(), measuring(denoiser):
         predicted = denoiser(x.to(place), log_snr).double().cpu()
     level = torch.tensor(log_snr, dtype=torch.float64)
     wanted = targets.value(

@@ -64,6 +64,17 @@ def test_edge_sizes(block, count):
     np.testing.assert_allclose(found.values.numpy(), SPECTRA["power law"][:count], atol=1e-6)
 
 
+@pytest.mark.parametrize("block", [2, 4])
+def test_copies_beyond_the_block_are_found(block):
+    """Six copies of each eigenvalue, as where six outputs share a last layer: one Krylov space holds `block` of them."""
+    truth = np.repeat(0.6 ** np.arange(50), 6)
+    for seed in range(20):
+        found = solve(matrix(truth, seed), 13, block=block, seed=seed, max_products=250)
+        assert found.converged
+        assert found.restarts > 0
+        np.testing.assert_allclose(found.values.numpy(), truth[:13], rtol=1e-6)
+
+
 def test_one_by_one():
     found = solve(torch.tensor([[3.0]], dtype=torch.float64), 1)
     assert found.values.tolist() == [3.0]
