@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from ntkdiag import data, models, report, spectra, train, weights
     from ntkdiag.claims import verify
     from ntkdiag.denoiser import Denoiser
-    from ntkdiag.diagnosis import Diagnosis
+    from ntkdiag.diagnosis import Diagnosis, FullSettings
     from ntkdiag.diagnosis.measure import measure
     from ntkdiag.kernel import Gram, NTKOperator, gram_of
     from ntkdiag.kernel.gram import gram
@@ -26,6 +26,7 @@ _PUBLIC: dict[str, tuple[str, str | None]] = {
     "Buckets": ("ntkdiag.process.buckets", "Buckets"),
     "Denoiser": ("ntkdiag.denoiser", "Denoiser"),
     "Diagnosis": ("ntkdiag.diagnosis", "Diagnosis"),
+    "FullSettings": ("ntkdiag.diagnosis", "FullSettings"),
     "Gram": ("ntkdiag.kernel", "Gram"),
     "NTKOperator": ("ntkdiag.kernel", "NTKOperator"),
     "WeightTable": ("ntkdiag.weights", "WeightTable"),
@@ -47,6 +48,7 @@ __all__ = [
     "Buckets",
     "Denoiser",
     "Diagnosis",
+    "FullSettings",
     "Gram",
     "NTKOperator",
     "WeightTable",

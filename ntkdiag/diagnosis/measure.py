@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -12,8 +14,10 @@ from ntkdiag import provenance
 from ntkdiag.data import Data
 from ntkdiag.denoiser import Denoiser
 from ntkdiag.diagnosis.bayes import BayesTruth, bayes_truth
+from ntkdiag.diagnosis.checks import require_comparable, require_forward, require_full
+from ntkdiag.diagnosis.full import FullKernel, FullSettings, measure_full
 from ntkdiag.diagnosis.kernels import Kernels, Progress, gradient_energy, measure_kernels
-from ntkdiag.diagnosis.result import Diagnosis, require_folder_name
+from ntkdiag.diagnosis.result import Diagnosis
 from ntkdiag.diagnosis.tables import (
     BucketViews,
     coupling_table,
@@ -22,7 +26,7 @@ from ntkdiag.diagnosis.tables import (
     spectra_table,
     summary_table,
 )
-from ntkdiag.errors import InputError, require_positive_int
+from ntkdiag.errors import require_positive_int
 from ntkdiag.kernel.measuring import measuring
 from ntkdiag.process.buckets import Buckets, PairedDraws
 
@@ -40,6 +44,7 @@ def measure(
     params: str | Sequence[str] | None = None,
     memory: int | None = None,
     name: str = "trained",
+    full: FullSettings | None = None,
     progress: Progress | None = None,
 ) -> Diagnosis:
     """Measure a network's kernel, spectrum and recoverability per log-SNR bucket.
@@ -59,22 +64,29 @@ def measure(
             is the control that claims use.
         engine, params, memory: As in `gram`.
         name: What the network is called in progress messages.
+        full: What to spend on the full kernel, where every output is a row of its own; None leaves it out. It is
+            measured of the references too, on the same draws, at the same price again, which is some hundred
+            products a bucket (a forward and backward over the samples each); the engine and its memory are of the
+            trace kernel alone.
         progress: Called with (what is being done, done so far, total).
 
     Returns:
         A `Diagnosis`.
 
     Raises:
-        InputError: no samples, more samples than data, references that do not fit, or what `gram` refuses.
+        InputError: no samples, more samples than data, references that do not fit, a full kernel that cannot be, or
+            what `gram` refuses.
         MeasurementError: the network gives non-finite numbers.
     """
     require_positive_int("samples", samples)
     require_positive_int("probes", probes)
     refs = refs or {}
     for network in (denoiser, *refs.values()):
-        _require_forward(network, data)
+        require_forward(network, data)
     for reference, network in refs.items():
-        _require_comparable(reference, network, denoiser)
+        require_comparable(reference, network, denoiser)
+    if full is not None:
+        require_full(full, samples * math.prod(data.shape), params)
     report = progress or (lambda stage, done, total: None)
     draws = PairedDraws.draw(data.train, samples, seed)
     settings: dict[str, Any] = {
@@ -87,11 +99,13 @@ def measure(
         "kernel": "trace",
         "seed": seed,
         "params": params if params is None or isinstance(params, str) else list(params),
-    }
-    main = _diagnose(denoiser, data, buckets, draws, settings, config, name, None)
+    } | ({} if full is None else {"full": asdict(full)})
+    main = _diagnose(denoiser, data, buckets, draws, settings, config, name, None, full)
     kappa = main.meta["kappa"]  # one scale for all, or their learnabilities could not be compared
     for reference, network in refs.items():
-        main.refs[reference] = _diagnose(network, data, buckets, draws, settings, config, reference, kappa)
+        main.refs[reference] = _diagnose(
+            network, data, buckets, draws, settings, config, reference, kappa, full
+        )
     return main
 
 
@@ -104,6 +118,7 @@ def _diagnose(
     config: dict[str, Any],
     name: str,
     kappa: float | None,
+    full: FullSettings | None,
 ) -> Diagnosis:
     started = time.perf_counter()
     seed = config["seed"]
@@ -115,6 +130,10 @@ def _diagnose(
     summary = summary_table(denoiser, kernels, views, buckets, truth, noise, scale, seed)
     meta = _meta(denoiser, data, kernels, truth, config, name)
     meta |= {"kappa": scale, "seconds": round(time.perf_counter() - started, 3)}
+    found = None
+    if full is not None:
+        found = _full_kernel(denoiser, data, draws, buckets, full, seed, name, settings["progress"])
+        meta["full_seconds"] = round(time.perf_counter() - started - meta["seconds"], 3)
     return Diagnosis(
         summary=summary,
         spectra=spectra_table(views, buckets),
@@ -122,7 +141,25 @@ def _diagnose(
         rarefaction=rarefaction_table(views, buckets, seed),
         grams=_grams(kernels, buckets.count),
         meta=meta,
+        full=found,
     )
+
+
+def _full_kernel(
+    denoiser: Denoiser,
+    data: Data,
+    draws: PairedDraws,
+    buckets: Buckets,
+    settings: FullSettings,
+    seed: int,
+    name: str,
+    progress: Progress,
+) -> FullKernel:
+    def told(stage: str, done: int, total: int) -> None:
+        progress(f"{stage} of the {name} network", done, total)
+
+    with measuring(denoiser):
+        return measure_full(denoiser, data.train, draws, buckets, settings, seed=seed, progress=told)
 
 
 def _noise_energy(
@@ -182,34 +219,3 @@ def _grams(kernels: Kernels, buckets: int) -> dict[str, torch.Tensor]:
 def _tensors(network: torch.nn.Module) -> list[torch.Tensor]:
     """Parameters and buffers in order; extra state that is no tensor is left out."""
     return [value for value in network.state_dict().values() if isinstance(value, torch.Tensor)]
-
-
-def _require_comparable(name: str, reference: Denoiser, denoiser: Denoiser) -> None:
-    """Fail before any work if a reference's numbers would mean something else than the network's."""
-    require_folder_name(f"reference '{name}'", name)
-    for what, own, other in (
-        ("target", denoiser.target, reference.target),
-        ("schedule", denoiser.schedule, reference.schedule),
-    ):
-        if own != other:
-            raise InputError(f"reference '{name}'", expected=f"the network's {what} {own}", got=other)
-
-
-def _require_forward(denoiser: Denoiser, data: Data) -> None:
-    """Fail before any work if the network cannot take the data."""
-    parameter = next(denoiser.parameters(), None)
-    if parameter is None:
-        raise InputError("network", expected="a network with parameters", got="none")
-    sample = data.train[:1].to(parameter)
-    try:
-        with torch.no_grad(), measuring(denoiser):
-            denoiser(sample, 0.0)
-    except InputError:
-        raise
-    except (RuntimeError, ValueError, TypeError, IndexError) as error:
-        raise InputError(
-            "network",
-            expected=f"a forward on data of shape {tuple(sample.shape)}",
-            got=f"{type(error).__name__}: {str(error).splitlines()[0]}",
-            fix="Check the data's shape, and the call= that Denoiser was given.",
-        ) from error

@@ -6,6 +6,7 @@ spectra.csv        a row an eigenvalue
 coupling.csv       a row a pair of buckets
 rarefaction.csv    effective rank against the number of samples
 grams.safetensors  the kernels themselves
+full_*.csv, eigenfunctions.safetensors  the full kernel, where it was measured (see `full_files`)
 refs/<name>/       reference networks measured on the same draws (the untrained control)
 """
 
@@ -18,12 +19,13 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from pandas.api.types import is_numeric_dtype
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from ntkdiag import provenance
+from ntkdiag.diagnosis.full import FullKernel
+from ntkdiag.diagnosis.full_files import read_full, write_full
+from ntkdiag.diagnosis.reading import read_table, read_tensors
 from ntkdiag.errors import InputError
 
 TABLES = ("summary", "spectra", "coupling", "rarefaction")
@@ -58,6 +60,8 @@ class Diagnosis:
             from R probes also "per_probe" [B, R, N, N], and "trace_stderr" [B, N, N] unless R is 1.
         meta: Provenance and configuration; plain JSON values.
         refs: Reference networks measured on the same draws, by name.
+        full: The full kernel, every output a row of its own (see `ntkdiag.diagnosis.full`); None where it was not
+            measured.
 
     Columns of `summary`; `_low` and `_high` are the ends of 90% intervals, NaN where too few samples allow none:
         bucket, log_snr (where it was measured), log_snr_low, log_snr_high (the bucket's edges), samples (N).
@@ -83,6 +87,7 @@ class Diagnosis:
     grams: dict[str, Tensor]
     meta: dict[str, Any]
     refs: dict[str, Diagnosis] = field(default_factory=dict)
+    full: FullKernel | None = None
 
     def save(self, folder: Path | str, force: bool = False) -> None:
         """Write the folder, whole or not at all.
@@ -102,6 +107,8 @@ class Diagnosis:
         save_file(
             {name: gram.contiguous() for name, gram in self.grams.items()}, folder / "grams.safetensors"
         )
+        if self.full is not None:
+            write_full(self.full, folder)
         for name, reference in self.refs.items():
             inner = folder / "refs" / name
             inner.mkdir(parents=True)
@@ -119,11 +126,13 @@ class Diagnosis:
         """
         folder = Path(folder)
         meta = _read_meta(folder)
-        tables = {name: _read_table(folder / f"{name}.csv", REQUIRED_COLUMNS[name]) for name in TABLES}
-        grams = _read_grams(folder / "grams.safetensors")
+        tables = {name: read_table(folder / f"{name}.csv", REQUIRED_COLUMNS[name]) for name in TABLES}
+        # Other kernels are there only where the trace kernel is an estimate.
+        grams = read_tensors(folder / "grams.safetensors", ("trace", "residual"), "kernel")
         _require_fit(folder, tables, grams)
+        full = read_full(folder, *grams["trace"].shape[:2]) if meta["config"].get("full") else None
         refs = {path.name: cls.load(path) for path in sorted(folder.glob("refs/*")) if path.is_dir()}
-        return cls(**tables, grams=grams, meta=meta, refs=refs)
+        return cls(**tables, grams=grams, meta=meta, refs=refs, full=full)
 
 
 def require_folder_name(what: str, name: str) -> None:
@@ -149,53 +158,6 @@ def _read_meta(folder: Path) -> dict[str, Any]:
     if not isinstance(meta.get("config"), dict) or "target" not in meta["config"]:
         raise InputError(str(path), expected="config.target", got=f"keys {', '.join(sorted(meta))}")
     return meta
-
-
-def _read_table(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
-    try:
-        texts = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except FileNotFoundError:
-        raise InputError(str(path), expected="a table of the diagnosis", got="no such file") from None
-    except (ValueError, OSError) as error:
-        raise InputError(str(path), expected="a CSV table", got=str(error).splitlines()[0]) from error
-    table = pd.DataFrame({name: _numbers(texts[name].tolist()) for name in texts.columns})
-    missing = [name for name in columns if name not in table.columns]
-    if missing:
-        raise InputError(str(path), expected="columns " + ", ".join(columns), got=f"none named {missing[0]}")
-    for name in columns:
-        if not is_numeric_dtype(table[name]):
-            raise InputError(
-                str(path), expected=f"numbers in column {name}", got=repr(_first_text(texts[name]))
-            )
-    return table
-
-
-def _numbers(texts: list[str]) -> list[int] | list[float] | list[str]:
-    """A column as whole numbers, else as numbers, else as it is; Python reads the very bits that were written."""
-    try:
-        return [int(text) for text in texts]
-    except ValueError:
-        pass
-    try:
-        return [float(text or "nan") for text in texts]
-    except ValueError:
-        return texts
-
-
-def _first_text(column: pd.Series) -> str:
-    """The first entry that is no number."""
-    return next((text for text in column if isinstance(_numbers([text])[0], str)), "")
-
-
-def _read_grams(path: Path) -> dict[str, Tensor]:
-    try:
-        grams = load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise InputError(str(path), expected="a safetensors file", got=str(error).splitlines()[0]) from error
-    for name in ("trace", "residual"):  # the others are there only where the trace kernel is an estimate
-        if name not in grams:
-            raise InputError(str(path), expected=f"a kernel named {name}", got=", ".join(grams) or "none")
-    return grams
 
 
 def _require_fit(folder: Path, tables: dict[str, pd.DataFrame], grams: dict[str, Tensor]) -> None:

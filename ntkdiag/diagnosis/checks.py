@@ -1,0 +1,62 @@
+"""What can be refused before a measurement costs anything: networks that do not fit, a full kernel that cannot be."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from ntkdiag.data import Data
+from ntkdiag.denoiser import Denoiser
+from ntkdiag.diagnosis.full import FullSettings
+from ntkdiag.diagnosis.result import require_folder_name
+from ntkdiag.errors import InputError, require_positive_int
+from ntkdiag.kernel.measuring import measuring
+
+
+def require_full(settings: FullSettings, rows: int, params: str | Sequence[str] | None) -> None:
+    """Fail before any work if the full kernel cannot be measured as asked."""
+    for what, value, least in (
+        ("top_k", settings.top_k, 1),
+        ("trace_vectors", settings.trace_vectors, 3),
+        ("quadrature_vectors", settings.quadrature_vectors, 0),
+        ("quadrature_steps", settings.quadrature_steps, 1),
+    ):
+        require_positive_int(what, value, minimum=least)
+    if settings.top_k > rows:
+        raise InputError("top_k", expected=f"at most the {rows} rows of the full kernel", got=settings.top_k)
+    if params is not None:
+        raise InputError(
+            "params", expected="none beside the full kernel, which is that of all parameters", got=params
+        )
+
+
+def require_comparable(name: str, reference: Denoiser, denoiser: Denoiser) -> None:
+    """Fail before any work if a reference's numbers would mean something else than the network's."""
+    require_folder_name(f"reference '{name}'", name)
+    for what, own, other in (
+        ("target", denoiser.target, reference.target),
+        ("schedule", denoiser.schedule, reference.schedule),
+    ):
+        if own != other:
+            raise InputError(f"reference '{name}'", expected=f"the network's {what} {own}", got=other)
+
+
+def require_forward(denoiser: Denoiser, data: Data) -> None:
+    """Fail before any work if the network cannot take the data."""
+    parameter = next(denoiser.parameters(), None)
+    if parameter is None:
+        raise InputError("network", expected="a network with parameters", got="none")
+    sample = data.train[:1].to(parameter)
+    try:
+        with torch.no_grad(), measuring(denoiser):
+            denoiser(sample, 0.0)
+    except InputError:
+        raise
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        raise InputError(
+            "network",
+            expected=f"a forward on data of shape {tuple(sample.shape)}",
+            got=f"{type(error).__name__}: {str(error).splitlines()[0]}",
+            fix="Check the data's shape, and the call= that Denoiser was given.",
+        ) from error

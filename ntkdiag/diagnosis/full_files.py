@@ -1,0 +1,88 @@
+"""The full kernel's part of a diagnosis folder.
+
+full_summary.csv            a row a bucket
+full_spectra.csv            a row an eigenpair
+full_density.csv            eigenvalues per unit ln e; no rows where no density was asked for
+full_contraction.csv        what gradient flow leaves of the residual, over time
+eigenfunctions.safetensors  the eigenfunctions [B, k, N, *shape]
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ntkdiag import provenance
+from ntkdiag.diagnosis.full import FullKernel
+from ntkdiag.diagnosis.reading import read_table, read_tensors
+from ntkdiag.errors import InputError
+
+FULL_TABLES = ("summary", "spectra", "density", "contraction")
+REQUIRED_COLUMNS = {
+    "summary": (
+        "bucket", "log_snr", "top_eigenvalue", "converged", "trace", "trace_low", "trace_high", "participation_ratio",
+        "participation_ratio_low", "participation_ratio_high", "stable_rank", "products",
+    ),
+    "spectra": (
+        "bucket", "log_snr", "index", "eigenvalue", "residual", "target_alignment", "residual_alignment", "data_share",
+    ),
+    "density": ("bucket", "log_snr", "log_eigenvalue", "density", "low", "high"),
+    "contraction": ("bucket", "log_snr", "time", "left"),
+}  # fmt: skip
+EIGENFUNCTIONS = "eigenfunctions"
+
+
+def write_full(full: FullKernel, folder: Path) -> None:
+    """Write the five files into a folder that is being built."""
+    for name in FULL_TABLES:
+        provenance.write_text(folder / f"full_{name}.csv", getattr(full, name).to_csv(index=False))
+    save_file({EIGENFUNCTIONS: full.eigenfunctions.contiguous()}, folder / f"{EIGENFUNCTIONS}.safetensors")
+
+
+def read_full(folder: Path, buckets: int, samples: int) -> FullKernel:
+    """Read them back.
+
+    Args:
+        folder: Of the diagnosis.
+        buckets, samples: B and N of its trace kernel, which the files must fit.
+
+    Raises:
+        InputError: a file is missing or damaged, or does not fit the others.
+    """
+    tables = {name: read_table(folder / f"full_{name}.csv", REQUIRED_COLUMNS[name]) for name in FULL_TABLES}
+    path = folder / f"{EIGENFUNCTIONS}.safetensors"
+    functions = read_tensors(path, (EIGENFUNCTIONS,), "tensor")[EIGENFUNCTIONS]
+    _require_fit(folder, tables, functions, buckets, samples)
+    return FullKernel(**tables, eigenfunctions=functions)
+
+
+def _require_fit(
+    folder: Path, tables: dict[str, pd.DataFrame], functions: Tensor, buckets: int, samples: int
+) -> None:
+    """A row a bucket and a row an eigenfunction; curves of one length, of buckets that the summary has."""
+    shape = tuple(functions.shape)
+    if len(shape) < 4 or shape[0] != buckets or shape[2] != samples:
+        raise InputError(
+            str(folder / f"{EIGENFUNCTIONS}.safetensors"),
+            expected=f"shape [{buckets}, k, {samples}, ...], as summary.csv has it",
+            got=shape,
+        )
+    for name, rows in (("summary", buckets), ("spectra", buckets * shape[1])):
+        if len(tables[name]) != rows:
+            raise InputError(str(folder / f"full_{name}.csv"), expected=f"{rows} rows", got=len(tables[name]))
+    for name, table in tables.items():
+        if not table["bucket"].isin(range(buckets)).all():
+            raise InputError(
+                str(folder / f"full_{name}.csv"),
+                expected=f"buckets 0 to {buckets - 1}",
+                got=table["bucket"].max(),
+            )
+    for name in ("density", "contraction"):
+        lengths = tables[name].groupby("bucket").size().tolist()
+        if len(set(lengths)) > 1:
+            raise InputError(
+                str(folder / f"full_{name}.csv"), expected="equally many rows of each bucket", got=lengths
+            )

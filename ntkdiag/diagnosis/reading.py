@@ -1,0 +1,83 @@
+"""Tables and tensors read back from a diagnosis folder: bit by bit what was written, or refused in one line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+from pandas.api.types import is_numeric_dtype
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from ntkdiag.errors import InputError
+
+_TRUTH = {"True": True, "False": False}
+
+
+def read_table(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
+    """A CSV table, numbers and truth values to the bit.
+
+    Args:
+        path: The file.
+        columns: Columns of numbers (or truth values) that must be there; others may be.
+
+    Raises:
+        InputError: no such file, no table, a column that is missing or not of numbers.
+    """
+    try:
+        texts = pd.read_csv(path, dtype=str, keep_default_na=False)
+    except FileNotFoundError:
+        raise InputError(str(path), expected="a table of the diagnosis", got="no such file") from None
+    except (ValueError, OSError) as error:
+        raise InputError(str(path), expected="a CSV table", got=str(error).splitlines()[0]) from error
+    table = pd.DataFrame({name: _values(texts[name].tolist()) for name in texts.columns})
+    missing = [name for name in columns if name not in table.columns]
+    if missing:
+        raise InputError(str(path), expected="columns " + ", ".join(columns), got=f"none named {missing[0]}")
+    if table.empty:
+        return table.astype("float64")  # no rows tell no type
+    for name in columns:
+        if not is_numeric_dtype(table[name]):
+            raise InputError(
+                str(path), expected=f"numbers in column {name}", got=repr(_first_text(texts[name]))
+            )
+    return table
+
+
+def read_tensors(path: Path, names: tuple[str, ...], kind: str) -> dict[str, Tensor]:
+    """A safetensors file.
+
+    Args:
+        path: The file.
+        names: Tensors that must be there; others may be.
+        kind: What they are called in the message.
+
+    Raises:
+        InputError: no such file, another format, or a tensor that is missing.
+    """
+    try:
+        tensors = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise InputError(str(path), expected="a safetensors file", got=str(error).splitlines()[0]) from error
+    for name in names:
+        if name not in tensors:
+            raise InputError(str(path), expected=f"a {kind} named {name}", got=", ".join(tensors) or "none")
+    return tensors
+
+
+def _values(texts: list[str]) -> list[int] | list[float] | list[bool] | list[str]:
+    """A column as whole numbers, else numbers, else truth values, else as it is; Python reads the very bits."""
+    try:
+        return [int(text) for text in texts]
+    except ValueError:
+        pass
+    try:
+        return [float(text or "nan") for text in texts]
+    except ValueError:
+        return [_TRUTH[text] for text in texts] if _TRUTH.keys() >= set(texts) else texts
+
+
+def _first_text(column: pd.Series) -> str:
+    """The first entry that is no number."""
+    return next((text for text in column if isinstance(_values([text])[0], str)), "")
