@@ -127,3 +127,29 @@ class MeasureOptions:
         bool,
         typer.Option(help="Measure an untrained network of the same kind too, on the same draws."),
     ] = True
+
+
+@dataclass(frozen=True)
+class FullOptions:
+    """Whether the full kernel is measured too, and what is spent on it; None where the user said nothing."""
+
+    kernel: Annotated[
+        str,
+        typer.Option(
+            metavar="trace|full",
+            help="trace: the kernel summed over outputs. full: that, and the kernel of every single output, never "
+            "formed; minutes on images, twice that with --control.",
+        ),
+    ] = "trace"
+    top_k: Annotated[
+        int | None,
+        typer.Option(metavar="K", help="Eigenfunctions of the full kernel a bucket. (default: 16)"),
+    ] = None
+    slq: Annotated[
+        int | None,
+        typer.Option(
+            metavar="VECTORS",
+            help="Random vectors for the full kernel's spectral density and effective rank (stochastic Lanczos "
+            "quadrature); 0 leaves both out. (default: 6)",
+        ),
+    ] = None

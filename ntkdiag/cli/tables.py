@@ -7,7 +7,8 @@ import textwrap
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from ntkdiag.report.tables import Table, summary_table
+from ntkdiag.report.full import full_of
+from ntkdiag.report.tables import Table, full_table, summary_table
 from ntkdiag.report.wording import MISSING, interval, level, number, p_value
 
 if TYPE_CHECKING:
@@ -34,6 +35,25 @@ def about(diagnosis: Diagnosis) -> str:
         f"{config['schedule']['name']}; {meta['data']['name']}; {len(diagnosis.summary)} buckets × "
         f"{config['samples']} samples, {config['probes']} probes, {meta['engine']} engine, {meta['seconds']:.1f} s"
     )
+
+
+def full_text(diagnosis: Diagnosis) -> str:
+    """The full kernel: what was spent on it, a line a bucket, and what did not converge."""
+    config, summary = diagnosis.meta["config"], full_of(diagnosis).summary
+    rows = config["samples"] * diagnosis.meta["network"]["outputs"]
+    lines = [
+        f"Full kernel, {rows:,} × {rows:,} a bucket and never formed: top {config['full']['top_k']} eigenfunctions, "
+        f"{summary['products'].sum():,} products, {diagnosis.meta['full_seconds']:.1f} s",
+        "",
+        full_table(diagnosis).as_text(),
+    ]
+    unfinished = [level(row["log_snr"]) for row in summary.to_dict("records") if not row["converged"]]
+    if unfinished:
+        lines += [
+            "",
+            f"Eigenpairs that did not converge: at log-SNR {', '.join(unfinished)}; see their residuals.",
+        ]
+    return "\n".join(lines)
 
 
 def verdict_text(verdicts: Iterable[Mapping[Any, Any]]) -> str:

@@ -13,7 +13,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from ntkdiag.report.registry import FIGURES, FigureSpec
+from ntkdiag.report.figure_spec import FigureSpec
+from ntkdiag.report.registry import FIGURES
 
 if TYPE_CHECKING:
     from ntkdiag.report.page import write_page

@@ -58,7 +58,20 @@ def measured(diagnosis: Diagnosis) -> Html:
         "that counts, the effective rank, says in how many directions the network can learn; their sum, the trace, "
         "how fast. Log-SNR is ln(α²/σ²) of the noisy input αx0 + σε: negative is mostly noise, positive mostly data."
     )
-    return element("section", element("h2", "What was measured"), element("p", first), element("p", second))
+    parts = [element("p", text) for text in (first, second, _full(diagnosis)) if text]
+    return element("section", element("h2", "What was measured"), *parts)
+
+
+def _full(diagnosis: Diagnosis) -> str:
+    if diagnosis.full is None:
+        return ""
+    count, samples = diagnosis.full.eigenfunctions.shape[1:3]
+    rows = diagnosis.full.eigenfunctions[0, 0].numel()
+    return (
+        f"That kernel sums over outputs. The full one, in which each of the {rows:,} outputs of the {samples} samples is a "
+        f"row of its own, was measured too, without ever being formed: its {count} strongest eigenfunctions at each level, "
+        "and its trace, rank and density from random vectors."
+    )
 
 
 def on_what(diagnosis: Diagnosis) -> Html:

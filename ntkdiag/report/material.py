@@ -40,6 +40,8 @@ class Material:
         """Whether the part that a figure draws was handed in."""
         if name in ("diagnosis", "weights"):
             return True
+        if name == "full":
+            return self.diagnosis.full is not None
         part = getattr(self, name)
         return part is not None and len(part) > 0
 
@@ -47,12 +49,12 @@ class Material:
         """The part that a figure draws.
 
         Args:
-            name: diagnosis, weights, runs, samples or quality.
+            name: diagnosis, full (of the diagnosis, too), weights, runs, samples or quality.
 
         Raises:
             InputError: the part is missing.
         """
-        if name == "diagnosis":
+        if name in ("diagnosis", "full"):
             return self.diagnosis
         if name == "weights":
             return self.diagnosis, self.tables

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 from ntkdiag import provenance
 from ntkdiag.errors import InputError
 from ntkdiag.report import about, appendix
+from ntkdiag.report.figure_spec import FigureSpec
 from ntkdiag.report.markup import Html, element, join, picture, table
 from ntkdiag.report.material import Material
 from ntkdiag.report.readings import headlines
-from ntkdiag.report.registry import FIGURES, GROUPS, FigureSpec
+from ntkdiag.report.registry import FIGURES, GROUPS
 from ntkdiag.report.render import render_panels
 from ntkdiag.report.stylesheet import STYLESHEET
-from ntkdiag.report.tables import quality_table, summary_table
+from ntkdiag.report.tables import full_table, quality_table, summary_table
 from ntkdiag.report.verdicts import verdict_cards
 
 if TYPE_CHECKING:
@@ -101,7 +102,12 @@ def _says(material: Material, figures: Mapping[str, Html]) -> Html:
             parts += [element("h3", heading), grid]
     numbers = summary_table(material.diagnosis, material.tables, material.runs)
     caption = "Everything above in numbers, noisiest level first. PR: participation ratio. GSNR: gradient signal / noise."
-    return element("section", *parts, element("h3", "In numbers"), table(numbers, caption))
+    parts += [element("h3", "In numbers"), table(numbers, caption)]
+    if material.diagnosis.full is not None:
+        parts.append(
+            table(full_table(material.diagnosis), "The full kernel in numbers. PR: participation ratio.")
+        )
+    return element("section", *parts)
 
 
 def _grid(figures: Mapping[str, Html], group: str) -> Html:

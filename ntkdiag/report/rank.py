@@ -6,6 +6,7 @@ numbers of the untrained network; and rarefaction, which tells whether enough sa
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -89,9 +90,30 @@ def draw_measure(
     Raises:
         InputError: the column has no finite value to draw.
     """
-    log = scale == "log"
-    require_finite(name, _values(diagnosis.summary, name, log))
     summaries = {"trained": diagnosis.summary} | {key: ref.summary for key, ref in diagnosis.refs.items()}
+    draw_summaries(axes, summaries, name, label, scale)
+
+
+def draw_summaries(
+    axes: Axes,
+    summaries: Mapping[str, pd.DataFrame],
+    name: str,
+    label: str,
+    scale: Literal["count", "log", "free"] = "count",
+) -> None:
+    """One column of several summaries against log-SNR; `draw_measure` for tables that are at hand.
+
+    Args:
+        axes: Where to draw.
+        summaries: Name of a network → its table; the first is the one measured.
+        name, label, scale: As `draw_measure`.
+
+    Raises:
+        InputError: the first has no finite value to draw.
+    """
+    log = scale == "log"
+    measured = next(iter(summaries.values()))
+    require_finite(name, _values(measured, name, log))
     ends = []
     for key, drawn in style.lines(summaries).items():
         summary = ordered(summaries[key])
@@ -107,7 +129,7 @@ def draw_measure(
         whole_ticks(axes)
     else:
         axes.axhline(0, color=style.theme().muted, lw=0.9)
-    log_snr_axis(axes, column(diagnosis.summary, "log_snr"))
+    log_snr_axis(axes, column(measured, "log_snr"))
     axes.set_ylabel(label)
     label_line_ends(axes, ends if len(summaries) > 1 else [])
 

@@ -6,54 +6,10 @@ function that draws on given axes, and an entry in `FIGURES`.
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any
 
-
-@dataclass(frozen=True)
-class FigureSpec:
-    """One figure.
-
-    Attributes:
-        name: As the command line takes it.
-        title: Heading.
-        caption: One sentence that says how to read it.
-        group: Heading of the page under which it stands; "more" for the appendix.
-        module: Module of this package that draws it.
-        function: `function(axes, subject)`, or `function(axes, subject, panel)` where there are panels.
-        subject: Which part of the material it draws: diagnosis, weights, runs, samples or quality.
-        panels: `panels(subject)` lists the names of its panels; empty: one panel without a name.
-        size: Width and height of one panel, inches.
-    """
-
-    name: str
-    title: str
-    caption: str
-    group: str
-    module: str
-    function: str
-    subject: str = "diagnosis"
-    panels: str = ""
-    size: tuple[float, float] = (5.6, 3.5)
-
-    def draw(self) -> Callable[..., None]:
-        """The drawing function."""
-        return self._load(self.function)
-
-    def panel_names(self, subject: Any) -> list[str | None]:
-        """Names of the panels for a subject, [None] for a figure without panels.
-
-        Raises:
-            InputError: there is nothing to draw.
-        """
-        return list(self._load(self.panels)(subject)) if self.panels else [None]
-
-    def _load(self, function: str) -> Callable[..., Any]:
-        return getattr(importlib.import_module(f"ntkdiag.report.{self.module}"), function)
-
+from ntkdiag.report.figure_spec import FigureSpec
 
 GROUPS: Mapping[str, str] = MappingProxyType(
     {
@@ -61,6 +17,7 @@ GROUPS: Mapping[str, str] = MappingProxyType(
         "strength": "How strongly the loss can be contracted",
         "recoverability": "Whether that follows what the input still tells about the target",
         "coupling": "Whether noise levels help or disturb each other",
+        "full": "What the full kernel adds: every output by itself",
         "weights": "How effort is spent over noise levels",
         "training": "What training with these weights gave",
     }
@@ -184,6 +141,59 @@ _ALL = (
         "coupling",
         "draw_gradient_coupling",
         size=(5.6, 4.5),
+    ),
+    FigureSpec(
+        "full_rank",
+        "Effective rank of the full kernel",
+        "Directions in samples and outputs together, of which there are many more than samples; bands are 90% intervals "
+        "over random vectors for these very samples, not over new ones.",
+        "full",
+        "full",
+        "draw_full_rank",
+        subject="full",
+    ),
+    FigureSpec(
+        "full_density",
+        "Spectral density of the full kernel",
+        "How many of its eigenvalues lie around each size, with 90% bands over random vectors: bumps on the right are "
+        "single strong directions, the hill on the left is the many in which almost nothing is learned.",
+        "full",
+        "full",
+        "draw_density",
+        subject="full",
+    ),
+    FigureSpec(
+        "alignment",
+        "What lies in the strongest directions",
+        "A curve that climbs at once is a signal that the network can learn fast; the residual is what it still gets wrong, "
+        "and a flat curve says that its error lies where it hardly learns.",
+        "full",
+        "full",
+        "draw_alignment",
+        subject="full",
+        panels="signals_present",
+    ),
+    FigureSpec(
+        "contraction",
+        "How fast the residual would shrink",
+        "Under gradient flow with the kernel as it is now; a plateau is no floor, since what lies outside the "
+        "eigenfunctions found is taken not to move, so that every curve is an upper bound.",
+        "full",
+        "full",
+        "draw_contraction",
+        subject="full",
+    ),
+    FigureSpec(
+        "eigenfunctions",
+        "What is learned fastest",
+        "The strongest eigenfunctions on single samples, each scaled to its own largest value: red and blue change the "
+        "output in opposite senses (which is which means nothing), white not at all.",
+        "full",
+        "eigenfunctions",
+        "draw_eigenfunctions",
+        subject="full",
+        panels="samples_shown",
+        size=(5.6, 6.6),
     ),
     FigureSpec(
         "weights",

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 from ntkdiag import provenance
 from ntkdiag.errors import InputError, require_one_of
 from ntkdiag.report import style
+from ntkdiag.report.figure_spec import FigureSpec
 from ntkdiag.report.material import Material
-from ntkdiag.report.registry import FIGURES, FigureSpec
+from ntkdiag.report.registry import FIGURES
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

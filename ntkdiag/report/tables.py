@@ -13,6 +13,7 @@ import numpy as np
 
 from ntkdiag.errors import InputError
 from ntkdiag.report.frames import column, ordered
+from ntkdiag.report.full import full_of
 from ntkdiag.report.training import Runs, bucket_losses
 from ntkdiag.report.weights import normalised, schedule_of, weight_grid
 from ntkdiag.report.wording import MISSING, interval, level, number, one_line, p_value
@@ -73,6 +74,38 @@ def summary_table(
         values = normalised(weight, log_snr, grid, schedule)
         cells[f"weight {one_line(name, 16)}"] = [number(value) for value in values]
     cells |= _losses(summary, log_snr, runs)
+    return Table(tuple(cells), tuple(zip(*cells.values(), strict=True)))
+
+
+def full_table(diagnosis: Diagnosis) -> Table:
+    """One row a bucket of the full kernel, noisiest first.
+
+    Args:
+        diagnosis: With a full kernel.
+
+    Returns:
+        log-SNR, trace [interval], top eigenvalue, effective rank [interval], of the untrained control if there is one,
+        participation ratio [interval], stable rank, and the shares of target and residual in the eigenfunctions found.
+
+    Raises:
+        InputError: there is no full kernel.
+    """
+    full = full_of(diagnosis)
+    summary = ordered(full.summary)
+    log_snr = column(summary, "log_snr")
+    caught = full.spectra.groupby("bucket")[["target_alignment", "residual_alignment"]].sum(min_count=1)
+    caught = caught.reindex(summary["bucket"])
+    count = int(full.spectra["index"].max())
+    cells = {"log-SNR": [level(value) for value in log_snr], "trace [90%]": _intervals(summary, "trace")}
+    cells["top eigenvalue"] = _numbers(summary, "top_eigenvalue")
+    cells["effective rank [90%]"] = _intervals(summary, "effective_rank")
+    control = diagnosis.refs.get("untrained")
+    if control is not None and control.full is not None:
+        cells["untrained"] = _matched(log_snr, control.full.summary, "effective_rank")
+    cells["PR [90%]"] = _intervals(summary, "participation_ratio")
+    cells["stable rank"] = _numbers(summary, "stable_rank")
+    cells[f"target in top {count}"] = _numbers(caught, "target_alignment")
+    cells[f"residual in top {count}"] = _numbers(caught, "residual_alignment")
     return Table(tuple(cells), tuple(zip(*cells.values(), strict=True)))
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 
 def make_summary(log_snr: np.ndarray, strength: np.ndarray, oracle: bool, samples: int) -> pd.DataFrame:
@@ -50,8 +51,61 @@ def make_summary(log_snr: np.ndarray, strength: np.ndarray, oracle: bool, sample
     return table
 
 
+def make_full(log_snr: np.ndarray, strength: np.ndarray, samples: int, count: int = 5) -> SimpleNamespace:
+    """A full kernel of 1×8×8 images whose top eigenfunctions are waves."""
+    summary, spectra, density, contraction = [], [], [], []
+    index = np.arange(1, count + 1)
+    times = np.logspace(-2, 4, 31)
+    for b, (level, strong) in enumerate(zip(log_snr, strength, strict=True)):
+        place = {"bucket": b, "log_snr": level}
+        row: dict[str, Any] = {"top_eigenvalue": 1 + 9 * strong, "converged": True, "products": 300}
+        for name, value in {
+            "trace": 30 * strong,
+            "participation_ratio": 8.0,
+            "effective_rank": 20 + 200 * strong,
+        }.items():
+            row |= {name: value, f"{name}_low": 0.9 * value, f"{name}_high": 1.1 * value}
+        summary.append({**place, **row, "stable_rank": 3.0, "method": "forward mode"})
+        values = row["top_eigenvalue"] / index
+        aligned = {"target_alignment": 0.4 * strong / index, "residual_alignment": 0.1 / index}
+        spectra.append(
+            pd.DataFrame(
+                {
+                    **place,
+                    "index": index,
+                    "eigenvalue": values,
+                    "residual": 1e-5,
+                    **aligned,
+                    "data_share": 0.5,
+                }
+            )
+        )
+        grid = np.linspace(np.log(values[0]) - 16, np.log(values[0]) + 1, 41)
+        height = 200 * np.exp(-((grid + 6) ** 2) / 8)
+        bands = {"density": height, "low": 0.8 * height, "high": 1.2 * height}
+        density.append(pd.DataFrame({**place, "log_eigenvalue": grid, **bands}))
+        left = 0.7 + 0.3 * np.exp(-times)
+        contraction.append(pd.DataFrame({**place, "time": times / values[0], "left": left}))
+    pixel = torch.arange(8.0)
+    waves = torch.stack([torch.cos(k * pixel[:, None] / 3) * torch.cos(pixel / 2) for k in range(count)])
+    size = torch.linspace(0.5, 1.5, samples)[:, None, None, None]
+    functions = (waves[:, None, None] * size).expand(len(log_snr), -1, -1, -1, -1, -1)
+    return SimpleNamespace(
+        summary=pd.DataFrame(summary),
+        spectra=pd.concat(spectra, ignore_index=True),
+        density=pd.concat(density, ignore_index=True),
+        contraction=pd.concat(contraction, ignore_index=True),
+        eigenfunctions=functions,
+    )
+
+
 def make_diagnosis(
-    buckets: int = 10, oracle: bool = True, untrained: bool = True, samples: int = 48, seed: int = 0
+    buckets: int = 10,
+    oracle: bool = True,
+    untrained: bool = True,
+    samples: int = 48,
+    seed: int = 0,
+    full: bool = True,
 ) -> SimpleNamespace:
     """An x0 network that degrades towards high noise, measured beside its untrained self."""
     log_snr = np.linspace(-9, 9, buckets) if buckets > 1 else np.zeros(1)
@@ -111,6 +165,7 @@ def make_diagnosis(
             rarefaction=rarefaction[0],
             meta={},
             refs={},
+            full=make_full(log_snr, 0.5 * strength, samples) if full else None,
         )
     return SimpleNamespace(
         summary=summary,
@@ -119,6 +174,7 @@ def make_diagnosis(
         rarefaction=pd.concat(rarefaction, ignore_index=True),
         meta=make_meta(buckets, samples, oracle),
         refs=refs,
+        full=make_full(log_snr, strength, samples) if full else None,
     )
 
 

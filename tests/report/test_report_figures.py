@@ -89,6 +89,12 @@ def holes(diagnosis: SimpleNamespace) -> None:
     diagnosis.coupling.loc[::3, ["kernel", "gradient_cosine"]] = np.nan
     diagnosis.spectra.loc[::5, ["eigenvalue", "share"]] = np.nan
     diagnosis.rarefaction["effective_rank_std"] = np.nan
+    diagnosis.full.summary.loc[::2, ["effective_rank", "effective_rank_low"]] = np.nan
+    diagnosis.full.spectra.loc[::5, ["target_alignment", "residual_alignment"]] = np.nan
+    diagnosis.full.density = diagnosis.full.density[diagnosis.full.density["bucket"] > 0]
+    diagnosis.full.contraction = diagnosis.full.contraction[diagnosis.full.contraction["bucket"] > 0]
+    diagnosis.full.eigenfunctions = diagnosis.full.eigenfunctions.clone()
+    diagnosis.full.eigenfunctions[0] = 0
 
 
 def negative(diagnosis: SimpleNamespace) -> None:
@@ -132,7 +138,9 @@ def test_every_figure_copes_with_what_is_missing(variant: str, cases: SimpleName
     refused = set()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        for name in [name for name, spec in FIGURES.items() if spec.subject in ("diagnosis", "weights")]:
+        for name in [
+            name for name, spec in FIGURES.items() if spec.subject in ("diagnosis", "full", "weights")
+        ]:
             try:
                 figure = drawn(name, Material(diagnosis))
                 figure.draw_without_rendering()
@@ -155,7 +163,9 @@ def test_figures_without_anything_to_draw_say_so(cases: SimpleNamespace) -> None
             drawn(name, Material(empty))
 
 
-@pytest.mark.parametrize("name", [name for name, spec in FIGURES.items() if spec.subject == "diagnosis"])
+@pytest.mark.parametrize(
+    "name", [name for name, spec in FIGURES.items() if spec.subject in ("diagnosis", "full")]
+)
 def test_a_figure_is_drawn_on_the_axes_it_is_given(name: str, diagnosis: SimpleNamespace) -> None:
     """On one of two axes, outside any style block: the other stays empty, rc stays as it was."""
     before = dict(matplotlib.rcParams)

@@ -63,7 +63,7 @@ def test_every_figure_of_the_list_exists_and_explains_itself() -> None:
         assert spec.name == name
         assert callable(spec.draw())
         assert spec.group in (*GROUPS, "more")
-        assert spec.subject in ("diagnosis", "weights", "runs", "samples", "quality")
+        assert spec.subject in ("diagnosis", "full", "weights", "runs", "samples", "quality")
         assert spec.caption.endswith(".")
         assert spec.title[0].isupper()
 

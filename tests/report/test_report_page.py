@@ -188,7 +188,7 @@ def test_facts_of_the_measurement_are_on_the_page(diagnosis: SimpleNamespace) ->
 
 
 def test_a_bare_diagnosis_still_gives_a_page(cases: SimpleNamespace, tmp_path: Path) -> None:
-    bare = cases.diagnosis(buckets=1, oracle=False, untrained=False, samples=2)
+    bare = cases.diagnosis(buckets=1, oracle=False, untrained=False, samples=2, full=False)
     bare.meta = {}
     bare.summary = bare.summary[["bucket", "log_snr", "effective_rank"]]
     bare.coupling, bare.rarefaction = bare.coupling.iloc[:0], bare.rarefaction.iloc[:0]

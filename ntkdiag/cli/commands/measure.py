@@ -9,18 +9,21 @@ import typer
 
 from ntkdiag.cli import outputs
 from ntkdiag.cli.console import note, print_json, progress_bar, say
-from ntkdiag.cli.grouping import grouped
-from ntkdiag.cli.options import Force, Json, MeasureOptions, ModelOptions
-from ntkdiag.errors import InputError, require_positive_int
+from ntkdiag.cli.grouping import grouped, refuse_given
+from ntkdiag.cli.options import Force, FullOptions, Json, MeasureOptions, ModelOptions
+from ntkdiag.errors import InputError, require_one_of, require_positive_int
 
 if TYPE_CHECKING:
-    from ntkdiag.diagnosis import Diagnosis
+    from ntkdiag.diagnosis import Diagnosis, FullSettings
+
+KERNELS = ("trace", "full")
 
 
 @grouped
 def measure(
     model: ModelOptions,
     how: MeasureOptions,
+    full: FullOptions,
     out: Annotated[
         Path | None,
         typer.Option(metavar="FOLDER", help="Keep the diagnosis there; needed for plot and report."),
@@ -37,30 +40,60 @@ def measure(
       ntkdiag measure --model runs/erd --out runs/erd-measured
       ntkdiag measure --model package.module:function --checkpoint weights.safetensors \\
           --data images.npy --target epsilon --schedule linear_beta --out runs/mine
+      ntkdiag measure --model runs/erd --kernel full --top-k 8 --samples 16 --out runs/erd-full
     """
     outputs.check_folder(out, force)
-    diagnosis = diagnose(model, how, bars=not json)
+    diagnosis = diagnose(model, how, bars=not json, full=full_settings(full))
     if out is not None:
         diagnosis.save(out, force)
     if json:
         print_json(document(diagnosis) | {"written": None if out is None else str(out)})
         return
-    from ntkdiag.cli.tables import summary_text
+    from ntkdiag.cli.tables import full_text, summary_text
 
     say(summary_text(diagnosis))
+    if diagnosis.full is not None:
+        say("\n" + full_text(diagnosis))
     if out is None:
         note("Nothing was written; --out FOLDER keeps the diagnosis.")
     else:
         say(f"\nWritten: {out}   (next: ntkdiag report {out} --out page.html)")
 
 
-def diagnose(model: ModelOptions, how: MeasureOptions, bars: bool, least_buckets: int = 1) -> Diagnosis:
+def full_settings(options: FullOptions) -> FullSettings | None:
+    """What --kernel, --top-k and --slq ask for; None for the trace kernel alone.
+
+    Raises:
+        InputError: another kernel, a number out of range, or one that would be ignored.
+    """
+    if require_one_of("--kernel", options.kernel, KERNELS) == "trace":
+        refuse_given((options,), "beside --kernel trace")
+        return None
+    given: dict[str, int] = {}
+    if options.top_k is not None:
+        given["top_k"] = require_positive_int("--top-k", options.top_k)
+    if options.slq is not None:
+        given["quadrature_vectors"] = require_positive_int("--slq", options.slq, minimum=0)
+
+    from ntkdiag.diagnosis import FullSettings
+
+    return FullSettings(**given)
+
+
+def diagnose(
+    model: ModelOptions,
+    how: MeasureOptions,
+    bars: bool,
+    least_buckets: int = 1,
+    full: FullSettings | None = None,
+) -> Diagnosis:
     """Load what the options name and measure it.
 
     Args:
         model, how: Options.
         bars: Whether to show progress.
         least_buckets: Fewer are refused.
+        full: What to spend on the full kernel; None leaves it out.
 
     Raises:
         InputError: options that cannot be followed; nothing has been measured then.
@@ -93,6 +126,7 @@ def diagnose(model: ModelOptions, how: MeasureOptions, bars: bool, least_buckets
             params=how.params,
             memory=memory,
             name="trained" if found.trained else "given",
+            full=full,
             progress=progress,
         )
     for remark in remarks(found, control_missing=how.control and not refs):
@@ -103,4 +137,9 @@ def diagnose(model: ModelOptions, how: MeasureOptions, bars: bool, least_buckets
 def document(diagnosis: Diagnosis) -> dict[str, Any]:
     """What --json tells of a diagnosis."""
     controls = {name: reference.summary.to_dict("records") for name, reference in diagnosis.refs.items()}
-    return {"meta": diagnosis.meta, "summary": diagnosis.summary.to_dict("records"), "refs": controls}
+    told = {"meta": diagnosis.meta, "summary": diagnosis.summary.to_dict("records"), "refs": controls}
+    if diagnosis.full is not None:
+        told["full"] = {
+            name: getattr(diagnosis.full, name).to_dict("records") for name in ("summary", "spectra")
+        }
+    return told

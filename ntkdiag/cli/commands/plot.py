@@ -15,7 +15,9 @@ from ntkdiag.report.registry import FIGURES
 
 _FILES = (".png", ".svg", ".pdf")
 # Need things that only `report` and `demo` have at hand.
-_DRAWN = tuple(name for name, spec in FIGURES.items() if spec.subject in ("diagnosis", "weights", "runs"))
+_DRAWN = tuple(
+    name for name, spec in FIGURES.items() if spec.subject in ("diagnosis", "full", "weights", "runs")
+)
 
 
 def plot(
