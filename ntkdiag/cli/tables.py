@@ -46,6 +46,8 @@ def full_text(diagnosis: Diagnosis) -> str:
         f"{summary['products'].sum():,} products, {diagnosis.meta['full_seconds']:.1f} s",
         "",
         full_table(diagnosis).as_text(),
+        "",
+        f"target, residual in {config['full']['top_k']}: share of their energy in the eigenfunctions found.",
     ]
     unfinished = [level(row["log_snr"]) for row in summary.to_dict("records") if not row["converged"]]
     if unfinished:

@@ -1,7 +1,8 @@
 """Top eigenfunctions of the full kernel as images: the changes of its output that the network learns fastest.
 
 An eigenfunction has a value for every output of every sample. What is drawn is its part on one sample, a row a noise level,
-a column an index: red and blue are opposite signs (which of the two is arbitrary), white is zero.
+a column an index: red and blue are opposite signs (which of the two is arbitrary, so each row follows the one above), white
+is zero.
 """
 
 from __future__ import annotations
@@ -94,7 +95,16 @@ def _shown(diagnosis: Diagnosis) -> tuple[np.ndarray, np.ndarray]:
     places = np.unique(np.linspace(0, len(summary) - 1, MOST_ROWS).round().astype(int))
     chosen = summary.iloc[places]
     picked = functions[chosen["bucket"].tolist(), :MOST_COLUMNS].double().mean(3).numpy()
-    return chosen["log_snr"].to_numpy(), picked
+    return chosen["log_snr"].to_numpy(), _signed(picked)
+
+
+def _signed(functions: np.ndarray) -> np.ndarray:
+    """Signs chosen so that an eigenfunction [b, k, ...] points the way of the same index one noise level up."""
+    turned = functions.copy()
+    for row in range(1, len(turned)):
+        overlap = (turned[row] * turned[row - 1]).sum((1, 2, 3), keepdims=True)
+        turned[row] *= np.where(overlap < 0, -1.0, 1.0)
+    return turned
 
 
 def _samples(functions: np.ndarray) -> dict[str, int]:

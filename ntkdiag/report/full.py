@@ -17,12 +17,14 @@ from ntkdiag.report.frames import column, ordered, positive, require_finite
 from ntkdiag.report.rank import draw_summaries
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.axes import Axes
 
     from ntkdiag.diagnosis import Diagnosis, FullKernel
 
-# Less than this per unit ln e is the tail of a single smeared eigenvalue, whose peak is 2.7 (tuned here).
-LEAST_DENSITY = 0.1
+# Lanczos quadrature stands for the many small eigenvalues by a few nodes, which are no peaks: densities are drawn smeared by
+# this much in ln e (tuned here), where a single eigenvalue has a peak of 0.7; below LEAST_DENSITY there is none.
+WIDTH, LEAST_DENSITY = 0.6, 0.1
 SIGNALS = {"target": "target_alignment", "residual": "residual_alignment"}
 
 
@@ -36,7 +38,7 @@ def draw_full_rank(axes: Axes, diagnosis: Diagnosis) -> None:
 
 
 def draw_density(axes: Axes, diagnosis: Diagnosis) -> None:
-    """Eigenvalues per unit of ln e against e, with a band over random vectors, one line a bucket.
+    """Eigenvalues per unit of ln e against e, with a band over random vectors, one line a bucket; see `WIDTH`.
 
     Raises:
         InputError: no density was measured.
@@ -48,18 +50,28 @@ def draw_density(axes: Axes, diagnosis: Diagnosis) -> None:
     mappable = style.log_snr_map(column(frame, "log_snr"))
     for _, rows in frame.groupby("bucket"):
         colour = mappable.to_rgba(column(rows, "log_snr"))[0]
-        values = np.exp(column(rows, "log_eigenvalue"))
-        height, low, high = (
-            np.clip(column(rows, name), LEAST_DENSITY, None) for name in ("density", "low", "high")
+        place = column(rows, "log_eigenvalue")
+        height, low, high = (smeared(place, column(rows, name)) for name in ("density", "low", "high"))
+        seen = np.where(height > LEAST_DENSITY, height, np.nan)
+        axes.plot(np.exp(place), seen, color=colour, lw=1.5)
+        axes.fill_between(
+            np.exp(place), *np.clip([low, high], LEAST_DENSITY, None), color=colour, alpha=0.18, lw=0
         )
-        axes.plot(values, np.where(height > LEAST_DENSITY, height, np.nan), color=colour, lw=1.4)
-        axes.fill_between(values, low, high, color=colour, alpha=0.18, lw=0)
     axes.set_ylim(bottom=LEAST_DENSITY)
     log_axis(axes, "x")
     log_axis(axes, "y")
     axes.set_xlabel("eigenvalue of the full kernel / rows")
     axes.set_ylabel("eigenvalues per factor e")
     log_snr_bar(axes, mappable, column(frame, "log_snr"))
+
+
+def smeared(place: np.ndarray, height: np.ndarray) -> np.ndarray:
+    """A density on an even grid [n], smoothed by a Gaussian of `WIDTH`; what has no height counts as none."""
+    if len(place) < 2:
+        return height
+    step = (place[-1] - place[0]) / (len(place) - 1)
+    bumps = np.exp(-0.5 * ((place[:, None] - place) / WIDTH) ** 2) / (WIDTH * np.sqrt(2 * np.pi))
+    return step * bumps @ np.nan_to_num(height)
 
 
 def signals_present(diagnosis: Diagnosis) -> list[str]:
@@ -106,22 +118,42 @@ def draw_alignment(axes: Axes, diagnosis: Diagnosis, signal: str) -> None:
 
 
 def draw_contraction(axes: Axes, diagnosis: Diagnosis) -> None:
-    """Share of the residual's energy that is left, against gradient-flow time, one line a bucket.
+    """Share of the residual's energy that is left against gradient-flow time: at most (solid) and at least (dotted).
 
     Raises:
         InputError: no bucket has a kernel and a residual.
     """
-    frame = ordered(full_of(diagnosis).contraction, "time")
+    full = full_of(diagnosis)
+    frame = ordered(full.contraction, "time")
     require_finite("contraction", positive(column(frame, "time")), column(frame, "left"))
     mappable = style.log_snr_map(column(frame, "log_snr"))
-    for _, rows in frame.groupby("bucket"):
+    for bucket, rows in frame.groupby("bucket"):
         colour = mappable.to_rgba(column(rows, "log_snr"))[0]
-        axes.plot(column(rows, "time"), column(rows, "left"), color=colour, lw=1.5)
+        times = column(rows, "time")
+        axes.plot(times, column(rows, "left"), color=colour, lw=1.5)
+        least = least_left(ordered(full.spectra[full.spectra["bucket"] == bucket], "index"), times)
+        axes.plot(times, least, color=colour, lw=1.2, ls=(0, (1, 1.5)))
     axes.set_ylim(0, 1.02)
     log_axis(axes, "x")
     axes.set_xlabel("gradient-flow time, in 1 / eigenvalue")
-    axes.set_ylabel("share of the residual's energy left, at most")
+    axes.set_ylabel("share of the residual's energy left")
     log_snr_bar(axes, mappable, column(frame, "log_snr"))
+
+
+def least_left(spectra: pd.DataFrame, times: np.ndarray) -> np.ndarray:
+    """A bound from below on what is left, [n].
+
+    What lies outside the eigenfunctions found belongs to eigenvalues below the smallest one found, so it shrinks no faster
+    than that.
+
+    Args:
+        spectra: Eigenpairs of one bucket, strongest first.
+        times: Gradient-flow times [n].
+    """
+    values = np.clip(column(spectra, "eigenvalue"), 0, None)
+    share = np.nan_to_num(column(spectra, "residual_alignment"))
+    rates, shares = np.append(values, values[-1]), np.append(share, max(0.0, 1 - share.sum()))
+    return np.exp(-2 * times[:, None] * rates) @ shares
 
 
 def full_of(diagnosis: Diagnosis) -> FullKernel:

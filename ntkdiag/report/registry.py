@@ -155,8 +155,8 @@ _ALL = (
     FigureSpec(
         "full_density",
         "Spectral density of the full kernel",
-        "How many of its eigenvalues lie around each size, with 90% bands over random vectors: bumps on the right are "
-        "single strong directions, the hill on the left is the many in which almost nothing is learned.",
+        "How many of its eigenvalues lie around each size, with 90% bands over random vectors: the right end is the few "
+        "strong directions, the hill on the left the many in which almost nothing is learned; ripples there are no peaks.",
         "full",
         "full",
         "draw_density",
@@ -176,8 +176,8 @@ _ALL = (
     FigureSpec(
         "contraction",
         "How fast the residual would shrink",
-        "Under gradient flow with the kernel as it is now; a plateau is no floor, since what lies outside the "
-        "eigenfunctions found is taken not to move, so that every curve is an upper bound.",
+        "Under gradient flow with the kernel as it is now: what is left is at most the solid line and at least the dotted "
+        "one; they part because only so many eigenfunctions are known, and a plateau is therefore no floor.",
         "full",
         "full",
         "draw_contraction",

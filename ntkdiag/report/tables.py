@@ -85,7 +85,7 @@ def full_table(diagnosis: Diagnosis) -> Table:
 
     Returns:
         log-SNR, trace [interval], top eigenvalue, effective rank [interval], of the untrained control if there is one,
-        participation ratio [interval], stable rank, and the shares of target and residual in the eigenfunctions found.
+        participation ratio [interval], and the shares of target and residual in the eigenfunctions found.
 
     Raises:
         InputError: there is no full kernel.
@@ -103,9 +103,8 @@ def full_table(diagnosis: Diagnosis) -> Table:
     if control is not None and control.full is not None:
         cells["untrained"] = _matched(log_snr, control.full.summary, "effective_rank")
     cells["PR [90%]"] = _intervals(summary, "participation_ratio")
-    cells["stable rank"] = _numbers(summary, "stable_rank")
-    cells[f"target in top {count}"] = _numbers(caught, "target_alignment")
-    cells[f"residual in top {count}"] = _numbers(caught, "residual_alignment")
+    cells[f"target in {count}"] = _numbers(caught, "target_alignment")
+    cells[f"residual in {count}"] = _numbers(caught, "residual_alignment")
     return Table(tuple(cells), tuple(zip(*cells.values(), strict=True)))
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from matplotlib.axes import Axes
@@ -34,14 +35,28 @@ def test_density_is_a_line_and_a_band_a_bucket_in_eigenvalues(axes: Axes, diagno
     assert len(axes.lines) == len(axes.collections) == len(diagnosis.summary)
     assert axes.get_xscale() == axes.get_yscale() == "log"
     rows = diagnosis.full.density[diagnosis.full.density["bucket"] == 3]
-    shown, kept = points(axes, 3), rows["density"].to_numpy() > full.LEAST_DENSITY
+    expected = full.smeared(rows["log_eigenvalue"].to_numpy(), rows["density"].to_numpy())
+    shown, kept = points(axes, 3), expected > full.LEAST_DENSITY
     assert kept.any() and not kept.all()
     assert np.allclose(shown[kept, 0], np.exp(rows["log_eigenvalue"][kept]))
-    assert np.allclose(shown[kept, 1], rows["density"][kept])
+    assert np.allclose(shown[kept, 1], expected[kept])
     assert np.isnan(shown[~kept, 1]).all()
     band = axes.collections[3].get_paths()[0].vertices[:, 1]
-    assert band.max() == pytest.approx(rows["high"].max())
+    assert band.max() == pytest.approx(1.2 * expected.max())  # as the rows' high is
     assert band.min() == pytest.approx(full.LEAST_DENSITY)
+
+
+def test_smearing_keeps_the_number_of_eigenvalues() -> None:
+    place = np.linspace(-10, 5, 301)
+    peak = np.exp(-0.5 * ((place + 3) / 0.15) ** 2) / (0.15 * np.sqrt(2 * np.pi))
+    found = full.smeared(place, np.where(peak > 1e-9, peak, np.nan))
+    assert np.trapezoid(found, place) == pytest.approx(1, rel=1e-3)
+    mean = np.trapezoid(found * place, place)
+    spread = np.sqrt(np.trapezoid(found * (place - mean) ** 2, place))
+    assert (mean, spread) == (
+        pytest.approx(-3, rel=1e-3),
+        pytest.approx(np.hypot(0.15, full.WIDTH), rel=1e-2),
+    )
 
 
 @pytest.mark.parametrize("signal", ["target", "residual"])
@@ -55,11 +70,26 @@ def test_alignment_adds_up_from_nothing(axes: Axes, diagnosis: SimpleNamespace, 
     assert signal in axes.get_ylabel() and axes.get_title() + axes.get_title(loc="left") == signal
 
 
-def test_contraction_keeps_each_buckets_own_times(axes: Axes, diagnosis: SimpleNamespace) -> None:
+def test_contraction_lies_between_its_bounds_at_each_buckets_own_times(
+    axes: Axes, diagnosis: SimpleNamespace
+) -> None:
     full.draw_contraction(axes, diagnosis)
     rows = diagnosis.full.contraction[diagnosis.full.contraction["bucket"] == 7]
-    assert np.allclose(points(axes, 7), rows[["time", "left"]])
-    assert axes.get_ylim()[0] == 0 and "at most" in axes.get_ylabel()
+    most, least = points(axes, 14), points(axes, 15)
+    assert np.allclose(most, rows[["time", "left"]]) and np.allclose(least[:, 0], rows["time"])
+    assert axes.get_ylim()[0] == 0
+    assert tuple(axes.lines[14].get_color()) == tuple(axes.lines[15].get_color())
+
+
+def test_the_bound_from_below_holds_whatever_lies_outside() -> None:
+    values, share = np.array([8.0, 4.0, 3.9, 1.0, 0.0]), np.array([0.1, 0.2, 0.3, 0.3, 0.1])
+    times = np.logspace(-3, 3, 25)
+    truth = np.exp(-2 * times[:, None] * values) @ share
+    known = pd.DataFrame({"eigenvalue": values[:2], "residual_alignment": share[:2]})
+    least = full.least_left(known, times)
+    assert (least <= truth + 1e-12).all() and least[0] == pytest.approx(truth[0], rel=0.02)
+    every = pd.DataFrame({"eigenvalue": values, "residual_alignment": share})
+    assert full.least_left(every, times) == pytest.approx(truth)
 
 
 def test_a_log_snr_has_the_same_colour_as_in_the_spectra(diagnosis: SimpleNamespace) -> None:
@@ -70,12 +100,8 @@ def test_a_log_snr_has_the_same_colour_as_in_the_spectra(diagnosis: SimpleNamesp
 
     expected = colours(spectra.draw_spectra)
     assert len(set(expected)) == len(expected)
-    for draw, more in (
-        (full.draw_density, ()),
-        (full.draw_alignment, ("target",)),
-        (full.draw_contraction, ()),
-    ):
-        assert colours(draw, *more) == expected
+    assert colours(full.draw_density) == colours(full.draw_alignment, "target") == expected
+    assert colours(full.draw_contraction)[::2] == expected
 
 
 def test_rank_stands_beside_the_control(axes: Axes, diagnosis: SimpleNamespace) -> None:
@@ -124,6 +150,16 @@ def test_buckets_in_any_order_are_drawn_by_log_snr(axes: Axes, cases: SimpleName
     diagnosis.full.summary = diagnosis.full.summary.iloc[::-1]
     eigenfunctions.draw_eigenfunctions(axes, diagnosis, "sample 1 of 48")
     assert np.array_equal(np.nansum(axes.images[0].get_array().filled(np.nan), axis=1).nonzero()[0], [7, 8])
+
+
+def test_signs_follow_the_row_above(axes: Axes, cases: SimpleNamespace) -> None:
+    diagnosis = cases.diagnosis(3)
+    functions = torch.randn(1, 2, 48, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    diagnosis.full.eigenfunctions = torch.cat([functions, -functions, functions])
+    eigenfunctions.draw_eigenfunctions(axes, diagnosis, eigenfunctions.samples_shown(diagnosis)[0])
+    shown = np.asarray(axes.images[0].get_array().filled(np.nan))
+    assert np.array_equal(shown[:5], shown[5:10], equal_nan=True)
+    assert np.array_equal(shown[:5], shown[10:15], equal_nan=True)
 
 
 def test_channels_are_averaged_and_many_rows_thinned_out(axes: Axes, cases: SimpleNamespace) -> None:
@@ -207,7 +243,7 @@ def test_the_table_has_the_sums_of_what_was_found(diagnosis: SimpleNamespace) ->
     found = full_table(diagnosis)
     row = dict(zip(found.columns, found.rows[-1], strict=True))
     share = diagnosis.full.spectra.query("bucket == 9")["target_alignment"].sum()
-    assert float(row["target in top 5"]) == pytest.approx(share, rel=0.01)
+    assert float(row["target in 5"]) == pytest.approx(share, rel=0.01)
     assert row["log-SNR"] == "9" and row["effective rank [90%]"] == "–"
     assert row["PR [90%]"] == "8.00 [7.20, 8.80]"
     control = diagnosis.refs["untrained"].full.summary["effective_rank"].iloc[-1]
