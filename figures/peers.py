@@ -94,10 +94,12 @@ def finish(axes: Axes, rows: pd.DataFrame, values: pd.Series, label: str) -> Non
     axes.axvline(values["step"], color=style.theme().muted, linestyle=":", linewidth=1)
     axes.margins(x=0.15)
     log_axis(axes, "x")
-    quiet: dict[str, Any] = {"color": style.theme().muted, "fontsize": 8, "va": "center"}
+    patch = {"facecolor": style.theme().surface, "edgecolor": "none", "pad": 1.0}
+    quiet: dict[str, Any] = {"color": style.theme().muted, "fontsize": 8, "va": "center", "bbox": patch}
     for place, (_, row) in enumerate(rows.iterrows()):
         if row.status != "ok":
-            axes.text(0.04, place, "cannot", transform=axes.get_yaxis_transform(), **quiet)
+            word = "cannot" if row.status == "cannot" else "not run"
+            axes.text(0.04, place, word, transform=axes.get_yaxis_transform(), **quiet)
         elif row.relative_error > ANOTHER_KERNEL:
             error = f"off by {100 * row.relative_error:.2g}%"
             axes.text(0.04, place, error, transform=axes.get_yaxis_transform(), **quiet)
