@@ -18,8 +18,9 @@ from ntkdiag.errors import InputError, MeasurementError, require_positive_int
 # [n, b] → [n, b]
 Apply = Callable[[Tensor], Tensor]
 
-# Steps from a random block in which missed copies of an eigenvalue must show, tuned here: 4 find a copy that stands out
-# from what is left by a factor of 2 in 99% of runs; one that does not could change the values by little.
+# Steps from a random block in which missed copies of an eigenvalue must show, tuned here: with blocks of 4 they showed one
+# copy that stands out by a factor of 2 in 60 of 60 tries up to n = 32,768, whatever lay below it; where copies stand out
+# by less, missing one changes the values by little.
 SECOND_LOOK = 4
 
 
