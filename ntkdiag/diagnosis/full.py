@@ -19,6 +19,7 @@ from ntkdiag.errors import InputError
 from ntkdiag.kernel.measuring import measuring
 from ntkdiag.kernel.operator import NTKOperator
 from ntkdiag.process import target as targets
+from ntkdiag.process.bayes.principal import Principal
 from ntkdiag.process.buckets import Buckets, PairedDraws
 from ntkdiag.recoverability import contraction
 from ntkdiag.spectra.lanczos import Apply, TopEigenpairs, top_eigenpairs
@@ -118,7 +119,7 @@ def measure_full(
     rows_ = draws.x0.numel()
     if chosen.top_k > rows_:
         raise InputError("top_k", expected=f"at most the {rows_} rows of the kernel", got=chosen.top_k)
-    modes = covariance_modes(data, DATA_MODES)
+    modes = Principal.of_points(data).leading(DATA_MODES)
     found = _Rows()
     for b, log_snr in enumerate(buckets.centers):
         if progress:
@@ -134,19 +135,6 @@ def measure_full(
         contraction=pd.concat(found.contraction, ignore_index=True),
         eigenfunctions=torch.stack(found.eigenfunctions),
     )
-
-
-def covariance_modes(data: Tensor, share: float) -> Tensor:
-    """Leading principal directions of the data that hold at least `share` of its variance, [D, m]."""
-    flat = data.flatten(1).double()
-    centred = flat - flat.mean(0)
-    values, vectors = torch.linalg.eigh(centred.mT @ centred / len(centred))
-    values, vectors = values.flip(0).clamp(min=0), vectors.flip(1)
-    total = values.sum()
-    if total <= 0:
-        return vectors[:, :0]
-    count = int((values.cumsum(0) / total < share).sum()) + 1
-    return vectors[:, :count]
 
 
 def _bucket(

@@ -15,9 +15,10 @@ from torch import Tensor, nn
 
 import ntkdiag as nd
 from ntkdiag.denoiser import Denoiser
-from ntkdiag.diagnosis.full import DATA_MODES, FullKernel, FullSettings, covariance_modes, measure_full
+from ntkdiag.diagnosis.full import DATA_MODES, FullKernel, FullSettings, measure_full
 from ntkdiag.errors import InputError
 from ntkdiag.process import schedules, target
+from ntkdiag.process.bayes.principal import Principal
 from ntkdiag.process.buckets import Buckets, PairedDraws
 
 ONE = Buckets.uniform(-2, 2, count=1)
@@ -88,7 +89,7 @@ def test_alignments_and_data_share_are_those_of_the_explicit_eigenvectors(kind: 
     _, data = network(kind)
     settings = replace(SHARP, top_k=12)
     found, denoiser, draws = measured(kind, settings=settings)
-    modes = covariance_modes(data, DATA_MODES)
+    modes = Principal.of_points(data).leading(DATA_MODES)
     together = 1 if kind == "mlp" else 6
     for b, level in enumerate(BUCKETS.centers):
         u = torch.linalg.eigh(explicit(denoiser, draws, level))[1].flip(1)[:, :12]
@@ -241,22 +242,11 @@ def test_constant_data_has_no_modes_and_a_residual_of_zero_no_alignment() -> Non
     data = point.expand(8, 6)
     draws = PairedDraws.draw(data, 4, 0)
     found = measure_full(still(torch.eye(6), bias=point), data, draws, ONE, SHARP)
-    assert covariance_modes(data, DATA_MODES).shape == (6, 0)
     assert (found.spectra["data_share"] == 0).all()
     assert found.spectra["residual_alignment"].isna().all()
     assert found.contraction.empty
     assert found.spectra["eigenvalue"].iloc[0] == pytest.approx(4 / 24)  # ∂f/∂bias: ones(4, 4) ⊗ I, over N·D
     assert found.spectra["target_alignment"].notna().all()
-
-
-def test_modes_hold_the_share_asked_for_and_not_one_more() -> None:
-    scale = torch.tensor([3.0, 2.0, 1.0]).double()
-    signs = torch.cartesian_prod(*[torch.tensor([-1.0, 1.0]).double()] * 3)
-    data = signs * scale + 5  # variances 9, 4, 1
-    for share, count in ((0.5, 1), (9 / 14 + 1e-9, 2), (0.9, 2), (0.95, 3), (1.0, 3)):
-        modes = covariance_modes(data, share)
-        assert modes.shape == (3, count)
-        torch.testing.assert_close(modes.abs(), torch.eye(3)[:, :count].double())
 
 
 def test_without_quadrature_there_is_no_density_and_no_effective_rank() -> None:

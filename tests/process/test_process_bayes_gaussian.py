@@ -98,7 +98,7 @@ def test_i_mmse() -> None:
     step = 1e-5
     for snr in (0.01, 1.0, 30.0):
         information = [
-            0.5 * float(torch.log1p((snr + offset) * oracle.eigenvalues).sum())
+            0.5 * float(torch.log1p((snr + offset) * oracle.principal.variances).sum())
             for offset in (-step * snr, step * snr)
         ]
         slope = (information[1] - information[0]) / (2 * step * snr)
