@@ -64,7 +64,7 @@ class Linearization:
         self._leaves = {name: p.detach().requires_grad_() for name, p in parameters.items()}
         self._still = {name: p.detach() for name, p in module.named_parameters() if name not in parameters}
         self._version = self._versions()
-        self._inputs = tuple(tensor.detach().clone() for tensor in inputs)
+        self._inputs = tuple(tensor.detach() for tensor in inputs)
         self._parts = list(torch.arange(samples).split(size))
         self._kept: Tensor | None = None
         self.output_shape = torch.Size((samples, *self._tried_out()))
