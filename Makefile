@@ -29,6 +29,14 @@ peers speed growth: $(STAMP)
 	$(BIN)/python -m analysis.$@.run
 	$(ENV) $(BIN)/python figures/$@.py
 
+# Do the intervals cover, and what does N do to a rank? (half an hour on one core)
+.PHONY: coverage
+
+coverage: $(STAMP)
+	$(BIN)/python -m analysis.coverage.run
+	$(BIN)/python -m analysis.coverage.sweep
+	$(ENV) $(BIN)/python figures/coverage.py
+
 $(STAMP): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
