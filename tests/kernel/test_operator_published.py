@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-import torch
 from networks.case import Build, Case
 from operator_truth import normal
 from references import relative_error
