@@ -40,7 +40,7 @@ class Linearization:
         chunk: Samples whose graph is held at a time; None holds that of all samples, which saves one forward a product.
 
     Attributes:
-        method: How J u is computed. "forward mode" costs about two forwards; "double backward", several, where an
+        method: How J u is computed. "forward mode" costs three to four forwards; "double backward" about six, where an
             operation has no forward-mode derivative or one that reverse mode does not share (what is under no_grad,
             for one); "row by row", a backward for each output of each sample, where it can be differentiated only once.
         output_shape: [N, *out].
