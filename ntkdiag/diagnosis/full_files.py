@@ -9,6 +9,7 @@ eigenfunctions.safetensors  the eigenfunctions [B, k, N, *shape]
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -32,6 +33,7 @@ REQUIRED_COLUMNS = {
     "density": ("bucket", "log_snr", "log_eigenvalue", "density", "low", "high"),
     "contraction": ("bucket", "log_snr", "time", "left"),
 }  # fmt: skip
+WORDS = {"summary": ("method",)}
 EIGENFUNCTIONS = "eigenfunctions"
 
 
@@ -42,28 +44,32 @@ def write_full(full: FullKernel, folder: Path) -> None:
     save_file({EIGENFUNCTIONS: full.eigenfunctions.contiguous()}, folder / f"{EIGENFUNCTIONS}.safetensors")
 
 
-def read_full(folder: Path, buckets: int, samples: int) -> FullKernel:
+def read_full(folder: Path, log_snr: Sequence[float], samples: int) -> FullKernel:
     """Read them back.
 
     Args:
         folder: Of the diagnosis.
-        buckets, samples: B and N of its trace kernel, which the files must fit.
+        log_snr: Of the buckets, [B], as the summary of the trace kernel has them.
+        samples: N.
 
     Raises:
         InputError: a file is missing or damaged, or does not fit the others.
     """
-    tables = {name: read_table(folder / f"full_{name}.csv", REQUIRED_COLUMNS[name]) for name in FULL_TABLES}
+    tables = {
+        name: read_table(folder / f"full_{name}.csv", REQUIRED_COLUMNS[name], WORDS.get(name, ()))
+        for name in FULL_TABLES
+    }
     path = folder / f"{EIGENFUNCTIONS}.safetensors"
     functions = read_tensors(path, (EIGENFUNCTIONS,), "tensor")[EIGENFUNCTIONS]
-    _require_fit(folder, tables, functions, buckets, samples)
+    _require_fit(folder, tables, functions, list(log_snr), samples)
     return FullKernel(**tables, eigenfunctions=functions)
 
 
 def _require_fit(
-    folder: Path, tables: dict[str, pd.DataFrame], functions: Tensor, buckets: int, samples: int
+    folder: Path, tables: dict[str, pd.DataFrame], functions: Tensor, log_snr: list[float], samples: int
 ) -> None:
     """A row a bucket and a row an eigenfunction; curves of one length, of buckets that the summary has."""
-    shape = tuple(functions.shape)
+    buckets, shape = len(log_snr), tuple(functions.shape)
     if len(shape) < 4 or shape[0] != buckets or shape[2] != samples:
         raise InputError(
             str(folder / f"{EIGENFUNCTIONS}.safetensors"),
@@ -79,6 +85,12 @@ def _require_fit(
                 str(folder / f"full_{name}.csv"),
                 expected=f"buckets 0 to {buckets - 1}",
                 got=table["bucket"].max(),
+            )
+        if (table["log_snr"] != [log_snr[int(bucket)] for bucket in table["bucket"]]).any():
+            raise InputError(
+                str(folder / f"full_{name}.csv"),
+                expected="the log-SNRs of summary.csv",
+                got=table["log_snr"].unique().tolist(),
             )
     for name in ("density", "contraction"):
         lengths = tables[name].groupby("bucket").size().tolist()

@@ -15,12 +15,13 @@ from ntkdiag.errors import InputError
 _TRUTH = {"True": True, "False": False}
 
 
-def read_table(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
+def read_table(path: Path, columns: tuple[str, ...], words: tuple[str, ...] = ()) -> pd.DataFrame:
     """A CSV table, numbers and truth values to the bit.
 
     Args:
         path: The file.
-        columns: Columns of numbers (or truth values) that must be there; others may be.
+        columns: Columns that must be there; others may be.
+        words: Columns that may hold text; all others hold numbers or truth values.
 
     Raises:
         InputError: no such file, no table, a column that is missing or not of numbers.
@@ -37,8 +38,8 @@ def read_table(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
         raise InputError(str(path), expected="columns " + ", ".join(columns), got=f"none named {missing[0]}")
     if table.empty:
         return table.astype("float64")  # no rows tell no type
-    for name in columns:
-        if not is_numeric_dtype(table[name]):
+    for name in table.columns:
+        if name not in words and not is_numeric_dtype(table[name]):
             raise InputError(
                 str(path), expected=f"numbers in column {name}", got=repr(_first_text(texts[name]))
             )

@@ -130,7 +130,9 @@ class Diagnosis:
         # Other kernels are there only where the trace kernel is an estimate.
         grams = read_tensors(folder / "grams.safetensors", ("trace", "residual"), "kernel")
         _require_fit(folder, tables, grams)
-        full = read_full(folder, *grams["trace"].shape[:2]) if meta["config"].get("full") else None
+        full = None
+        if meta["config"].get("full"):
+            full = read_full(folder, tables["summary"]["log_snr"].tolist(), grams["trace"].shape[1])
         refs = {path.name: cls.load(path) for path in sorted(folder.glob("refs/*")) if path.is_dir()}
         return cls(**tables, grams=grams, meta=meta, refs=refs, full=full)
 

@@ -94,7 +94,7 @@ def _shown(diagnosis: Diagnosis) -> tuple[np.ndarray, np.ndarray]:
     summary = ordered(full.summary)
     places = np.unique(np.linspace(0, len(summary) - 1, MOST_ROWS).round().astype(int))
     chosen = summary.iloc[places]
-    picked = functions[chosen["bucket"].tolist(), :MOST_COLUMNS].double().mean(3).numpy()
+    picked = functions[chosen["bucket"].astype(int).tolist(), :MOST_COLUMNS].double().mean(3).numpy()
     return chosen["log_snr"].to_numpy(), _signed(picked)
 
 

@@ -95,7 +95,7 @@ def full_table(diagnosis: Diagnosis) -> Table:
     log_snr = column(summary, "log_snr")
     caught = full.spectra.groupby("bucket")[["target_alignment", "residual_alignment"]].sum(min_count=1)
     caught = caught.reindex(summary["bucket"])
-    count = int(full.spectra["index"].max())
+    count = full.eigenfunctions.shape[1]
     cells = {"log-SNR": [level(value) for value in log_snr], "trace [90%]": _intervals(summary, "trace")}
     cells["top eigenvalue"] = _numbers(summary, "top_eigenvalue")
     cells["effective rank [90%]"] = _intervals(summary, "effective_rank")

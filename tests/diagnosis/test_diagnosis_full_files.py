@@ -175,6 +175,7 @@ def test_a_damaged_file_is_named(folder: Path, name: str, damage: Callable[[byte
     ("table", "column"),
     [
         ("summary", "trace_low"),
+        ("summary", "top_eigenvalue"),
         ("spectra", "residual_alignment"),
         ("density", "low"),
         ("contraction", "left"),
@@ -198,6 +199,11 @@ def test_tables_that_do_not_fit_are_named(folder: Path) -> None:
         ("spectra", whole["spectra"].iloc[:-1], "expected 9 rows; got 8"),
         ("contraction", whole["contraction"].iloc[:-1], "equally many rows of each bucket"),
         ("density", whole["density"].assign(bucket=7), "expected buckets 0 to 2; got 7"),
+        (
+            "density",
+            whole["density"].assign(log_snr=1.0),
+            r"expected the log-SNRs of summary\.csv; got \[1.0\]",
+        ),
     ):
         change.to_csv(folder / f"full_{name}.csv", index=False)
         with pytest.raises(InputError, match=rf"full_{name}\.csv: .*{words}"):
@@ -215,4 +221,14 @@ def test_eigenfunctions_of_another_shape_are_named(folder: Path) -> None:
             Diagnosis.load(folder)
     save_file({"functions": functions}, path)
     with pytest.raises(InputError, match="expected a tensor named eigenfunctions; got functions"):
+        Diagnosis.load(folder)
+
+
+def test_text_where_numbers_may_be_is_named_too(folder: Path) -> None:
+    """A column that is there only with quadrature; the method is text."""
+    path = folder / "full_summary.csv"
+    frame = pd.read_csv(path)
+    assert Diagnosis.load(folder).full is not None and isinstance(frame["method"][0], str)
+    frame.astype({"effective_rank": object}).assign(effective_rank="3.5nan").to_csv(path, index=False)
+    with pytest.raises(InputError, match=r"full_summary\.csv: expected numbers in column effective_rank"):
         Diagnosis.load(folder)
