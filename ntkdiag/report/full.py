@@ -15,6 +15,7 @@ from ntkdiag.report import style
 from ntkdiag.report.axes import log_axis, log_snr_bar
 from ntkdiag.report.frames import column, ordered, positive, require_finite
 from ntkdiag.report.rank import draw_summaries
+from ntkdiag.report.wording import level
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -114,7 +115,8 @@ def draw_alignment(axes: Axes, diagnosis: Diagnosis, signal: str) -> None:
     axes.set_xlabel("number of eigenfunctions, strongest first")
     axes.set_ylabel(f"share of the {signal}'s energy in them")
     log_snr_bar(axes, mappable, column(frame, "log_snr"))
-    axes.set_title(signal)
+    levels = np.unique(column(frame, "log_snr"))
+    axes.set_title(signal if len(levels) > 1 else f"{signal}, log-SNR {level(levels[0])}")
 
 
 def draw_contraction(axes: Axes, diagnosis: Diagnosis) -> None:

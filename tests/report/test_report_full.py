@@ -70,6 +70,11 @@ def test_alignment_adds_up_from_nothing(axes: Axes, diagnosis: SimpleNamespace, 
     assert signal in axes.get_ylabel() and axes.get_title() + axes.get_title(loc="left") == signal
 
 
+def test_one_noise_level_alone_is_named(axes: Axes, cases: SimpleNamespace) -> None:
+    full.draw_alignment(axes, cases.diagnosis(1), "residual")
+    assert axes.get_title() + axes.get_title(loc="left") == "residual, log-SNR 0"
+
+
 def test_contraction_lies_between_its_bounds_at_each_buckets_own_times(
     axes: Axes, diagnosis: SimpleNamespace
 ) -> None:
@@ -198,7 +203,7 @@ def test_outputs_that_are_no_images_are_left_out_with_a_sentence(
 def test_without_a_full_kernel_the_page_says_nothing_of_it(
     cases: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(page, "FIGURES", {name: FIGURES[name] for name in ("trace", *NAMES)})
+    monkeypatch.setattr(page, "FIGURES", {name: FIGURES[name] for name in ("trace", "contraction")})
     text = page.build_page(Material(cases.diagnosis(2, full=False)))
     assert "full kernel" not in text and "Figures left out" not in text
     with_it = page.build_page(Material(cases.diagnosis(2)))
@@ -240,9 +245,11 @@ def test_the_table_has_the_sums_of_what_was_found(diagnosis: SimpleNamespace) ->
     diagnosis.full.summary = diagnosis.full.summary.drop(
         columns=["effective_rank", "effective_rank_low", "effective_rank_high"]
     )
+    for table in (diagnosis.full.summary, diagnosis.full.spectra):
+        table["bucket"] = 9 - table["bucket"]  # numbered from the clean end
     found = full_table(diagnosis)
     row = dict(zip(found.columns, found.rows[-1], strict=True))
-    share = diagnosis.full.spectra.query("bucket == 9")["target_alignment"].sum()
+    share = diagnosis.full.spectra.query("bucket == 0")["target_alignment"].sum()
     assert float(row["target in 5"]) == pytest.approx(share, rel=0.01)
     assert row["log-SNR"] == "9" and row["effective rank [90%]"] == "–"
     assert row["PR [90%]"] == "8.00 [7.20, 8.80]"
