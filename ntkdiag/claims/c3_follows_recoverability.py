@@ -18,7 +18,7 @@ import numpy as np
 from ntkdiag.claims.evidence import Evidence
 from ntkdiag.claims.falling import compared, falling
 from ntkdiag.claims.finding import Finding, all_of, untestable
-from ntkdiag.claims.trend import contrast, kendall
+from ntkdiag.claims.trend import contrast, kendall, told
 from ntkdiag.spectra.eigen import Array
 
 STATEMENT = "Degradation follows the target's recoverability, not the noise level itself."
@@ -60,5 +60,5 @@ def _beats(name: str, rival: Array, weights: Array, evidence: Evidence) -> Findi
 
     test = f"the same for R_y minus {name}"
     found = compared("C3", STATEMENT, STATISTIC, evidence, weights - contrast(rival), advantage, test)
-    note = f"τ with {name}: {float(kendall(rival, evidence.logs(STATISTIC))):+.2f}."
+    note = f"τ with {name}: {told(float(kendall(rival, evidence.logs(STATISTIC))))}."
     return replace(found, note=note)

@@ -14,7 +14,7 @@ import numpy as np
 
 from ntkdiag.claims.evidence import Evidence
 from ntkdiag.claims.finding import Finding, untestable
-from ntkdiag.claims.trend import contrast, kendall, permutation_p_value
+from ntkdiag.claims.trend import contrast, kendall, permutation_p_value, told
 from ntkdiag.spectra.eigen import Array
 
 TEST = "Kendall's τ with R_y over permuted buckets; contrast of thirds with a jackknife on paired subsets"
@@ -46,7 +46,7 @@ def falling(claim: str, statement: str, statistic: str, evidence: Evidence) -> F
     )
     note = (
         f"{statistic.replace('_', ' ')}: ×{math.exp(-found.effect):.2g} from the most to the least recoverable third, "
-        f"τ = {float(score(evidence.logs(statistic))):+.2f}; {against}."
+        f"τ = {told(float(score(evidence.logs(statistic))))}; {against}."
     )
     return replace(found, note=note)
 

@@ -35,6 +35,11 @@ def kendall(a: Array, b: Array) -> Array:
     return np.divide(agreement, untied, out=np.zeros_like(agreement), where=untied > 0)
 
 
+def told(tau: float) -> str:
+    """A correlation for a sentence, always with its sign."""
+    return f"{tau:+.2f}".replace("-", "−")
+
+
 def _sign(values: Array, first: NDArray[np.intp], second: NDArray[np.intp]) -> Array:
     tolerance = _TIE * np.abs(values).max(-1, keepdims=True)
     difference = values[..., first] - values[..., second]

@@ -27,7 +27,8 @@ class Extrapolation:
         limit: r∞ with an interval over samples (delete-d jackknife of the whole fit, log scale); its ends are NaN where the
             curve does not bend enough for a limit to exist.
         half: h, the number of samples at which half of r∞ is reached.
-        misfit: Largest relative distance between curve and fit; above a few percent the model does not hold.
+        misfit: Largest relative distance between curve and fit. Above a few percent the model does not hold; below,
+            it may still not: for a spike on a flat spectrum it is 1% where the limit is a quarter too high.
     """
 
     limit: Interval

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from ntkdiag.claims import trend
-from ntkdiag.claims.trend import contrast, equivalence, holm, kendall, page_trend, permutation_p_value
+from ntkdiag.claims.trend import contrast, equivalence, holm, kendall, page_trend, permutation_p_value, told
 from ntkdiag.errors import InputError
 
 NUMBERS = st.integers(-3, 3)  # few values, so that ties are common
@@ -307,3 +307,7 @@ def test_holm_steps_down(p_values: list[float]) -> None:
                 break
             rejected.add(index)
         assert rejected == set(np.flatnonzero(adjusted <= level))
+
+
+def test_a_correlation_is_told_with_its_sign() -> None:
+    assert [told(tau) for tau in (-0.24, 0.0, 1.0)] == ["−0.24", "+0.00", "+1.00"]
