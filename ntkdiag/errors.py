@@ -11,6 +11,9 @@ import difflib
 from collections.abc import Iterable
 from numbers import Integral
 
+# Characters of a quotation in an error.
+_LONGEST = 800
+
 
 class NtkdiagError(Exception):
     """Root of all errors this package raises on purpose."""
@@ -24,11 +27,19 @@ class InputError(NtkdiagError, ValueError):
         expected: What would have been accepted.
         got: What came instead.
         fix: The next step for the user; left out when `expected` already says it.
+
+    What came from outside may have any length and line breaks: the line is kept one, and to its purpose.
     """
 
     def __init__(self, what: str, *, expected: str, got: object, fix: str | None = None) -> None:
-        line = f"{what}: expected {expected}; got {got}."
+        line = f"{_short(what)}: expected {expected}; got {_short(str(got))}."
         super().__init__(f"{line} {fix}" if fix else line)
+
+
+def _short(text: str) -> str:
+    """The text on one line, its end left out where nobody would read on."""
+    line = " ".join(text[: _LONGEST + 1].splitlines())
+    return line if len(line) <= _LONGEST else line[:_LONGEST] + " …"
 
 
 class MeasurementError(NtkdiagError, RuntimeError):

@@ -1,8 +1,8 @@
 """What produced this number, and how files reach the disk: whole, or not at all.
 
 `environment` and `digest` describe a run (versions, device, data hash). `write_text`/`write_bytes`
-replace a file atomically. `run_folder` builds a whole folder aside and moves it into place at the end,
-and never replaces a folder that is not a run of this package.
+replace a file atomically; `read_text` reads one that may be anything. `run_folder` builds a whole folder
+aside and moves it into place at the end, and never replaces a folder that is not a run of this package.
 """
 
 from __future__ import annotations
@@ -54,6 +54,35 @@ def digest(*tensors: torch.Tensor) -> str:
         # Bytes rather than numbers: numpy has no bfloat16.
         sha.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return sha.hexdigest()
+
+
+def is_file(path: Path | str) -> bool:
+    """Whether there is a file of that name; False too for names that no file can have, such as one of 300 letters."""
+    try:
+        return Path(path).is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def read_text(path: Path | str) -> str:
+    """A whole text file in UTF-8; a byte-order mark, as spreadsheets write it, is left out.
+
+    Raises:
+        InputError: the file is missing, is no file of its own (a pipe or a device may never end), or is not text.
+    """
+    path = Path(path)
+    try:
+        if path.exists() and not path.is_file() and not path.is_dir():
+            raise InputError(str(path), expected="a file", got="a pipe or a device")
+        return path.read_text(encoding="utf-8-sig")
+    except InputError:  # a ValueError too
+        raise
+    except OSError as error:
+        raise InputError(str(path), expected="a readable file", got=error.strerror) from error
+    except UnicodeDecodeError as error:
+        raise InputError(str(path), expected="a text file in UTF-8", got="other bytes") from error
+    except ValueError as error:  # of the path: a NUL, or letters that the file system has no bytes for
+        raise InputError(repr(str(path)), expected="the path of a file", got=str(error)) from error
 
 
 def write_bytes(path: Path | str, data: bytes) -> None:

@@ -16,6 +16,19 @@ def test_a_line_says_what_was_expected_what_came_and_what_to_do() -> None:
     assert "\n" not in str(mended)
 
 
+@pytest.mark.parametrize("foreign", ["a\nb", "a\r\nb", "a\u2028b", "a\x85b\n"])
+def test_what_came_from_outside_cannot_break_the_line(foreign: str) -> None:
+    assert str(InputError(foreign, expected="c", got=foreign)) == "a b: expected c; got a b."
+
+
+def test_what_came_from_outside_cannot_fill_the_screen() -> None:
+    line = str(InputError("x" * 10_000, expected="c", got="y" * 10_000, fix="Do b."))
+    assert len(line) < 2000 and line.count(" …") == 2
+    assert line.endswith(" …. Do b.")
+    exact = "y" * 800
+    assert str(InputError("x", expected="c", got=exact)) == f"x: expected c; got {exact}."
+
+
 def test_kinds_can_be_caught_together_and_as_pythons_own() -> None:
     assert issubclass(InputError, NtkdiagError) and issubclass(InputError, ValueError)
     assert issubclass(MeasurementError, NtkdiagError) and issubclass(MeasurementError, RuntimeError)

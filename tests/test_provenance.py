@@ -45,6 +45,33 @@ def test_a_file_is_written_and_replaced(tmp_path: Path) -> None:
     assert hidden(tmp_path) == []
 
 
+def test_a_text_is_read_without_the_mark_of_a_spreadsheet(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_bytes("\ufeffσ\n\ufeff".encode())
+    assert provenance.read_text(path) == "σ\n\ufeff"
+
+
+def test_what_is_no_text_file_is_refused_and_never_waited_for(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "circle").symlink_to("circle")
+    (tmp_path / "zeros").symlink_to("/dev/zero")
+    (tmp_path / "bytes").write_bytes(b"\xff\xfe")
+    os.mkfifo(tmp_path / "pipe")
+    for name, words in {
+        "missing": "expected a readable file; got No such file or directory",
+        "folder": "expected a readable file; got Is a directory",
+        "circle": "expected a readable file; got Too many levels of symbolic links",
+        "n" * 300: "expected a readable file; got File name too long",
+        "bytes": "expected a text file in UTF-8; got other bytes",
+        "pipe": "expected a file; got a pipe or a device",
+        "zeros": "expected a file; got a pipe or a device",
+        "nul\x00": "expected the path of a file; got embedded null byte",
+        "\ud800": "expected the path of a file; got 'utf-8' codec can't encode",
+    }.items():
+        with pytest.raises(InputError, match=words):
+            provenance.read_text(tmp_path / name)
+
+
 @pytest.mark.parametrize("broken", ["fsync", "replace"])
 @pytest.mark.parametrize("failure", [OSError("disk full"), Interrupted()])
 def test_a_write_that_fails_leaves_the_old_file(

@@ -1,14 +1,16 @@
 """The command line: `ntkdiag COMMAND ...`. It parses, calls the other rooms and prints; it computes nothing itself.
 
-Exit codes: 0 done; 1 a measurement or an audit failed; 2 bad input, told in one line on stderr; 130 interrupted. torch is
-imported only by a command that needs it, so help and errors of usage are immediate.
+Exit codes: 0 done; 1 a measurement or an audit failed; 2 bad input, told in one line on stderr; 130 interrupted; 143 told to
+end. torch is imported only by a command that needs it, so help and errors of usage are immediate.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+DONE, FAILED, BAD_INPUT, INTERRUPTED, ENDED = 0, 1, 2, 130, 143
+# Characters of an error: those of usage quote whatever was typed.
+_LONGEST = 3000
 
 __all__ = ["main"]
 
@@ -25,25 +27,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
     import typer
 
     from ntkdiag.cli.app import command
-    from ntkdiag.cli.console import note
+    from ntkdiag.cli.console import escaping, note
+    from ntkdiag.cli.ending import terminated_as_interrupted
     from ntkdiag.errors import InputError, MeasurementError
 
     # typer has no public name for the root of its usage errors (NoSuchOption, MissingParameter, ...).
     usage_error: type[Exception] = typer.BadParameter.__mro__[1]
-    try:
-        code = command()(args=arguments, prog_name="ntkdiag", standalone_mode=False)
-    except InputError as error:
-        code = _fail(str(error), BAD_INPUT)
-    except MeasurementError as error:
-        code = _fail(str(error), FAILED)
-    except usage_error as error:
-        code = _fail(error.format_message(), BAD_INPUT)  # type: ignore[attr-defined]
-    except (KeyboardInterrupt, typer.Abort):
-        code = INTERRUPTED
-    except SystemExit as stop:  # typer's answer to a reader that went away, as `| head` does
-        code = FAILED if stop.code else DONE
+    with escaping(), terminated_as_interrupted() as terminated:
+        try:
+            code = command()(args=arguments, prog_name="ntkdiag", standalone_mode=False)
+        except InputError as error:
+            code = _fail(str(error), BAD_INPUT)
+        except MeasurementError as error:
+            code = _fail(str(error), FAILED)
+        except usage_error as error:
+            code = _fail(error.format_message(), BAD_INPUT)  # type: ignore[attr-defined]
+        except (
+            OSError
+        ) as error:  # a disk that is full, a folder that may not be entered, a name that is too long
+            where = f"{error.filename}: " if error.filename is not None else ""
+            code = _fail(f"{where}{error.strerror or error}", BAD_INPUT)
+        except (KeyboardInterrupt, typer.Abort):
+            code = INTERRUPTED
+        except SystemExit as stop:  # typer's answer to a reader that went away, as `| head` does
+            code = FAILED if stop.code else DONE
     if code == INTERRUPTED:
         note("interrupted")
+        code = ENDED if terminated() else INTERRUPTED
     return int(code or DONE)
 
 
@@ -51,5 +61,6 @@ def _fail(text: str, code: int) -> int:
     """Tell an error as exactly one line, whatever line breaks a library put into its message."""
     from ntkdiag.cli.console import note
 
-    note("error: " + " ".join(text.split()))
+    line = " ".join(text.split())
+    note("error: " + (line if len(line) <= _LONGEST else f"{line[:_LONGEST]} …"))
     return code

@@ -196,7 +196,7 @@ def _device(name: str) -> Any:
 
     try:
         place = torch.device(name)
-        torch.empty(1, device=place)
+        torch.ones(1, device=place).item()  # what holds no numbers, as meta, is no use either
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         first = str(error).strip().splitlines()[0]
         raise InputError(

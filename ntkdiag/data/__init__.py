@@ -10,6 +10,7 @@ from ntkdiag.data.dataset import Data
 from ntkdiag.data.digits import digits
 from ntkdiag.data.mixture import mixture
 from ntkdiag.errors import require_one_of
+from ntkdiag.provenance import is_file
 
 __all__ = ["DATASETS", "Data", "digits", "from_npy", "load", "mixture"]
 
@@ -26,7 +27,7 @@ def load(name_or_path: str | Path, seed: int = 0) -> Data:
     Raises:
         InputError: unknown name, missing file, or a file that does not hold samples.
     """
-    if Path(name_or_path).suffix == ".npy" or Path(name_or_path).is_file():
+    if Path(name_or_path).suffix == ".npy" or is_file(name_or_path):
         return from_npy(name_or_path, seed)
     name = require_one_of("data (or a path that ends in .npy)", str(name_or_path), DATASETS)
     return DATASETS[name](seed=seed)

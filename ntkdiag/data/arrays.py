@@ -12,6 +12,7 @@ import torch
 
 from ntkdiag.data.dataset import Data, check_samples, held_out_count, split
 from ntkdiag.errors import InputError
+from ntkdiag.provenance import is_file
 
 _HELD_OUT_SHARE = 0.2
 
@@ -47,13 +48,13 @@ def from_npy(path: Path | str, seed: int = 0) -> Data:
 
 def _read(path: Path) -> np.ndarray:
     """The array in a .npy file, its header checked against the file's size before memory is taken for it."""
-    if not path.is_file():
+    if not is_file(path):
         raise InputError(
             str(path), expected="an existing .npy file", got="no such file", fix=_neighbours(path)
         )
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
+    except Exception as error:  # of a damaged header numpy raises whatever reading it as Python or ZIP raises
         raise InputError(
             str(path),
             expected="a whole .npy file without Python objects",
@@ -69,5 +70,8 @@ def _read(path: Path) -> np.ndarray:
 
 def _neighbours(path: Path) -> str | None:
     """What .npy files the folder of a missing file does have."""
-    names = sorted(file.name for file in path.parent.glob("*.npy"))[:5] if path.parent.is_dir() else []
+    try:
+        names = sorted(file.name for file in path.parent.glob("*.npy"))[:5] if path.parent.is_dir() else []
+    except OSError:
+        return None
     return f"In {path.parent}: {', '.join(names)}." if names else None

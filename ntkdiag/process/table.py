@@ -19,6 +19,9 @@ from ntkdiag.errors import InputError, require_positive_int
 from ntkdiag.process.distribution import Distribution, Steps
 from ntkdiag.process.schedule import Schedule, vp_alpha, vp_sigma
 
+# A thousand times the usual number; a table file that names more would only fill the memory of who opens it.
+_MOST_STEPS = 1_000_000
+
 
 @dataclass(frozen=True)
 class TableSchedule(Schedule):
@@ -92,7 +95,8 @@ class LinearBeta(TableSchedule):
     beta_end: float = 0.02
 
     def __post_init__(self) -> None:
-        require_positive_int("linear_beta steps", self.steps, minimum=2)
+        if require_positive_int("linear_beta steps", self.steps, minimum=2) > _MOST_STEPS:
+            raise InputError("linear_beta steps", expected=f"at most {_MOST_STEPS:,}", got=self.steps)
         for label, value in (("beta_start", self.beta_start), ("beta_end", self.beta_end)):
             if not 0 < value < 1:
                 raise InputError(f"linear_beta {label}", expected="a number between 0 and 1", got=value)

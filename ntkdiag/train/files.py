@@ -61,7 +61,7 @@ def read_tensors(path: Path | str) -> dict[str, Tensor]:
         InputError: the file is missing or damaged.
     """
     path = Path(path)
-    if not path.is_file():
+    if not provenance.is_file(path):
         raise InputError(str(path), expected="an existing .safetensors file", got="no such file")
     try:
         return safetensors.torch.load_file(path)
@@ -106,7 +106,12 @@ def check_fit(wanted: Mapping[str, Tensor], state: Mapping[str, Tensor], what: s
     if any(faults):
         raise InputError(what, expected=f"its {len(wanted)} tensors", got="; ".join(filter(None, faults)))
     for name, value in state.items():
-        if not bool(torch.isfinite(value).all()):
+        kind = wanted[name].dtype
+        if value.is_complex() and not kind.is_complex:
+            raise InputError(what, expected=f"real numbers in {name}", got=str(value.dtype))
+        # As the network will hold them: 1e300 is infinite in float32. Through float64, as float8 has no isfinite.
+        held = value.to(kind)
+        if not bool(torch.isfinite(held if kind.is_complex else held.double()).all()):
             raise InputError(what, expected="finite numbers", got=f"a NaN or infinity in {name}")
 
 

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from ntkdiag.errors import InputError, require_one_of
-from ntkdiag.provenance import write_text
+from ntkdiag.provenance import read_text, write_text
 
 FORMAT = "ntkdiag weight table 1"
 _HEADER = ("format", "name", "target", "rule", "meta")
@@ -85,12 +85,7 @@ def read(path: Path | str) -> TableFile:
         InputError: the file is missing, is not text, or is not a weight table (a wrong row is named).
     """
     suffix = _suffix(path)
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except OSError as error:
-        raise InputError(str(path), expected="a readable file", got=error.strerror) from error
-    except UnicodeDecodeError as error:
-        raise InputError(str(path), expected="a text file in UTF-8", got="other bytes") from error
+    text = read_text(path)
     fields = _from_csv(str(path), text) if suffix == ".csv" else _parse_json(str(path), text)
     try:
         return TableFile.model_validate(fields)
@@ -129,9 +124,11 @@ def _from_csv(path: str, text: str) -> dict[str, Any]:
     for key in _OBJECTS:
         if key in fields:
             fields[key] = _parse_json(f"{path}, line '# {key}:'", fields[key])
-    body = list(
-        csv.reader(io.StringIO("\n".join(line for line in lines if line and not line.startswith("#"))))
-    )
+    rest = "\n".join(line for line in lines if line and not line.startswith("#"))
+    try:
+        body = list(csv.reader(io.StringIO(rest)))
+    except csv.Error as error:
+        raise InputError(path, expected="a CSV table", got=str(error)) from None
     names = [name.strip() for name in body[0]] if body else []
     if names not in (list(_COLUMNS[:2]), list(_COLUMNS)):
         raise InputError(
@@ -158,7 +155,7 @@ def _number(what: str, text: str) -> float:
 def _parse_json(what: str, text: str) -> dict[str, Any]:
     try:
         value = json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits is a mere ValueError
         raise InputError(what, expected="JSON", got=str(error)) from None
     if not isinstance(value, dict):
         raise InputError(what, expected="a JSON object", got=type(value).__name__)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -357,3 +360,42 @@ def test_an_output_of_an_unknown_type_is_refused(refused: Refused, measured: Pat
     assert ".png" in refused("plot", measured, "--out", "figure.jpeg")
     assert ".html" in refused("report", measured, "--out", "page.htm")
     assert ".npy" in refused("sample", *TINY, "--out", "samples.npz")
+
+
+# Names and places
+
+
+def test_a_name_that_is_too_long_is_told(refused: Refused) -> None:
+    long = "n" * 300 + ".csv"
+    assert "File name too long" in refused("weights", "--rule", "erd", "--target", "v", "--out", long)
+    assert "File name too long" in refused("audit", long)
+
+
+def test_a_folder_that_cannot_be_made_is_told(refused: Refused, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*arguments: object, **more: object) -> None:
+        raise OSError(28, "No space left on device", "a/b")
+
+    monkeypatch.setattr(Path, "mkdir", full)
+    line = refused("weights", "--rule", "erd", "--target", "v", "--out", "a/b/c.csv")
+    assert line == "error: a/b: No space left on device\n"
+
+
+def test_a_device_that_holds_no_numbers_is_refused(refused: Refused) -> None:
+    assert "--device: expected a device this machine has" in refused("measure", *TINY, "--device", "meta")
+
+
+def test_a_very_long_word_is_not_repeated_in_full(refused: Refused) -> None:
+    assert len(refused("weights", "x" * 100_000)) < 4000
+
+
+def test_a_terminal_without_greek_gets_escapes(workspace: Path) -> None:
+    call = "import sys; from ntkdiag.cli import main; sys.exit(main())"
+    for arguments in (["audit", "--help"], ["weights", "--rule", "erd", "--target", "v"]):
+        done = subprocess.run(
+            [sys.executable, "-c", call, *arguments],
+            env={**os.environ, "PYTHONIOENCODING": "ascii"},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0 and done.stderr == ""
+    assert "\\u2588" in done.stdout  # a full block of the sketch

@@ -124,3 +124,24 @@ def test_missing_file_tells_what_there_is(tmp_path, images):
     (tmp_path / "folder.npy").mkdir()
     with pytest.raises(InputError, match="no such file"):
         data.load(tmp_path / "folder.npy")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"PK\x03\x04 is how an archive begins",  # zipfile.BadZipFile
+        b"\x93NUMPY\x01\x00\x76\x00{'descr': '<f4', 'fortran_order': False, 'shape': (6, 2".ljust(
+            128
+        ),  # TokenError
+    ],
+)
+def test_damage_of_every_kind_is_refused(content, tmp_path):
+    (tmp_path / "mine.npy").write_bytes(content)
+    with pytest.raises(InputError, match=r"expected a whole \.npy file without Python objects"):
+        data.load(tmp_path / "mine.npy")
+
+
+@pytest.mark.parametrize("name", ["n" * 300 + ".npy", "nul\x00.npy", "\ud800.npy", "f/" * 3000 + "x.npy"])
+def test_a_name_that_no_file_can_have_is_no_file(name, tmp_path):
+    with pytest.raises(InputError, match="got no such file"):
+        data.load(tmp_path / name)

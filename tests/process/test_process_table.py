@@ -112,3 +112,8 @@ def test_table_takes_tensors_and_arrays_alike() -> None:
 def test_bad_tables_are_refused_in_words(table: object, words: str) -> None:
     with pytest.raises(InputError, match=words):
         schedules.from_table(table)  # type: ignore[arg-type]
+
+
+def test_a_table_that_would_fill_the_memory_is_refused() -> None:
+    with pytest.raises(InputError, match="linear_beta steps: expected at most 1,000,000; got 1000001"):
+        schedules.linear_beta(steps=1_000_001)

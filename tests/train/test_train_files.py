@@ -80,6 +80,18 @@ def test_tied_weights_are_written_and_read(tmp_path):
             "expected finite numbers; got a NaN or infinity in out.bias",
         ),
         (lambda t: t["out.bias"].fill_(float("inf")), "NaN or infinity in out.bias"),
+        (
+            lambda t: t.update({"out.bias": torch.full((2,), 1e300, dtype=torch.float64)}),
+            "NaN or infinity in out.bias",  # as float32 has no such number
+        ),
+        (
+            lambda t: t.update({"out.bias": torch.full((2,), float("nan")).to(torch.float8_e4m3fn)}),
+            "NaN or infinity in out.bias",
+        ),
+        (
+            lambda t: t.update({"out.bias": torch.ones(2, dtype=torch.complex64)}),
+            "expected real numbers in out.bias; got torch.complex64",
+        ),
     ],
 )
 def test_weights_that_do_not_fit_are_refused_and_change_nothing(stored, change, words):
@@ -92,6 +104,14 @@ def test_weights_that_do_not_fit_are_refused_and_change_nothing(stored, change, 
     assert "\n" not in str(caught.value)
     assert str(path) in str(caught.value)
     assert all(torch.equal(value, before[name]) for name, value in denoiser.state_dict().items())
+
+
+def test_numbers_of_another_width_are_taken(stored):
+    path, expected = stored
+    rewrite(path, lambda t: t.update({"out.bias": t["out.bias"].to(torch.float8_e5m2)}))
+    denoiser = small_denoiser(seed=2)
+    load_weights(denoiser, path)
+    assert torch.allclose(denoiser.network.state_dict()["out.bias"], expected["out.bias"], rtol=0.2)
 
 
 def test_missing_damaged_and_pickled_files_are_refused(stored, tmp_path):

@@ -323,3 +323,16 @@ def test_a_function_that_fails_on_everything_is_refused_in_one_line() -> None:
     for returned in (None, "text", {"weight": 1}, torch.tensor([1j])):
         with pytest.raises(InputError, match="it returned"):
             audit(lambda _, returned=returned: returned, "v")
+
+
+@pytest.mark.parametrize("bad", [0.0, -1.0, math.inf, math.nan])
+def test_a_curve_that_is_no_weight_somewhere_is_named_by_where_it_is_one(bad: float) -> None:
+    # From log-SNR 10 on, as after an overflow in half precision.
+    found = audit(
+        lambda snr: torch.where(snr > 2e4, bad, snr.clamp(max=5) / snr), "epsilon", rule="min_snr", gamma=5.0
+    )
+    (differs,) = [finding for finding in found.findings if finding.name == "differs"]
+    assert found.reference == "min_snr(gamma=5) on epsilon" and found.rule is None and not found.ok
+    assert "equal from -15 to 9.75" in differs.text
+    unsaid = audit(lambda snr: torch.where(snr > 2e4, bad, snr.clamp(max=5) / snr), "epsilon")
+    assert unsaid.reference == "min_snr(gamma=5) on epsilon" and "equal from -15 to 9.75" in str(unsaid)

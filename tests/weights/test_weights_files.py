@@ -287,3 +287,51 @@ def test_windows_line_ends_and_blank_lines_do_no_harm(tmp_path: Path) -> None:
     measured().save(path)
     path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n") + b"\r\n\r\n")
     assert torch.equal(WeightTable.load(path).weight, measured().weight)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("digits.json", '{"log_snr": [' + "9" * 5000 + "]}", "expected JSON; got Exceeds the limit"),
+        (
+            "digits.csv",
+            HEAD + '# meta: {"a": ' + "9" * 5000 + "}\nlog_snr,weight\n0,1\n1,1\n",
+            "meta:': expected JSON",
+        ),
+        ("cell.csv", HEAD + "log_snr,weight\n0," + "1" * 140_000 + "\n1,1\n", "CSV table; got field larger"),
+        (
+            "memory.json",
+            json.dumps(
+                {
+                    "format": "ntkdiag weight table 1",
+                    "name": "mine",
+                    "target": "v",
+                    "rule": {
+                        "rule": "sigmoid",
+                        "parameters": {"bias": 0.0},
+                        "clip": None,
+                        "schedule": {"name": "linear_beta", "steps": 10**10},
+                        "scale": 1.0,
+                    },
+                    "log_snr": [0.0, 1.0],
+                    "weight": [1.0, 1.0],
+                }
+            ),
+            "linear_beta steps: expected at most 1,000,000",
+        ),
+    ],
+)
+def test_more_than_anybody_writes_is_refused_in_a_line(
+    name: str, text: str, words: str, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(InputError, match=words) as caught:
+        WeightTable.load(tmp_path / name)
+    assert len(str(caught.value)) < 2500
+
+
+def test_the_mark_that_spreadsheets_put_first_does_no_harm(tmp_path: Path) -> None:
+    path = tmp_path / "weights.csv"
+    measured().save(path)
+    path.write_bytes("\ufeff".encode() + path.read_bytes())
+    assert torch.equal(WeightTable.load(path).weight, measured().weight)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from ntkdiag.process.schedule import Schedule
@@ -113,6 +114,9 @@ class _Case:
         return [_differs(said, "mistake")] if said is not None else []
 
     def first_equal(self, readings: Iterable[Reading], fixed: Values | None = None) -> Fit | None:
+        weight = self.curve.weight
+        if not (torch.isfinite(weight) & (weight > 0)).all():
+            return None  # nor would any fit be equal: all formulas are positive and finite where they are compared
         fits = (self.fit(reading, fixed) for reading in readings)
         return next((found for found in fits if found is not None and self.accepts(found)), None)
 
