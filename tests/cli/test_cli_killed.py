@@ -1,0 +1,107 @@
+"""A training run with refreshed weights that is killed in a process of its own goes on as if nothing had been."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ntkdiag.train.checkpoint import Manifest, read_checkpoint, read_manifest
+
+TINY = ["--model", "mlp", "--model-option", "width=8", "--model-option", "depth=1", "--data", "mixture"]
+EVERY = 15
+OFTEN = ["--batch", "16", "--setting", "log_every=10", "--setting", "checkpoint_every=20"]
+# Scores from gradients, so that weights, and with them the network, hang on every refresh before.
+REFRESH = ["--weights", f"refresh:{EVERY},score=gsnr,samples=8,buckets=4,half_life=2"]
+CALL = "import sys; from ntkdiag.cli import main; sys.exit(main())"
+
+
+def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+    """A command in a process of its own, one thread as in these tests, so that sums come out in one order."""
+    return subprocess.Popen(
+        [sys.executable, "-c", CALL, *arguments],
+        cwd=folder,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def manifest_of(process: subprocess.Popen[str], run: Path, step: int) -> Manifest:
+    """The run's first checkpoint at or after a step; fails if the process ends before, or takes minutes."""
+    for _ in range(60_000):
+        assert process.poll() is None, process.communicate()
+        if (run / "training.json").exists() and (found := read_manifest(run)).step >= step:
+            return found
+        time.sleep(0.002)
+    raise AssertionError(f"no checkpoint of step {step} after two minutes")
+
+
+@pytest.fixture
+def begun(workspace: Path) -> Any:
+    """A run that would go on for hours, with a checkpoint after its second refresh."""
+    process = start(workspace, "train", *TINY, *REFRESH, *OFTEN, "--steps", "1000000", "--out", "run")
+    try:
+        found = manifest_of(process, workspace / "run", 2 * EVERY)
+        assert len(found.weights["history"]) >= 2
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_a_killed_run_resumes_bit_by_bit(begun: subprocess.Popen[str], call: Any, workspace: Path) -> None:
+    begun.send_signal(signal.SIGKILL)
+    assert begun.wait() == -signal.SIGKILL
+    killed_at = read_manifest("run").step
+    steps = str(killed_at + 4 * EVERY + 1)
+    assert call("train", "--resume", "--out", "run", "--steps", steps).code == 0
+    assert call("train", *TINY, *REFRESH, *OFTEN, "--steps", steps, "--out", "whole").code == 0
+
+    (resumed, tensors), (whole, expected) = read_checkpoint("run"), read_checkpoint("whole")
+    history = resumed.weights["history"]
+    assert [record["step"] for record in history] == list(range(EVERY, int(steps), EVERY))
+    assert all(record["accepted"] for record in history)
+    assert any(record["step"] > killed_at for record in history)
+    assert resumed.weights == whole.weights  # table, history and all: JSON keeps every bit of a float
+    assert tensors.keys() == expected.keys()
+    for name, value in tensors.items():
+        assert value.numpy().tobytes() == expected[name].numpy().tobytes(), name
+    for name in ("weights.csv", "average.safetensors", "losses.csv"):
+        assert Path("run", name).read_bytes() == Path("whole", name).read_bytes(), name
+
+
+def test_sigterm_saves_a_checkpoint_as_ctrl_c_does(
+    begun: subprocess.Popen[str], call: Any, workspace: Path
+) -> None:
+    begun.send_signal(signal.SIGTERM)
+    out, err = begun.communicate(timeout=120)
+    assert begun.returncode == 143 and out == ""
+    assert "ntkdiag train --resume --out run" in err and err.endswith("interrupted\n")
+    step = read_manifest("run").step
+    assert not [path for path in workspace.rglob("*") if path.name.startswith(".")]
+    assert call("train", "--resume", "--out", "run", "--steps", str(step + 1)).code == 0
+
+
+def test_sigterm_leaves_no_folder_that_was_being_built(workspace: Path) -> None:
+    process = start(workspace, "demo", "--out", "demo")
+    try:
+        for _ in range(60_000):
+            assert process.poll() is None, process.communicate()
+            if list(workspace.glob(".demo.*.tmp/constant/training.json")):
+                break
+            time.sleep(0.002)
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=120)
+    finally:
+        process.kill()
+        process.communicate()
+    assert process.returncode == 143 and "Traceback" not in err
+    assert list(workspace.iterdir()) == []
