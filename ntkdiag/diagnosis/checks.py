@@ -21,6 +21,7 @@ def require_full(settings: FullSettings, rows: int, params: str | Sequence[str] 
         ("trace_vectors", settings.trace_vectors, 3),
         ("quadrature_vectors", settings.quadrature_vectors, 0),
         ("quadrature_steps", settings.quadrature_steps, 1),
+        ("contraction_steps", settings.contraction_steps, 1),
     ):
         require_positive_int(what, value, minimum=least)
     if settings.top_k > rows:

@@ -21,9 +21,9 @@ from ntkdiag.kernel.operator import NTKOperator
 from ntkdiag.process import target as targets
 from ntkdiag.process.bayes.principal import Principal
 from ntkdiag.process.buckets import Buckets, PairedDraws
-from ntkdiag.recoverability import contraction
 from ntkdiag.spectra.lanczos import Apply, TopEigenpairs, top_eigenpairs
 from ntkdiag.spectra.quadrature import density, entropy_effective_rank, lanczos_quadrature
+from ntkdiag.spectra.signal import signal_spectrum
 from ntkdiag.spectra.stochastic_trace import trace_estimates
 
 # Share of the data's variance that its leading covariance modes must hold to count as "the data's modes".
@@ -43,6 +43,7 @@ class FullSettings:
         trace_vectors: Vectors of each half of Hutch++.
         quadrature_vectors: Vectors of Lanczos quadrature; 0 leaves density and effective rank out.
         quadrature_steps: Lanczos steps of each.
+        contraction_steps: Lanczos steps from the residual.
         chunk: Samples whose graph is held at a time; None holds a whole bucket.
     """
 
@@ -51,6 +52,7 @@ class FullSettings:
     trace_vectors: int = 16
     quadrature_vectors: int = 6
     quadrature_steps: int = 30
+    contraction_steps: int = 40
     chunk: int | None = None
 
 
@@ -65,8 +67,8 @@ class FullKernel:
             ((u·y)²/‖y‖² and the same for the residual), data_share (energy of the eigenfunction in the data's leading
             covariance modes).
         density: log_eigenvalue, density (eigenvalues per unit ln e), low, high; empty without quadrature.
-        contraction: time (gradient flow, in 1/e), left (share of the residual's energy still there, an upper bound: what
-            lies outside the top-k eigenfunctions is taken not to move).
+        contraction: time (gradient flow, in 1/e), low and high (bounds on the share of the residual's energy that is still
+            there; exact where they meet).
         eigenfunctions: [B, top_k, N, *shape], unit norm over (N, *shape).
     """
 
@@ -156,29 +158,32 @@ def _bucket(
 
     top = top_eigenpairs(apply, operator.like, size, settings.top_k, tolerance=settings.tolerance, seed=seed)
     place = {"bucket": b, "log_snr": log_snr}
-    row, curve = _moments(apply, operator, top, settings, seed)
-    found.summary.append({**place, **row, "method": operator.method})
+    row, curve, products = _moments(apply, operator, top, settings, seed)
     wanted, residual = _signals(denoiser, draws, x, log_snr)
+    peak = float(top.values[0])
+    shrinking, spent = _contraction(apply, residual.to(operator.like), settings.contraction_steps, peak)
+    found.summary.append({**place, **row, "products": products + spent, "method": operator.method})
     spectra = _spectra(top, wanted, residual, modes, len(draws))
     found.spectra.append(spectra.assign(**place))
     if curve is not None:
         found.density.append(curve.assign(**place))
-    found.contraction.append(_contraction(top, spectra["residual_alignment"].to_numpy()).assign(**place))
+    found.contraction.append(shrinking.assign(**place))
     found.eigenfunctions.append(top.vectors.T.reshape(settings.top_k, *draws.x0.shape).float().cpu())
 
 
 def _moments(
     apply: Apply, operator: NTKOperator, top: TopEigenpairs, settings: FullSettings, seed: int
-) -> tuple[dict[str, object], pd.DataFrame | None]:
+) -> tuple[dict[str, object], pd.DataFrame | None, int]:
+    """Columns of the summary, the density where it is asked for, and products spent with those of `top`."""
     size, like = operator.shape[0], operator.like
     traces = trace_estimates(apply, like, size, settings.trace_vectors, seed=seed + 1)
     row: dict[str, object] = {"top_eigenvalue": float(top.values[0]), "converged": top.converged}
     for name, one in (("trace", traces.trace), ("participation_ratio", traces.participation_ratio)):
         row |= {name: one.value, f"{name}_low": one.low, f"{name}_high": one.high}
     row["stable_rank"] = traces.trace.value / float(top.values[0]) if top.values[0] > 0 else 0.0
-    row["products"] = top.products + traces.products
+    products = top.products + traces.products
     if not settings.quadrature_vectors:
-        return row, None
+        return row, None, products
     rule = lanczos_quadrature(
         apply,
         like,
@@ -190,13 +195,14 @@ def _moments(
     )
     rank = entropy_effective_rank(rule)
     row |= {"effective_rank": rank.value, "effective_rank_low": rank.low, "effective_rank_high": rank.high}
-    row["products"] = top.products + traces.products + rule.products
+    products += rule.products
     peak = float(top.values[0])
     if peak <= 0:
-        return row, None
+        return row, None, products
     grid = np.linspace(np.log(peak) - 16, np.log(peak) + 1, GRID_POINTS)
     mean, low, high = density(rule, grid)
-    return row, pd.DataFrame({"log_eigenvalue": grid, "density": mean, "low": low, "high": high})
+    curve = pd.DataFrame({"log_eigenvalue": grid, "density": mean, "low": low, "high": high})
+    return row, curve, products
 
 
 def _signals(denoiser: Denoiser, draws: PairedDraws, x: Tensor, log_snr: float) -> tuple[Tensor, Tensor]:
@@ -235,10 +241,12 @@ def _spectra(
     )
 
 
-def _contraction(top: TopEigenpairs, aligned: np.ndarray) -> pd.DataFrame:
-    values = np.clip(top.values.numpy(), 0, None)
-    if values[0] <= 0 or not np.isfinite(aligned).all():
-        return pd.DataFrame({"time": [], "left": []})
-    times = TIMES / values[0]
-    outside = max(0.0, 1 - float(aligned.sum()))
-    return pd.DataFrame({"time": times, "left": [outside + contraction(values, aligned, t) for t in times]})
+def _contraction(apply: Apply, residual: Tensor, steps: int, peak: float) -> tuple[pd.DataFrame, int]:
+    """Bounds on what gradient flow leaves of the residual, and products spent; no rows without a kernel or a residual."""
+    empty = pd.DataFrame({"time": [], "low": [], "high": []})
+    found = signal_spectrum(apply, residual, steps=steps) if peak > 0 else None
+    if found is None:
+        return empty, 0
+    times = TIMES / peak
+    low, high = found.left(times)
+    return pd.DataFrame({"time": times, "low": low, "high": high}), found.products

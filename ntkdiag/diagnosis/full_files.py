@@ -31,7 +31,7 @@ REQUIRED_COLUMNS = {
         "bucket", "log_snr", "index", "eigenvalue", "residual", "target_alignment", "residual_alignment", "data_share",
     ),
     "density": ("bucket", "log_snr", "log_eigenvalue", "density", "low", "high"),
-    "contraction": ("bucket", "log_snr", "time", "left"),
+    "contraction": ("bucket", "log_snr", "time", "low", "high"),
 }  # fmt: skip
 WORDS = {"summary": ("method",)}
 EIGENFUNCTIONS = "eigenfunctions"

@@ -18,7 +18,6 @@ from ntkdiag.report.rank import draw_summaries
 from ntkdiag.report.wording import level
 
 if TYPE_CHECKING:
-    import pandas as pd
     from matplotlib.axes import Axes
 
     from ntkdiag.diagnosis import Diagnosis, FullKernel
@@ -120,42 +119,24 @@ def draw_alignment(axes: Axes, diagnosis: Diagnosis, signal: str) -> None:
 
 
 def draw_contraction(axes: Axes, diagnosis: Diagnosis) -> None:
-    """Share of the residual's energy that is left against gradient-flow time: at most (solid) and at least (dotted).
+    """Share of the residual's energy that is left against gradient-flow time, between its bounds, one band a bucket.
 
     Raises:
         InputError: no bucket has a kernel and a residual.
     """
-    full = full_of(diagnosis)
-    frame = ordered(full.contraction, "time")
-    require_finite("contraction", positive(column(frame, "time")), column(frame, "left"))
+    frame = ordered(full_of(diagnosis).contraction, "time")
+    require_finite("contraction", positive(column(frame, "time")), column(frame, "high"))
     mappable = style.log_snr_map(column(frame, "log_snr"))
-    for bucket, rows in frame.groupby("bucket"):
+    for _, rows in frame.groupby("bucket"):
         colour = mappable.to_rgba(column(rows, "log_snr"))[0]
-        times = column(rows, "time")
-        axes.plot(times, column(rows, "left"), color=colour, lw=1.5)
-        least = least_left(ordered(full.spectra[full.spectra["bucket"] == bucket], "index"), times)
-        axes.plot(times, least, color=colour, lw=1.2, ls=(0, (1, 1.5)))
+        times, low, high = (column(rows, name) for name in ("time", "low", "high"))
+        axes.plot(times, high, color=colour, lw=1.5)
+        axes.fill_between(times, low, high, color=colour, alpha=0.2, lw=0)
     axes.set_ylim(0, 1.02)
     log_axis(axes, "x")
     axes.set_xlabel("gradient-flow time, in 1 / eigenvalue")
     axes.set_ylabel("share of the residual's energy left")
     log_snr_bar(axes, mappable, column(frame, "log_snr"))
-
-
-def least_left(spectra: pd.DataFrame, times: np.ndarray) -> np.ndarray:
-    """A bound from below on what is left, [n].
-
-    What lies outside the eigenfunctions found belongs to eigenvalues below the smallest one found, so it shrinks no faster
-    than that.
-
-    Args:
-        spectra: Eigenpairs of one bucket, strongest first.
-        times: Gradient-flow times [n].
-    """
-    values = np.clip(column(spectra, "eigenvalue"), 0, None)
-    share = np.nan_to_num(column(spectra, "residual_alignment"))
-    rates, shares = np.append(values, values[-1]), np.append(share, max(0.0, 1 - share.sum()))
-    return np.exp(-2 * times[:, None] * rates) @ shares
 
 
 def full_of(diagnosis: Diagnosis) -> FullKernel:

@@ -176,8 +176,8 @@ _ALL = (
     FigureSpec(
         "contraction",
         "How fast the residual would shrink",
-        "Under gradient flow with the kernel as it is now: what is left is at most the solid line and at least the dotted "
-        "one; they part because only so many eigenfunctions are known, and a plateau is therefore no floor.",
+        "Under gradient flow with the kernel as it is now. What is left lies in the band, whose upper edge is the line; it "
+        "opens at late times, where the smallest eigenvalues decide.",
         "full",
         "full",
         "draw_contraction",

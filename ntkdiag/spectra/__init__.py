@@ -25,6 +25,7 @@ from ntkdiag.spectra.rank import (
 )
 from ntkdiag.spectra.rarefaction import rarefaction
 from ntkdiag.spectra.resampling import Replicates, paired_statistics, paired_subsets
+from ntkdiag.spectra.signal import SignalSpectrum, signal_spectrum
 from ntkdiag.spectra.statistics import STATISTICS, Statistic, evaluate
 from ntkdiag.spectra.stochastic_trace import TraceEstimates, trace_estimates
 
@@ -33,6 +34,7 @@ __all__ = [
     "Interval",
     "Quadrature",
     "Replicates",
+    "SignalSpectrum",
     "Spectrum",
     "Statistic",
     "TopEigenpairs",
@@ -55,6 +57,7 @@ __all__ = [
     "participation_ratio",
     "participation_ratio_pairs",
     "rarefaction",
+    "signal_spectrum",
     "stable_rank",
     "subsample_interval",
     "subsample_intervals",

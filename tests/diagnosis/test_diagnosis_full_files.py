@@ -77,6 +77,7 @@ def test_settings_are_told(diagnosis: Diagnosis) -> None:
             "trace_vectors": 3,
             "quadrature_vectors": 2,
             "quadrature_steps": 4,
+            "contraction_steps": 40,
             "chunk": None,
         }
         assert one.meta["config"]["kernel"] == "trace" and one.meta["full_seconds"] >= 0
@@ -178,7 +179,7 @@ def test_a_damaged_file_is_named(folder: Path, name: str, damage: Callable[[byte
         ("summary", "top_eigenvalue"),
         ("spectra", "residual_alignment"),
         ("density", "low"),
-        ("contraction", "left"),
+        ("contraction", "high"),
     ],
 )
 def test_a_missing_column_or_text_in_it_is_named(folder: Path, table: str, column: str) -> None:

@@ -85,7 +85,9 @@ def make_full(log_snr: np.ndarray, strength: np.ndarray, samples: int, count: in
         bands = {"density": height, "low": 0.8 * height, "high": 1.2 * height}
         density.append(pd.DataFrame({**place, "log_eigenvalue": grid, **bands}))
         left = 0.7 + 0.3 * np.exp(-times)
-        contraction.append(pd.DataFrame({**place, "time": times / values[0], "left": left}))
+        contraction.append(
+            pd.DataFrame({**place, "time": times / values[0], "low": left - 0.1, "high": left})
+        )
     pixel = torch.arange(8.0)
     waves = torch.stack([torch.cos(k * pixel[:, None] / 3) * torch.cos(pixel / 2) for k in range(count)])
     size = torch.linspace(0.5, 1.5, samples)[:, None, None, None]

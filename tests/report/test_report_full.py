@@ -6,7 +6,6 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from matplotlib.axes import Axes
@@ -75,26 +74,14 @@ def test_one_noise_level_alone_is_named(axes: Axes, cases: SimpleNamespace) -> N
     assert axes.get_title() + axes.get_title(loc="left") == "residual, log-SNR 0"
 
 
-def test_contraction_lies_between_its_bounds_at_each_buckets_own_times(
-    axes: Axes, diagnosis: SimpleNamespace
-) -> None:
+def test_contraction_is_a_band_at_each_buckets_own_times(axes: Axes, diagnosis: SimpleNamespace) -> None:
     full.draw_contraction(axes, diagnosis)
     rows = diagnosis.full.contraction[diagnosis.full.contraction["bucket"] == 7]
-    most, least = points(axes, 14), points(axes, 15)
-    assert np.allclose(most, rows[["time", "left"]]) and np.allclose(least[:, 0], rows["time"])
+    assert np.allclose(points(axes, 7), rows[["time", "high"]])
+    edges = axes.collections[7].get_paths()[0].vertices
+    for time, low in zip(rows["time"], rows["low"], strict=True):
+        assert (np.isclose(edges[:, 0], time) & np.isclose(edges[:, 1], low)).any()
     assert axes.get_ylim()[0] == 0
-    assert tuple(axes.lines[14].get_color()) == tuple(axes.lines[15].get_color())
-
-
-def test_the_bound_from_below_holds_whatever_lies_outside() -> None:
-    values, share = np.array([8.0, 4.0, 3.9, 1.0, 0.0]), np.array([0.1, 0.2, 0.3, 0.3, 0.1])
-    times = np.logspace(-3, 3, 25)
-    truth = np.exp(-2 * times[:, None] * values) @ share
-    known = pd.DataFrame({"eigenvalue": values[:2], "residual_alignment": share[:2]})
-    least = full.least_left(known, times)
-    assert (least <= truth + 1e-12).all() and least[0] == pytest.approx(truth[0], rel=0.02)
-    every = pd.DataFrame({"eigenvalue": values, "residual_alignment": share})
-    assert full.least_left(every, times) == pytest.approx(truth)
 
 
 def test_a_log_snr_has_the_same_colour_as_in_the_spectra(diagnosis: SimpleNamespace) -> None:
@@ -106,7 +93,7 @@ def test_a_log_snr_has_the_same_colour_as_in_the_spectra(diagnosis: SimpleNamesp
     expected = colours(spectra.draw_spectra)
     assert len(set(expected)) == len(expected)
     assert colours(full.draw_density) == colours(full.draw_alignment, "target") == expected
-    assert colours(full.draw_contraction)[::2] == expected
+    assert colours(full.draw_contraction) == expected
 
 
 def test_rank_stands_beside_the_control(axes: Axes, diagnosis: SimpleNamespace) -> None:
