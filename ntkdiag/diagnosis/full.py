@@ -29,7 +29,7 @@ from ntkdiag.spectra.stochastic_trace import trace_estimates
 # Share of the data's variance that its leading covariance modes must hold to count as "the data's modes".
 DATA_MODES = 0.9
 # Points of contraction curves, in units of 1/e_1, and of densities.
-TIMES = np.logspace(-2, 4, 61)
+TIMES = np.logspace(-2, 6, 81)
 GRID_POINTS = 121
 
 

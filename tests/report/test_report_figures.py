@@ -183,7 +183,7 @@ def test_drawing_all_figures_never_loads_pyplot() -> None:
     code = """
 import sys
 sys.path.insert(0, "tests/report")
-import conftest as cases
+import report_cases as cases
 from ntkdiag.report import FIGURES
 from ntkdiag.report.material import Material
 from ntkdiag.report.render import compose

@@ -54,7 +54,7 @@ class Reader(HTMLParser):
 @pytest.fixture(scope="module")
 def hostile_page(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> str:
     """A page with everything in it, every name from outside being an attack."""
-    import conftest as cases
+    import report_cases as cases
 
     diagnosis = cases.make_diagnosis(buckets=3, samples=8)
     diagnosis.meta["network"]["name"] = diagnosis.meta["network"]["class"] = HOSTILE
