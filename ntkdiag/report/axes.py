@@ -6,6 +6,7 @@ matched against lines.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -123,7 +124,7 @@ def log_snr_bar(axes: Axes, mappable: ScalarMappable, log_snr: np.ndarray) -> No
         colour_bar(axes, mappable, "log-SNR (bright is clean)")
 
 
-def label_line_ends(axes: Axes, ends: list[End]) -> None:
+def label_line_ends(axes: Axes, ends: Sequence[End]) -> None:
     """Write names to the right of the axes, each tied to the end of its line, spread so that none overlap.
 
     Where two lines share a colour, a piece of each line stands before its name. Call it last: it reads

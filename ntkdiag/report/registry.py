@@ -207,6 +207,17 @@ _ALL = (
         size=(5.6, 4.2),
     ),
     FigureSpec(
+        "effective_weights",
+        "What weights and sampling amount to",
+        "Where the objective lies once noise levels are sampled, on one scale whatever the loss is written on, every curve "
+        "at area 1: trainings whose curves agree minimise the same thing.",
+        "weights",
+        "effective",
+        "draw_effective_weights_of",
+        subject="weights",
+        size=(5.6, 4.2),
+    ),
+    FigureSpec(
         "loss_ratio",
         "Loss relative to the baseline, level by level",
         "Below the line a run is better than the baseline at that noise level, above it worse: a gain on "

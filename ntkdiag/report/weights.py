@@ -7,6 +7,7 @@ wrong reason.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,6 +29,13 @@ POINTS = 401
 SHOWN = (1e-3, 1e3)  # weights outside are cut off: a network trained with them sees nothing else (tuned here)
 
 
+@dataclass(frozen=True)
+class NamedEnd(End):
+    """Where the line of a weight ends, with the weight's own name; `text` names all that tie with it."""
+
+    name: str
+
+
 def draw_weights(
     axes: Axes, weights: Mapping[str, Weight], log_snr: np.ndarray, schedule: Schedule | None = None
 ) -> None:
@@ -43,27 +51,50 @@ def draw_weights(
         InputError: no weight is positive and finite anywhere on the grid.
     """
     curves = {name: normalised(weight, log_snr, log_snr, schedule) for name, weight in weights.items()}
-    curves = {name: values for name, values in curves.items() if np.isfinite(positive(values)).any()}
-    tied = ties(curves)
-    curves = {name: curves[name] for name in tied}
-    if not curves:
-        raise InputError("figure 'weights'", expected="a weight that is positive somewhere", got="none")
-    looks = style.lines(curves)
+    ends = plot_curves(axes, curves, log_snr, "weights")
+    _draw_intervals(axes, weights, ends, log_snr, schedule)
+    axes.set_ylabel("weight (mean 1 over the levels shown)")
+    if schedule is not None:
+        _draw_density(axes, log_snr, _density(log_snr, schedule))
+    label_line_ends(axes, ends)
+
+
+def plot_curves(
+    axes: Axes, curves: Mapping[str, np.ndarray], log_snr: np.ndarray, figure: str
+) -> list[NamedEnd]:
+    """Positive curves on a logarithmic axis; those that tie are one line.
+
+    Args:
+        axes: Where to draw.
+        curves: Name → values on the grid [n]; what is not positive and finite is left out.
+        log_snr: Grid [n], ascending.
+        figure: Its name, for the error.
+
+    Returns:
+        The ends of the lines, to be labelled last.
+
+    Raises:
+        InputError: no curve is positive and finite anywhere.
+    """
+    drawn = {name: values for name, values in curves.items() if np.isfinite(positive(values)).any()}
+    tied = ties(drawn)
+    if not tied:
+        raise InputError(f"figure '{figure}'", expected="a weight that is positive somewhere", got="none")
+    looks = style.lines(tied)
     for name, look in looks.items():
         known = style.known_thing(name)
         heavy = style.emphasised(look) if known is not None and look == style.line(known) else look
-        axes.plot(log_snr, positive(curves[name]), **heavy.plot)
-    every = np.concatenate([positive(values) for values in curves.values()])
+        axes.plot(log_snr, positive(drawn[name]), **heavy.plot)
+    every = np.concatenate([positive(drawn[name]) for name in tied])
     bottom, top = max(SHOWN[0], np.nanmin(every) / 1.5), min(SHOWN[1], np.nanmax(every) * 1.5)
     axes.set_yscale("log")
     axes.set_ylim(bottom, top)
     log_axis(axes, "y")
     log_snr_axis(axes, log_snr, margin=0.0)
-    axes.set_ylabel("weight (mean 1 in training)")
-    if schedule is not None:
-        _draw_density(axes, log_snr, _density(log_snr, schedule))
-    ends = [End(log_snr[-1], curves[name][-1], " = ".join(tied[name]), look) for name, look in looks.items()]
-    label_line_ends(axes, ends)
+    return [
+        NamedEnd(log_snr[-1], drawn[name][-1], " = ".join(tied[name]), look, name)
+        for name, look in looks.items()
+    ]
 
 
 def draw_weights_of(axes: Axes, subject: tuple[Diagnosis, Mapping[str, Weight] | None]) -> None:
@@ -101,9 +132,8 @@ def normalised(
     Returns:
         Weights [m]; NaN where the weight has no finite mean or is not defined.
     """
-    density = _density(grid, schedule)
-    mean = np.trapezoid(_evaluate(weight, grid) * density, grid) / np.trapezoid(density, grid)
-    return _evaluate(weight, at) / mean if np.isfinite(mean) and mean > 0 else np.full(len(at), np.nan)
+    mean = _mean(weight, grid, schedule)
+    return evaluated(weight, at) / mean if np.isfinite(mean) and mean > 0 else np.full(len(at), np.nan)
 
 
 def weight_grid(diagnosis: Diagnosis) -> np.ndarray:
@@ -127,7 +157,7 @@ def all_rules(target: str, schedule: Schedule | None = None) -> dict[str, Weight
     def bound(name: str) -> Weight:
         return lambda log_snr: evaluate(name, target, log_snr, schedule)
 
-    return {name: bound(name) for name in names if np.isfinite(_evaluate(bound(name), np.zeros(1))).all()}
+    return {name: bound(name) for name in names if np.isfinite(evaluated(bound(name), np.zeros(1))).all()}
 
 
 def schedule_of(diagnosis: Diagnosis) -> Schedule | None:
@@ -142,13 +172,55 @@ def schedule_of(diagnosis: Diagnosis) -> Schedule | None:
         return None
 
 
+def _mean(weight: Weight, grid: np.ndarray, schedule: Schedule | None) -> float:
+    density = _density(grid, schedule)
+    return float(np.trapezoid(evaluated(weight, grid) * density, grid) / np.trapezoid(density, grid))
+
+
+def _draw_intervals(
+    axes: Axes,
+    weights: Mapping[str, Weight],
+    ends: list[NamedEnd],
+    log_snr: np.ndarray,
+    schedule: Schedule | None,
+) -> None:
+    """The intervals of measured tables as bars at their rows, within the limits of what is shown at all."""
+    rows_of = ((end.look, _interval(weights[end.name], log_snr, schedule)) for end in ends)
+    found = [(look, rows) for look, rows in rows_of if len(rows)]
+    if not found:
+        return
+    every = np.concatenate([rows[:, 1:].ravel() for _, rows in found])
+    every = every[every > 0]
+    bottom, top = axes.get_ylim()
+    bottom, top = max(SHOWN[0], min(bottom, every.min() / 1.5)), min(SHOWN[1], max(top, 1.5 * every.max()))
+    axes.set_ylim(bottom, top)
+    log_axis(axes, "y")
+    for look, (at, own, low, high) in ((look, rows.T) for look, rows in found):
+        axes.vlines(
+            at, np.maximum(low, bottom), high, color=look.colour, linewidth=0.8 * look.width, alpha=0.5
+        )
+        axes.plot(at, own, look.marker, color=look.colour, markersize=3.5)
+
+
+def _interval(weight: Weight, log_snr: np.ndarray, schedule: Schedule | None) -> np.ndarray:
+    """Log-SNR, weight, low and high of a table's rows on the grid, on the scale of its curve [rows, 4]."""
+    low, high = getattr(weight, "low", None), getattr(weight, "high", None)
+    mean = _mean(weight, log_snr, schedule)
+    if low is None or high is None or not (np.isfinite(mean) and mean > 0):
+        return np.empty((0, 4))
+    at, own = weight.log_snr.numpy(), weight.weight.numpy()  # type: ignore[attr-defined]
+    rows = np.column_stack([at, own / mean, low.numpy() / mean, high.numpy() / mean])
+    return rows[(at >= log_snr[0]) & (at <= log_snr[-1]) & (high.numpy() > 0)]
+
+
 def _density(log_snr: np.ndarray, schedule: Schedule | None) -> np.ndarray:
     if schedule is None:
         return np.ones(len(log_snr))
-    return np.nan_to_num(_evaluate(schedule.density, log_snr))
+    return np.nan_to_num(evaluated(schedule.density, log_snr))
 
 
-def _evaluate(weight: Weight, log_snr: np.ndarray) -> np.ndarray:
+def evaluated(weight: Weight, log_snr: np.ndarray) -> np.ndarray:
+    """A weight on a grid [n] in float64; NaN where it is refused."""
     import torch
 
     try:

@@ -9,12 +9,25 @@ import pandas as pd
 import pytest
 import torch
 from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from ntkdiag.errors import InputError
 from ntkdiag.process import schedules
-from ntkdiag.report import coupling, quality, rank, recoverability, samples, spectra, style, training, weights
+from ntkdiag.report import (
+    coupling,
+    effective,
+    quality,
+    rank,
+    recoverability,
+    samples,
+    spectra,
+    style,
+    training,
+    weights,
+)
+from ntkdiag.weights import WeightTable
 
 
 @pytest.fixture
@@ -187,6 +200,52 @@ def test_constant_and_erd_keep_their_colours_among_all_rules(axes: Axes) -> None
     alpha = np.sqrt(1 / (1 + np.exp(-grid)))
     assert np.allclose(erd / erd[-1], alpha / alpha[-1])
     assert axes.get_yscale() == "log"
+
+
+def measured_table(target: str = "v") -> WeightTable:
+    """Weights with intervals; one of them ends below everything shown, one reaches beyond the grid."""
+    level = torch.linspace(-6, 6, 7, dtype=torch.float64)
+    weight = 1 + torch.sigmoid(level)
+    low = torch.where(level == 0, 0.0, weight / 2)
+    return WeightTable(level, weight, target, low=low, high=2 * weight)
+
+
+def test_intervals_of_measured_weights_are_drawn_on_the_scale_of_their_curve(axes: Axes) -> None:
+    grid, table = np.linspace(-5, 5, 101), measured_table()
+    weights.draw_weights(axes, {"measured": table, "constant": lambda x: 1 + 0 * x}, grid)
+    (bars,) = [found for found in axes.collections if isinstance(found, LineCollection)]
+    ends = np.array(bars.get_segments())
+    assert ends[:, 0, 0].tolist() == [-4, -2, 0, 2, 4]  # rows beyond the levels shown are not
+    mean = np.trapezoid(table(torch.tensor(grid)).numpy(), grid) / 10
+    expected = np.array([1 + 1 / (1 + np.exp(-x)) for x in ends[:, 0, 0]]) / mean
+    assert np.allclose(ends[:, 1, 1], 2 * expected)
+    assert np.allclose(np.delete(ends[:, 0, 1], 2), np.delete(expected, 2) / 2)
+    assert ends[2, 0, 1] == axes.get_ylim()[0]
+
+
+def test_effective_weights_have_area_one_and_do_not_depend_on_the_target() -> None:
+    grid, cosine = np.linspace(-9, 9, 901), schedules.cosine()
+    shares = [
+        effective.effective(weights.all_rules(target, cosine)["min_snr"], target, grid, cosine)
+        for target in ("epsilon", "x0", "v")
+    ]
+    assert np.trapezoid(shares[0], grid) == pytest.approx(1.0)
+    assert np.allclose(shares[0], shares[1], rtol=1e-8) and np.allclose(shares[0], shares[2], rtol=1e-8)
+    by_hand = np.minimum(1, 5 * np.exp(-grid)) * cosine.density(torch.tensor(grid)).numpy()
+    assert np.allclose(shares[0], by_hand / np.trapezoid(by_hand, grid), rtol=1e-6)
+
+
+def test_a_tables_own_target_counts_and_no_schedule_is_refused(
+    axes: Axes, diagnosis: SimpleNamespace
+) -> None:
+    grid, cosine = np.linspace(-9, 9, 91), schedules.cosine()
+    table = measured_table("epsilon")
+    assert np.allclose(
+        effective.effective(table, "v", grid, cosine), effective.effective(table, "epsilon", grid, cosine)
+    )
+    diagnosis.meta["config"]["schedule"] = None
+    with pytest.raises(InputError, match="names its schedule"):
+        effective.draw_effective_weights_of(axes, (diagnosis, None))
 
 
 def test_weights_that_are_nowhere_positive_are_refused(axes: Axes) -> None:
