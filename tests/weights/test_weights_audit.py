@@ -336,3 +336,8 @@ def test_a_curve_that_is_no_weight_somewhere_is_named_by_where_it_is_one(bad: fl
     assert "equal from -15 to 9.75" in differs.text
     unsaid = audit(lambda snr: torch.where(snr > 2e4, bad, snr.clamp(max=5) / snr), "epsilon")
     assert unsaid.reference == "min_snr(gamma=5) on epsilon" and "equal from -15 to 9.75" in str(unsaid)
+
+
+def test_weights_in_a_sparse_tensor_are_weights() -> None:
+    found = audit(lambda snr: snr.clamp(max=5).to_sparse(), "x0", rule="min_snr", gamma=5.0)
+    assert found.rule == "min_snr(gamma=5) on x0" and found.ok

@@ -101,7 +101,7 @@ def _numbers(returned: Any) -> Tensor:
     try:
         if isinstance(returned, list | tuple):
             returned = torch.stack([torch.as_tensor(value) for value in returned])
-        values = torch.as_tensor(returned).detach().cpu()
+        values = torch.as_tensor(returned).detach().cpu().to_dense()
         if values.is_complex():
             raise TypeError("complex numbers")
         return values.to(torch.float64)
