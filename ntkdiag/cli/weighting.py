@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 CONSTANT, REFRESH = "constant", "refresh"
 # Of the probe batch: see ntkdiag.weights.probe. The rest goes to the Refresher.
-_PROBE = {"score": "learnability", "samples": 32, "probes": 4, "buckets": 10}
+_PROBE = {"score": "learnability", "samples": 32, "probes": 1, "buckets": 10}
 _REFRESHER = ("half_life", "max_change", "power", "floor", "budget")
 
 

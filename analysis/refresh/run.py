@@ -1,0 +1,179 @@
+"""What do refreshed weights cost beside the same training without them? See README.md.
+
+python -m analysis.refresh.run [--size full|tiny] [--out FOLDER]
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from analysis.stopwatch import machine
+from ntkdiag.cli.loading import Subject, subject
+from ntkdiag.cli.recipe import Recipe
+from ntkdiag.cli.weighting import weight_source
+from ntkdiag.provenance import environment, write_json, write_text
+from ntkdiag.train import TrainConfig, train
+from ntkdiag.weights import Refresher, WeightSource
+
+HERE = Path(__file__).parent
+# Share of training time that refreshing may take at its default.
+LIMIT = 0.03
+# Steps of the preset, and between two refreshes.
+PRESET, EVERY = 4000, 500
+WITHOUT, WITH = "without", "refreshed"
+
+
+def seconds(call: Callable[[], Any]) -> float:
+    """Processor seconds of one call in this one thread: what else the machine does counts as little as it can."""
+    start = time.process_time()
+    call()
+    return time.process_time() - start
+
+
+class Timed:
+    """A refresher that is looked at with a stopwatch.
+
+    Attributes:
+        refreshing: Seconds spent in refreshes.
+        reading: Seconds spent in asking for weights.
+    """
+
+    def __init__(self, source: Refresher) -> None:
+        self.source, self.target = source, source.target
+        self.refreshing = self.reading = 0.0
+
+    def __call__(self, log_snr: Tensor) -> Tensor:
+        found: list[Tensor] = []
+        self.reading += seconds(lambda: found.append(self.source(log_snr)))
+        return found[0]
+
+    def after_step(self, step: int) -> None:
+        self.refreshing += seconds(lambda: self.source.after_step(step))
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.source.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.source.load_state_dict(state)
+
+
+def digits_dit(options: dict[str, int]) -> Subject:
+    """What `ntkdiag train --model dit --data digits` trains."""
+    recipe = Recipe("dit", dict(options), data="digits", schedule="cosine", target="v", call="log_snr")
+    return subject(recipe, None, "cpu")
+
+
+def trained(start: Subject, weights: WeightSource | None, steps: int) -> None:
+    """The preset's training from the same start, a copy each time."""
+    train(copy.deepcopy(start.denoiser), start.data, weights, TrainConfig.preset("digits", steps=steps))
+
+
+def refreshed(start: Subject, text: str, steps: int) -> dict[str, float]:
+    """The same with refreshed weights, and what the stopwatch says."""
+    fresh = copy.deepcopy(start.denoiser)
+    made: list[Refresher] = []
+
+    def prepare() -> None:
+        source = weight_source(text, Subject(fresh, start.data, start.recipe, False), 0)
+        assert isinstance(source, Refresher)
+        made.append(source)
+
+    beginning = seconds(prepare)
+    timed = Timed(made[0])
+    train(fresh, start.data, timed, TrainConfig.preset("digits", steps=steps))
+    assert all(record.accepted for record in made[0].history), "a refresh that failed costs less"
+    return {"beginning": beginning, "refreshing": timed.refreshing, "reading": timed.reading,
+            "refreshes": len(made[0].history)}  # fmt: skip
+
+
+def rounds(network: str, config: dict[str, Any]) -> list[dict[str, Any]]:
+    """A row a round: seconds of both trainings, taken in turn."""
+    start, steps = digits_dit(config["networks"][network]), config["steps"]
+    watched: list[dict[str, float]] = []
+    ways = {
+        WITHOUT: lambda: trained(start, None, steps),
+        WITH: lambda: watched.append(refreshed(start, config["weights"], steps)),
+    }
+    rows = []
+    for turn in range(config["rounds"]):
+        order = list(ways) if turn % 2 == 0 else list(ways)[::-1]
+        times = {way: seconds(ways[way]) for way in order}
+        parts = watched[-1]
+        # The kernel's scale is measured once before the first step, however long the training is.
+        times[WITH] -= parts["beginning"]
+        rows.append({"network": network, "round": turn, **times, **parts})
+        print(
+            f"{network:16} round {turn}: {times[WITHOUT]:6.2f} s without, {times[WITH]:6.2f} s refreshed",
+            flush=True,
+        )
+    return rows
+
+
+def summary(table: pd.DataFrame, steps: int) -> pd.DataFrame:
+    """A row a network: what was asked for, and whether it is met.
+
+    overhead: refreshed / without − 1, the median of the rounds, with their least and largest. share: refreshes and
+    reading of weights, by the stopwatch, over the rest of the same run: free of the noise between two runs.
+    share_of_preset: all of the preset's training, with the measurement before its first step.
+    """
+    rows = []
+    for network, part in table.groupby("network", sort=False):
+        ratio = part[WITH] / part[WITHOUT] - 1
+        inside = part.refreshing + part.reading
+        step = median((part[WITH] - inside) / steps)
+        share = median(inside / (part[WITH] - inside))
+        one = median(part.refreshing / part.refreshes)
+        rows.append(
+            {
+                "network": network,
+                "seconds_a_step": step,
+                "seconds_a_refresh": one,
+                "refresh_in_steps": one / step,
+                "beginning_in_steps": median(part.beginning) / step,
+                "share_of_preset": (median(part.beginning) / step + PRESET // EVERY * one / step) / PRESET,
+                "overhead": median(ratio),
+                "overhead_least": ratio.min(),
+                "overhead_most": ratio.max(),
+                "share": share,
+                "limit": LIMIT,
+                "met": median(ratio) <= LIMIT and share <= LIMIT,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def study(size: str, out: Path) -> None:
+    """Rounds and summary into `out`."""
+    config = json.loads((HERE / "config.json").read_text())[size]
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(out / "machine.json", machine() | environment() | {"config": config})
+    table = pd.DataFrame([row for network in config["networks"] for row in rounds(network, config)])
+    write_text(out / "rounds.csv", table.to_csv(index=False, float_format="%.5g"))
+    found = summary(table, config["steps"])
+    write_text(out / "summary.csv", found.to_csv(index=False, float_format="%.4g"))
+    print(found.round(4).T.to_string(header=False))
+
+
+def main() -> None:
+    """Parse and run."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--size", choices=("full", "tiny"), default="full")
+    parser.add_argument("--out", type=Path, default=HERE / "results")
+    chosen = parser.parse_args()
+    torch.set_num_threads(1)
+    study(chosen.size, chosen.out)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,53 @@
+"""The refresh study at a tiny size, and its arithmetic by hand."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from analysis.refresh.run import EVERY, HERE, LIMIT, study, summary
+
+CONFIG = json.loads((HERE / "config.json").read_text())
+
+
+def test_the_study_runs_and_every_refresh_is_made(tmp_path: Path) -> None:
+    study("tiny", tmp_path)
+    table = pd.read_csv(tmp_path / "rounds.csv")
+    assert len(table) == 2 and (table.refreshes == 2).all()
+    assert (table.refreshing > 0).all() and (table.refreshed > table.refreshing).all()
+    assert len(pd.read_csv(tmp_path / "summary.csv")) == 1
+
+
+def test_the_default_is_what_is_measured() -> None:
+    full = CONFIG["full"]
+    # One refresh in as many steps as lie between two, and no setting but the interval.
+    assert full["weights"] == f"refresh:{full['steps']}" == f"refresh:{EVERY}"
+
+
+def rows(plain: float, long: float) -> pd.DataFrame:
+    """Two rounds of 100 steps with one refresh of 2 s."""
+    row = {
+        "network": "n",
+        "without": plain,
+        "refreshed": long,
+        "beginning": 3.0,
+        "refreshing": 2.0,
+        "reading": 0.5,
+    }
+    return pd.DataFrame([{**row, "round": turn, "refreshes": 1} for turn in range(2)])
+
+
+def test_overhead_and_share_by_hand() -> None:
+    (row,) = summary(rows(100.0, 102.5), 100).to_dict("records")
+    assert row["overhead"] == pytest.approx(0.025) and row["share"] == pytest.approx(0.025)
+    assert row["seconds_a_step"] == pytest.approx(1.0) and row["refresh_in_steps"] == pytest.approx(2.0)
+    assert row["beginning_in_steps"] == pytest.approx(3.0)
+    assert row["limit"] == LIMIT == 0.03 and row["met"]
+
+
+@pytest.mark.parametrize(("plain", "long"), [(100.0, 104.0), (62.5, 62.5)])
+def test_a_limit_missed_in_either_way_is_said(plain: float, long: float) -> None:
+    assert not summary(rows(plain, long), 100)["met"].iloc[0]
