@@ -49,9 +49,11 @@ def value(text: str) -> Any:
         return _WORDS[text.lower()]
     for kind in (int, float):
         try:
-            return kind(text)
+            number = kind(text)
         except ValueError:
             continue
+        # Whole numbers that no integer of a tensor can hold are taken as numbers like any other.
+        return number if abs(number) < 2**63 or kind is float else float(text)
     return text
 
 

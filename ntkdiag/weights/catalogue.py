@@ -5,7 +5,7 @@ To add one: a function in formulas.py that returns ln w, and an entry in `RULES`
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -16,6 +16,9 @@ from torch import Tensor
 from ntkdiag.errors import InputError, require_one_of
 from ntkdiag.recoverability import CONVENTIONS
 from ntkdiag.weights import formulas
+
+# Of a float; a whole number may be larger, and NaN is not at most this either.
+_LARGEST = sys.float_info.max
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,7 @@ class Parameter:
         """
         if self.choices:
             return require_one_of(name, value, self.choices)
-        number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= _LARGEST
         too_low = number and (
             (self.above is not None and value <= self.above)
             or (self.at_least is not None and value < self.at_least)

@@ -8,6 +8,7 @@ every target. `effective` gives the weight that the choice of rule and of sampli
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -218,6 +219,6 @@ def _given(schedule: Schedule | None, reason: str) -> Schedule:
 
 
 def _positive(name: str, value: float) -> float:
-    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < math.inf:
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value <= sys.float_info.max:
         raise InputError(name, expected="a positive number", got=repr(value))
     return float(value)

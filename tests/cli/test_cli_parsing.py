@@ -69,3 +69,10 @@ def test_buckets() -> None:
 def test_named_paths() -> None:
     assert parsing.named_paths(["a=x/y", "z.csv"]) == [("a", "x/y"), (None, "z.csv")]
     assert parsing.named_paths(None) == []
+
+
+def test_whole_numbers_that_no_tensor_can_hold_are_numbers_like_any_other() -> None:
+    assert parsing.value("9" * 400) == float("inf") and parsing.value("-" + "9" * 400) == -float("inf")
+    assert parsing.value(str(2**63)) == 2.0**63 and isinstance(parsing.value(str(2**63)), float)
+    assert parsing.value(str(2**63 - 1)) == 2**63 - 1 and isinstance(parsing.value("7"), int)
+    assert parsing.value("9" * 5000) == float("inf")  # more digits than Python reads as a whole number

@@ -341,3 +341,11 @@ def test_a_curve_that_is_no_weight_somewhere_is_named_by_where_it_is_one(bad: fl
 def test_weights_in_a_sparse_tensor_are_weights() -> None:
     found = audit(lambda snr: snr.clamp(max=5).to_sparse(), "x0", rule="min_snr", gamma=5.0)
     assert found.rule == "min_snr(gamma=5) on x0" and found.ok
+
+
+def test_whole_numbers_beyond_a_float_are_refused() -> None:
+    for said in ({"gamma": 10**400}, {"gamma": -(10**400)}):
+        with pytest.raises(InputError, match="gamma of rule 'min_snr': expected a number above 0"):
+            audit(lambda snr: snr, "x0", rule="min_snr", **said)
+    with pytest.raises(InputError, match="clip: expected a positive number"):
+        rule("min_snr", "v", clip=10**400)
