@@ -34,6 +34,7 @@ class InputError(NtkdiagError, ValueError):
     def __init__(self, what: str, *, expected: str, got: object, fix: str | None = None) -> None:
         line = f"{_short(what)}: expected {expected}; got {_short(str(got))}."
         super().__init__(f"{line} {fix}" if fix else line)
+        self.fix = fix
 
 
 def _short(text: str) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ntkdiag.errors import InputError
@@ -17,6 +18,16 @@ Made = TypeVar("Made")
 _WORDS = {"true": True, "false": False, "none": None}
 _UNITS = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3}
 _RANGE = "-10,10"
+# How Python's remedies are typed.
+_OPTIONS = {
+    "schedule=ntkdiag.schedules.cosine()": "--schedule cosine",
+    "schedule=, for example ntkdiag.schedules.flow()": "--schedule, for example flow",
+    "schedule=, for example ntkdiag.schedules.from_diffusers(scheduler)": "--schedule, for example linear_beta",
+    "normalise=False": "--no-normalise",
+    "clip=": "--clip",
+    "floor=": "--floor",
+    "power=": "--power",
+}
 
 
 def pairs(option: str, items: Iterable[str] | None) -> dict[str, Any]:
@@ -137,6 +148,20 @@ def checked(option: str, make: Callable[[], Made]) -> Made:
         raise
     except (TypeError, ValueError) as error:
         raise failure(option, "values of the right kind", error) from error
+
+
+@contextmanager
+def spelt_as_options() -> Iterator[None]:
+    """Inside the block the remedy that an error names is spelt as the options of 'weights' and 'audit' are."""
+    try:
+        yield
+    except InputError as error:
+        if error.fix is not None:
+            told = error.fix
+            for argument, option in _OPTIONS.items():
+                told = told.replace(argument, option)
+            error.args = (str(error).removesuffix(error.fix) + told,)
+        raise
 
 
 def failure(what: str, expected: str, error: BaseException) -> InputError:

@@ -362,6 +362,30 @@ def test_an_output_of_an_unknown_type_is_refused(refused: Refused, measured: Pat
     assert ".npy" in refused("sample", *TINY, "--out", "samples.npz")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "remedy"),
+    [
+        (["weights", "--rule", "debias", "--target", "epsilon"], "Bound the weight with --clip"),
+        (["weights", "--rule", "debias", "--target", "epsilon"], "or give --no-normalise."),
+        (
+            ["weights", "--rule", "debias", "--target", "epsilon", "--schedule", "from_table", "--schedule-option",
+             "log_snr=3,1,-inf"],
+            "--clip",
+        ),
+        (["audit", "operator:neg", "--target", "flow"], "Pass --schedule, for example flow."),
+        (["audit", "operator:neg", "--target", "v", "--argument", "timesteps"], "Pass --schedule, for example linear_beta."),
+    ],
+)  # fmt: skip
+def test_remedies_are_spelt_as_options(refused: Refused, arguments: list[str], remedy: str) -> None:
+    line = refused(*arguments)
+    assert remedy in line and "=False" not in line and "clip=" not in line and "schedule=" not in line
+
+
+def test_remedies_beside_a_measurement_are_spelt_as_options(refused: Refused, measured: Path) -> None:
+    line = refused("weights", "--from", measured, "--score", "bayes*bayes")
+    assert line.endswith("Use --power for powers.\n")
+
+
 # Names and places
 
 

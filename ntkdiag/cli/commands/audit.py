@@ -23,6 +23,7 @@ _TABLES = (".csv", ".json")
 _MISTAKE = 1
 
 
+@parsing.spelt_as_options()
 def audit(
     weights: Annotated[
         str,

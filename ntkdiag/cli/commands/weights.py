@@ -64,6 +64,7 @@ class ScoreOptions:
 
 
 @grouped
+@parsing.spelt_as_options()
 def weights(
     rule: RuleOptions,
     measured: ScoreOptions,
