@@ -109,7 +109,7 @@ def finish(axes: Axes, rows: pd.DataFrame, values: pd.Series, label: str, free: 
             word = "cannot" if row.status == "cannot" else "not run"
             axes.text(0.04, place, word, transform=axes.get_yaxis_transform(), **quiet)
         elif row.relative_error > ANOTHER_KERNEL:
-            error = f"off by {100 * row.relative_error:.2g}%"
+            error = f"{100 * row.relative_error:.1g}% off"
             side = "left" if free < 0.5 else "right"
             axes.text(
                 free, place, error, ha=side, transform=axes.get_yaxis_transform(), **quiet | {"fontsize": 7}
