@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -51,6 +52,11 @@ def interleaved(
         for name in names[start:] + names[:start]:
             times[name].append(seconds(calls[name]))
     return times
+
+
+def spread(times: list[float]) -> dict[str, float]:
+    """Columns of a table of times: median, fastest and slowest seconds, and how many there are."""
+    return {"seconds": median(times), "fastest": min(times), "slowest": max(times), "rounds": len(times)}
 
 
 def repeated(call: Callable[[], Any], budget: float, least: int = 2, most: int = 7) -> list[float]:

@@ -23,7 +23,7 @@ from torch.func import functional_call, jvp, vjp
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import ntkdiag as nd
-from analysis.stopwatch import interleaved, machine
+from analysis.stopwatch import interleaved, machine, spread
 from analysis.ways import Way
 from ntkdiag.process.buckets import PairedDraws
 from ntkdiag.provenance import environment, write_json, write_text
@@ -106,10 +106,7 @@ def timings(config: dict[str, Any]) -> pd.DataFrame:
             row = {
                 "network": network,
                 "way": way,
-                "seconds": median(values),
-                "fastest": min(values),
-                "slowest": max(values),
-                "rounds": len(values),
+                **spread(values),
                 "over_vjp_and_jvp": median(a / b for a, b in zip(values, both, strict=True)),
             }
             rows.append(row)

@@ -16,7 +16,7 @@ from typing import Any
 import pandas as pd
 import torch
 
-from analysis.stopwatch import interleaved, machine, peak_mib, resident_mib
+from analysis.stopwatch import interleaved, machine, peak_mib, resident_mib, spread
 from analysis.ways import Case, Way, dit_case, streaming, torch_func, training_step
 from ntkdiag.provenance import environment, write_json, write_text
 
@@ -48,7 +48,7 @@ def ways_of(case: Case) -> dict[str, Way]:
 
 
 def timings(config: dict[str, Any]) -> list[dict[str, Any]]:
-    """A row a network and way: median, fastest and slowest seconds, and the cold call."""
+    """A row a network and way: seconds, and how they compare with the step's in the same rounds."""
     rows = []
     for network in config["networks"]:
         case = case_of(config, network, config["probes"])
@@ -58,10 +58,7 @@ def timings(config: dict[str, Any]) -> list[dict[str, Any]]:
                 {
                     "network": network,
                     "way": way,
-                    "seconds": median(values),
-                    "fastest": min(values),
-                    "slowest": max(values),
-                    "rounds": len(values),
+                    **spread(values),
                     "ratio_to_step": median(
                         a / b for a, b in zip(values, times["training step"], strict=True)
                     ),
