@@ -15,8 +15,8 @@ from matplotlib.figure import Figure
 from scipy.stats import t as student
 
 from ntkdiag import provenance
-from ntkdiag.report import style
-from ntkdiag.report.axes import log_axis, log_snr_axis
+from ntkdiag.report.drawing import style
+from ntkdiag.report.drawing.axes import log_axis, log_snr_axis
 
 ROOT = Path(__file__).parent
 SOURCE = ROOT.parent / "analysis" / "collapse" / "results" / "buckets.csv"

@@ -11,8 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ntkdiag import provenance
-from ntkdiag.report import style
-from ntkdiag.report.axes import log_axis
+from ntkdiag.report.drawing import style
+from ntkdiag.report.drawing.axes import log_axis
 from ntkdiag.report.wording import number
 
 ROOT = Path(__file__).parent.parent

@@ -12,8 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ntkdiag import provenance
-from ntkdiag.report import style
-from ntkdiag.report.axes import log_axis
+from ntkdiag.report.drawing import style
+from ntkdiag.report.drawing.axes import log_axis
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "analysis" / "peers" / "results"

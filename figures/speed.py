@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ntkdiag import provenance
-from ntkdiag.report import style
+from ntkdiag.report.drawing import style
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "analysis" / "speed" / "results"

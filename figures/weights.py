@@ -15,9 +15,9 @@ from matplotlib.figure import Figure
 
 import ntkdiag as nd
 from ntkdiag import provenance
-from ntkdiag.report import style
-from ntkdiag.report.effective import draw_effective_weights
-from ntkdiag.report.weights import all_rules, draw_weights
+from ntkdiag.report.drawing import style
+from ntkdiag.report.figures.effective import draw_effective_weights
+from ntkdiag.report.figures.weights import all_rules, draw_weights
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "analysis" / "weights" / "results"

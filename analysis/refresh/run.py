@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 
 from analysis.stopwatch import machine
-from ntkdiag.cli.loading import Subject, subject
-from ntkdiag.cli.recipe import Recipe
-from ntkdiag.cli.weighting import weight_source
+from ntkdiag.cli.inputs.loading import Subject, subject
+from ntkdiag.cli.inputs.recipe import Recipe
+from ntkdiag.cli.inputs.weighting import weight_source
 from ntkdiag.provenance import environment, write_json, write_text
 from ntkdiag.train import TrainConfig, train
 from ntkdiag.weights import Refresher, WeightSource

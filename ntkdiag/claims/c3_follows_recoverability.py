@@ -19,7 +19,7 @@ from ntkdiag.claims.evidence import Evidence
 from ntkdiag.claims.falling import compared, falling
 from ntkdiag.claims.finding import Finding, all_of, untestable
 from ntkdiag.claims.trend import contrast, kendall, told
-from ntkdiag.spectra.eigen import Array
+from ntkdiag.spectra.dense.eigen import Array
 
 STATEMENT = "Degradation follows the target's recoverability, not the noise level itself."
 STATISTIC = "effective_rank"

@@ -13,8 +13,8 @@ import numpy as np
 from ntkdiag.diagnosis.result import Diagnosis
 from ntkdiag.errors import InputError
 from ntkdiag.spectra import Interval, Replicates, contrast_of_replicates, paired_subsets
-from ntkdiag.spectra.eigen import Array
-from ntkdiag.spectra.resampling import resample
+from ntkdiag.spectra.dense.eigen import Array
+from ntkdiag.spectra.uncertainty.resampling import resample
 
 CONTROL = "untrained"
 STATISTICS = ("trace", "top_eigenvalue", "effective_rank")

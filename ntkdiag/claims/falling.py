@@ -15,7 +15,7 @@ import numpy as np
 from ntkdiag.claims.evidence import Evidence
 from ntkdiag.claims.finding import Finding, untestable
 from ntkdiag.claims.trend import contrast, kendall, permutation_p_value, told
-from ntkdiag.spectra.eigen import Array
+from ntkdiag.spectra.dense.eigen import Array
 
 TEST = "Kendall's τ with R_y over permuted buckets; contrast of thirds with a jackknife on paired subsets"
 

@@ -17,7 +17,7 @@ from scipy.stats import page_trend_test
 from scipy.stats import t as student
 
 from ntkdiag.errors import InputError
-from ntkdiag.spectra.eigen import Array
+from ntkdiag.spectra.dense.eigen import Array
 
 EXHAUSTIVE = 7  # up to 7! = 5,040 orders are enumerated, beyond that they are drawn
 _NUMBERS_AT_ONCE = 2**22  # of pairs of buckets in memory: 32 MiB

@@ -17,7 +17,7 @@ from ntkdiag.data import Data
 from ntkdiag.denoiser import Denoiser
 from ntkdiag.diagnosis import Diagnosis, measure
 from ntkdiag.process.buckets import Buckets
-from ntkdiag.spectra.resampling import DRAWS
+from ntkdiag.spectra.uncertainty.resampling import DRAWS
 
 COLUMNS = [
     "claim", "statement", "verdict", "effect", "low", "high", "threshold", "p_value", "p_holm", "test", "note",

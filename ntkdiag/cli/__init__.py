@@ -27,8 +27,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     import typer
 
     from ntkdiag.cli.app import command
-    from ntkdiag.cli.console import escaping, note
     from ntkdiag.cli.ending import terminated_as_interrupted
+    from ntkdiag.cli.output.console import escaping, note
     from ntkdiag.errors import InputError, MeasurementError
 
     # typer has no public name for the root of its usage errors (NoSuchOption, MissingParameter, ...).
@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _fail(text: str, code: int) -> int:
     """Tell an error as exactly one line, whatever line breaks a library put into its message."""
-    from ntkdiag.cli.console import note
+    from ntkdiag.cli.output.console import note
 
     line = " ".join(text.split())
     note("error: " + (line if len(line) <= _LONGEST else f"{line[:_LONGEST]} …"))

@@ -16,7 +16,7 @@ from ntkdiag.cli.commands.sample import sample
 from ntkdiag.cli.commands.train import train
 from ntkdiag.cli.commands.verify import verify
 from ntkdiag.cli.commands.weights import weights
-from ntkdiag.cli.console import say
+from ntkdiag.cli.output.console import say
 
 # What the overview says of each, in the order in which a newcomer needs them.
 COMMANDS: dict[Callable[..., None], str] = {

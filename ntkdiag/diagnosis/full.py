@@ -21,10 +21,10 @@ from ntkdiag.kernel.operator import NTKOperator
 from ntkdiag.process import target as targets
 from ntkdiag.process.bayes.principal import Principal
 from ntkdiag.process.buckets import Buckets, PairedDraws
-from ntkdiag.spectra.lanczos import Apply, TopEigenpairs, top_eigenpairs
-from ntkdiag.spectra.quadrature import density, entropy_effective_rank, lanczos_quadrature
-from ntkdiag.spectra.signal import signal_spectrum
-from ntkdiag.spectra.stochastic_trace import trace_estimates
+from ntkdiag.spectra.operators.lanczos import Apply, TopEigenpairs, top_eigenpairs
+from ntkdiag.spectra.operators.quadrature import density, entropy_effective_rank, lanczos_quadrature
+from ntkdiag.spectra.operators.signal import signal_spectrum
+from ntkdiag.spectra.operators.stochastic_trace import trace_estimates
 
 # Share of the data's variance that its leading covariance modes must hold to count as "the data's modes".
 DATA_MODES = 0.9

@@ -23,7 +23,7 @@ from ntkdiag.spectra import (
     subsample_intervals,
     top_k_energy,
 )
-from ntkdiag.spectra.eigen import Array, Spectrum
+from ntkdiag.spectra.dense.eigen import Array, Spectrum
 
 WITH_INTERVAL = ("trace", "top_eigenvalue", "effective_rank", "participation_ratio_pairs")
 STATISTICS = (*WITH_INTERVAL, "participation_ratio", "stable_rank", "decay_exponent")

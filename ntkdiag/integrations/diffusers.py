@@ -31,8 +31,8 @@ from ntkdiag.process import schedules
 from ntkdiag.process.paths import EDM, Flow
 from ntkdiag.process.schedule import Schedule
 from ntkdiag.process.target import target_name
+from ntkdiag.process.timesteps import clock
 from ntkdiag.weights import WeightSource
-from ntkdiag.weights.steps import clock
 
 
 class ScriptWeights(Wrapped):

@@ -19,7 +19,7 @@ from ntkdiag.kernel.directions import checked_output
 from ntkdiag.kernel.engines import require_batch
 from ntkdiag.kernel.guards import Watch, require_same
 from ntkdiag.kernel.measuring import measuring
-from ntkdiag.kernel.streaming.surroundings import plain_surroundings
+from ntkdiag.kernel.streaming.recording.surroundings import plain_surroundings
 
 # Parameter-shaped tensors, in the order of the linearization's parameters.
 Tangent = tuple[Tensor, ...]

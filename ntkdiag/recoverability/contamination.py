@@ -13,7 +13,7 @@ from scipy.stats import t as student
 
 from ntkdiag.errors import InputError
 from ntkdiag.spectra import Interval
-from ntkdiag.spectra.eigen import Array
+from ntkdiag.spectra.dense.eigen import Array
 
 
 def contamination(noise_energy: Array, residual_energy: Array, level: float = 0.9) -> Interval:

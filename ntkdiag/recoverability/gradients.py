@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ntkdiag.errors import InputError
-from ntkdiag.spectra.eigen import Array
-from ntkdiag.spectra.statistics import evaluate_all
+from ntkdiag.spectra.dense.eigen import Array
+from ntkdiag.spectra.dense.statistics import evaluate_all
 
 
 @dataclass(frozen=True)

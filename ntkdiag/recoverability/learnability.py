@@ -11,7 +11,7 @@ import math
 import numpy as np
 
 from ntkdiag.errors import InputError
-from ntkdiag.spectra.eigen import Array
+from ntkdiag.spectra.dense.eigen import Array
 
 # Eigenvalues below this share of the largest are rounding of a float32 network, not rates.
 RESOLUTION = 1e-6

@@ -13,23 +13,23 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from ntkdiag.report.figure_spec import FigureSpec
-from ntkdiag.report.registry import FIGURES
+from ntkdiag.report.drawing.figure_spec import FigureSpec
+from ntkdiag.report.drawing.registry import FIGURES
 
 if TYPE_CHECKING:
-    from ntkdiag.report.page import write_page
-    from ntkdiag.report.readings import headlines
-    from ntkdiag.report.render import plot, save_figures
+    from ntkdiag.report.drawing.render import plot, save_figures
+    from ntkdiag.report.page.headlines import headlines
+    from ntkdiag.report.page.page import write_page
     from ntkdiag.report.tables import Table, summary_table, verdict_table
 
 _LAZY = {
     "Table": "tables",
-    "plot": "render",
-    "headlines": "readings",
-    "save_figures": "render",
+    "plot": "drawing.render",
+    "headlines": "page.headlines",
+    "save_figures": "drawing.render",
     "summary_table": "tables",
     "verdict_table": "tables",
-    "write_page": "page",
+    "write_page": "page.page",
 }
 
 __all__ = [

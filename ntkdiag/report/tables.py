@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ntkdiag.errors import InputError
-from ntkdiag.report.frames import column, ordered
-from ntkdiag.report.full import full_of
-from ntkdiag.report.training import Runs, bucket_losses
-from ntkdiag.report.weights import normalised, schedule_of, weight_grid
+from ntkdiag.report.figures.frames import column, ordered
+from ntkdiag.report.figures.full import full_of
+from ntkdiag.report.figures.training import Runs, bucket_losses
+from ntkdiag.report.figures.weights import normalised, schedule_of, weight_grid
 from ntkdiag.report.wording import MISSING, interval, level, number, one_line, p_value
 
 if TYPE_CHECKING:

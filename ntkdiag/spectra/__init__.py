@@ -2,19 +2,8 @@
 
 from __future__ import annotations
 
-from ntkdiag.spectra.eigen import Spectrum, eigenpairs, eigenvalues
-from ntkdiag.spectra.intervals import (
-    Interval,
-    contrast_interval,
-    contrast_of_replicates,
-    interval_from_draws,
-    mean_interval,
-    subsample_interval,
-    subsample_intervals,
-)
-from ntkdiag.spectra.lanczos import TopEigenpairs, top_eigenpairs
-from ntkdiag.spectra.quadrature import Quadrature, density, entropy_effective_rank, lanczos_quadrature
-from ntkdiag.spectra.rank import (
+from ntkdiag.spectra.dense.eigen import Spectrum, eigenpairs, eigenvalues
+from ntkdiag.spectra.dense.rank import (
     decay_exponent,
     effective_rank,
     numerical_rank,
@@ -23,11 +12,27 @@ from ntkdiag.spectra.rank import (
     stable_rank,
     top_k_energy,
 )
-from ntkdiag.spectra.rarefaction import rarefaction
-from ntkdiag.spectra.resampling import Replicates, paired_statistics, paired_subsets
-from ntkdiag.spectra.signal import SignalSpectrum, signal_spectrum
-from ntkdiag.spectra.statistics import STATISTICS, Statistic, evaluate
-from ntkdiag.spectra.stochastic_trace import TraceEstimates, trace_estimates
+from ntkdiag.spectra.dense.statistics import STATISTICS, Statistic, evaluate
+from ntkdiag.spectra.operators.lanczos import TopEigenpairs, top_eigenpairs
+from ntkdiag.spectra.operators.quadrature import (
+    Quadrature,
+    density,
+    entropy_effective_rank,
+    lanczos_quadrature,
+)
+from ntkdiag.spectra.operators.signal import SignalSpectrum, signal_spectrum
+from ntkdiag.spectra.operators.stochastic_trace import TraceEstimates, trace_estimates
+from ntkdiag.spectra.uncertainty.intervals import (
+    Interval,
+    contrast_interval,
+    contrast_of_replicates,
+    interval_from_draws,
+    mean_interval,
+    subsample_interval,
+    subsample_intervals,
+)
+from ntkdiag.spectra.uncertainty.rarefaction import rarefaction
+from ntkdiag.spectra.uncertainty.resampling import Replicates, paired_statistics, paired_subsets
 
 __all__ = [
     "STATISTICS",

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from ntkdiag.weights.catalogue import RULES, Rule
-from ntkdiag.weights.from_rule import rule
-from ntkdiag.weights.measured import measured
-from ntkdiag.weights.record import Record
-from ntkdiag.weights.refresh import Refresher
-from ntkdiag.weights.rules import effective, evaluate
-from ntkdiag.weights.scores import SCORES
+from ntkdiag.weights.measured.from_diagnosis import measured
+from ntkdiag.weights.measured.scores import SCORES
+from ntkdiag.weights.refresh.record import Record
+from ntkdiag.weights.refresh.refresher import Refresher
+from ntkdiag.weights.rules.catalogue import RULES, Rule
+from ntkdiag.weights.rules.evaluate import effective, evaluate
 from ntkdiag.weights.source import WeightSource
-from ntkdiag.weights.step_files import save_steps
-from ntkdiag.weights.table import WeightTable
+from ntkdiag.weights.tables.from_rule import rule
+from ntkdiag.weights.tables.step_files import save_steps
+from ntkdiag.weights.tables.weight_table import WeightTable
 
 __all__ = [
     "RULES",

@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from ntkdiag.cli.sketch import sketch
+from ntkdiag.cli.output.sketch import sketch
 from ntkdiag.process import schedules
 from ntkdiag.weights import WeightTable, rule, save_steps
 

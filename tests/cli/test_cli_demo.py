@@ -13,9 +13,9 @@ import torch
 from ntkdiag.cli import main
 from ntkdiag.cli.demonstration import FULL, QUICK
 from ntkdiag.cli.demonstration.text import demo_text
-from ntkdiag.cli.loading import load
-from ntkdiag.cli.options import ModelOptions
-from ntkdiag.cli.training_runs import read_run
+from ntkdiag.cli.inputs.loading import load
+from ntkdiag.cli.inputs.training_runs import read_run
+from ntkdiag.cli.options.shared import ModelOptions
 from ntkdiag.diagnosis import Diagnosis
 from ntkdiag.process import schedules
 from ntkdiag.train import TrainConfig

@@ -9,9 +9,10 @@ import pytest
 
 from ntkdiag.cli import main
 from ntkdiag.cli.commands.measure import full_settings
-from ntkdiag.cli.options import FullOptions
+from ntkdiag.cli.options.shared import FullOptions
 from ntkdiag.diagnosis import Diagnosis, FullSettings
-from ntkdiag.report import FIGURES, page
+from ntkdiag.report import FIGURES
+from ntkdiag.report.page import page
 
 QUICKLY = ["--buckets", "2", "--samples", "8", "--probes", "2"]
 FULL = ["--kernel", "full", "--top-k", "3", "--slq", "2"]
@@ -43,7 +44,7 @@ def test_a_second_table_has_a_line_a_bucket(call: Any, workspace: Path, trained:
 
 
 def test_eigenpairs_that_did_not_converge_are_told(measured_full: Path) -> None:
-    from ntkdiag.cli.tables import full_text
+    from ntkdiag.cli.output.tables import full_text
 
     diagnosis = Diagnosis.load(measured_full)
     assert diagnosis.full is not None

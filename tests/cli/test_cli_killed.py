@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from ntkdiag.train.checkpoint import Manifest, read_checkpoint, read_manifest
+from ntkdiag.train.checkpoints.checkpoint import Manifest, read_checkpoint, read_manifest
 
 TINY = ["--model", "mlp", "--model-option", "width=8", "--model-option", "depth=1", "--data", "mixture"]
 EVERY = 15

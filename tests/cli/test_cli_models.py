@@ -12,8 +12,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from ntkdiag.cli.loading import load
-from ntkdiag.cli.options import ModelOptions
+from ntkdiag.cli.inputs.loading import load
+from ntkdiag.cli.options.shared import ModelOptions
 from ntkdiag.diagnosis import Diagnosis
 from ntkdiag.errors import InputError
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from ntkdiag.cli import parsing
+from ntkdiag.cli.options import parsing
 from ntkdiag.errors import InputError
 from ntkdiag.process import schedules
 

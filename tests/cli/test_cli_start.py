@@ -15,9 +15,9 @@ import pytest
 
 from ntkdiag.cli import main
 from ntkdiag.cli.app import COMMANDS
-from ntkdiag.cli.console import plain, progress_bar
-from ntkdiag.cli.options import ModelOptions
-from ntkdiag.cli.recipe import REFERENCES
+from ntkdiag.cli.inputs.recipe import REFERENCES
+from ntkdiag.cli.options.shared import ModelOptions
+from ntkdiag.cli.output.console import plain, progress_bar
 from ntkdiag.data import DATASETS
 from ntkdiag.errors import MeasurementError
 from ntkdiag.models import MODELS
@@ -92,7 +92,7 @@ def test_help_names_everything_there_is_to_choose(call: Any) -> None:
 
 
 def test_the_defaults_that_help_tells_are_the_real_ones() -> None:
-    from ntkdiag.cli.loading import load
+    from ntkdiag.cli.inputs.loading import load
 
     found = load(ModelOptions(model="mlp"))
     assert (found.denoiser.schedule.name, found.denoiser.target, found.data.name) == ("cosine", "v", "digits")
@@ -111,7 +111,7 @@ def test_errors_become_exit_codes(
     def failing(*arguments: object) -> None:
         raise error
 
-    monkeypatch.setattr("ntkdiag.cli.outputs.check_file", failing)
+    monkeypatch.setattr("ntkdiag.cli.output.destinations.check_file", failing)
     result = call("weights", "--rule", "erd", "--target", "v")
     assert (result.code, result.out, result.err) == (code, "", line)
 
@@ -120,7 +120,7 @@ def test_a_bug_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
     def failing(*arguments: object) -> None:
         raise AssertionError("a bug of ours")
 
-    monkeypatch.setattr("ntkdiag.cli.outputs.check_file", failing)
+    monkeypatch.setattr("ntkdiag.cli.output.destinations.check_file", failing)
     with pytest.raises(AssertionError, match="a bug of ours"):
         main(["weights", "--rule", "erd", "--target", "v"])
 

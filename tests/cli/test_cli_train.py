@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from ntkdiag.train.checkpoint import read_manifest
+from ntkdiag.train.checkpoints.checkpoint import read_manifest
 from ntkdiag.weights import WeightTable
 
 TINY = ["--model", "mlp", "--model-option", "width=8", "--model-option", "depth=1", "--data", "mixture"]
@@ -109,7 +109,7 @@ def test_a_failed_refresh_is_told(call: Any, workspace: Path, monkeypatch: pytes
 
         return score
 
-    monkeypatch.setattr("ntkdiag.weights.probe.probe_score", failing)
+    monkeypatch.setattr("ntkdiag.weights.refresh.kernel_probe.probe_score", failing)
     result = call("train", *TINY, "--steps", "3", *SHORT, "--weights", REFRESH, "--out", "run")
     assert result.code == 0
     assert "stayed as they were at step 3: MeasurementError: nothing to see" in result.err

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ntkdiag.cli import outputs, parsing
 from ntkdiag.cli.commands.weights import make_schedule
-from ntkdiag.cli.console import print_json, say
-from ntkdiag.cli.options import Json
-from ntkdiag.cli.recipe import find_function
+from ntkdiag.cli.inputs.recipe import find_function
+from ntkdiag.cli.options import parsing
+from ntkdiag.cli.options.shared import Json
+from ntkdiag.cli.output import destinations as outputs
+from ntkdiag.cli.output.console import print_json, say
 from ntkdiag.errors import InputError
 
 if TYPE_CHECKING:
@@ -124,8 +125,8 @@ def _write(found: Audit, out: Path) -> None:
 
 
 def _tell(found: Audit, out: Path | None) -> None:
-    from ntkdiag.cli.sketch import sketch
-    from ntkdiag.cli.tables import text_width
+    from ntkdiag.cli.output.sketch import sketch
+    from ntkdiag.cli.output.tables import text_width
 
     head, about, *findings = str(found).splitlines()
     say(head)

@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from ntkdiag.cli import outputs
-from ntkdiag.cli.console import print_json, progress_bar, say
-from ntkdiag.cli.options import Force, Json, Seed
+from ntkdiag.cli.options.shared import Force, Json, Seed
+from ntkdiag.cli.output import destinations as outputs
+from ntkdiag.cli.output.console import print_json, progress_bar, say
 
 
 def demo(

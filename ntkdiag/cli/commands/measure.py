@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ntkdiag.cli import outputs
-from ntkdiag.cli.console import note, print_json, progress_bar, say
-from ntkdiag.cli.grouping import grouped, refuse_given
-from ntkdiag.cli.options import Force, FullOptions, Json, MeasureOptions, ModelOptions
+from ntkdiag.cli.options.grouping import grouped, refuse_given
+from ntkdiag.cli.options.shared import Force, FullOptions, Json, MeasureOptions, ModelOptions
+from ntkdiag.cli.output import destinations as outputs
+from ntkdiag.cli.output.console import note, print_json, progress_bar, say
 from ntkdiag.errors import InputError, require_one_of, require_positive_int
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def measure(
     if json:
         print_json(document(diagnosis) | {"written": None if out is None else str(out)})
         return
-    from ntkdiag.cli.tables import full_text, summary_text
+    from ntkdiag.cli.output.tables import full_text, summary_text
 
     say(summary_text(diagnosis))
     if diagnosis.full is not None:
@@ -99,8 +99,8 @@ def diagnose(
         InputError: options that cannot be followed; nothing has been measured then.
         MeasurementError: the network gives non-finite numbers.
     """
-    from ntkdiag.cli import parsing
-    from ntkdiag.cli.loading import control_of, load, remarks
+    from ntkdiag.cli.inputs.loading import control_of, load, remarks
+    from ntkdiag.cli.options import parsing
     from ntkdiag.diagnosis import measure as measure_network
 
     require_positive_int("--samples", how.samples)

@@ -7,11 +7,11 @@ from typing import Annotated
 
 import typer
 
-from ntkdiag.cli import outputs
-from ntkdiag.cli.console import print_json, say
-from ntkdiag.cli.options import Folder, Json, Runs, Tables
+from ntkdiag.cli.options.shared import Folder, Json, Runs, Tables
+from ntkdiag.cli.output import destinations as outputs
+from ntkdiag.cli.output.console import print_json, say
 from ntkdiag.errors import InputError, require_one_of
-from ntkdiag.report.registry import FIGURES
+from ntkdiag.report.drawing.registry import FIGURES
 
 _FILES = (".png", ".svg", ".pdf")
 # Need things that only `report` and `demo` have at hand.
@@ -35,7 +35,7 @@ def plot(
     json: Json = False,
 ) -> None:
     """Draw one figure of a diagnosis."""
-    from ntkdiag.cli import materials
+    from ntkdiag.cli.inputs import materials
 
     require_one_of("--what", what, _DRAWN)
     path = out or Path(f"{what}.png")

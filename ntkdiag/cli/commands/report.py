@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from ntkdiag.cli import outputs
-from ntkdiag.cli.console import print_json, say
-from ntkdiag.cli.options import Folder, Json, Runs, Tables
+from ntkdiag.cli.options.shared import Folder, Json, Runs, Tables
+from ntkdiag.cli.output import destinations as outputs
+from ntkdiag.cli.output.console import print_json, say
 
 
 def report(
@@ -34,7 +34,7 @@ def report(
     """
     outputs.check_file(out, force, (".html",))
 
-    from ntkdiag.cli import materials
+    from ntkdiag.cli.inputs import materials
     from ntkdiag.diagnosis import Diagnosis
     from ntkdiag.report import write_page
 

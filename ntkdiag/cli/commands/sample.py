@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ntkdiag.cli import outputs
-from ntkdiag.cli.console import note, print_json, progress_bar, say
-from ntkdiag.cli.grouping import grouped
-from ntkdiag.cli.options import Force, Json, ModelOptions
+from ntkdiag.cli.options.grouping import grouped
+from ntkdiag.cli.options.shared import Force, Json, ModelOptions
+from ntkdiag.cli.output import destinations as outputs
+from ntkdiag.cli.output.console import note, print_json, progress_bar, say
 from ntkdiag.errors import InputError, require_positive_int
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ntkdiag.cli.loading import Subject
+    from ntkdiag.cli.inputs.loading import Subject
 
 
 @grouped
@@ -41,7 +41,7 @@ def sample(
     Example:
       ntkdiag sample --model runs/erd --out erd.npy
     """
-    from ntkdiag.cli.loading import load, remarks
+    from ntkdiag.cli.inputs.loading import load, remarks
     from ntkdiag.train import sample as draw
 
     picture = out.with_suffix(".png")
@@ -63,7 +63,7 @@ def sample(
             {"count": count, "steps": steps, "quality": quality, "written": [str(path) for path in written]}
         )
         return
-    from ntkdiag.cli.tables import quality_text
+    from ntkdiag.cli.output.tables import quality_text
 
     say(quality_text(quality))
     say("\nWritten: " + ", ".join(map(str, written)))
@@ -95,7 +95,7 @@ def _write(samples: Tensor, found: Subject, out: Path, picture: Path) -> list[Pa
     import numpy as np
 
     from ntkdiag import provenance
-    from ntkdiag.report.samples import sample_names
+    from ntkdiag.report.figures.samples import sample_names
 
     array = samples.numpy()
     buffer = io.BytesIO()
@@ -113,8 +113,8 @@ def _write(samples: Tensor, found: Subject, out: Path, picture: Path) -> list[Pa
 def _picture(shown: dict[str, Any]) -> bytes:
     """Real data and samples side by side, as PNG."""
     from ntkdiag.report import FIGURES
-    from ntkdiag.report.render import compose, to_bytes
-    from ntkdiag.report.style import applied
+    from ntkdiag.report.drawing.render import compose, to_bytes
+    from ntkdiag.report.drawing.style import applied
 
     spec = FIGURES["samples"]
     with applied("light"):

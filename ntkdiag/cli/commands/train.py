@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ntkdiag.cli import outputs, parsing
-from ntkdiag.cli.console import Progress, note, print_json, progress_bar, say
-from ntkdiag.cli.grouping import grouped, refuse_given
-from ntkdiag.cli.options import Force, Json, ModelOptions
+from ntkdiag.cli.options import parsing
+from ntkdiag.cli.options.grouping import grouped, refuse_given
+from ntkdiag.cli.options.shared import Force, Json, ModelOptions
+from ntkdiag.cli.output import destinations as outputs
+from ntkdiag.cli.output.console import Progress, note, print_json, progress_bar, say
 from ntkdiag.errors import InputError
 
 if TYPE_CHECKING:
-    from ntkdiag.cli.loading import Subject
+    from ntkdiag.cli.inputs.loading import Subject
     from ntkdiag.train import TrainConfig, TrainResult
     from ntkdiag.weights import WeightSource
 
@@ -90,8 +91,8 @@ def _fresh(
     model: ModelOptions, how: TrainOptions
 ) -> tuple[Subject, TrainConfig, WeightSource | None, dict[str, Any]]:
     """Everything a new run needs."""
-    from ntkdiag.cli.loading import from_options, subject
-    from ntkdiag.cli.weighting import CONSTANT, weight_source
+    from ntkdiag.cli.inputs.loading import from_options, subject
+    from ntkdiag.cli.inputs.weighting import CONSTANT, weight_source
 
     if model.model is not None and Path(model.model).is_dir():
         raise InputError("--model", expected="a network to train", got=f"the folder {model.model}",
@@ -112,10 +113,10 @@ def _stored(
     out: Path, model: ModelOptions, how: TrainOptions
 ) -> tuple[Subject, TrainConfig, WeightSource | None, dict[str, Any]]:
     """The same, as the run at `out` was started: its network is built again before its checkpoint is loaded."""
-    from ntkdiag.cli.loading import run_recipe, subject
-    from ntkdiag.cli.weighting import weight_source
+    from ntkdiag.cli.inputs.loading import run_recipe, subject
+    from ntkdiag.cli.inputs.weighting import weight_source
     from ntkdiag.train import TrainConfig
-    from ntkdiag.train.checkpoint import read_manifest
+    from ntkdiag.train.checkpoints.checkpoint import read_manifest
 
     recipe, manifest = run_recipe(out), read_manifest(out)
     notes = manifest.notes
@@ -168,8 +169,8 @@ def _tell(
 ) -> None:
     """Held-out loss per noise level, kept beside the run for reports, and printed."""
     from ntkdiag import provenance
-    from ntkdiag.cli.tables import loss_text
-    from ntkdiag.cli.training_runs import LOSSES_FILE, WEIGHTS_FILE, held_out_losses
+    from ntkdiag.cli.inputs.training_runs import LOSSES_FILE, WEIGHTS_FILE, held_out_losses
+    from ntkdiag.cli.output.tables import loss_text
     from ntkdiag.weights import Refresher, WeightTable
 
     losses = held_out_losses(result.denoiser, found.data, result.buckets)

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ntkdiag.cli import outputs
 from ntkdiag.cli.commands.measure import diagnose
-from ntkdiag.cli.console import print_json, say
-from ntkdiag.cli.grouping import grouped, refuse_given
-from ntkdiag.cli.options import Force, Json, MeasureOptions, ModelOptions
+from ntkdiag.cli.options.grouping import grouped, refuse_given
+from ntkdiag.cli.options.shared import Force, Json, MeasureOptions, ModelOptions
+from ntkdiag.cli.output import destinations as outputs
+from ntkdiag.cli.output.console import print_json, say
 from ntkdiag.errors import require_positive_int
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def verify(
     if json:
         print_json({"verdicts": verdicts.to_dict("records"), "written": None if out is None else str(out)})
         return
-    from ntkdiag.cli.tables import verdict_text
+    from ntkdiag.cli.output.tables import verdict_text
 
     say(verdict_text(verdicts.to_dict("records")))
     if out is not None:
@@ -75,7 +75,7 @@ def verify(
 
 def _write(out: Path, force: bool, verdicts: pd.DataFrame, diagnosis: Diagnosis | None) -> None:
     from ntkdiag import provenance
-    from ntkdiag.cli.console import plain
+    from ntkdiag.cli.output.console import plain
 
     with provenance.run_folder(out, force) as building:
         provenance.write_text(building / "verdicts.csv", verdicts.to_csv(index=False))

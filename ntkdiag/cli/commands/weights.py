@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ntkdiag.cli import outputs, parsing
-from ntkdiag.cli.console import print_json, say
-from ntkdiag.cli.grouping import grouped, refuse_given
-from ntkdiag.cli.options import Force, Json
+from ntkdiag.cli.options import parsing
+from ntkdiag.cli.options.grouping import grouped, refuse_given
+from ntkdiag.cli.options.shared import Force, Json
+from ntkdiag.cli.output import destinations as outputs
+from ntkdiag.cli.output.console import print_json, say
 from ntkdiag.errors import InputError
 
 if TYPE_CHECKING:
@@ -120,7 +121,7 @@ def weights(
 
 def _closed_form(options: RuleOptions, schedule: Schedule | None) -> tuple[WeightTable, Schedule]:
     """The table, and the schedule it is for."""
-    from ntkdiag.cli.weighting import closed_form
+    from ntkdiag.cli.inputs.weighting import closed_form
     from ntkdiag.process import schedules
     from ntkdiag.process.target import TARGETS
 
@@ -177,7 +178,7 @@ def _show(table: WeightTable, out: Path | None, as_json: bool) -> None:
         about = {"name": table.name, "target": table.target, "meta": dict(table.meta)}
         print_json({**about, **columns, "written": None if out is None else str(out)})
         return
-    from ntkdiag.cli.tables import weight_text
+    from ntkdiag.cli.output.tables import weight_text
 
     say(weight_text(table))
     say("\n" + _sketch(table))
@@ -188,7 +189,7 @@ def _show(table: WeightTable, out: Path | None, as_json: bool) -> None:
 def _sketch(table: WeightTable) -> str:
     import torch
 
-    from ntkdiag.cli.sketch import sketch
+    from ntkdiag.cli.output.sketch import sketch
 
     low, high = max(table.log_snr[0].item(), -15.0), min(table.log_snr[-1].item(), 15.0)
     if not low < high:  # a table that lies outside is shown as a whole

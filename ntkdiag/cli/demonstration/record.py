@@ -6,9 +6,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ntkdiag.cli.console import Progress, plain
 from ntkdiag.cli.demonstration.plan import Outcome, Plan
-from ntkdiag.cli.training_runs import LOSSES_FILE, loss_table
+from ntkdiag.cli.inputs.training_runs import LOSSES_FILE, loss_table
+from ntkdiag.cli.output.console import Progress, plain
 
 # Of a bucket, from the diagnosis.
 _MEASURED = ("log_snr", "trace", "top_eigenvalue", "effective_rank", "effective_rank_low", "effective_rank_high",

@@ -13,16 +13,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ntkdiag.cli.console import Progress
 from ntkdiag.cli.demonstration.plan import FULL, QUICK, RUNS, Outcome, Plan
 from ntkdiag.cli.demonstration.record import document, write
-from ntkdiag.cli.recipe import Recipe
-from ntkdiag.cli.training_runs import WEIGHTS_FILE, held_out
+from ntkdiag.cli.inputs.recipe import Recipe
+from ntkdiag.cli.inputs.training_runs import WEIGHTS_FILE, held_out
+from ntkdiag.cli.output.console import Progress
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from ntkdiag.cli.loading import Subject
+    from ntkdiag.cli.inputs.loading import Subject
     from ntkdiag.process.buckets import Buckets
     from ntkdiag.train import TrainResult
     from ntkdiag.weights import WeightTable
@@ -73,7 +73,7 @@ def _one_thread() -> Iterator[None]:
 def _work(folder: Path, plan: Plan, seed: int, bars: Progress) -> Outcome:
     """Train, measure, weight, train again, compare."""
     from ntkdiag.claims import judge
-    from ntkdiag.cli.loading import subject
+    from ntkdiag.cli.inputs.loading import subject
     from ntkdiag.diagnosis import measure
     from ntkdiag.process.buckets import Buckets
     from ntkdiag.weights import rule
@@ -112,7 +112,7 @@ def _train(
     bars: Progress,
 ) -> TrainResult:
     """One run, from the same weights and with the same batches, noise and noise levels as the other."""
-    from ntkdiag.cli.weighting import fixed
+    from ntkdiag.cli.inputs.weighting import fixed
     from ntkdiag.train import TrainConfig, train
 
     seed = start.recipe.seed

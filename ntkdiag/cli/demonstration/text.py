@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ntkdiag.cli.tables import ranged, verdict_text
+from ntkdiag.cli.output.tables import ranged, verdict_text
 from ntkdiag.report.tables import Table
 from ntkdiag.report.wording import interval, level, number
 

@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor
 
-from ntkdiag.kernel.streaming.contraction import contract
-from ntkdiag.kernel.streaming.forms import Dense, Form, Outer
-from ntkdiag.kernel.streaming.sources import Geometry, Source, gathered, to_parameters
+from ntkdiag.kernel.streaming.contraction.contract import contract
+from ntkdiag.kernel.streaming.contraction.forms import Dense, Form, Outer
+from ntkdiag.kernel.streaming.recording.sources import Geometry, Source, gathered, to_parameters
 
 
 class Accumulator:

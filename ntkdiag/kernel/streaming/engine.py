@@ -14,12 +14,12 @@ from torch import Tensor, nn
 
 from ntkdiag.kernel.directions import Directions
 from ntkdiag.kernel.exact import gram_exact
-from ntkdiag.kernel.streaming.budget import is_out_of_memory, samples_that_fit
-from ntkdiag.kernel.streaming.network import Network
+from ntkdiag.kernel.streaming.memory import is_out_of_memory, samples_that_fit
+from ntkdiag.kernel.streaming.recording.forward import Network
+from ntkdiag.kernel.streaming.recording.rehearsal import Trace, trace
+from ntkdiag.kernel.streaming.recording.surroundings import plain_surroundings
 from ntkdiag.kernel.streaming.refusal import Refused
-from ntkdiag.kernel.streaming.surroundings import plain_surroundings
 from ntkdiag.kernel.streaming.sweep import Task, sweep
-from ntkdiag.kernel.streaming.trace import Trace, trace
 
 TOTAL = "all"
 

@@ -16,13 +16,13 @@ from torch import Tensor
 
 from ntkdiag.kernel.directions import Directions
 from ntkdiag.kernel.streaming.accumulate import Accumulator
-from ntkdiag.kernel.streaming.layout import Layout, Reading
-from ntkdiag.kernel.streaming.network import Forward, Network, forward
-from ntkdiag.kernel.streaming.recorder import Meeting
+from ntkdiag.kernel.streaming.layouts.layout import Layout, Reading
+from ntkdiag.kernel.streaming.recording.forward import Forward, Network, forward
+from ntkdiag.kernel.streaming.recording.recorder import Meeting
+from ntkdiag.kernel.streaming.recording.rehearsal import Trace, trace_gradients
+from ntkdiag.kernel.streaming.recording.sources import Source
 from ntkdiag.kernel.streaming.refusal import Refused, Unsupported
-from ntkdiag.kernel.streaming.registry import Use
-from ntkdiag.kernel.streaming.sources import Source
-from ntkdiag.kernel.streaming.trace import Trace, trace_gradients
+from ntkdiag.kernel.streaming.rules.registry import Use
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from torch import Tensor
 from ntkdiag.errors import InputError, require_one_of
 from ntkdiag.process import schedules
 from ntkdiag.process.schedule import Schedule
-from ntkdiag.weights.steps import step_levels, timesteps_of_log_snr
+from ntkdiag.process.timesteps import step_levels, timesteps_of_log_snr
 
 ARGUMENTS = ("snr", "log_snr", "sigma", "timesteps")
 

@@ -11,7 +11,7 @@ from ntkdiag.weights.audit.batches import Curve
 from ntkdiag.weights.audit.finding import Finding
 from ntkdiag.weights.audit.fit import TOLERANCE, Fit
 from ntkdiag.weights.audit.subject import CallFailed, Subject
-from ntkdiag.weights.rules import with_limits
+from ntkdiag.weights.rules.evaluate import with_limits
 
 # Of a result in half precision: this many units in the last place are a few honest roundings.
 _ULPS = 16

@@ -14,7 +14,7 @@ from ntkdiag.weights.audit.batches import Curve
 from ntkdiag.weights.audit.finding import Finding
 from ntkdiag.weights.audit.fit import TOLERANCE, Fit, fit
 from ntkdiag.weights.audit.readings import TERMINAL, Reading, Values, mistaken, mistaken_twice, sound
-from ntkdiag.weights.catalogue import RULES, Rule
+from ntkdiag.weights.rules.catalogue import RULES, Rule
 
 # Rescaling betas in float32 costs digits of 1 − ᾱ at the clean end.
 RESCALE_TOLERANCE = 5e-3

@@ -16,9 +16,9 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from ntkdiag.process.schedule import Schedule
-from ntkdiag.weights.catalogue import RULES, Parameter, Rule
-from ntkdiag.weights.rules import depends_on_schedule, log_weight_of
-from ntkdiag.weights.steps import step_levels
+from ntkdiag.process.timesteps import step_levels
+from ntkdiag.weights.rules.catalogue import RULES, Parameter, Rule
+from ntkdiag.weights.rules.evaluate import depends_on_schedule, log_weight_of
 
 Values = Mapping[str, float | str]
 

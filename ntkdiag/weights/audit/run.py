@@ -18,7 +18,7 @@ from ntkdiag.weights.audit.identify import Expectation, Identity, identify
 from ntkdiag.weights.audit.result import Audit, worst_first
 from ntkdiag.weights.audit.sampling import check_mean, effective, trend
 from ntkdiag.weights.audit.subject import Subject
-from ntkdiag.weights.catalogue import find
+from ntkdiag.weights.rules.catalogue import find
 from ntkdiag.weights.source import WeightSource
 
 _NEED_SCHEDULE = ("score", "flow", "F")

@@ -10,7 +10,7 @@ from torch import Tensor
 from ntkdiag.process.schedule import Schedule
 from ntkdiag.weights.audit.batches import Curve
 from ntkdiag.weights.audit.finding import Finding
-from ntkdiag.weights.rules import log_gain
+from ntkdiag.weights.rules.evaluate import log_gain
 
 # Relative slack of a trend: rounding, and the cells of a table.
 _SLACK = 1e-6

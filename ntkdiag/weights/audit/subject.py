@@ -16,7 +16,7 @@ from ntkdiag.errors import InputError
 from ntkdiag.process.target import target_name
 from ntkdiag.weights.audit.axis import Axis
 from ntkdiag.weights.source import WeightSource
-from ntkdiag.weights.table import WeightTable
+from ntkdiag.weights.tables.weight_table import WeightTable
 
 
 class CallFailed(Exception):

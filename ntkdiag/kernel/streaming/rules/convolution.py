@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ntkdiag.kernel.streaming.forms import Dense
-from ntkdiag.kernel.streaming.layout import Layout
+from ntkdiag.kernel.streaming.contraction.forms import Dense
+from ntkdiag.kernel.streaming.layouts.layout import Layout
 from ntkdiag.kernel.streaming.refusal import Unsupported
-from ntkdiag.kernel.streaming.registry import Call, Saved, Use, rule
+from ntkdiag.kernel.streaming.rules.registry import Call, Saved, Use, rule
 
 # Bytes of windows unfolded at a time: samples are taken in chunks of this size.
 WINDOW_BYTES = 64 * 1024**2

@@ -13,11 +13,11 @@ from torch import Tensor
 from torch.autograd.graph import get_gradient_edge
 from torch.nn import functional
 
-from ntkdiag.kernel.streaming.broadcasting import reduce_to
-from ntkdiag.kernel.streaming.forms import Dense
-from ntkdiag.kernel.streaming.layout import Layout
+from ntkdiag.kernel.streaming.contraction.broadcasting import reduce_to
+from ntkdiag.kernel.streaming.contraction.forms import Dense
+from ntkdiag.kernel.streaming.layouts.layout import Layout
 from ntkdiag.kernel.streaming.refusal import Unsupported
-from ntkdiag.kernel.streaming.registry import Call, Saved, Use, rule
+from ntkdiag.kernel.streaming.rules.registry import Call, Saved, Use, rule
 
 SUMS: list[Callable[..., Any]] = [torch.add, Tensor.add, Tensor.__add__, Tensor.__radd__]
 

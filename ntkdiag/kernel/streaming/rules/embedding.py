@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ntkdiag.kernel.streaming.forms import Compressed
-from ntkdiag.kernel.streaming.layout import Layout
+from ntkdiag.kernel.streaming.contraction.forms import Compressed
+from ntkdiag.kernel.streaming.layouts.layout import Layout
 from ntkdiag.kernel.streaming.refusal import Unsupported
-from ntkdiag.kernel.streaming.registry import Call, Saved, Use, rule
+from ntkdiag.kernel.streaming.rules.registry import Call, Saved, Use, rule
 
 
 @rule("embedding", [functional.embedding, torch.embedding])

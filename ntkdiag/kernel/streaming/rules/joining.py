@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ntkdiag.kernel.streaming.broadcasting import reduce_to
-from ntkdiag.kernel.streaming.forms import Dense
-from ntkdiag.kernel.streaming.layout import Layout
+from ntkdiag.kernel.streaming.contraction.broadcasting import reduce_to
+from ntkdiag.kernel.streaming.contraction.forms import Dense
+from ntkdiag.kernel.streaming.layouts.layout import Layout
 from ntkdiag.kernel.streaming.refusal import Unsupported
-from ntkdiag.kernel.streaming.registry import Call, ToForm, Use, rule
+from ntkdiag.kernel.streaming.rules.registry import Call, ToForm, Use, rule
 
 
 @rule("concatenation", [torch.cat, torch.concat, torch.concatenate])

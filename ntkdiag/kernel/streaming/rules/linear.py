@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ntkdiag.kernel.streaming.broadcasting import reduce_to, summed
-from ntkdiag.kernel.streaming.forms import Dense, Form, Outer
-from ntkdiag.kernel.streaming.layout import Layout
+from ntkdiag.kernel.streaming.contraction.broadcasting import reduce_to, summed
+from ntkdiag.kernel.streaming.contraction.forms import Dense, Form, Outer
+from ntkdiag.kernel.streaming.layouts.layout import Layout
 from ntkdiag.kernel.streaming.refusal import Unsupported
-from ntkdiag.kernel.streaming.registry import Call, Saved, ToForm, Use, rule
+from ntkdiag.kernel.streaming.rules.registry import Call, Saved, ToForm, Use, rule
 
 
 @rule("linear", [functional.linear])

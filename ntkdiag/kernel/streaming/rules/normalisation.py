@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ntkdiag.kernel.streaming.broadcasting import reduce_to
-from ntkdiag.kernel.streaming.forms import Dense
-from ntkdiag.kernel.streaming.layout import Layout
+from ntkdiag.kernel.streaming.contraction.broadcasting import reduce_to
+from ntkdiag.kernel.streaming.contraction.forms import Dense
+from ntkdiag.kernel.streaming.layouts.layout import Layout
 from ntkdiag.kernel.streaming.refusal import Unsupported
-from ntkdiag.kernel.streaming.registry import Call, Saved, Use, rule
+from ntkdiag.kernel.streaming.rules.registry import Call, Saved, Use, rule
 
 
 @rule("layer norm", [functional.layer_norm, torch.layer_norm])

@@ -1,0 +1,1 @@
+"""From options to networks, data, weights and training runs."""

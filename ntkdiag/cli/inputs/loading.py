@@ -1,0 +1,229 @@
+"""From model options to a denoiser with its data, and to the untrained control beside it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ntkdiag.cli.inputs.recipe import REFERENCES, Recipe, require_model
+from ntkdiag.cli.options import parsing
+from ntkdiag.cli.options.shared import ModelOptions
+from ntkdiag.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from ntkdiag.data import Data
+    from ntkdiag.denoiser import Denoiser
+
+# What a training folder says itself, so that saying it again could only contradict it.
+_SETTLED = ("model_option", "checkpoint", "schedule", "schedule_option", "target", "call")
+# The split into training and held-out samples is the same for every --seed: what a network was trained on is
+# never held out from it later.
+_SPLIT_SEED = 0
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A network that a command works on.
+
+    Attributes:
+        denoiser: On its device, with its weights loaded, tried once on the data.
+        data: What it is trained or measured on.
+        recipe: How it is built.
+        trained: Whether weights were loaded.
+    """
+
+    denoiser: Denoiser
+    data: Data
+    recipe: Recipe
+    trained: bool
+
+    def untrained(self) -> Denoiser | None:
+        """The same network built afresh: a run's own initial weights, or else those of another seed.
+
+        Returns:
+            None where building it again gives the very weights it has, as from a function that loads its own.
+        """
+        seed = self.recipe.seed if self.trained else self.recipe.seed + 1
+        fresh = self.recipe.build(self.data.shape, seed)
+        if _same_weights(fresh, self.denoiser):
+            return None
+        return fresh.to(next(self.denoiser.parameters()).device)
+
+
+def load(options: ModelOptions) -> Subject:
+    """Build a network, load its weights and its data, and try it.
+
+    Raises:
+        InputError: whatever of this cannot be done.
+    """
+    if options.model is not None and options.model not in REFERENCES and Path(options.model).is_dir():
+        return _from_run(Path(options.model), options)
+    return subject(from_options(options), options.checkpoint, options.device)
+
+
+def from_options(options: ModelOptions) -> Recipe:
+    """The recipe that options spell out."""
+    return Recipe(
+        model=require_model(options.model),
+        model_options=parsing.pairs("--model-option", options.model_option),
+        schedule=options.schedule,
+        schedule_options=parsing.pairs("--schedule-option", options.schedule_option),
+        target=options.target,
+        call=options.call,
+        data=_whole_path(options.data or "digits"),
+        seed=options.seed,
+    )
+
+
+def subject(
+    recipe: Recipe, weights: Path | None, device: str, trained_on: dict[str, Any] | None = None
+) -> Subject:
+    """Follow a recipe.
+
+    Args:
+        recipe: How the network is built.
+        weights: A .safetensors file to load into it, or None.
+        device: Where to put it.
+        trained_on: "shape" and perhaps "digest" that the data must have.
+
+    Raises:
+        InputError: see `load`.
+    """
+    from ntkdiag import data as datasets
+    from ntkdiag.train import load_weights
+
+    place = _device(device)
+    data = datasets.load(recipe.data, _SPLIT_SEED)
+    _check_data(data, trained_on or {})
+    denoiser = recipe.build(data.shape)
+    if weights is not None:
+        load_weights(denoiser, weights)
+    denoiser = denoiser.to(place)
+    _try(denoiser, data)
+    return Subject(denoiser, data, recipe, weights is not None)
+
+
+def run_recipe(folder: Path) -> Recipe:
+    """The recipe a training folder keeps.
+
+    Raises:
+        InputError: it is no training folder, or keeps none.
+    """
+    from ntkdiag.train.checkpoints.checkpoint import read_manifest
+
+    return Recipe.from_dict(read_manifest(folder).notes.get("recipe"), str(folder))  # type: ignore[arg-type]
+
+
+def _from_run(folder: Path, options: ModelOptions) -> Subject:
+    """The averaged network of a training folder; --data may name other data of the same shape to look at."""
+    from ntkdiag.train.checkpoints.checkpoint import read_manifest
+    from ntkdiag.train.checkpoints.folder import AVERAGE_FILE
+
+    for name in _SETTLED:
+        given = getattr(options, name)
+        if given:
+            raise InputError(
+                "--" + name.replace("_", "-"),
+                expected=f"nothing beside --model {folder}, which says it",
+                got=str(given),
+            )
+    recipe, trained_on = run_recipe(folder), dict(read_manifest(folder).problem["data"])
+    if not (folder / AVERAGE_FILE).is_file():
+        raise InputError(
+            str(folder),
+            expected=f"a finished training run with {AVERAGE_FILE}",
+            got="an unfinished one",
+            fix=f"Finish it with: ntkdiag train --resume --out {folder}",
+        )
+    if options.data is not None:
+        recipe = replace(recipe, data=_whole_path(options.data))
+        trained_on.pop("digest", None)
+    return subject(recipe, folder / AVERAGE_FILE, options.device, trained_on)
+
+
+def _check_data(data: Data, trained_on: dict[str, Any]) -> None:
+    shape, digest = trained_on.get("shape"), trained_on.get("digest")
+    if shape is not None and list(data.shape) != shape:
+        raise InputError("--data", expected=f"samples of shape {shape}, as in training", got=list(data.shape))
+    if digest is not None and data.digest != digest:
+        raise InputError(
+            f"data '{data.name}'",
+            expected="what the run was trained on",
+            got="samples that have changed since",
+            fix="Name the data to use with --data.",
+        )
+
+
+def control_of(found: Subject) -> dict[str, Any]:
+    """References for `measure`: the untrained control, if there is one."""
+    fresh = found.untrained()
+    return {} if fresh is None else {"untrained": fresh}
+
+
+def remarks(found: Subject, control_missing: bool) -> list[str]:
+    """What a reader of the results should know of the network, a line each."""
+    told = []
+    if not found.trained and found.recipe.model in REFERENCES:
+        told.append("note: no weights were loaded, so this is a network at its initialisation")
+    if control_missing:
+        told.append(
+            f"note: {found.recipe.model} gives the same weights whenever it is called, so there is no untrained control"
+        )
+    return told
+
+
+def _same_weights(left: nn.Module, right: nn.Module) -> bool:
+    import torch
+
+    ours, theirs = left.state_dict(), right.state_dict()
+    return ours.keys() == theirs.keys() and all(
+        value.shape == theirs[name].shape and torch.equal(value.cpu(), theirs[name].cpu())
+        for name, value in ours.items()
+    )
+
+
+def _whole_path(data: str) -> str:
+    """A file's absolute path, so that a run folder can be used from anywhere; names stay."""
+    path = Path(data)
+    return str(path.resolve()) if path.suffix == ".npy" or path.is_file() else data
+
+
+def _device(name: str) -> Any:
+    import torch
+
+    try:
+        place = torch.device(name)
+        torch.ones(1, device=place).item()  # what holds no numbers, as meta, is no use either
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise InputError(
+            "--device", expected="a device this machine has, such as cpu", got=f"{name}: {first}"
+        ) from error
+    return place
+
+
+def _try(denoiser: Denoiser, data: Data) -> None:
+    """One forward on two samples, so that a network that cannot take the data is told of before any work.
+
+    Raises:
+        InputError: it fails, whatever the exception.
+    """
+    from ntkdiag.train.modes import evaluating
+
+    level = float(denoiser.schedule.quantile(0.5))
+    try:
+        with evaluating(denoiser) as like:
+            denoiser(data.train[:2].to(like), level)
+    except InputError:
+        raise
+    except Exception as error:
+        text = (str(error).strip().splitlines() or ["no message"])[0]
+        raise InputError(
+            "--model",
+            expected=f"a network that takes samples of shape {list(data.shape)}",
+            got=f"{type(error).__name__}: {text}",
+            fix="Check the data's shape and --call, which says whether the network is called with time or log_snr.",
+        ) from error

@@ -1,0 +1,89 @@
+"""What plot and report draw beside a diagnosis: weight tables, training runs and verdicts, read from files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ntkdiag.cli.options import parsing
+from ntkdiag.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from ntkdiag.diagnosis import Diagnosis
+    from ntkdiag.weights import WeightTable
+
+VERDICT_COLUMNS = (
+    "claim",
+    "statement",
+    "verdict",
+    "effect",
+    "low",
+    "high",
+    "p_value",
+    "p_holm",
+    "test",
+    "note",
+)
+
+
+def weight_tables(items: list[str] | None) -> dict[str, WeightTable] | None:
+    """[NAME=]FILE items, a table each; its own name where none is given."""
+    from ntkdiag.weights import WeightTable
+
+    tables: dict[str, WeightTable] = {}
+    for name, path in parsing.named_paths(items):
+        table = WeightTable.load(path)
+        _add(tables, "--table", name or table.name, table)
+    return tables or None
+
+
+def runs(items: list[str] | None) -> dict[str, Any] | None:
+    """[NAME=]FOLDER items, a training run each; the folder's name where none is given."""
+    from ntkdiag.cli.inputs.training_runs import read_run
+
+    found: dict[str, Any] = {}
+    for name, path in parsing.named_paths(items):
+        _add(found, "--run", name or Path(path).resolve().name, read_run(Path(path)))
+    return found or None
+
+
+def verdicts(path: Path | None, diagnosis: Diagnosis) -> pd.DataFrame | None:
+    """Verdicts from a file or from a folder of 'ntkdiag verify'; judged here and now where none is named.
+
+    Returns:
+        None where nothing is named and the diagnosis is too small to judge.
+    """
+    import pandas as pd
+
+    from ntkdiag.claims import judge
+
+    if path is None:
+        try:
+            return judge(diagnosis)
+        except InputError:
+            return None
+    path = path / "verdicts.csv" if path.is_dir() else path
+    try:
+        table = pd.read_csv(path, keep_default_na=True)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            str(path),
+            expected="verdicts.csv, as 'ntkdiag verify --out' writes it",
+            got=str(error).splitlines()[0],
+        ) from error
+    missing = [name for name in VERDICT_COLUMNS if name not in table.columns]
+    if missing:
+        raise InputError(
+            str(path), expected="columns " + ", ".join(VERDICT_COLUMNS), got=f"none named {missing[0]}"
+        )
+    return table.fillna({"note": "", "test": ""})
+
+
+def _add(found: dict[str, Any], option: str, name: str, value: Any) -> None:
+    if name in found:
+        raise InputError(
+            option, expected="one of each name", got=f"two named '{name}'", fix="Name them: NAME=PATH."
+        )
+    found[name] = value

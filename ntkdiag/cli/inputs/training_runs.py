@@ -1,0 +1,65 @@
+"""What a training folder shows in reports: its history, and its held-out loss at every noise level."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ntkdiag.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from ntkdiag.data import Data
+    from ntkdiag.denoiser import Denoiser
+    from ntkdiag.process.buckets import Buckets
+    from ntkdiag.train import BucketValues
+
+LOSSES_FILE = "losses.csv"
+WEIGHTS_FILE = "weights.csv"
+# Held-out samples a bucket, and the seed of their noise: the same for every run, so that runs compare in pairs.
+_SAMPLES, _SEED = 1024, 0
+
+
+def held_out(denoiser: Denoiser, data: Data, buckets: Buckets) -> BucketValues:
+    """Unweighted held-out losses on the draws that all runs share."""
+    from ntkdiag.train import bucket_losses
+
+    return bucket_losses(denoiser, data, buckets, samples=_SAMPLES, seed=_SEED)
+
+
+def held_out_losses(denoiser: Denoiser, data: Data, buckets: Buckets) -> pd.DataFrame:
+    """`held_out` as a table: bucket, log_snr, samples, loss, loss_low, loss_high (95%)."""
+    return loss_table(held_out(denoiser, data, buckets))
+
+
+def loss_table(values: BucketValues) -> pd.DataFrame:
+    """Losses under the names that figures read."""
+    table = values.table().drop(columns="stderr")
+    return table.rename(columns={"mean": "loss", "low": "loss_low", "high": "loss_high"})
+
+
+def read_run(folder: Path) -> dict[str, Any]:
+    """The tables of a finished training run, for a report: history, and buckets where they were written.
+
+    Raises:
+        InputError: no training run, or an unfinished one.
+    """
+    import pandas as pd
+
+    from ntkdiag.train.checkpoints.checkpoint import read_manifest
+    from ntkdiag.train.checkpoints.folder import HISTORY_FILE
+
+    read_manifest(folder)
+    if not (folder / HISTORY_FILE).is_file():
+        raise InputError(
+            str(folder),
+            expected=f"a finished training run with {HISTORY_FILE}",
+            got="an unfinished one",
+            fix=f"Finish it with: ntkdiag train --resume --out {folder}",
+        )
+    tables = {"history": folder / HISTORY_FILE, "buckets": folder / LOSSES_FILE}
+    try:
+        return {name: pd.read_csv(path) for name, path in tables.items() if path.is_file()}
+    except (OSError, ValueError) as error:
+        raise InputError(str(folder), expected="tables in CSV", got=str(error).splitlines()[0]) from error

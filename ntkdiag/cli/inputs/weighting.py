@@ -1,0 +1,99 @@
+"""From --weights to what training is handed: nothing, a rule, a saved table, or weights that follow the training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from ntkdiag.cli.options import parsing
+from ntkdiag.errors import InputError, require_one_of
+
+if TYPE_CHECKING:
+    from ntkdiag.cli.inputs.loading import Subject
+    from ntkdiag.process.schedule import Schedule
+    from ntkdiag.weights import Refresher, WeightSource, WeightTable
+
+CONSTANT, REFRESH = "constant", "refresh"
+# Of the probe batch: see ntkdiag.weights.refresh.kernel_probe. The rest goes to the Refresher.
+_PROBE = {"score": "learnability", "samples": 32, "probes": 1, "buckets": 10}
+_REFRESHER = ("half_life", "max_change", "power", "floor", "budget")
+
+
+def weight_source(text: str, found: Subject, seed: int) -> WeightSource | None:
+    """What --weights asks for, at mean 1 under the schedule that is trained on.
+
+    Args:
+        text: "constant", "RULE", "RULE:name=value,...", "table.csv", "table.json", or
+            "refresh:EVERY,name=value,...".
+        found: The network before its training.
+        seed: Of a refresher's probe batch.
+
+    Returns:
+        None for constant weights.
+
+    Raises:
+        InputError: none of these, or a rule, table or setting that cannot be used.
+    """
+    from ntkdiag.weights import WeightTable
+
+    denoiser = found.denoiser
+    head, _, rest = text.partition(":")
+    if text == CONSTANT:
+        return None
+    if head == REFRESH:
+        return _refresher(rest, found, seed)
+    if Path(text).suffix.lower() in (".csv", ".json"):
+        return fixed(WeightTable.load(text).normalised(denoiser.schedule))
+    return fixed(closed_form("--weights", head, denoiser.target, denoiser.schedule, _settings(rest)))
+
+
+def closed_form(
+    option: str, name: str, target: str, schedule: Schedule, settings: dict[str, Any]
+) -> WeightTable:
+    """A rule with the settings a user gave it: its own parameters, and clip or normalise.
+
+    Raises:
+        InputError: unknown rule, parameter or target, a value it cannot have, or a mean that is not finite.
+    """
+    from ntkdiag.weights import rule
+
+    for taken in ("name", "target", "schedule"):
+        if taken in settings:
+            raise InputError(option, expected=f"parameters of the rule '{name}'", got=repr(taken))
+    return parsing.checked(option, lambda: rule(name, target, schedule, **settings))
+
+
+def fixed(table: WeightTable) -> WeightSource:
+    """A table as training takes it: its target is read-only, which the protocol's type has no word for."""
+    return cast("WeightSource", table)
+
+
+def _refresher(text: str, found: Subject, seed: int) -> Refresher:
+    """ "500" or "500,score=gsnr,samples=64,half_life=2"."""
+    from ntkdiag.process.buckets import Buckets, PairedDraws
+    from ntkdiag.weights import Refresher
+    from ntkdiag.weights.refresh.kernel_probe import probe_score
+
+    first, _, rest = text.partition(",")
+    every = parsing.value(first)
+    if not isinstance(every, int):
+        raise InputError(
+            "--weights", expected="refresh:STEPS, such as refresh:500", got=repr(f"{REFRESH}:{text}")
+        )
+    given = _settings(rest)
+    for name in given:
+        require_one_of("setting of refresh", name, (*_PROBE, *_REFRESHER))
+    probe = _PROBE | {name: value for name, value in given.items() if name in _PROBE}
+    denoiser = found.denoiser
+    draws = PairedDraws.draw(found.data.train, probe["samples"], seed)  # type: ignore[arg-type]
+    buckets = Buckets.from_density(denoiser.schedule, probe["buckets"])  # type: ignore[arg-type]
+    score = probe_score(denoiser, draws, buckets, str(probe["score"]), probes=probe["probes"], seed=seed)  # type: ignore[arg-type]
+    moving = {name: value for name, value in given.items() if name in _REFRESHER}
+    return parsing.checked(
+        "--weights",
+        lambda: Refresher(score, denoiser.target, denoiser.schedule, every=every, **moving),
+    )
+
+
+def _settings(text: str) -> dict[str, Any]:
+    return parsing.pairs("--weights", text.split(",")) if text else {}

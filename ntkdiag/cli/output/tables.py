@@ -1,0 +1,114 @@
+"""Results as text for a terminal: aligned columns, a line a bucket, nothing wider than it must be."""
+
+from __future__ import annotations
+
+import shutil
+import textwrap
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from ntkdiag.report.figures.full import full_of
+from ntkdiag.report.tables import Table, full_table, summary_table
+from ntkdiag.report.wording import MISSING, interval, level, number, p_value
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from ntkdiag.diagnosis import Diagnosis
+    from ntkdiag.weights import WeightTable
+
+# Log-SNRs a weight table is shown at when it has more rows than this.
+_MOST_ROWS = 24
+
+
+def summary_text(diagnosis: Diagnosis) -> str:
+    """What was measured, then a line a bucket."""
+    return about(diagnosis) + "\n\n" + summary_table(diagnosis).as_text()
+
+
+def about(diagnosis: Diagnosis) -> str:
+    """One line: which network, on what, measured how."""
+    meta = diagnosis.meta
+    config, network = meta["config"], meta["network"]
+    return (
+        f"{network['class']}, {network['parameters']:,} parameters, predicts {config['target']} on "
+        f"{config['schedule']['name']}; {meta['data']['name']}; {len(diagnosis.summary)} buckets × "
+        f"{config['samples']} samples, {config['probes']} probes, {meta['engine']} engine, {meta['seconds']:.1f} s"
+    )
+
+
+def full_text(diagnosis: Diagnosis) -> str:
+    """The full kernel: what was spent on it, a line a bucket, and what did not converge."""
+    config, summary = diagnosis.meta["config"], full_of(diagnosis).summary
+    rows = config["samples"] * diagnosis.meta["network"]["outputs"]
+    lines = [
+        f"Full kernel, {rows:,} × {rows:,} a bucket and never formed: top {config['full']['top_k']} eigenfunctions, "
+        f"{summary['products'].sum():,} products, {diagnosis.meta['full_seconds']:.1f} s",
+        "",
+        full_table(diagnosis).as_text(),
+        "",
+        f"target, residual in {config['full']['top_k']}: share of their energy in the eigenfunctions found.",
+    ]
+    unfinished = [level(row["log_snr"]) for row in summary.to_dict("records") if not row["converged"]]
+    if unfinished:
+        lines += [
+            "",
+            f"Eigenpairs that did not converge: at log-SNR {', '.join(unfinished)}; see their residuals.",
+        ]
+    return "\n".join(lines)
+
+
+def verdict_text(verdicts: Iterable[Mapping[Any, Any]]) -> str:
+    """A claim in three parts: verdict with its numbers, what was claimed, what to know."""
+    lines = []
+    for row in verdicts:
+        effect, p = interval(row["effect"], row["low"], row["high"]), p_value(row["p_holm"])
+        numbers = (
+            "not tested" if p == MISSING else f"effect {effect}, p {p if p.startswith('<') else '= ' + p}"
+        )
+        lines.append(f"{row['claim']}  {row['verdict']:<12}  {numbers}")
+        for text in filter(None, (row["statement"], row["note"])):
+            lines += textwrap.wrap(text, text_width(), initial_indent="    ", subsequent_indent="    ")
+    return "\n".join(lines)
+
+
+def text_width() -> int:
+    """Columns for running text: the terminal's, but no more than a line that reads well."""
+    return min(shutil.get_terminal_size((100, 24)).columns, 100)
+
+
+def weight_text(table: WeightTable) -> str:
+    """Weights over log-SNR; a long table is shown at those of the whole steps from -10 to 10 that it reaches."""
+    import torch
+
+    levels = table.log_snr
+    if len(levels) > _MOST_ROWS:
+        whole = torch.arange(-10, 11, dtype=torch.float64)
+        reached = whole[(whole >= levels[0]) & (whole <= levels[-1])]
+        levels = reached if len(reached) > 1 else levels[:: len(levels) // _MOST_ROWS]
+    rows = [
+        (level(at), number(weight))
+        for at, weight in zip(levels.tolist(), table(levels).tolist(), strict=True)
+    ]
+    return f"{table.name}, on {table.target}\n\n" + Table(("log-SNR", "weight"), tuple(rows)).as_text()
+
+
+def loss_text(losses: pd.DataFrame) -> str:
+    """Held-out loss with its interval, a line a bucket."""
+    rows = [(level(row["log_snr"]), ranged(row, "loss")) for row in losses.to_dict("records")]
+    return Table(("log-SNR", "held-out loss [95%]"), tuple(rows)).as_text()
+
+
+def quality_text(quality: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
+    """A line a metric: samples, and what real data scores."""
+    rows = [
+        (metric, *(interval(of["value"], of["low"], of["high"]) for of in scores.values()))
+        for metric, scores in quality.items()
+    ]
+    head = ("metric", *(next(iter(quality.values()), {})))
+    return Table(head, tuple(rows)).as_text() if rows else "Fewer than 3 samples are not judged."
+
+
+def ranged(row: Mapping[Any, Any], name: str) -> str:
+    """A column with its interval."""
+    return interval(row[name], row[f"{name}_low"], row[f"{name}_high"])

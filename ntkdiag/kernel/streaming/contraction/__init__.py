@@ -1,0 +1,1 @@
+"""What becomes of a gradient: its form, and its contraction into the Gram matrix."""

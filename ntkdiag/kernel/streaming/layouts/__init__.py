@@ -1,0 +1,1 @@
+"""Where the samples are in a tensor."""

@@ -1,0 +1,1 @@
+"""What a network did during a forward: which operations used which parameter."""

@@ -1,0 +1,122 @@
+"""One forward of a network under the recorder, and the proof that nothing went by unseen.
+
+Parameters enter as detached values, so the output's graph must not end in any of them. One that it does end in took a way
+that the recorder does not see (an autograd function of the user's, say) and is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ntkdiag.kernel.directions import checked_output
+from ntkdiag.kernel.streaming.recording.recorder import Meeting, Recorder
+from ntkdiag.kernel.streaming.recording.sources import parameter_source
+
+
+@dataclass(frozen=True)
+class Network:
+    """A module and the parameters its kernel is over, with those that other engines take care of left out."""
+
+    module: nn.Module
+    parameters: dict[str, nn.Parameter]
+
+    def without(self, names: set[str]) -> Network:
+        """The same with fewer parameters."""
+        return Network(self.module, {name: p for name, p in self.parameters.items() if name not in names})
+
+
+@dataclass(frozen=True)
+class Forward:
+    """What a recorded forward leaves.
+
+    Attributes:
+        output: [m, ...].
+        ends: Leaves of the output's graph; a backward towards them passes every meeting that the output depends on.
+        refused: Parameter name → why no rule serves it.
+    """
+
+    output: Tensor
+    ends: list[Tensor]
+    refused: dict[str, str]
+
+    def kept(self) -> Iterator[Tensor]:
+        """Tensors that autograd keeps for the backward."""
+        nodes = _nodes(self.output)
+        shown_by = {
+            kind: [name for name in dir(kind) if name.startswith("_saved_") or name == "saved_tensors"]
+            for kind in {type(node) for node in nodes}
+        }
+        for node in nodes:
+            for name in shown_by[type(node)]:
+                try:
+                    value = getattr(node, name)
+                except RuntimeError:  # overwritten since: autograd will say so if it comes to need it
+                    continue
+                yield from (
+                    v for v in (value if isinstance(value, tuple) else [value]) if isinstance(v, Tensor)
+                )
+
+
+class _Tap(torch.autograd.Function):
+    """Makes a tensor require a gradient in place, so that a hook on it fires; the anchor is what the graph then ends in."""
+
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor, anchor: Tensor) -> Tensor:
+        ctx.mark_dirty(tensor)
+        return tensor
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[None, None]:
+        return None, None
+
+
+def forward(network: Network, inputs: tuple[Tensor, ...], on_meeting: Callable[[Meeting], None]) -> Forward:
+    """Run the network on copies of `inputs`.
+
+    Args:
+        network: What is measured.
+        inputs: Tensors [m, ...].
+        on_meeting: Told of every operation in which parameters meet the batch, once its output requires a gradient.
+    """
+    inputs = tuple(tensor.detach().clone() for tensor in inputs)  # a network may write into what it is given
+    leaves = {name: parameter.detach().requires_grad_() for name, parameter in network.parameters.items()}
+    anchor = torch.zeros((), requires_grad=True, device=inputs[0].device)
+
+    def note(meeting: Meeting) -> None:
+        if not meeting.output.requires_grad:
+            _Tap.apply(meeting.output, anchor)
+        on_meeting(meeting)
+
+    sources = {}
+    for name, leaf in leaves.items():
+        sources[id(leaf)] = sources[id(network.parameters[name])] = parameter_source(name, leaf)
+    others = {
+        id(p): p.detach() for p in network.module.parameters() if id(p) not in sources and p.requires_grad
+    }
+    recorder = Recorder(network.module, sources, others, inputs, note)
+    with torch.enable_grad(), recorder:
+        output = checked_output(network.module(*inputs), inputs[0].shape[0])
+    ends = [node.variable for node in _nodes(output) if hasattr(node, "variable")]
+    unseen = {id(end) for end in ends}
+    refused = dict(recorder.unsupported)
+    for name, leaf in leaves.items():
+        if id(leaf) in unseen or id(network.parameters[name]) in unseen:
+            refused.setdefault(name, "reaches the output by an operation that cannot be seen")
+    return Forward(output, ends, refused)
+
+
+def _nodes(output: Tensor) -> list[Any]:
+    """All nodes of a tensor's graph."""
+    found: dict[Any, None] = {}
+    stack = [output.grad_fn]
+    while stack:
+        node = stack.pop()
+        if node is not None and node not in found:
+            found[node] = None
+            stack.extend(parent for parent, _ in node.next_functions)
+    return list(found)

@@ -1,0 +1,1 @@
+"""One file a family of figures; each function draws on given axes."""

@@ -1,0 +1,87 @@
+"""Which noise levels help or disturb each other, as a map of every bucket against every other.
+
+Blue: a step that serves one level also serves the other. Red: it works against it. White: neither.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ntkdiag.report.drawing import style
+from ntkdiag.report.drawing.axes import colour_bar
+from ntkdiag.report.figures.frames import column, require_finite
+from ntkdiag.report.wording import level
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from ntkdiag.diagnosis import Diagnosis
+
+MOST_WITH_NUMBERS = 12  # buckets; above it the cells are too small for figures in them
+
+
+def draw_kernel_coupling(axes: Axes, diagnosis: Diagnosis) -> None:
+    """Mean kernel between two buckets over the geometric mean of their own: 1 is full sharing."""
+    draw_coupling(axes, diagnosis, "kernel", "shared kernel")
+
+
+def draw_gradient_coupling(axes: Axes, diagnosis: Diagnosis) -> None:
+    """Cosine between the mean loss gradients of two buckets: below zero they conflict."""
+    draw_coupling(axes, diagnosis, "gradient_cosine", "cosine of the mean gradients")
+
+
+def draw_coupling(axes: Axes, diagnosis: Diagnosis, name: str, label: str) -> None:
+    """A column of `diagnosis.coupling` as a square map with a diverging colour map centred at zero.
+
+    Args:
+        axes: Where to draw.
+        diagnosis: What was measured; a pair given once stands for both orders.
+        name: Column with values in [-1, 1]. What noise has put beyond is shown as the nearest end, NaN as "–".
+        label: Colour bar.
+
+    Raises:
+        InputError: no finite value.
+    """
+    from matplotlib import colormaps
+
+    levels, matrix = coupling_matrix(diagnosis, name)
+    require_finite(f"coupling of {name}", matrix.ravel())
+    matrix = np.clip(matrix, -1, 1)
+    count = len(levels)
+    diverging = colormaps["RdBu"].with_extremes(bad=style.theme().grid)
+    image = axes.imshow(matrix, cmap=diverging, vmin=-1, vmax=1, origin="lower", interpolation="nearest")
+    ticks = range(0, count, max(1, -(-count // MOST_WITH_NUMBERS)))
+    names = [level(levels[tick]) for tick in ticks]
+    axes.set_xticks(list(ticks), names)
+    axes.set_yticks(list(ticks), names)
+    axes.tick_params(length=0)
+    axes.grid(False)
+    axes.spines[:].set_visible(False)
+    axes.set_xlabel("log-SNR of one noise level")
+    axes.set_ylabel("log-SNR of the other")
+    if count <= MOST_WITH_NUMBERS:
+        _write_numbers(axes, matrix)
+    colour_bar(axes, image, label, ticks=[-1, -0.5, 0, 0.5, 1])
+
+
+def coupling_matrix(diagnosis: Diagnosis, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Log-SNR of the buckets [B], ascending, and the symmetric matrix [B, B] of a column; NaN where not measured."""
+    frame = diagnosis.coupling
+    first, second = column(frame, "log_snr_a"), column(frame, "log_snr_b")
+    levels = np.unique(np.concatenate([first, second]))
+    matrix = np.full((len(levels), len(levels)), np.nan)
+    a, b = np.searchsorted(levels, first), np.searchsorted(levels, second)
+    matrix[b, a] = column(frame, name)
+    matrix[a, b] = column(frame, name)
+    return levels, matrix
+
+
+def _write_numbers(axes: Axes, matrix: np.ndarray) -> None:
+    size = 8 if len(matrix) <= 10 else 6.5
+    for (row, place), value in np.ndenumerate(matrix):
+        text = "–" if np.isnan(value) else f"{value:.1f}".replace("-0.0", "0.0").replace("-", "−")
+        colour = "white" if abs(value) > 0.6 else "#24292f"
+        colour = style.theme().ink if np.isnan(value) else colour
+        axes.text(place, row, text, ha="center", va="center", fontsize=size, color=colour)

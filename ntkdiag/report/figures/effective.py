@@ -1,0 +1,75 @@
+"""Effective weightings: what a loss weight and the sampling of noise levels amount to together.
+
+Two trainings with one curve minimise one objective, whichever targets their losses are written on (Kingma & Gao
+2023, arXiv 2303.00848, section 3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ntkdiag.errors import InputError
+from ntkdiag.report.drawing.axes import label_line_ends
+from ntkdiag.report.figures.weights import Weight, all_rules, evaluated, plot_curves, schedule_of, weight_grid
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from ntkdiag.diagnosis import Diagnosis
+    from ntkdiag.process.schedule import Schedule
+
+
+def draw_effective_weights(
+    axes: Axes, weights: Mapping[str, Weight], target: str, log_snr: np.ndarray, schedule: Schedule
+) -> None:
+    """w_ε(λ)·p(λ) over log-SNR, every curve at area 1, on a logarithmic axis.
+
+    Args:
+        axes: Where to draw.
+        weights: Name → weight.
+        target: What weights multiply the squared error of that do not say it themselves.
+        log_snr: Grid [n], ascending, over which the area is taken.
+        schedule: Training samples from its density p.
+
+    Raises:
+        InputError: no weight is positive and finite anywhere on the grid.
+    """
+    curves = {name: effective(weight, target, log_snr, schedule) for name, weight in weights.items()}
+    ends = plot_curves(axes, curves, log_snr, "effective_weights")
+    axes.set_ylabel("share of the objective per unit of log-SNR")
+    label_line_ends(axes, ends)
+
+
+def draw_effective_weights_of(axes: Axes, subject: tuple[Diagnosis, Mapping[str, Weight] | None]) -> None:
+    """Those of the given weights under the sampling of a diagnosis; with none given, those of every rule.
+
+    Raises:
+        InputError: the diagnosis does not say what training samples from, or nothing to draw.
+    """
+    diagnosis, tables = subject
+    schedule = schedule_of(diagnosis)
+    if schedule is None:
+        raise InputError(
+            "figure 'effective_weights'", expected="a diagnosis that names its schedule", got="none"
+        )
+    target = str(diagnosis.meta.get("config", {}).get("target", ""))
+    draw_effective_weights(
+        axes, tables or all_rules(target, schedule), target, weight_grid(diagnosis), schedule
+    )
+
+
+def effective(weight: Weight, target: str, log_snr: np.ndarray, schedule: Schedule) -> np.ndarray:
+    """w_ε(λ)·p(λ) at area 1 over the grid [n]; NaN where the weight is not finite everywhere on it."""
+    import torch
+
+    from ntkdiag.weights.audit.batches import Curve
+    from ntkdiag.weights.audit.sampling import effective as induced
+
+    level = torch.tensor(log_snr, dtype=torch.float64)
+    curve = Curve(level, torch.from_numpy(evaluated(weight, log_snr)))
+    values = induced(curve, getattr(weight, "target", target), schedule).numpy()
+    area = np.trapezoid(values, log_snr)
+    return values / area if np.isfinite(area) and area > 0 else np.full(len(values), np.nan)

@@ -1,0 +1,114 @@
+"""Top eigenfunctions of the full kernel as images: the changes of its output that the network learns fastest.
+
+An eigenfunction has a value for every output of every sample. What is drawn is its part on one sample, a row a noise level,
+a column an index: red and blue are opposite signs (which of the two is arbitrary, so each row follows the one above), white
+is zero.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ntkdiag.errors import InputError
+from ntkdiag.report.drawing import style
+from ntkdiag.report.figures.frames import ordered
+from ntkdiag.report.figures.full import full_of
+from ntkdiag.report.wording import level
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from ntkdiag.diagnosis import Diagnosis
+
+MOST_ROWS, MOST_COLUMNS = 10, 8
+PANELS = 2  # samples shown
+
+
+def samples_shown(diagnosis: Diagnosis) -> list[str]:
+    """Names of the samples drawn, a panel each: those in which the eigenfunctions shown have most of their energy.
+
+    Raises:
+        InputError: no full kernel, or outputs that are no images.
+    """
+    return list(_samples(_shown(diagnosis)[1]))
+
+
+def draw_eigenfunctions(axes: Axes, diagnosis: Diagnosis, sample: str) -> None:
+    """The eigenfunctions on one sample, each scaled to its own largest value there.
+
+    Args:
+        axes: Where to draw.
+        diagnosis: With a full kernel of image outputs; several channels are averaged.
+        sample: One of `samples_shown`.
+
+    Raises:
+        InputError: no full kernel, or outputs that are no images.
+    """
+    from matplotlib import colormaps
+
+    levels, functions = _shown(diagnosis)
+    picture = tile(functions[:, :, _samples(functions)[sample]])
+    signs = colormaps["RdBu"].with_extremes(bad=style.theme().grid)
+    axes.imshow(picture, cmap=signs, vmin=-1, vmax=1, interpolation="nearest")
+    rows, columns, _, height, width = functions.shape
+    axes.set_yticks((height + 1) * np.arange(rows) + 0.5 * (height + 1), [level(one) for one in levels])
+    axes.set_xticks(
+        (width + 1) * np.arange(columns) + 0.5 * (width + 1), [str(k + 1) for k in range(columns)]
+    )
+    axes.tick_params(length=0)
+    axes.grid(False)
+    axes.spines[:].set_visible(False)
+    axes.set_xlabel("eigenfunction, strongest first")
+    axes.set_ylabel("log-SNR, noisiest on top")
+    axes.set_title(f"on {sample}")
+
+
+def tile(images: np.ndarray) -> np.ndarray:
+    """Images [rows, columns, H, W] as one picture [rows·(H+1)+1, columns·(W+1)+1] in [−1, 1].
+
+    Each is scaled to its own largest absolute value; NaN stands between them.
+    """
+    rows, columns, height, width = images.shape
+    picture = np.full((rows * (height + 1) + 1, columns * (width + 1) + 1), np.nan)
+    largest = np.abs(images).max((2, 3), keepdims=True)
+    scaled = images / np.where(largest > 0, largest, 1.0)
+    for row in range(rows):
+        for place in range(columns):
+            top, left = row * (height + 1) + 1, place * (width + 1) + 1
+            picture[top : top + height, left : left + width] = scaled[row, place]
+    return picture
+
+
+def _shown(diagnosis: Diagnosis) -> tuple[np.ndarray, np.ndarray]:
+    """Log-SNRs [b] ascending, and eigenfunctions [b, k, N, H, W] of evenly spaced buckets, channels averaged."""
+    full = full_of(diagnosis)
+    functions = full.eigenfunctions
+    if functions.ndim != 6:
+        raise InputError(
+            "figure 'eigenfunctions'",
+            expected="outputs that are images [C, H, W]",
+            got=f"outputs of shape {list(functions.shape[3:])}",
+        )
+    summary = ordered(full.summary)
+    places = np.unique(np.linspace(0, len(summary) - 1, MOST_ROWS).round().astype(int))
+    chosen = summary.iloc[places]
+    picked = functions[chosen["bucket"].astype(int).tolist(), :MOST_COLUMNS].double().mean(3).numpy()
+    return chosen["log_snr"].to_numpy(), _signed(picked)
+
+
+def _signed(functions: np.ndarray) -> np.ndarray:
+    """Signs chosen so that an eigenfunction [b, k, ...] points the way of the same index one noise level up."""
+    turned = functions.copy()
+    for row in range(1, len(turned)):
+        overlap = (turned[row] * turned[row - 1]).sum((1, 2, 3), keepdims=True)
+        turned[row] *= np.where(overlap < 0, -1.0, 1.0)
+    return turned
+
+
+def _samples(functions: np.ndarray) -> dict[str, int]:
+    """Name of a sample → its place in the draws."""
+    energy = np.square(functions).sum((0, 1, 3, 4))
+    strongest = np.sort(np.argsort(-energy, kind="stable")[:PANELS])
+    return {f"sample {place + 1} of {len(energy)}": int(place) for place in strongest}

@@ -1,0 +1,162 @@
+"""The full kernel, every output a row of its own: its rank, its spectral density, what lies in its strong directions.
+
+One line a bucket, in the same colour for the same log-SNR as everywhere; top eigenfunctions as images are in
+`eigenfunctions`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ntkdiag.errors import InputError
+from ntkdiag.report.drawing import style
+from ntkdiag.report.drawing.axes import log_axis, log_snr_bar
+from ntkdiag.report.figures.frames import column, ordered, positive, require_finite
+from ntkdiag.report.figures.rank import draw_summaries
+from ntkdiag.report.wording import level
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from ntkdiag.diagnosis import Diagnosis, FullKernel
+
+# Lanczos quadrature stands for the many small eigenvalues by a few nodes, which are no peaks: densities are drawn smeared by
+# this much in ln e (tuned here), where a single eigenvalue has a peak of 0.7; below LEAST_DENSITY there is none.
+WIDTH, LEAST_DENSITY = 0.6, 0.1
+SIGNALS = {"target": "target_alignment", "residual": "residual_alignment"}
+
+
+def draw_full_rank(axes: Axes, diagnosis: Diagnosis) -> None:
+    """Effective rank of the full kernel with its interval over random vectors, beside the untrained control."""
+    kernels = {"trained": full_of(diagnosis)} | {
+        name: ref.full for name, ref in diagnosis.refs.items() if ref.full is not None
+    }
+    summaries = {name: kernel.summary for name, kernel in kernels.items()}
+    draw_summaries(axes, summaries, "effective_rank", "effective rank of the full kernel (directions)")
+
+
+def draw_density(axes: Axes, diagnosis: Diagnosis) -> None:
+    """Eigenvalues per unit of ln e against e, with a band over random vectors, one line a bucket; see `WIDTH`.
+
+    Raises:
+        InputError: no density was measured.
+    """
+    frame = ordered(full_of(diagnosis).density, "log_eigenvalue")
+    require_finite(
+        "full_density", column(frame, "density"), fix="Measure with --slq 2 or more random vectors."
+    )
+    mappable = style.log_snr_map(column(frame, "log_snr"))
+    for _, rows in frame.groupby("bucket"):
+        colour = mappable.to_rgba(column(rows, "log_snr"))[0]
+        place = column(rows, "log_eigenvalue")
+        height, low, high = (smeared(place, column(rows, name)) for name in ("density", "low", "high"))
+        seen = np.where(height > LEAST_DENSITY, height, np.nan)
+        axes.plot(np.exp(place), seen, color=colour, lw=1.5)
+        axes.fill_between(
+            np.exp(place), *np.clip([low, high], LEAST_DENSITY, None), color=colour, alpha=0.18, lw=0
+        )
+    axes.set_ylim(bottom=LEAST_DENSITY)
+    log_axis(axes, "x")
+    log_axis(axes, "y")
+    axes.set_xlabel("eigenvalue of the full kernel / rows")
+    axes.set_ylabel("eigenvalues per factor e")
+    log_snr_bar(axes, mappable, column(frame, "log_snr"))
+
+
+def smeared(place: np.ndarray, height: np.ndarray) -> np.ndarray:
+    """A density on an even grid [n], smoothed by a Gaussian of `WIDTH`; what has no height counts as none."""
+    if len(place) < 2:
+        return height
+    step = (place[-1] - place[0]) / (len(place) - 1)
+    bumps = np.exp(-0.5 * ((place[:, None] - place) / WIDTH) ** 2) / (WIDTH * np.sqrt(2 * np.pi))
+    return step * bumps @ np.nan_to_num(height)
+
+
+def signals_present(diagnosis: Diagnosis) -> list[str]:
+    """Signals whose alignment is known, a panel each.
+
+    Raises:
+        InputError: none is.
+    """
+    spectra = full_of(diagnosis).spectra
+    names = [name for name, of in SIGNALS.items() if np.isfinite(column(spectra, of)).any()]
+    if not names:
+        raise InputError("figure 'alignment'", expected="a target or a residual that is not zero", got="none")
+    return names
+
+
+def draw_alignment(axes: Axes, diagnosis: Diagnosis, signal: str) -> None:
+    """Share of a signal's energy in the first k eigenfunctions, against k, one line a bucket.
+
+    Args:
+        axes: Where to draw.
+        diagnosis: With a full kernel.
+        signal: "target" or "residual".
+    """
+    full = full_of(diagnosis)
+    frame = ordered(full.spectra, "index")
+    require_finite("alignment", column(frame, SIGNALS[signal]))
+    mappable = style.log_snr_map(column(frame, "log_snr"))
+    for _, rows in frame.groupby("bucket"):
+        index, share = column(rows, "index"), np.cumsum(column(rows, SIGNALS[signal]))
+        axes.plot(
+            np.append(0, index),
+            np.append(0, share),
+            color=mappable.to_rgba(column(rows, "log_snr"))[0],
+            lw=1.5,
+            marker="o",
+            ms=2.5,
+        )
+    _whole_index(axes, column(frame, "index"))
+    axes.set_ylim(0, None)
+    axes.set_xlabel("number of eigenfunctions, strongest first")
+    axes.set_ylabel(f"share of the {signal}'s energy in them")
+    log_snr_bar(axes, mappable, column(frame, "log_snr"))
+    levels = np.unique(column(frame, "log_snr"))
+    axes.set_title(signal if len(levels) > 1 else f"{signal}, log-SNR {level(levels[0])}")
+
+
+def draw_contraction(axes: Axes, diagnosis: Diagnosis) -> None:
+    """Share of the residual's energy that is left against gradient-flow time, between its bounds, one band a bucket.
+
+    Raises:
+        InputError: no bucket has a kernel and a residual.
+    """
+    frame = ordered(full_of(diagnosis).contraction, "time")
+    require_finite("contraction", positive(column(frame, "time")), column(frame, "high"))
+    mappable = style.log_snr_map(column(frame, "log_snr"))
+    for _, rows in frame.groupby("bucket"):
+        colour = mappable.to_rgba(column(rows, "log_snr"))[0]
+        times, low, high = (column(rows, name) for name in ("time", "low", "high"))
+        axes.plot(times, high, color=colour, lw=1.5)
+        axes.fill_between(times, low, high, color=colour, alpha=0.2, lw=0)
+    axes.set_ylim(0, 1.02)
+    log_axis(axes, "x")
+    axes.set_xlabel("gradient-flow time, in 1 / eigenvalue")
+    axes.set_ylabel("share of the residual's energy left")
+    log_snr_bar(axes, mappable, column(frame, "log_snr"))
+
+
+def full_of(diagnosis: Diagnosis) -> FullKernel:
+    """The full kernel of a diagnosis.
+
+    Raises:
+        InputError: it has none.
+    """
+    if diagnosis.full is None:
+        raise InputError(
+            "full kernel to draw",
+            expected="a diagnosis that has it",
+            got="the trace kernel alone",
+            fix="Measure with --kernel full.",
+        )
+    return diagnosis.full
+
+
+def _whole_index(axes: Axes, index: np.ndarray) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    axes.set_xlim(0, 1.02 * float(index.max()))
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True, min_n_ticks=1))

@@ -1,0 +1,163 @@
+"""How much of the target the noisy input still tells, and whether the measured kernel follows it.
+
+Scores between 0 and 1 over log-SNR, each score against the measured rank, and the loss split into the
+part no training removes and the part that training still can.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ntkdiag.errors import InputError
+from ntkdiag.report.drawing import style
+from ntkdiag.report.drawing.axes import (
+    End,
+    label_line_ends,
+    label_points,
+    line_end,
+    log_axis,
+    log_snr_axis,
+    whole_ticks,
+)
+from ntkdiag.report.figures.frames import column, ordered, positive, require_finite
+from ntkdiag.report.figures.rank import MOST_MARKED, draw_with_interval
+from ntkdiag.report.wording import level, number
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+
+    from ntkdiag.diagnosis import Diagnosis
+
+# Column of the summary → (short name, axis label)
+SCORES = {
+    "amplitude": ("amplitude", "amplitude of the target in the input"),
+    "bayes_share": ("Bayes share", "recoverable share of the target's variance"),
+    "learnability": ("learnability", "learnability of the target by the kernel"),
+    "gsnr": ("gradient SNR", "gradient signal / noise, per sample"),
+}
+
+
+def scores_present(diagnosis: Diagnosis) -> list[str]:
+    """Names of the recoverability scores that have a finite value in some bucket.
+
+    Raises:
+        InputError: there is none.
+    """
+    present = [name for name in SCORES if np.isfinite(column(diagnosis.summary, name)).any()]
+    if not present:
+        raise InputError(
+            "recoverability", expected="a score with a finite value: " + ", ".join(SCORES), got="none"
+        )
+    return present
+
+
+def draw_profile(axes: Axes, diagnosis: Diagnosis) -> None:
+    """Scores that lie between 0 and 1 over log-SNR, and the effective rank as a share of its largest value.
+
+    Raises:
+        InputError: no score has a finite value.
+    """
+    summary = ordered(diagnosis.summary)
+    log_snr = column(summary, "log_snr")
+    rank = column(summary, "effective_rank")
+    curves = {SCORES[name][0]: column(summary, name) for name in scores_present(diagnosis) if name != "gsnr"}
+    if np.isfinite(rank).any():
+        curves["effective rank / largest"] = rank / np.nanmax(rank)
+    drawn = style.lines(curves) | {"effective rank / largest": style.emphasised(style.line("trained"))}
+    ends = []
+    for name, values in curves.items():
+        look = drawn[name]
+        axes.plot(log_snr, values, **look.plot, marker=look.marker, ms=4 if len(values) <= MOST_MARKED else 2)
+        ends += line_end(name, log_snr, values, look)
+    axes.set_ylim(-0.03, max(1.03, axes.get_ylim()[1]))
+    axes.set_ylabel("share, from 0 to 1")
+    log_snr_axis(axes, log_snr)
+    label_line_ends(axes, ends)
+
+
+def draw_against_rank(axes: Axes, diagnosis: Diagnosis, score: str) -> None:
+    """One point a bucket: a recoverability score across, the measured effective rank up.
+
+    Args:
+        axes: Where to draw.
+        diagnosis: What was measured.
+        score: A name in `SCORES`.
+
+    Raises:
+        InputError: no bucket has both numbers.
+    """
+    summary = ordered(diagnosis.summary)
+    values, rank = column(summary, score), column(summary, "effective_rank")
+    require_finite(f"recoverability of {score}", values, rank)
+    both = np.isfinite(values) & np.isfinite(rank)
+    log_snr, values, rank = column(summary, "log_snr")[both], values[both], rank[both]
+    low, high = column(summary, "effective_rank_low")[both], column(summary, "effective_rank_high")[both]
+    colours = style.log_snr_map(log_snr).to_rgba(log_snr)
+    axes.plot(values, rank, color=style.theme().grid, lw=1.2, zorder=1)
+    axes.vlines(values, low, high, color=colours, lw=1.2, zorder=2)
+    axes.scatter(values, rank, c=colours, s=34, zorder=3, edgecolors=style.theme().ink, linewidths=0.5)
+    axes.margins(x=0.12)
+    if score == "gsnr" and (values > 0).all():
+        log_axis(axes, "x")
+    axes.set_ylim(bottom=0)
+    whole_ticks(axes)
+    axes.set_xlabel(SCORES[score][1])
+    axes.set_ylabel("effective rank (directions)")
+    axes.set_title(_agreement(values, rank))
+    label_points(axes, values, rank, [level(value) for value in log_snr], (low, high))
+
+
+def _agreement(score: np.ndarray, rank: np.ndarray) -> str:
+    """Spearman's correlation in words; nothing below three points, where it says nothing."""
+    if len(score) < 3 or np.ptp(score) == 0 or np.ptp(rank) == 0:
+        return ""
+    return f"rank correlation {number(spearman(score, rank), 2)} over {len(score)} buckets"
+
+
+def spearman(a: np.ndarray, b: np.ndarray) -> float:
+    """Spearman's rank correlation of two samples [n] without missing values, ties averaged."""
+    from scipy.stats import rankdata
+
+    return float(np.corrcoef(rankdata(a), rankdata(b))[0, 1])
+
+
+def draw_loss(axes: Axes, diagnosis: Diagnosis) -> None:
+    """Loss per bucket with its interval; with an exact oracle, the floor that no training removes is filled.
+
+    Raises:
+        InputError: no finite loss.
+    """
+    summary = ordered(diagnosis.summary)
+    log_snr, loss = column(summary, "log_snr"), positive(column(summary, "loss"))
+    require_finite("loss", loss)
+    ends = []
+    for name, ref in diagnosis.refs.items():
+        ends += _draw_one_loss(axes, ordered(ref.summary), name, style.lines([name])[name])
+    ends += _draw_one_loss(axes, summary, "trained", style.line("trained"))
+    floor = positive(column(summary, "floor"))
+    axes.set_yscale("log")
+    if np.isfinite(floor).any():
+        quiet = style.Line(style.theme().muted, width=1.2)
+        axes.plot(log_snr, floor, **quiet.plot)
+        # From the data's covariance alone the floor is known only from above; it then has no excess.
+        exact = np.isfinite(column(summary, "excess")).any()
+        if exact:
+            bottom = axes.get_ylim()[0]
+            axes.fill_between(log_snr, bottom, floor, color=quiet.colour, alpha=0.16, lw=0)
+            axes.set_ylim(bottom=bottom)
+        name = "floor: not learnable" if exact else "floor is below this"
+        ends += line_end(name, log_snr, floor, quiet)
+    log_axis(axes, "y")
+    log_snr_axis(axes, log_snr)
+    axes.set_ylabel("squared error of the target, per dimension")
+    label_line_ends(axes, ends if len(ends) > 1 else [])
+
+
+def _draw_one_loss(axes: Axes, summary: pd.DataFrame, name: str, drawn: style.Line) -> list[End]:
+    log_snr, loss = column(summary, "log_snr"), positive(column(summary, "loss"))
+    low, high = positive(column(summary, "loss_low")), positive(column(summary, "loss_high"))
+    draw_with_interval(axes, log_snr, loss, low, high, drawn=drawn)
+    return line_end(name, log_snr, loss, drawn)

@@ -1,0 +1,119 @@
+"""The opening of the page: which network, what was measured of it, and on what."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from ntkdiag.report.figures.frames import column, ordered
+from ntkdiag.report.page.markup import Html, element
+from ntkdiag.report.wording import MISSING, level, one_line
+
+if TYPE_CHECKING:
+    from ntkdiag.diagnosis import Diagnosis
+
+_TARGETS = {
+    "epsilon": "the noise ε",
+    "x0": "the clean data x0",
+    "v": "the velocity v = αε − σx0",
+    "score": "the score",
+    "flow": "the flow velocity dx/dt",
+    "F": "EDM's preconditioned target F",
+}
+
+
+def title(diagnosis: Diagnosis) -> str:
+    """Title of the page, one line."""
+    network, data = _names(diagnosis)
+    return f"Where can {network} still learn? Kernel diagnosis on {data}"
+
+
+def header(diagnosis: Diagnosis) -> Html:
+    """Heading and the question that the page answers."""
+    network, data = _names(diagnosis)
+    return element(
+        "header",
+        element("h1", f"At which noise levels can {network} still learn?"),
+        element("p", f"A diagnosis of its neural tangent kernel on {data}, level by level.", class_="lead"),
+    )
+
+
+def measured(diagnosis: Diagnosis) -> Html:
+    """What was measured, for a reader who has not seen a tangent kernel before."""
+    config = _part(diagnosis, "config")
+    summary = ordered(diagnosis.summary)
+    log_snr = column(summary, "log_snr")
+    kernel = one_line(config.get("kernel", "trace"))
+    levels = f"{len(log_snr)} noise levels from log-SNR {level(log_snr.min())} (noisiest) to {level(log_snr.max())}"
+    if len(log_snr) == 1:
+        levels = f"one noise level, log-SNR {level(log_snr[0])}"
+    first = (
+        f"How a small step of training on one input changes the network's output on another: the {kernel} kernel, "
+        f"averaged over {one_line(config.get('probes', MISSING))} random probes of the outputs. It was measured at "
+        f"{levels}, on {one_line(config.get('samples', MISSING))} samples each. Every level sees the same data and the "
+        "same noise, only in other proportions, so that levels are compared in pairs."
+    )
+    second = (
+        "Its eigenvalues are the rates at which gradient descent removes error, one for each direction. Their number "
+        "that counts, the effective rank, says in how many directions the network can learn; their sum, the trace, "
+        "how fast. Log-SNR is ln(α²/σ²) of the noisy input αx0 + σε: negative is mostly noise, positive mostly data."
+    )
+    parts = [element("p", text) for text in (first, second, _full(diagnosis)) if text]
+    return element("section", element("h2", "What was measured"), *parts)
+
+
+def _full(diagnosis: Diagnosis) -> str:
+    if diagnosis.full is None:
+        return ""
+    count, samples = diagnosis.full.eigenfunctions.shape[1:3]
+    rows = diagnosis.full.eigenfunctions[0, 0].numel()
+    return (
+        f"That kernel sums over outputs. The full one, in which each of the {rows:,} outputs of the {samples} samples is a "
+        f"row of its own, was measured too, without ever being formed: its {count} strongest eigenfunctions at each level, "
+        "and its trace, rank and density from random vectors."
+    )
+
+
+def on_what(diagnosis: Diagnosis) -> Html:
+    """Network, target, schedule, data and controls as a list."""
+    config, data, network = (_part(diagnosis, name) for name in ("config", "data", "network"))
+    kind = one_line(network.get("class", ""))
+    parameters = network.get("parameters")
+    size = f"{parameters:,} parameters" if isinstance(parameters, int) else ""
+    target = str(config.get("target", MISSING))
+    facts = {
+        "Network": ", ".join(filter(None, (one_line(network.get("name", MISSING)), kind, size))),
+        "Predicts": _TARGETS.get(target, one_line(target)),
+        "Noise schedule": _described(config.get("schedule")),
+        "Data": f"{one_line(data.get('name', MISSING))}, samples of shape {_shape(data.get('shape'))}",
+        "Compared with": ", ".join(map(one_line, diagnosis.refs)) or "nothing: no control was measured",
+        "Floor of the loss from": one_line(diagnosis.meta.get("bayes_source", "not known"), 120),
+    }
+    rows = [item for name, fact in facts.items() for item in (element("dt", name), element("dd", fact))]
+    return element("section", element("h2", "On what"), element("dl", *rows))
+
+
+def _names(diagnosis: Diagnosis) -> tuple[str, str]:
+    network, data = _part(diagnosis, "network"), _part(diagnosis, "data")
+    name = one_line(network.get("name", ""))
+    kind = one_line(network.get("class", ""))
+    # "trained" is what `measure` calls a network that was given no name.
+    if name in ("", "trained"):
+        name = f"this {kind}" if kind else "this network"
+    return name, one_line(data.get("name", "data without a name"))
+
+
+def _part(diagnosis: Diagnosis, name: str) -> Mapping[str, Any]:
+    part = diagnosis.meta.get(name)
+    return part if isinstance(part, Mapping) else {}
+
+
+def _described(schedule: Any) -> str:
+    if not isinstance(schedule, Mapping):
+        return MISSING
+    rest = [f"{key} {value}" for key, value in schedule.items() if key != "name" and value is not None]
+    return one_line(", ".join([str(schedule.get("name", MISSING)), *rest]), 120)
+
+
+def _shape(shape: Any) -> str:
+    return "×".join(map(one_line, shape)) if isinstance(shape, list | tuple) else MISSING

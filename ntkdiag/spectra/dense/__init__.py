@@ -1,0 +1,1 @@
+"""Spectra of a Gram matrix that is held in memory."""

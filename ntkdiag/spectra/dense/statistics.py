@@ -1,0 +1,136 @@
+"""The statistics that intervals can be made for, by name, each ready for stacks of sub-Grams.
+
+A `Statistic` says what it reads, on which scale its error is nearest to normal, and which answer its interval
+is meant to cover. Some answers are properties of the population; others only exist at a given number of
+samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from ntkdiag.errors import require_one_of
+from ntkdiag.spectra.dense.eigen import Array, batched_eigenvalues
+from ntkdiag.spectra.dense.rank import (
+    decay_exponent,
+    effective_rank,
+    pair_products,
+    pair_ratio,
+    pair_sums,
+    participation_ratio,
+    stable_rank,
+)
+
+Scale = Literal["linear", "log", "log1p"]
+
+
+@dataclass(frozen=True)
+class Statistic:
+    """A number read off a Gram matrix.
+
+    Attributes:
+        name: As in tables.
+        reads: What `function` is given: sub-Grams [..., n, n], their eigenvalues of K/n [..., n] (largest
+            first), or their sums over pairs [..., 2].
+        function: Reduces the statistic's own axes and keeps the leading ones.
+        scale: Where intervals are symmetric: "log" for positive numbers, "log1p" for numbers above −1.
+        answer: What an interval covers: the value of the "population", or the "expectation at N" of the same
+            statistic over new draws of N samples, biased in N as it is.
+        minimum: Smallest possible value of a non-zero Gram; lower ends of intervals are clipped to it.
+    """
+
+    name: str
+    reads: Literal["gram", "eigenvalues", "pair_sums"]
+    function: Callable[[Array], Array]
+    scale: Scale
+    answer: Literal["population", "expectation at N"]
+    minimum: float = -np.inf
+
+
+def trace(grams: Array) -> Array:
+    """tr K / N = Σe, the mean kernel of a sample with itself: [..., n, n] → [...]."""
+    return np.diagonal(grams, axis1=-2, axis2=-1).mean(-1)
+
+
+def gradient_signal(grams: Array) -> Array:
+    """Mean off-diagonal entry of a residual Gram g_i·g_j: unbiased for ‖E g‖². [..., n, n] → [...], n ≥ 2."""
+    size = grams.shape[-1]
+    diagonal = np.diagonal(grams, axis1=-2, axis2=-1).sum(-1)
+    return (grams.sum((-1, -2)) - diagonal) / (size * (size - 1))
+
+
+def gsnr(grams: Array) -> Array:
+    """Gradient signal-to-noise ratio signal / (total − signal) of a residual Gram; total is its `trace`.
+
+    Above −1, and negative by chance where there is no signal; NaN where all gradients agree. [..., n, n] →
+    [...].
+    """
+    signal = gradient_signal(grams)
+    noise = trace(grams) - signal
+    return np.divide(signal, noise, out=np.full_like(np.asarray(signal), np.nan), where=noise > 0)[()]
+
+
+_ALL = (
+    Statistic("trace", "gram", trace, "log", "population", 0.0),
+    Statistic("top_eigenvalue", "eigenvalues", lambda e: e[..., 0], "log", "expectation at N", 0.0),
+    Statistic("effective_rank", "eigenvalues", effective_rank, "log", "expectation at N", 1.0),
+    Statistic("participation_ratio", "eigenvalues", participation_ratio, "log", "expectation at N", 1.0),
+    Statistic("participation_ratio_pairs", "pair_sums", pair_ratio, "log", "population", 1.0),
+    Statistic("stable_rank", "eigenvalues", stable_rank, "log", "expectation at N", 1.0),
+    Statistic("decay_exponent", "eigenvalues", decay_exponent, "linear", "expectation at N"),
+    Statistic("gradient_signal", "gram", gradient_signal, "linear", "population"),
+    Statistic("gsnr", "gram", gsnr, "log1p", "population", -1.0),
+)
+STATISTICS: dict[str, Statistic] = {statistic.name: statistic for statistic in _ALL}
+
+
+def statistic(name: str | Statistic) -> Statistic:
+    """A statistic by name; one made by hand is handed back.
+
+    Raises:
+        InputError: unknown name.
+    """
+    if isinstance(name, Statistic):
+        return name
+    return STATISTICS[require_one_of("statistic", name, STATISTICS)]
+
+
+def evaluate(name: str | Statistic, grams: Array) -> Array:
+    """One statistic of every Gram in a stack: `evaluate_all` for a single name.
+
+    Raises:
+        InputError: unknown name.
+    """
+    chosen = statistic(name)
+    return evaluate_all([chosen], grams)[chosen.name]
+
+
+def evaluate_all(
+    names: Iterable[str | Statistic], grams: Array, sums: Array | None = None
+) -> dict[str, Array]:
+    """Several statistics of every Gram in a stack; eigenvalues are computed once for all of them.
+
+    Args:
+        names: Registered names or statistics.
+        grams: [..., n, n] float64, symmetric; not checked.
+        sums: `pair_sums` of the same Grams, [..., 2], where they are known better than from `grams` alone
+            (probe noise taken off).
+
+    Returns:
+        name → [...].
+
+    Raises:
+        InputError: unknown name.
+    """
+    chosen = [statistic(name) for name in names]
+    views: dict[str, Array] = {"gram": grams}
+    wanted = {one.reads for one in chosen}
+    if "eigenvalues" in wanted:
+        views["eigenvalues"] = batched_eigenvalues(grams)
+    if "pair_sums" in wanted:
+        views["pair_sums"] = pair_sums(pair_products(grams)) if sums is None else sums
+    return {one.name: one.function(views[one.reads]) for one in chosen}

@@ -1,0 +1,1 @@
+"""Spectra of operators that are never formed: Lanczos, quadrature, stochastic traces."""

@@ -1,0 +1,118 @@
+"""Trace and trace of the square of an operator that is never formed, hence its participation ratio and stable rank.
+
+Hutch++ (Meyer, Musco, Musco & Woodruff 2021): what a sketch of the range captures is summed exactly, what is left is
+averaged over fresh random vectors. Those are independent given the sketch, so their spread is an honest standard error.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from scipy.stats import t as student
+from torch import Tensor
+
+from ntkdiag.errors import InputError
+from ntkdiag.spectra.operators.lanczos import Apply
+from ntkdiag.spectra.uncertainty.jackknife import Interval
+
+
+@dataclass(frozen=True)
+class TraceEstimates:
+    """Moments of the spectrum, Σe and Σe², from one set of products.
+
+    Attributes:
+        trace: tr A, unbiased.
+        square: tr A², unbiased.
+        participation_ratio: (tr A)² / tr A²; a ratio of unbiased estimates, biased by O(variance).
+        products: Operator-vector products spent.
+    """
+
+    trace: Interval
+    square: Interval
+    participation_ratio: Interval
+    products: int
+
+
+def trace_estimates(
+    apply: Apply, like: Tensor, size: int, probes: int = 32, *, level: float = 0.9, seed: int = 0
+) -> TraceEstimates:
+    """tr A and tr A² by Hutch++, with Student intervals over the fresh vectors.
+
+    With P the projector on the sketched range, tr A = tr P A P + E gᵀ (1 − P) A (1 − P) g, and
+    tr A² = ‖A Q‖² + E ‖A (1 − P) g‖²: the products serve both.
+
+    Args:
+        apply: The operator, [n, b] → [n, b], symmetric.
+        like: A tensor of the operator's dtype and device.
+        size: n.
+        probes: m vectors for the sketch and m for the rest; 3·m products are spent. Where 3·m ≥ n the result is exact
+            and costs n products.
+        level: Nominal coverage of the intervals.
+        seed: Of the ±1 vectors.
+
+    Returns:
+        `TraceEstimates`.
+
+    Raises:
+        InputError: fewer than 3 probes.
+    """
+    if probes < 3:
+        raise InputError("probes", expected="at least 3, for an interval", got=probes)
+    if 3 * probes >= size:
+        return _exact(apply(torch.eye(size).to(like)), level)
+    generator = torch.Generator().manual_seed(seed)
+    signs = (torch.randint(0, 2, (size, 2 * probes), generator=generator) * 2 - 1).to(like)
+    sketch, fresh = signs.split(probes, 1)
+    basis = _range(apply(sketch))
+    images = apply(basis)  # A Q
+    rest = fresh - basis @ (basis.mT @ fresh)
+    image = apply(rest)
+    captured = (basis * images).sum(), images.square().sum()
+    trace = captured[0] + (rest * image).sum(0)
+    square = captured[1] + image.square().sum(0)
+    products = 2 * probes + basis.shape[1]
+    return _estimates(trace.double().cpu(), square.double().cpu(), level, products)
+
+
+def _range(sketch: Tensor) -> Tensor:
+    """An orthonormal basis of the columns' span; directions that are rounding only are left out."""
+    left, singular, _ = torch.linalg.svd(sketch, full_matrices=False)
+    floor = singular.max() * torch.finfo(sketch.dtype).eps * max(sketch.shape)
+    return left[:, singular > floor]
+
+
+def _estimates(trace: Tensor, square: Tensor, level: float, products: int) -> TraceEstimates:
+    probes = len(trace)
+    quantile = float(student.ppf((1 + level) / 2, probes - 1))
+
+    def interval(value: float, error: float, method: str) -> Interval:
+        reach = quantile * error
+        return Interval(value, value - reach, value + reach, error, level, method)
+
+    means = float(trace.mean()), float(square.mean())
+    errors = [float(part.std()) / math.sqrt(probes) for part in (trace, square)]
+    name = f"Hutch++ with {probes} fresh vectors"
+    ratio = means[0] ** 2 / means[1] if means[1] > 0 else 0.0
+    # delta method on ln(t²/q) = 2 ln t − ln q, vector by vector
+    influence = (2 * trace / means[0] - square / means[1]) if ratio > 0 else torch.zeros(probes)
+    spread = quantile * float(influence.std()) / math.sqrt(probes)
+    participation = Interval(
+        ratio,
+        ratio * math.exp(-spread),
+        ratio * math.exp(spread),
+        ratio * spread / quantile,
+        level,
+        f"{name}, log",
+    )
+    return TraceEstimates(
+        interval(means[0], errors[0], name), interval(means[1], errors[1], name), participation, products
+    )
+
+
+def _exact(matrix: Tensor, level: float) -> TraceEstimates:
+    trace, square = float(matrix.double().trace()), float(matrix.double().square().sum())
+    ratio = trace**2 / square if square > 0 else 0.0
+    parts = [Interval(v, v, v, 0.0, level, "exact") for v in (trace, square, ratio)]
+    return TraceEstimates(parts[0], parts[1], parts[2], len(matrix))

@@ -1,0 +1,1 @@
+"""How sure a statistic of a Gram matrix is: resampling, intervals, rarefaction."""

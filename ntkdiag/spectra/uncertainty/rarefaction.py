@@ -1,0 +1,52 @@
+"""Rarefaction: how the effective rank grows with the number of samples it is read from.
+
+Borrowed from ecology, where species counts are compared at equal effort. A curve that still rises at N says
+that the effective rank is a lower bound; a flat one, that it has saturated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from ntkdiag.errors import InputError, require_positive_int
+from ntkdiag.spectra.dense.eigen import GramLike, gram_array
+from ntkdiag.spectra.uncertainty.resampling import resample, subsets_of_size
+
+
+def rarefaction(
+    matrix: GramLike, sizes: Sequence[int] | None = None, *, draws: int = 50, seed: int = 0
+) -> pd.DataFrame:
+    """Entropy effective rank against n, over subsets of samples without replacement.
+
+    Args:
+        matrix: K, [N, N].
+        sizes: Increasing n in 1 … N; 1, 2, 4, … and N by default.
+        draws: Subsets a size, at least 2.
+        seed: Of the subsets; buckets given the same seed share them.
+
+    Returns:
+        Columns samples (n), effective_rank (mean over subsets), effective_rank_std (standard deviation over
+        subsets, 0 at n = N; subsets overlap, so it is not a standard error).
+
+    Raises:
+        InputError: a bad matrix, sizes out of range or not increasing.
+    """
+    gram = gram_array(matrix)
+    samples = len(gram)
+    wanted = list(sizes) if sizes is not None else default_sizes(samples)
+    if not wanted or any(low >= high for low, high in zip([0, *wanted], [*wanted, samples + 1], strict=True)):
+        raise InputError("sizes", expected=f"increasing integers in 1 … {samples}", got=wanted)
+    rows = []
+    for size in wanted:
+        require_positive_int("sizes", size)
+        subsets = subsets_of_size(samples, size, draws, seed)
+        ranks = resample(["effective_rank"], gram, subsets)["effective_rank"].draws
+        rows.append((size, ranks.mean(), ranks.std(ddof=1) if size < samples else 0.0))
+    return pd.DataFrame(rows, columns=["samples", "effective_rank", "effective_rank_std"])
+
+
+def default_sizes(samples: int) -> list[int]:
+    """1, 2, 4, … below N, and N."""
+    return [2**power for power in range(samples.bit_length()) if 2**power < samples] + [samples]

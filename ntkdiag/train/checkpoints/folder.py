@@ -1,0 +1,123 @@
+"""The folder of a training run: a checkpoint while it runs, averaged weights and history when it is done."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from ntkdiag import provenance
+from ntkdiag.data import Data
+from ntkdiag.denoiser import Denoiser
+from ntkdiag.errors import InputError
+from ntkdiag.process.buckets import Buckets
+from ntkdiag.train.checkpoints.checkpoint import Manifest, read_checkpoint, tensor_file, write_checkpoint
+from ntkdiag.train.checkpoints.files import save_weights
+from ntkdiag.train.checkpoints.history import from_columns, to_columns
+from ntkdiag.train.checkpoints.state import TrainState
+from ntkdiag.train.config import TrainConfig
+
+AVERAGE_FILE = "average.safetensors"
+HISTORY_FILE = "history.csv"
+
+# Settings in which a resumed run may differ from the one before: they change no step that was taken.
+_FREE = ("steps", "checkpoint_every")
+
+
+class Progress(NamedTuple):
+    """What a run has to show so far, apart from its tensors: rows of the history, seconds, weights' state."""
+
+    rows: list[dict[str, float]]
+    seconds: float
+    weights: dict[str, Any]
+
+
+class RunFolder:
+    """A folder that holds one training run.
+
+    Args:
+        path: The folder.
+        config: Settings of the run.
+        problem: What is trained on what; see `describe_problem`.
+        notes: JSON-able remarks to keep.
+    """
+
+    def __init__(
+        self, path: Path | str, config: TrainConfig, problem: dict[str, Any], notes: dict[str, Any]
+    ) -> None:
+        self.path = Path(path)
+        self.config = config
+        self.problem = problem
+        self.notes = notes
+
+    def clear(self, force: bool) -> None:
+        """Make the folder, empty.
+
+        Raises:
+            InputError: it is in use, or holds an earlier run and `force` is off.
+        """
+        provenance.check_free(self.path, force)
+        if self.path.exists():
+            shutil.rmtree(self.path)
+        self.path.mkdir(parents=True)
+
+    def save(self, state: TrainState, progress: Progress) -> None:
+        """Make this the checkpoint."""
+        manifest = Manifest(
+            step=state.step,
+            tensors=tensor_file(state.step),
+            config=asdict(self.config),
+            problem=self.problem,
+            history=to_columns(progress.rows),
+            filled=state.meter.filled,
+            seconds=progress.seconds,
+            weights=progress.weights,
+            environment=provenance.environment(state.device),
+            notes=self.notes,
+        )
+        write_checkpoint(self.path, manifest, state.tensors())
+
+    def load(self, state: TrainState) -> Progress:
+        """Bring a state to the checkpoint.
+
+        Raises:
+            InputError: there is none, it is damaged, or it belongs to another run.
+        """
+        manifest, tensors = read_checkpoint(self.path)
+        self._check_same(manifest)
+        state.load(tensors, manifest.step, manifest.filled, str(self.path))
+        return Progress(from_columns(manifest.history), manifest.seconds, manifest.weights)
+
+    def finish(self, average: Denoiser, history: pd.DataFrame) -> None:
+        """Write what the run was for."""
+        save_weights(average, self.path / AVERAGE_FILE)
+        provenance.write_text(self.path / HISTORY_FILE, history.to_csv(index=False))
+
+    def _check_same(self, manifest: Manifest) -> None:
+        now = {**asdict(self.config), **self.problem}
+        then = {**manifest.config, **manifest.problem}
+        for name in now:
+            if name not in _FREE and now[name] != then.get(name):
+                raise InputError(
+                    f"{name} of the run to resume in {self.path}",
+                    expected=f"{then.get(name)}, as before",
+                    got=now[name],
+                    fix="Resume with the same settings, or start a new run.",
+                )
+        if manifest.step > self.config.steps:
+            raise InputError(
+                "steps", expected=f"at least the {manifest.step} already done", got=self.config.steps
+            )
+
+
+def describe_problem(denoiser: Denoiser, data: Data, buckets: Buckets) -> dict[str, Any]:
+    """What must be equal for a run to be the same run, ready for JSON."""
+    return {
+        "data": {"name": data.name, "digest": data.digest, "shape": list(data.shape)},
+        "schedule": denoiser.schedule.describe(),
+        "target": denoiser.target,
+        "buckets": list(buckets.edges),
+    }

@@ -1,0 +1,145 @@
+"""Everything that changes while a network is trained, and its way to a checkpoint and back."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ntkdiag.denoiser import Denoiser
+from ntkdiag.errors import InputError
+from ntkdiag.process.buckets import Buckets
+from ntkdiag.train.average import Average
+from ntkdiag.train.checkpoints.files import check_fit, load_state, state_of
+from ntkdiag.train.checkpoints.history import Meter
+from ntkdiag.train.config import TrainConfig
+from ntkdiag.train.loss import Generators
+
+
+class TrainState:
+    """Network, average, optimizer, random generators and the row of the history that is being filled.
+
+    Args:
+        denoiser: Trained in place.
+        config: Settings of the run.
+        buckets: Noise levels the history tells apart.
+
+    Raises:
+        InputError: the network has nothing to train.
+    """
+
+    def __init__(self, denoiser: Denoiser, config: TrainConfig, buckets: Buckets) -> None:
+        self.denoiser = denoiser
+        self.average = Average(denoiser, config.ema_decay)
+        self.trained = {name: p for name, p in denoiser.network.named_parameters() if p.requires_grad}
+        if not self.trained:
+            raise InputError("network", expected="at least one parameter that requires grad", got="none")
+        self.device = next(iter(self.trained.values())).device
+        self.optimizer = torch.optim.AdamW(
+            self.trained.values(),
+            lr=config.learning_rate,
+            betas=(config.beta1, config.beta2),
+            weight_decay=config.weight_decay,
+            fused=self.device.type in ("cpu", "cuda"),
+        )
+        self.config = config
+        self.generators = Generators(*_seeded(config.seed, len(Generators._fields), self.device))
+        self.meter = Meter(buckets, config.log_every, self.device)
+        self.step = 0
+
+    def update(self, weighted: Tensor) -> Tensor:
+        """One optimizer step down a weighted loss; returns the gradient's norm before clipping."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.config.rate(self.step)
+        self.optimizer.zero_grad(set_to_none=True)
+        weighted.backward()
+        limit = math.inf if self.config.gradient_clip is None else self.config.gradient_clip
+        norm = torch.nn.utils.clip_grad_norm_(self.trained.values(), limit)
+        self.optimizer.step()
+        self.average.update(self.step)
+        self.step += 1
+        return norm
+
+    def tensors(self) -> dict[str, Tensor]:
+        """A copy of all of it on the CPU; names begin with the part: model, average, optimizer, ..."""
+        parts: dict[str, Mapping[str, Tensor]] = {
+            "model": state_of(self.denoiser.network),
+            "average": state_of(self.average.denoiser.network),
+            "optimizer": self._optimizer_tensors(),
+            "generator": self._generator_states(),
+            "meter": self.meter.state,
+        }
+        return {
+            f"{part}.{name}": value.detach().to("cpu", copy=True).contiguous()
+            for part, state in parts.items()
+            for name, value in state.items()
+        }
+
+    def load(self, tensors: Mapping[str, Tensor], step: int, filled: int, what: str) -> None:
+        """Go on from a checkpoint.
+
+        Args:
+            tensors: What `tensors` returned.
+            step: Steps done.
+            filled: Steps in the row of the history that is being filled.
+            what: Where the checkpoint comes from, for the error.
+
+        Raises:
+            InputError: it does not fit this network, or holds a NaN.
+        """
+        load_state(self.denoiser.network, part_of(tensors, "model"), f"{what}: model")
+        load_state(self.average.denoiser.network, part_of(tensors, "average"), f"{what}: average")
+        self._load_optimizer(part_of(tensors, "optimizer"), what)
+        generators = part_of(tensors, "generator")
+        check_fit(self._generator_states(), generators, f"{what}: generators")
+        for name, generator in self.generators._asdict().items():
+            generator.set_state(generators[name])
+        meter = part_of(tensors, "meter")
+        check_fit(self.meter.state, meter, f"{what}: meter")
+        for name, value in self.meter.state.items():
+            value.copy_(meter[name])
+        self.meter.filled = filled
+        self.step = step
+
+    def _generator_states(self) -> dict[str, Tensor]:
+        return {name: generator.get_state() for name, generator in self.generators._asdict().items()}
+
+    def _optimizer_tensors(self) -> dict[str, Tensor]:
+        """AdamW's step and moments, named parameter/moment; empty before the first step."""
+        return {
+            f"{name}/{moment}": value
+            for name, parameter in self.trained.items()
+            for moment, value in self.optimizer.state.get(parameter, {}).items()
+        }
+
+    def _load_optimizer(self, stored: Mapping[str, Tensor], what: str) -> None:
+        count = torch.zeros(())
+        wanted = {
+            f"{name}/{moment}": count if moment == "step" else parameter
+            for name, parameter in self.trained.items()
+            for moment in ("step", "exp_avg", "exp_avg_sq")
+            if f"{name}/step" in stored  # absent for a parameter that never had a gradient
+        }
+        check_fit(wanted, stored, f"{what}: optimizer")
+        moments: dict[int, dict[str, Tensor]] = {}
+        for index, name in enumerate(self.trained):
+            own = {key.rpartition("/")[2]: stored[key] for key in wanted if key.rpartition("/")[0] == name}
+            if own:
+                moments[index] = own
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
+
+
+def part_of(tensors: Mapping[str, Tensor], part: str) -> dict[str, Tensor]:
+    """The tensors of one part of a checkpoint, by their own names."""
+    prefix = f"{part}."
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def _seeded(seed: int, count: int, device: torch.device) -> list[torch.Generator]:
+    """Independent generators from one seed; numpy's SeedSequence keeps neighbouring seeds apart."""
+    seeds = np.random.SeedSequence(seed).generate_state(count)
+    return [torch.Generator(device).manual_seed(int(value)) for value in seeds]

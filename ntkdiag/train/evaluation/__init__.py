@@ -1,0 +1,1 @@
+"""What a trained network is worth: losses by noise level, samples and their quality."""

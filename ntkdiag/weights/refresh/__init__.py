@@ -1,0 +1,1 @@
+"""Weights that are measured again while a network trains."""

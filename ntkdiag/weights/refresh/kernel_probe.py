@@ -1,0 +1,141 @@
+"""What a `Refresher` calls during training: the kernel of the live network on one fixed probe batch.
+
+The same data, noise and probe vectors serve every refresh, so that a change of the score is a change of
+the network and never of the draw.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ntkdiag.denoiser import Denoiser
+from ntkdiag.errors import InputError, require_one_of
+from ntkdiag.kernel import gram
+from ntkdiag.process import target as targets
+from ntkdiag.process.buckets import Buckets, PairedDraws
+from ntkdiag.recoverability import gradient_signal, learnability
+from ntkdiag.spectra import eigenpairs
+from ntkdiag.spectra.dense.eigen import Array, Spectrum
+from ntkdiag.weights.measured.scores import SCORES
+from ntkdiag.weights.refresh.refresher import ScoreFunction
+
+# Scores that change while a network learns; the others of `SCORES` are the same before and after training.
+PROBED = ("learnability", "gsnr")
+
+
+def probe_score(
+    denoiser: Denoiser,
+    draws: PairedDraws,
+    buckets: Buckets,
+    score: str = "learnability",
+    *,
+    probes: int = 1,
+    seed: int = 0,
+    engine: str = "auto",
+    params: str | Sequence[str] | None = None,
+    memory: int | None = None,
+) -> ScoreFunction:
+    """A function that measures `denoiser` as it is at the moment of the call.
+
+    learnability: share of the target that lies where the trace kernel is strong, L(κ) at the center of every
+    bucket. κ is the median over buckets of the mean eigenvalue, fixed here and now on the network as handed
+    over: a κ that followed the network would hide that the kernel as a whole weakens or grows. gsnr: the
+    signal-to-noise ratio of single gradients, from the residual kernel. Both enter as amplitudes, exactly
+    as in `measured`.
+
+    Args:
+        denoiser: The network being trained; measured in evaluation mode, each module's own mode restored. For
+            a run that resumes exactly, call this before the checkpoint is loaded, as for a fresh run.
+        draws: Probe batch of N samples; 32 are enough to rank ten buckets (tuned here).
+        buckets: Noise levels.
+        score: "learnability" or "gsnr".
+        probes: Random ±1 vectors of the trace kernel; not used by gsnr. One is enough: on the digits DiT another draw of it
+            moves the score by 1%, and each further one costs 0.9% of the training time at a refresh every 500 steps.
+        seed: Of those vectors.
+        engine, params, memory: As in `gram`.
+
+    Returns:
+        () → (log-SNR of the buckets [B], amplitude ≥ 0 [B]), for a `Refresher`.
+
+    Raises:
+        InputError: unknown score, too few samples for it, a kernel of zero, or what `gram` refuses.
+    """
+    require_one_of("score of a refresh", score, PROBED)
+    settings = {"seed": seed, "engine": engine, "params": params, "memory": memory}
+    batch = _ProbeBatch(denoiser, draws, buckets, settings)
+    raw: Callable[[], list[float]]
+    if score == "gsnr":
+        if len(draws) < 2:
+            raise InputError("samples of the probe batch", expected="at least 2 for gsnr", got=len(draws))
+        raw = batch.gradient_signals
+    else:
+        kappa = _scale(batch.spectra(probes))
+
+        def raw() -> list[float]:
+            return batch.learnabilities(batch.spectra(probes), kappa)
+
+    log_snr = torch.tensor(buckets.centers, dtype=torch.float64)
+
+    def measure() -> tuple[Tensor, Tensor]:
+        return log_snr, SCORES[score].amplitude(torch.tensor(raw(), dtype=torch.float64))
+
+    return measure
+
+
+@dataclass(frozen=True)
+class _ProbeBatch:
+    """A network and what it is measured on."""
+
+    denoiser: Denoiser
+    draws: PairedDraws
+    buckets: Buckets
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    def spectra(self, probes: int) -> list[Spectrum]:
+        """Eigenpairs of the trace kernel of every bucket."""
+        return [eigenpairs(self._kernel(level, "trace", probes)) for level in self.buckets.centers]
+
+    def learnabilities(self, spectra: list[Spectrum], kappa: float) -> list[float]:
+        """L(κ) of the target, bucket by bucket."""
+        denoiser, draws, found = self.denoiser, self.draws, []
+        for level, spectrum in zip(self.buckets.centers, spectra, strict=True):
+            assert spectrum.vectors is not None  # eigenpairs gives them
+            wanted = targets.value(denoiser.target, denoiser.schedule, level, draws.x0, draws.epsilon)
+            signal = wanted.flatten(1).double().cpu().numpy()
+            found.append(learnability(spectrum.values, spectrum.vectors, signal, kappa))
+        return found
+
+    def gradient_signals(self) -> list[float]:
+        """Gradient signal-to-noise ratio, bucket by bucket."""
+        return [gradient_signal(self._kernel(level, "residual")).ratio for level in self.buckets.centers]
+
+    def _kernel(self, level: float, kernel: str, probes: int = 1) -> Array:
+        draws = self.draws
+        found = gram(
+            self.denoiser,
+            draws.x0,
+            level,
+            kernel=kernel,
+            probes=probes,
+            epsilon=draws.epsilon,
+            **self.settings,
+        )
+        return found.matrix.numpy()
+
+
+def _scale(spectra: list[Spectrum]) -> float:
+    """κ: the median over buckets of the mean eigenvalue of K/N."""
+    kappa = float(np.median([spectrum.values.mean() for spectrum in spectra]))
+    if not kappa > 0:
+        raise InputError(
+            "kernel of the probe batch",
+            expected="a network whose output depends on its weights",
+            got="a kernel of zero in most buckets",
+        )
+    return kappa

@@ -1,0 +1,93 @@
+"""How far weights go in one refresh: a step towards what was measured, and never far at once."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ntkdiag.errors import InputError, MeasurementError
+from ntkdiag.process.schedule import Schedule
+from ntkdiag.weights.measured.shape import Shape
+from ntkdiag.weights.tables.weight_table import WeightTable
+
+# What tells a table of a refresher from others.
+REFRESHED: dict[str, Any] = {"name": "refreshed", "meta": {"source": "refreshed"}}
+
+
+@dataclass(frozen=True)
+class Moving:
+    """The rule by which weights follow a measurement.
+
+    Attributes:
+        half_life: ≥ 0; refreshes after which half of ln w is new, 0 takes every measurement as it is.
+        max_change: > 1; on an unchanged grid no weight changes by more than this factor at once.
+        shape: Power and floor; the floor is positive, as ln w is averaged.
+
+    Raises:
+        InputError: a setting out of range.
+    """
+
+    half_life: float
+    max_change: float
+    shape: Shape
+
+    def __post_init__(self) -> None:
+        require_number("half_life", self.half_life, at_least=0.0)
+        require_number("max_change", self.max_change, above=1.0)
+        require_number("floor", self.shape.floor, above=0.0)
+
+    def step(self, table: WeightTable, log_snr: Tensor, score: Tensor, schedule: Schedule) -> WeightTable:
+        """The weights that follow `table` after a measurement.
+
+        Args:
+            table: The weights of now.
+            log_snr: Where the score was measured [n].
+            score: Amplitude [n]; below zero it counts as zero.
+            schedule: The new weights have mean 1 under its density.
+
+        Raises:
+            MeasurementError: a score that is not finite.
+            InputError: a grid no table can have, or a score of zero everywhere.
+        """
+        if not torch.isfinite(score).all():
+            first = int(torch.nonzero(~torch.isfinite(score))[0])
+            raise MeasurementError(f"score {score[first].item()} at log-SNR {log_snr[first].item():g}")
+        amplitude = score.clamp(min=0)
+        weight = self.shape.weight(amplitude, self.shape.mean(amplitude))
+        aim = WeightTable(log_snr, weight, table.target, **REFRESHED).normalised(schedule)
+        now = table(log_snr)
+        now = torch.where(now > 0, now, self.shape.floor)
+        share = 1 - 2 ** (-1 / self.half_life) if self.half_life > 0 else 1.0
+        change = share * (aim.weight.log() - now.log())
+        # The normalisation that follows may move all weights by as much as a single one moved here, so
+        # each of the two gets half of the allowed change.
+        limit = math.log(self.max_change) / 2
+        moved = now * change.clamp(-limit, limit).exp()
+        return WeightTable(log_snr, moved, table.target, **REFRESHED).normalised(schedule)
+
+    def describe(self) -> dict[str, float]:
+        """The settings."""
+        return {
+            "half_life": self.half_life,
+            "max_change": self.max_change,
+            "power": self.shape.power,
+            "floor": self.shape.floor,
+        }
+
+
+def require_number(
+    name: str, value: float, *, above: float = -math.inf, at_least: float = -math.inf
+) -> float:
+    """Return `value` if it is a finite number in range.
+
+    Raises:
+        InputError: otherwise.
+    """
+    if not (above < value < math.inf and value >= at_least):
+        bound = f"above {above:g}" if above > at_least else f"of at least {at_least:g}"
+        raise InputError(name, expected=f"a number {bound}", got=value)
+    return float(value)

@@ -1,0 +1,224 @@
+"""Every closed-form weight by name, evaluated on any target at any log-SNR.
+
+A rule is written on one target, its home, and brought to another by k², the factor between the two
+squared errors, so the objective stays the same. ERD alone has no home: it is another objective on
+every target. `effective` gives the weight that the choice of rule and of sampling density amount to.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ntkdiag.errors import InputError
+from ntkdiag.process.schedule import Schedule
+from ntkdiag.process.target import target_name, x0_gain
+from ntkdiag.weights.rules.catalogue import Rule, find
+
+LogWeight = Callable[[Tensor], Tensor]
+
+# Past this log-SNR every rule is a straight line in λ to the last digit (its bends sit at ln γ, ln k, …),
+# and e^{±2·256/2} is still far from the limits of float64.
+_FAR = 256.0
+
+
+def evaluate(
+    rule: str,
+    target: str,
+    log_snr: float | Tensor,
+    schedule: Schedule | None = None,
+    *,
+    clip: float | None = None,
+    **parameters: Any,
+) -> Tensor:
+    """Weight of a rule on the squared error of `target`, not normalised.
+
+    Args:
+        rule: A name in `RULES`.
+        target: What the network predicts.
+        log_snr: Log-SNR, any shape; ±∞ gives the limit.
+        schedule: Needed by targets score, flow and F, by the rule "sigmoid" and by some conventions of
+            "erd"; without effect on the others.
+        clip: Upper bound of the weight, for rules without one of their own (such as "debias" on ε).
+        **parameters: The rule's own, by name.
+
+    Returns:
+        Weights ≥ 0 of the shape, dtype and device of `log_snr` (float64 for a number), computed in float64.
+
+    Raises:
+        InputError: unknown rule, target or parameter; a missing schedule; NaN; a weight that is not finite.
+    """
+    form = find(rule)
+    values = form.settle(parameters)
+    name = target_name(target)
+    level = _float64(log_snr)
+    weight = with_limits(log_weight_of(form, name, schedule, values), level).exp()
+    if values.get("convention") == "official":
+        # The published code sets the weight to one where there is no signal at all.
+        weight = torch.where(level == -math.inf, 1.0, weight)
+    return _finish(weight, log_snr, clip, f"rule '{form.name}' on {name}")
+
+
+def effective(
+    rule: str,
+    target: str,
+    schedule: Schedule,
+    log_snr: float | Tensor,
+    *,
+    clip: float | None = None,
+    **parameters: Any,
+) -> Tensor:
+    """Effective weight w_ε(λ)·p(λ): what a unit of log-SNR contributes to the ε objective.
+
+    Two trainings with the same effective weight, up to a constant, minimise the same objective
+    (Kingma & Gao 2023, arXiv 2303.00848, section 3).
+
+    Args:
+        rule, target, log_snr, clip, parameters: As for `evaluate`; clip bounds the weight on `target`.
+        schedule: The process, whose density p the training samples from.
+
+    Returns:
+        Effective weights of the shape of `log_snr`; 0 where the schedule does not sample.
+
+    Raises:
+        InputError: as for `evaluate`.
+    """
+    form = find(rule)
+    values = form.settle(parameters)
+    name = target_name(target)
+    log_weight = log_weight_of(form, name, schedule, values)
+    ceiling = math.inf if clip is None else math.log(_positive("clip", clip))
+
+    def log_effective(level: Tensor) -> Tensor:
+        log_density = schedule.density(level).log()
+        on_epsilon = log_weight(level).clamp(max=ceiling) + log_gain(name, schedule, level) - level
+        return torch.where(log_density == -math.inf, log_density, on_epsilon + log_density)
+
+    weight = with_limits(log_effective, _float64(log_snr)).exp()
+    return _finish(weight, log_snr, None, f"effective weight of rule '{form.name}' on {name}")
+
+
+def log_gain(target: str, schedule: Schedule | None, log_snr: Tensor) -> Tensor:
+    """ln k², where loss_target = k²·loss_x0 for the same network function.
+
+    Args:
+        target: A target's own name.
+        schedule: Needed for score, flow and F.
+        log_snr: Finite log-SNR.
+
+    Raises:
+        InputError: the target depends on the schedule and none is given.
+    """
+    if target == "epsilon":
+        return log_snr
+    if target == "x0":
+        return torch.zeros_like(log_snr)
+    if target == "v":
+        return torch.logaddexp(log_snr, torch.zeros_like(log_snr))
+    return 2 * x0_gain(target, _given(schedule, f"target {target} depends on it"), log_snr).abs().log()
+
+
+def depends_on_schedule(rule: str, target: str, parameters: Mapping[str, Any]) -> bool:
+    """Whether `evaluate` reads the schedule for this rule on this target."""
+    form = find(rule)
+    if target in ("score", "flow", "F") or form.name == "sigmoid":
+        return True
+    return form.name == "erd" and form.settle(parameters)["convention"] != "vp"
+
+
+def with_limits(log_weight: LogWeight, log_snr: Tensor) -> Tensor:
+    """Evaluate ln w, and its limit where log-SNR is ±∞.
+
+    Far out ln w is a straight line in log-SNR: two points give its slope, which decides between a
+    weight of 0, a weight of ∞ and a constant.
+    """
+    infinite = torch.isinf(log_snr)
+    value = log_weight(torch.where(infinite, 0.0, log_snr))
+    for side in (-1.0, 1.0):
+        here = infinite & (log_snr * side > 0)
+        if here.any():
+            near, far = log_weight(log_snr.new_tensor([side * _FAR, 2 * side * _FAR])).tolist()
+            value = torch.where(here, _limit(near, far), value)
+    return value
+
+
+def _limit(near: float, far: float) -> float:
+    if near == far or abs(far - near) < 1e-9 * _FAR:
+        return far
+    return math.copysign(math.inf, far - near)
+
+
+def log_weight_of(
+    rule: Rule, target: str, schedule: Schedule | None, parameters: Mapping[str, float | str]
+) -> LogWeight:
+    """ln of a rule's weight on `target`, for finite log-SNR.
+
+    Args:
+        rule: Its formula is brought from its home to `target`.
+        target: A target's own name.
+        schedule: Needed as in `evaluate`.
+        parameters: All of the rule's parameters.
+
+    Raises:
+        InputError: a schedule is needed and missing.
+    """
+    context: dict[str, Any] = {"schedule": schedule, "target": target}
+    if "schedule" in rule.needs and rule.home is not None:
+        context["schedule"] = _given(schedule, f"rule '{rule.name}' divides by its density")
+    handed = {name: context[name] for name in rule.needs}
+    home = rule.home
+    if home is None or home == target:
+        return lambda level: rule.formula(level, **parameters, **handed)
+
+    def converted(level: Tensor) -> Tensor:
+        gain = log_gain(home, schedule, level) - log_gain(target, schedule, level)
+        return rule.formula(level, **parameters, **handed) + gain
+
+    return converted
+
+
+def _finish(weight: Tensor, log_snr: float | Tensor, clip: float | None, what: str) -> Tensor:
+    """Clip, bring to the caller's dtype, and refuse what is not finite."""
+    if clip is not None:
+        weight = weight.clamp(max=_positive("clip", clip))
+    if isinstance(log_snr, Tensor) and log_snr.is_floating_point():
+        weight = weight.to(log_snr.dtype)
+    bad = ~torch.isfinite(weight)
+    if bad.any():
+        where = _float64(log_snr)[bad].flatten()[0].item()
+        raise InputError(
+            what,
+            expected="a finite weight",
+            got=f"{weight[bad].flatten()[0].item()} at log-SNR {where:g}",
+            fix="Give clip= an upper bound for the weight.",
+        )
+    return weight
+
+
+def _float64(log_snr: float | Tensor) -> Tensor:
+    level = torch.as_tensor(log_snr, dtype=torch.float64)
+    if torch.isnan(level).any():
+        raise InputError("log_snr", expected="numbers", got="NaN")
+    return level
+
+
+def _given(schedule: Schedule | None, reason: str) -> Schedule:
+    if schedule is None:
+        raise InputError(
+            "schedule",
+            expected=f"a schedule, because {reason}",
+            got="none",
+            fix="Pass the one you train with, for example schedule=ntkdiag.schedules.cosine().",
+        )
+    return schedule
+
+
+def _positive(name: str, value: float) -> float:
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value <= sys.float_info.max:
+        raise InputError(name, expected="a positive number", got=repr(value))
+    return float(value)

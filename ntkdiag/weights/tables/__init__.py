@@ -1,0 +1,1 @@
+"""Weight tables: weights by log-SNR, their files, and their mean under a training density."""

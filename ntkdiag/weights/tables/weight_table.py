@@ -1,0 +1,234 @@
+"""WeightTable: loss weights on a grid of log-SNR, which can be read anywhere, normalised, saved and loaded.
+
+A table made from a rule keeps the rule and is exact everywhere; a measured one is read between its
+grid points on a straight line in ln w. Nothing about a table changes after it is made.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ntkdiag.errors import InputError
+from ntkdiag.process.schedule import Schedule
+from ntkdiag.process.target import target_name
+from ntkdiag.process.timesteps import log_snr_of_timesteps, step_levels
+from ntkdiag.weights.rules.closed_form import ClosedForm
+from ntkdiag.weights.tables import files
+from ntkdiag.weights.tables.columns import check_columns, check_rule, interpolate
+from ntkdiag.weights.tables.mean import density_mean
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class WeightTable:
+    """Weights on the squared error of one target. It is a `WeightSource` that never changes.
+
+    Attributes:
+        log_snr: Grid [n], increasing, float64 on the CPU.
+        weight: Weights ≥ 0 [n].
+        target: The target whose squared error is weighted.
+        name: One line that says which weights these are.
+        low, high: Interval of each weight [n], or None.
+        meta: How the weights came about; JSON-able.
+        rule: The closed form behind the grid, or None for a measured table.
+
+    Raises:
+        InputError: columns that do not fit (the row is named), an unknown target, or a rule that
+            does not give the weights.
+    """
+
+    log_snr: Tensor
+    weight: Tensor
+    target: str
+    name: str = "measured"
+    low: Tensor | None = None
+    high: Tensor | None = None
+    meta: Mapping[str, Any] = field(default_factory=dict)
+    rule: ClosedForm | None = None
+
+    def __post_init__(self) -> None:
+        self._set("target", target_name(self.target))
+        if not self.name.isprintable() or not self.name or self.name != self.name.strip():
+            raise InputError("name of a weight table", expected="one line of text", got=repr(self.name))
+        what = f"weight table '{self.name}'"
+        for column in ("log_snr", "weight", "low", "high"):
+            value = getattr(self, column)
+            if value is not None:
+                copied = torch.as_tensor(value, dtype=torch.float64, device="cpu").detach().clone()
+                self._set(column, copied.reshape(-1) if copied.ndim == 0 else copied)
+        check_columns(what, self.columns)
+        if self.rule is not None:
+            check_rule(what, self.rule(self.log_snr), self.weight)
+
+    @property
+    def columns(self) -> dict[str, Tensor]:
+        """The columns that are there, by name."""
+        named = {"log_snr": self.log_snr, "weight": self.weight, "low": self.low, "high": self.high}
+        return {name: column for name, column in named.items() if column is not None}
+
+    def __call__(self, log_snr: float | Tensor) -> Tensor:
+        """Weights at log-SNR of any shape.
+
+        Args:
+            log_snr: One number or a tensor; ±inf is the end of the grid or the rule's limit.
+
+        Returns:
+            Weights ≥ 0 in its shape, dtype and device (float64 for a number).
+
+        Raises:
+            InputError: NaN, or a rule that is not finite there.
+        """
+        level = torch.as_tensor(log_snr, dtype=torch.float64)
+        if torch.isnan(level).any():
+            raise InputError(f"log_snr for weight table '{self.name}'", expected="numbers", got="NaN")
+        if self.rule is not None:
+            weight = self.rule(level)
+        else:
+            weight = interpolate(self.log_snr.to(level.device), self.weight.to(level.device), level)
+        if isinstance(log_snr, Tensor) and log_snr.is_floating_point():
+            return weight.to(log_snr.dtype)
+        return weight
+
+    def from_timesteps(self, scheduler: Any, timesteps: Tensor) -> Tensor:
+        """Weights for a schedule's own time.
+
+        Args:
+            scheduler: A `Schedule`, or a scheduler object of the diffusers library (which is read anew at
+                every call: in a training loop hand over `schedules.from_diffusers(scheduler)` for a table,
+                or keep `to_steps`).
+            timesteps: Times of any shape, as that scheduler counts them.
+
+        Returns:
+            Weights of that shape; in PyTorch's default dtype for integer steps, so that they multiply
+            a loss without widening it.
+
+        Raises:
+            InputError: times the scheduler does not have.
+        """
+        given = torch.as_tensor(timesteps)
+        dtype = given.dtype if given.is_floating_point() else torch.get_default_dtype()
+        return self(log_snr_of_timesteps(scheduler, given.to(torch.float64))).to(dtype)
+
+    def from_sigmas(self, sigma: float | Tensor) -> Tensor:
+        """Weights for noise levels σ/α ≥ 0 of EDM and k-diffusion, in their shape and dtype."""
+        level = torch.as_tensor(sigma, dtype=torch.float64)
+        if not (level >= 0).all():
+            raise InputError("sigma", expected="noise levels ≥ 0", got="a negative number or NaN")
+        weight = self(-2 * level.log())
+        return weight.to(sigma.dtype) if isinstance(sigma, Tensor) and sigma.is_floating_point() else weight
+
+    def to_steps(self, schedule: Schedule) -> Tensor:
+        """Weights of every step of a discrete schedule, float64 [steps]: a buffer to index by timestep.
+
+        Raises:
+            InputError: the schedule is continuous.
+        """
+        return self(step_levels(schedule))
+
+    def mean_under(self, schedule: Schedule) -> float:
+        """Mean weight over the log-SNR that training on `schedule` samples.
+
+        Raises:
+            InputError: the mean is infinite.
+        """
+        return density_mean(self, schedule, f"weight table '{self.name}'")
+
+    def normalised(self, schedule: Schedule) -> WeightTable:
+        """The same weights at mean 1 under the schedule's density: the learning rate keeps its meaning.
+
+        Raises:
+            InputError: the mean is zero or infinite.
+        """
+        mean = self.mean_under(schedule)
+        if not mean > 0:
+            raise InputError(
+                f"weight table '{self.name}'",
+                expected=f"some weight where '{schedule.name}' samples",
+                got="mean 0",
+            )
+        meta = {**self.meta, "normalised": {"schedule": schedule.describe(), "mean_before": mean}}
+        if self.rule is not None:
+            scaled = replace(self.rule, scale=self.rule.scale / mean)
+            return replace(self, weight=scaled(self.log_snr), rule=scaled, meta=meta)
+        columns: dict[str, Any] = {
+            name: column / mean for name, column in self.columns.items() if name != "log_snr"
+        }
+        return replace(self, **columns, meta=meta)
+
+    def save(self, path: Path | str) -> None:
+        """Write a .csv or .json file, whole or not at all; it reads back bit by bit.
+
+        Raises:
+            InputError: another suffix, or a folder that cannot be written to.
+        """
+        columns = {name: column.tolist() for name, column in self.columns.items()}
+        rule = self.rule.describe() if self.rule else None
+        files.write(
+            path, {"name": self.name, "target": self.target, "rule": rule, "meta": dict(self.meta), **columns}
+        )
+
+    @classmethod
+    def load(cls, path: Path | str) -> WeightTable:
+        """Read what `save` wrote.
+
+        Raises:
+            InputError: the file is missing or not a sound weight table; the row is named.
+        """
+        content = files.read(path)
+        columns = {name: getattr(content, name) for name in ("log_snr", "weight", "low", "high")}
+        tensors = {
+            name: torch.tensor(column, dtype=torch.float64)
+            for name, column in columns.items()
+            if column is not None
+        }
+        check_columns(str(path), tensors)
+        target = target_name(content.target)
+        rule = ClosedForm.from_description(target, **content.rule.model_dump()) if content.rule else None
+        if rule is not None:
+            check_rule(str(path), rule(tensors["log_snr"]), tensors["weight"])
+        return cls(**tensors, target=target, name=content.name, meta=content.meta, rule=rule)
+
+    def after_step(self, step: int) -> None:
+        """Nothing: a table stays as it is."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What tells these weights from others, JSON-able."""
+        return {"target": self.target, "log_snr": self.log_snr.tolist(), "weight": self.weight.tolist()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Check that a checkpoint was made with these weights.
+
+        Raises:
+            InputError: it was made with others.
+        """
+        own = self.state_dict()
+        same = own["target"] == state.get("target") and all(
+            _close(own[name], state.get(name, [])) for name in ("log_snr", "weight")
+        )
+        if not same:
+            raise InputError(
+                f"weight table '{self.name}'",
+                expected="the weights the checkpoint was trained with",
+                got="others",
+                fix="Resume with the same weights, or start a new run.",
+            )
+
+    def __repr__(self) -> str:
+        low, high = self.log_snr[0].item(), self.log_snr[-1].item()
+        reach = f"{len(self.weight)} rows, log-SNR {low:g} to {high:g}"
+        return f"WeightTable('{self.name}' on {self.target}, {reach})"
+
+    def _set(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)
+
+
+def _close(left: list[float], right: list[float]) -> bool:
+    return len(left) == len(right) and all(
+        math.isclose(a, b, rel_tol=1e-9, abs_tol=0.0) for a, b in zip(left, right, strict=True)
+    )

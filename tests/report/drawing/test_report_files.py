@@ -1,0 +1,85 @@
+"""Figures as files, and how little importing the package costs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from ntkdiag import report
+from ntkdiag.errors import InputError
+from ntkdiag.report import FIGURES, plot, save_figures
+from ntkdiag.report.drawing import render
+from ntkdiag.report.drawing.registry import GROUPS
+
+
+@pytest.mark.parametrize(("ending", "magic"), [("png", b"\x89PNG"), ("svg", b"<?xml"), ("pdf", b"%PDF")])
+def test_plot_writes_the_format_of_the_ending(
+    ending: str, magic: bytes, diagnosis: SimpleNamespace, tmp_path: Path
+) -> None:
+    path = plot(diagnosis, "effective_rank", tmp_path / f"rank.{ending}")
+    again = plot(diagnosis, "effective_rank", tmp_path / f"again.{ending}")
+    assert path.read_bytes().startswith(magic)
+    assert path.read_bytes() == again.read_bytes()
+
+
+def test_the_themes_differ(diagnosis: SimpleNamespace, tmp_path: Path) -> None:
+    light = plot(diagnosis, "trace", tmp_path / "light.png").read_bytes()
+    dark = plot(diagnosis, "trace", tmp_path / "dark.png", theme="dark").read_bytes()
+    assert light != dark
+
+
+def test_bad_requests_are_refused_in_words(diagnosis: SimpleNamespace, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="Did you mean 'effective_rank'"):
+        plot(diagnosis, "efective_rank", tmp_path / "a.png")
+    with pytest.raises(InputError, match=r"one of \.png, \.svg, \.pdf"):
+        plot(diagnosis, "trace", tmp_path / "a.jpeg")
+    with pytest.raises(InputError, match="runs to draw: expected runs="):
+        plot(diagnosis, "history", tmp_path / "a.png")
+    with pytest.raises(InputError, match="writable folder"):
+        plot(diagnosis, "trace", tmp_path / "nowhere" / "a.png")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_save_figures_writes_what_can_be_drawn_and_nothing_else(
+    cases: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ("effective_rank", "excess", "weights", "history", "samples")
+    monkeypatch.setattr(render, "FIGURES", {name: FIGURES[name] for name in names})
+    folder = tmp_path / "new" / "figures"
+    written = save_figures(folder, cases.diagnosis(3, oracle=False), samples=cases.points())
+    assert set(written) == {"effective_rank", "weights", "samples"}
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "effective_rank.png",
+        "samples.png",
+        "weights.png",
+    ]
+
+
+def test_every_figure_of_the_list_exists_and_explains_itself() -> None:
+    for name, spec in FIGURES.items():
+        assert spec.name == name
+        assert callable(spec.draw())
+        assert spec.group in (*GROUPS, "more")
+        assert spec.subject in ("diagnosis", "full", "weights", "runs", "samples", "quality")
+        assert spec.caption.endswith(".")
+        assert spec.title[0].isupper()
+
+
+def test_public_names_are_there() -> None:
+    for name in report.__all__:
+        assert getattr(report, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        report.nonsense  # noqa: B018
+
+
+def test_importing_the_package_loads_nothing_heavy() -> None:
+    code = (
+        "import sys, ntkdiag.report as report; names = list(report.FIGURES); "
+        "heavy = {'matplotlib', 'torch', 'pandas', 'numpy', 'scipy'} & set(sys.modules); "
+        "assert names and not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

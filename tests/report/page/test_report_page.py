@@ -1,0 +1,250 @@
+"""The page: order, escaping, self-containment, missing parts, and that it is written whole or not at all."""
+
+from __future__ import annotations
+
+import base64
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from ntkdiag.errors import InputError
+from ntkdiag.report import FIGURES, write_page
+from ntkdiag.report.drawing.material import Material
+from ntkdiag.report.page import page
+from ntkdiag.report.page.markup import Html, element, join, table
+from ntkdiag.report.tables import Table
+
+HOSTILE = "<script>alert('x')</script><img src=http://evil.example/x.png onerror=\"alert(1)\">&amp;$\\frac{$"
+TAGS = """
+html head meta title style body main header section h1 h2 h3 h4 p ul li b code dl dt dd div article span
+figure figcaption picture source img table caption thead tbody tr th td
+"""
+ALLOWED = set(TAGS.split())
+
+
+class Reader(HTMLParser):
+    """Collects tags, attributes and text, and checks that elements nest."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str, str]] = []
+        self.text: list[str] = []
+        self.open: list[str] = []
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += [(tag, name, value or "") for name, value in attrs]
+        if tag not in ("meta", "img", "source"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text.append(data)
+
+
+@pytest.fixture(scope="module")
+def hostile_page(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> str:
+    """A page with everything in it, every name from outside being an attack."""
+    import report_cases as cases
+
+    diagnosis = cases.make_diagnosis(buckets=3, samples=8)
+    diagnosis.meta["network"]["name"] = diagnosis.meta["network"]["class"] = HOSTILE
+    diagnosis.meta["data"]["name"] = diagnosis.meta["bayes_source"] = HOSTILE
+    diagnosis.meta["config"]["target"] = HOSTILE
+    diagnosis.meta["config"]["schedule"] = {"name": HOSTILE, HOSTILE: HOSTILE}
+    diagnosis.meta["coverage"] = {HOSTILE: HOSTILE}
+    diagnosis.meta[HOSTILE] = [HOSTILE]
+    diagnosis.refs[HOSTILE] = diagnosis.refs["untrained"]
+    verdicts = cases.make_verdicts().assign(statement=HOSTILE, note=HOSTILE, test=HOSTILE)
+    verdicts.loc[0, ["claim", "verdict"]] = HOSTILE
+    runs = {HOSTILE: cases.make_runs(diagnosis.summary["log_snr"].to_numpy())["erd"]}
+    quality = cases.make_quality().assign(metric=HOSTILE)
+    quality.loc[0, "run"] = HOSTILE
+    path = tmp_path_factory.mktemp("page") / "page.html"
+    write_page(
+        path,
+        diagnosis,
+        verdicts=verdicts,
+        tables={HOSTILE: lambda log_snr: log_snr.exp()},
+        runs=runs,
+        samples={HOSTILE: cases.make_points()["erd"]},
+        quality=quality,
+    )
+    return path.read_text()
+
+
+def test_no_name_from_outside_becomes_markup(hostile_page: str) -> None:
+    reader = Reader(hostile_page)
+    assert set(reader.tags) <= ALLOWED
+    assert not [name for _, name, _ in reader.attributes if name.startswith("on")]
+    shown = "".join(reader.text)
+    assert shown.count("<script>") > 10  # the attack is there, as text
+
+
+def test_nothing_is_loaded_from_anywhere(hostile_page: str) -> None:
+    reader = Reader(hostile_page)
+    for tag, name, value in reader.attributes:
+        if name in ("src", "srcset"):
+            assert value.startswith("data:image/svg+xml;base64,"), (tag, name)
+        assert name not in ("href", "action", "poster", "background")
+    (style,) = re.findall(r"<style>(.*?)</style>", hostile_page, flags=re.S)
+    assert "url(" not in style
+    assert "@import" not in style
+    policy = [value for _, name, value in reader.attributes if name == "content"]
+    assert any("default-src 'none'" in value and "script" not in value for value in policy)
+
+
+def test_pictures_hold_no_script_and_no_link(hostile_page: str) -> None:
+    pictures = re.findall(r"base64,([A-Za-z0-9+/=]+)", hostile_page)
+    assert len(pictures) >= 2 * 15
+    for picture in pictures:
+        svg = base64.b64decode(picture).decode()
+        tags = set(re.findall(r"<([A-Za-z]+)", re.sub(r"<!--.*?-->", "", svg, flags=re.S)))
+        assert not tags & {"script", "foreignObject", "a"}
+        assert not re.search(r'href="(?!#|data:image/png;base64,)', svg)
+
+
+def test_the_page_reads_what_on_what_says_and_then_appendix(hostile_page: str) -> None:
+    headings = re.findall(r"<h2>(.*?)</h2>", hostile_page)
+    assert headings == ["What was measured", "On what", "What it says", "Appendix: where this comes from"]
+    says = hostile_page.index("What it says")
+    first_verdict, first_figure = hostile_page.index('class="verdict '), hostile_page.index("<figure")
+    assert says < first_verdict < first_figure
+
+
+def test_each_figure_has_a_caption_and_a_dark_and_a_light_picture(hostile_page: str) -> None:
+    figures = re.findall(r"<figure.*?</figure>", hostile_page, flags=re.S)
+    # Weights can do without the schedule's density, effective weights cannot; the ratio needs two runs.
+    assert len(figures) == len(FIGURES) - 2
+    for figure in figures:
+        assert re.search(r"<figcaption><h4>.+?</h4><p>.+?</p></figcaption>", figure, flags=re.S)
+        assert "screen and (prefers-color-scheme: dark)" in figure
+        assert re.search(r'<img src="data:.+? alt="[^"]{20,}', figure, flags=re.S)
+    assert "Loss relative to the baseline, level by level</b>: " in hostile_page
+    assert "What weights and sampling amount to</b>: " in hostile_page
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pages with one figure only, for tests that are not about figures."""
+    monkeypatch.setattr(page, "FIGURES", {"excess": FIGURES["excess"], "trace": FIGURES["trace"]})
+
+
+def shown(text: str) -> str:
+    return re.sub(r"\s+", " ", " ".join(Reader(text).text))
+
+
+@pytest.mark.usefixtures("quick")
+def test_verdicts_come_with_effect_interval_and_corrected_p(
+    diagnosis: SimpleNamespace, cases: SimpleNamespace
+) -> None:
+    text = shown(page.build_page(Material(diagnosis, verdicts=cases.verdicts())))
+    assert (
+        "Of 3 claims about representation degradation: 1 supported, 1 contradicted, 1 inconclusive." in text
+    )
+    assert "✓ supported C1 The kernel weakens where the target is less recoverable." in text
+    assert "Effect 1.8 [1.6, 2.0], threshold 0.20; p = 0.0012 after correction for all claims" in text
+    assert "Rank hardly moves between buckets." in text
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_verdict_that_could_not_be_tested_says_so(
+    diagnosis: SimpleNamespace, cases: SimpleNamespace
+) -> None:
+    verdicts = cases.verdicts()
+    verdicts.loc[2, ["effect", "low", "high", "p_value", "p_holm"]] = np.nan
+    verdicts.loc[0, "p_holm"] = 1e-5
+    verdicts["note"] = np.nan
+    text = shown(page.build_page(Material(diagnosis, verdicts=verdicts)))
+    assert "Not testable here." in text
+    assert "p < 0.001 after" in text
+    assert not re.search(r"\bnan\b", text.lower())
+
+
+@pytest.mark.usefixtures("quick")
+def test_facts_of_the_measurement_are_on_the_page(diagnosis: SimpleNamespace) -> None:
+    text = shown(page.build_page(Material(diagnosis)))
+    for fact in (
+        "At which noise levels can digits-dit still learn?",
+        "10 noise levels from log-SNR −9 (noisiest) to 9, on 48 samples each",
+        "digits-dit, DiT, 213,504 parameters",
+        "the clean data x0",
+        "digits, samples of shape 1×8×8",
+        "torch 2.13.0",
+        "seed 1234",
+        "9f2c" * 16,
+        "coverage: linear 2 parameters: blocks.0.attention.qkv, blocks.0.mlp.0",
+        "No claims were tested",
+    ):
+        assert fact in text, fact
+
+
+def test_a_bare_diagnosis_still_gives_a_page(cases: SimpleNamespace, tmp_path: Path) -> None:
+    bare = cases.diagnosis(buckets=1, oracle=False, untrained=False, samples=2, full=False)
+    bare.meta = {}
+    bare.summary = bare.summary[["bucket", "log_snr", "effective_rank"]]
+    bare.coupling, bare.rarefaction = bare.coupling.iloc[:0], bare.rarefaction.iloc[:0]
+    path = write_page(tmp_path / "bare.html", bare)
+    text = shown(path.read_text())
+    assert "At which noise levels can this network still learn?" in text
+    assert "one noise level, log-SNR 0" in text
+    assert "Figures left out" in text
+    assert not re.search(r"\bnan\b", text.lower())
+
+
+def test_empty_parts_count_as_missing(diagnosis: SimpleNamespace) -> None:
+    material = Material(diagnosis, pd.DataFrame(), {}, {}, {}, pd.DataFrame())
+    assert not any(material.has(name) for name in ("runs", "samples", "quality"))
+    with pytest.raises(InputError, match="runs to draw"):
+        material.subject("runs")
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_failure_half_way_leaves_the_old_page(
+    diagnosis: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "page.html"
+    path.write_text("old")
+
+    def broken(self: Path, target: Path) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(Path, "replace", broken)
+    with pytest.raises(OSError, match="disk full"):
+        write_page(path, diagnosis)
+    assert path.read_text() == "old"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["page.html"]
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_missing_folder_is_bad_input_and_the_same_page_comes_twice(
+    diagnosis: SimpleNamespace, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match="writable folder"):
+        write_page(tmp_path / "nowhere" / "page.html", diagnosis)
+    first = write_page(tmp_path / "a.html", diagnosis).read_bytes()
+    assert first == write_page(tmp_path / "b.html", diagnosis).read_bytes()
+
+
+def test_markup_escapes_all_but_its_own() -> None:
+    assert element("p", "<b>", element("b", '"&')) == "<p>&lt;b&gt;<b>&quot;&amp;</b></p>"
+    assert element("img", alt='"><script>') == '<img alt="&quot;&gt;&lt;script&gt;">'
+    assert element("div", class_="x", http_equiv="y") == '<div class="x" http-equiv="y"></div>'
+    assert isinstance(join(["<", Html("<br>")]), Html)
+    assert join(["<", Html("<br>")]) == "&lt;<br>"
+
+
+def test_table_cells_and_headings_are_escaped() -> None:
+    text = table(Table(("<a>", "b"), (("<c>", "d"),)), "<caption>", ("<a>",))
+    assert set(Reader(text).tags) == {"div", "table", "caption", "thead", "tbody", "tr", "th", "td"}
+    assert text.count('class="words"') == 2

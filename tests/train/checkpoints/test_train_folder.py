@@ -1,0 +1,168 @@
+"""The folder of a run: what is in it, when it may be replaced, and what a killed process leaves."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import pandas as pd
+import pytest
+import safetensors.torch
+import torch
+from train_cases import QUICK, Doubling, small_data, small_denoiser
+
+from ntkdiag.errors import InputError
+from ntkdiag.process import schedules
+from ntkdiag.process.buckets import Buckets
+from ntkdiag.train import load_weights, train
+from ntkdiag.train.checkpoints.checkpoint import read_manifest
+
+
+class Killed(BaseException):
+    """Stands for a process that dies: nothing in the package may catch it."""
+
+
+def test_a_finished_folder_holds_the_average_the_history_and_one_checkpoint(tmp_path):
+    out = tmp_path / "deep" / "run"
+    result = train(small_denoiser(), small_data(), None, QUICK, out=out, notes={"why": "a test"})
+    names = sorted(path.name for path in out.iterdir())
+    assert names == ["average.safetensors", "checkpoint-00000012.safetensors", "history.csv", "training.json"]
+    fresh = small_denoiser(seed=9)
+    load_weights(fresh, out / "average.safetensors")
+    assert torch.equal(fresh.network.out.weight, result.denoiser.network.out.weight)
+    pd.testing.assert_frame_equal(pd.read_csv(out / "history.csv"), result.history)
+    manifest = json.loads((out / "training.json").read_text())
+    assert manifest["notes"] == {"why": "a test"}
+    assert manifest["config"]["learning_rate"] == QUICK.learning_rate
+    assert manifest["problem"]["data"] == {"name": "mixture", "digest": small_data().digest, "shape": [2]}
+    assert manifest["problem"]["schedule"] == {"name": "cosine"}
+    assert "torch" in manifest["environment"]
+
+
+def test_a_folder_in_use_is_refused_before_any_work(tmp_path):
+    out = tmp_path / "run"
+    train(small_denoiser(), small_data(), None, QUICK, out=out)
+    before = (out / "training.json").read_bytes()
+    denoiser = small_denoiser()
+    with pytest.raises(InputError, match="holds another run"):
+        train(denoiser, small_data(), None, QUICK, out=out)
+    assert torch.equal(denoiser.network.out.weight, small_denoiser().network.out.weight)
+    assert (out / "training.json").read_bytes() == before
+    replaced = dataclasses.replace(QUICK, steps=3)
+    train(small_denoiser(), small_data(), None, replaced, out=out, force=True)
+    assert read_manifest(out).step == 3
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("keep")
+    with pytest.raises(InputError, match="other files in it"):
+        train(small_denoiser(), small_data(), None, QUICK, out=tmp_path / "mine", force=True)
+
+
+@pytest.mark.parametrize("moment", ["tensors", "manifest", "cleaning"])
+def test_a_process_killed_while_saving_leaves_a_checkpoint_that_resumes(tmp_path, monkeypatch, moment):
+    out = tmp_path / "run"
+
+    def die_after(function, calls):
+        count = 0
+
+        def patched(*args, **kwargs):
+            nonlocal count
+            count += 1
+            if count < calls:
+                return function(*args, **kwargs)
+            if moment == "tensors":
+                args[1].write_bytes(b"half a file")
+            raise Killed
+
+        return patched
+
+    # The first save is that of step 0, the second that of step 6.
+    with monkeypatch.context() as patch:
+        if moment == "tensors":
+            patch.setattr("safetensors.torch.save_file", die_after(safetensors.torch.save_file, 2))
+        elif moment == "manifest":
+            from ntkdiag import provenance
+
+            patch.setattr("ntkdiag.provenance.write_text", die_after(provenance.write_text, 2))
+        else:
+            patch.setattr("pathlib.Path.unlink", die_after(None, 1))
+        with pytest.raises(Killed):
+            train(small_denoiser(), small_data(), Doubling(), QUICK, out=out)
+    assert read_manifest(out).step == (6 if moment == "cleaning" else 0)
+    resumed = train(small_denoiser(), small_data(), Doubling(), QUICK, out=out, resume=True)
+    whole = train(small_denoiser(), small_data(), Doubling(), QUICK)
+    for name, value in whole.denoiser.state_dict().items():
+        assert torch.equal(resumed.denoiser.state_dict()[name], value)
+    assert len(list(out.glob("checkpoint-*"))) == 1  # the rubbish is gone
+
+
+def test_resuming_needs_a_run_to_resume(tmp_path):
+    with pytest.raises(InputError, match="resume: expected out="):
+        train(small_denoiser(), small_data(), None, QUICK, resume=True)
+    with pytest.raises(InputError, match=r"folder with a training run in it; got no training\.json there"):
+        train(small_denoiser(), small_data(), None, QUICK, out=tmp_path / "none", resume=True)
+
+
+def test_resuming_another_run_is_refused_naming_the_difference(tmp_path):
+    out = tmp_path / "run"
+    train(small_denoiser(), small_data(), None, QUICK, out=out)
+    data, again = small_data(), {"out": out, "resume": True}
+    with pytest.raises(InputError, match=r"learning_rate of the run.*expected 0\.01, as before; got 0\.5"):
+        train(small_denoiser(), data, None, dataclasses.replace(QUICK, learning_rate=0.5), **again)
+    with pytest.raises(InputError, match="data of the run to resume"):
+        train(small_denoiser(), small_data(seed=1), None, QUICK, **again)
+    with pytest.raises(InputError, match=r"target of the run.*expected v, as before; got x0\."):
+        train(small_denoiser(name="x0"), data, None, QUICK, **again)
+    with pytest.raises(InputError, match="schedule of the run"):
+        train(small_denoiser(schedule=schedules.flow()), data, None, QUICK, **again)
+    with pytest.raises(InputError, match="buckets of the run"):
+        train(small_denoiser(), data, None, QUICK, buckets=Buckets.uniform(-1, 1, 2), **again)
+    other = small_denoiser()
+    other.network.out = torch.nn.Linear(8, 2, bias=False)
+    with pytest.raises(InputError, match=r"run: model for MLP.*1 unexpected \(first: out\.bias"):
+        train(other, data, None, QUICK, **again)
+
+
+def alter(path, **changes):
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps({**content, **changes}))
+
+
+def test_a_tampered_record_is_refused(tmp_path):
+    out = tmp_path / "run"
+    train(small_denoiser(), small_data(), None, QUICK, out=out)
+    record = out / "training.json"
+    whole = record.read_text()
+    for changes, words in (
+        ({"tensors": "../../other.safetensors"}, "tensors: String should match"),
+        ({"step": -1}, "step: Input should be greater"),
+        ({"format": 2}, "format: Input should be 1"),
+        ({"surprise": 1}, "surprise: Extra inputs"),
+    ):
+        alter(record, **changes)
+        with pytest.raises(InputError, match=words):
+            train(small_denoiser(), small_data(), None, QUICK, out=out, resume=True)
+        record.write_text(whole)
+    record.write_text("{")
+    with pytest.raises(InputError, match="expected a training record"):
+        train(small_denoiser(), small_data(), None, QUICK, out=out, resume=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("model.out.bias", "model for MLP.*1 missing"),
+        ("average.out.bias", "average for MLP.*1 missing"),
+        ("optimizer.out.bias/exp_avg", r"optimizer.*1 missing \(first: out.bias/exp_avg \[2\]\)"),
+        ("generator.noise", "generators.*1 missing"),
+        ("meter.sums", "meter.*1 missing"),
+    ],
+)
+def test_a_checkpoint_with_a_part_missing_is_refused(tmp_path, name, words):
+    out = tmp_path / "run"
+    train(small_denoiser(), small_data(), None, QUICK, out=out)
+    path = out / "checkpoint-00000012.safetensors"
+    tensors = safetensors.torch.load_file(path)
+    del tensors[name]
+    safetensors.torch.save_file(tensors, path)
+    with pytest.raises(InputError, match=words):
+        train(small_denoiser(), small_data(), None, QUICK, out=out, resume=True)
