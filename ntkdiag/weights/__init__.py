@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ntkdiag.weights.measured.from_diagnosis import measured
 from ntkdiag.weights.measured.scores import SCORES
-from ntkdiag.weights.refresh.record import Record
+from ntkdiag.weights.refresh.history import Record
 from ntkdiag.weights.refresh.refresher import Refresher
 from ntkdiag.weights.rules.catalogue import RULES, Rule
 from ntkdiag.weights.rules.evaluate import effective, evaluate

@@ -65,8 +65,8 @@ def effective(weight: Weight, target: str, log_snr: np.ndarray, schedule: Schedu
     """w_ε(λ)·p(λ) at area 1 over the grid [n]; NaN where the weight is not finite everywhere on it."""
     import torch
 
-    from ntkdiag.weights.audit.batches import Curve
-    from ntkdiag.weights.audit.sampling import effective as induced
+    from ntkdiag.weights.audit.batch_checks import Curve
+    from ntkdiag.weights.audit.mean_and_trend import effective as induced
 
     level = torch.tensor(log_snr, dtype=torch.float64)
     curve = Curve(level, torch.from_numpy(evaluated(weight, log_snr)))

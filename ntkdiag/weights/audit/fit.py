@@ -1,4 +1,4 @@
-"""Fit: the parameters under which a reading comes closest to measured weights, up to a constant factor.
+"""Fit: the parameters under which a candidate comes closest to measured weights, up to a constant factor.
 
 Distances are in ln w and absolute, so that a curve which agrees over half of its length is recognised there.
 """
@@ -18,9 +18,9 @@ from torch import Tensor
 
 from ntkdiag.errors import InputError
 from ntkdiag.process.schedule import Schedule
-from ntkdiag.weights.audit import space
-from ntkdiag.weights.audit.batches import Curve
-from ntkdiag.weights.audit.readings import TERMINAL, Reading, Values
+from ntkdiag.weights.audit import parameter_ranges
+from ntkdiag.weights.audit.batch_checks import Curve
+from ntkdiag.weights.audit.candidates import TERMINAL, Candidate, Values
 
 # Largest relative difference of weights that counts as equal: SNR computed from float32 ᾱ is off by 6e-4
 # at the cleanest step of the usual betas.
@@ -35,17 +35,17 @@ _HOPELESS = 0.5
 
 @dataclass(frozen=True)
 class Fit:
-    """A reading with its parameters settled.
+    """A candidate with its parameters settled.
 
     Attributes:
-        reading: What was fitted.
+        candidate: What was fitted.
         values: Its parameters.
-        factor: weights / reading, the median over noise levels.
+        factor: weights / candidate, the median over noise levels.
         log_snr: Where they were compared [n].
-        log_ratio: ln of weights over factor · reading [n]; ±inf or NaN where the weights are not positive.
+        log_ratio: ln of weights over factor · candidate [n]; ±inf or NaN where the weights are not positive.
     """
 
-    reading: Reading
+    candidate: Candidate
     values: Values
     factor: float
     log_snr: Tensor
@@ -54,7 +54,7 @@ class Fit:
     @property
     def rule(self) -> str:
         """Name of the formula."""
-        return self.reading.rule.name
+        return self.candidate.rule.name
 
     @property
     def name(self) -> str:
@@ -64,7 +64,7 @@ class Fit:
             for name, value in self.values.items()
             if name != TERMINAL
         )
-        return f"{self.reading.rule.name}({told}) on {self.reading.target}".replace("()", "")
+        return f"{self.candidate.rule.name}({told}) on {self.candidate.target}".replace("()", "")
 
     @property
     def error(self) -> float:
@@ -80,26 +80,30 @@ class Fit:
     @property
     def equal(self) -> bool:
         """Whether all weights agree to `TOLERANCE`, with levels enough to tell."""
-        free = len(self.reading.rule.parameters) + self.reading.distortion.fitted
+        free = len(self.candidate.rule.parameters) + self.candidate.distortion.fitted
         return len(self.log_ratio) >= 5 + 2 * free and self.error <= TOLERANCE
 
 
-def fit(reading: Reading, curve: Curve, schedule: Schedule | None, fixed: Values | None = None) -> Fit | None:
-    """The parameters under which a reading comes closest.
+def fit(
+    candidate: Candidate, curve: Curve, schedule: Schedule | None, fixed: Values | None = None
+) -> Fit | None:
+    """The parameters under which a candidate comes closest.
 
     Args:
-        reading: A formula.
+        candidate: A formula.
         curve: The weights.
         schedule: The process, for formulas that need one.
         fixed: Parameters that are given; the others are searched, bends only where the levels show them.
 
     Returns:
-        None where the reading has no finite value at these levels.
+        None where the candidate has no finite value at these levels.
     """
-    search = _Search(reading, curve, schedule)
+    search = _Search(candidate, curve, schedule)
     given = dict(fixed or {})
     grids = {
-        name: [given[name]] if name in given else space.candidates(name, reading, curve.log_snr)
+        name: [given[name]]
+        if name in given
+        else parameter_ranges.coarse_values(name, candidate, curve.log_snr)
         for name in search.names
     }
     starts: list[Values] = [
@@ -120,25 +124,25 @@ def fit(reading: Reading, curve: Curve, schedule: Schedule | None, fixed: Values
 
 
 class _Search:
-    """Distances of one reading from one curve, for any parameters."""
+    """Distances of one candidate from one curve, for any parameters."""
 
-    def __init__(self, reading: Reading, curve: Curve, schedule: Schedule | None) -> None:
-        self.reading, self.schedule = reading, schedule
+    def __init__(self, candidate: Candidate, curve: Curve, schedule: Schedule | None) -> None:
+        self.candidate, self.schedule = candidate, schedule
         positive = torch.isfinite(curve.weight) & (curve.weight > 0)
         self.log_snr = curve.log_snr
         self.log_weight = torch.where(positive, curve.weight, math.nan).log()
         self.log_weight[curve.weight == 0] = -math.inf
         self.positive = positive
         # P2 is (k + SNR)^−γ: ln w is a straight line in γ, whose best value needs no search.
-        self.steps = "gamma" if reading.rule.name == "p2" else None
-        self.names = [name for name in reading.rule.parameters if name != self.steps]
-        if reading.distortion.fitted:
+        self.steps = "gamma" if candidate.rule.name == "p2" else None
+        self.names = [name for name in candidate.rule.parameters if name != self.steps]
+        if candidate.distortion.fitted:
             self.names.append(TERMINAL)
 
     def log_ratio(self, values: Values) -> Tensor | None:
-        """ln of weights over reading, median 0 over positive weights; None where the reading is not finite."""
+        """ln of weights over candidate, median 0 over positive weights; None where the candidate is not finite."""
         try:
-            read = self.reading.log_weight(self.log_snr, self.schedule, values)
+            read = self.candidate.log_weight(self.log_snr, self.schedule, values)
         except InputError:  # a convention that this target does not have
             return None
         if not torch.isfinite(read).all() or not self.positive.any():
@@ -170,11 +174,14 @@ class _Search:
 
     def refine(self, values: Values, free: list[str], given: Values) -> Values:
         """Search around the best coarse values, on the axis of bends."""
-        bounds = [space.bounds(name, self.log_snr) for name in free]
+        bounds = [parameter_ranges.bounds(name, self.log_snr) for name in free]
 
         def at(point: Iterable[float]) -> Values:
             kept = [min(max(u, low), high) for u, (low, high) in zip(point, bounds, strict=True)]
-            settled = {**values, **{name: space.value(name, u) for name, u in zip(free, kept, strict=True)}}
+            settled = {
+                **values,
+                **{name: parameter_ranges.value(name, u) for name, u in zip(free, kept, strict=True)},
+            }
             return {**settled, **self.exponent(settled), **given}
 
         def objective(point: Any) -> float:
@@ -182,12 +189,12 @@ class _Search:
 
         # A default may lie outside the bounds.
         start = [
-            min(max(space.position(name, float(values[name])), low), high)
+            min(max(parameter_ranges.position(name, float(values[name])), low), high)
             for name, (low, high) in zip(free, bounds, strict=True)
         ]
         if len(free) == 1:
             low, high = bounds[0]
-            width = 2 * (high - low) / space.COARSE
+            width = 2 * (high - low) / parameter_ranges.COARSE
             scalar = optimize.minimize_scalar(
                 objective,
                 bounds=(max(low, start[0] - width), min(high, start[0] + width)),
@@ -220,7 +227,7 @@ class _Search:
         if ratio is None:
             return None
         middle = ratio[self.positive].median()
-        return Fit(self.reading, dict(values), middle.exp().item(), self.log_snr, ratio - middle)
+        return Fit(self.candidate, dict(values), middle.exp().item(), self.log_snr, ratio - middle)
 
     def _worst(self, values: Values) -> float:
         ratio = self.log_ratio(values)

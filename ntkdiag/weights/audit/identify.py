@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from ntkdiag.process.schedule import Schedule
-from ntkdiag.weights.audit.batches import Curve
-from ntkdiag.weights.audit.finding import Finding
+from ntkdiag.weights.audit.audit_finding import AuditFinding
+from ntkdiag.weights.audit.batch_checks import Curve
+from ntkdiag.weights.audit.candidates import TERMINAL, Candidate, Values, mistaken, mistaken_twice, sound
 from ntkdiag.weights.audit.fit import TOLERANCE, Fit, fit
-from ntkdiag.weights.audit.readings import TERMINAL, Reading, Values, mistaken, mistaken_twice, sound
 from ntkdiag.weights.rules.catalogue import RULES, Rule
 
 # Rescaling betas in float32 costs digits of 1 − ᾱ at the clean end.
@@ -46,18 +46,18 @@ class Identity:
 
     matches: tuple[Fit, ...]
     reference: Fit | None
-    findings: list[Finding]
+    findings: list[AuditFinding]
 
 
 def identify(curve: Curve, target: str, schedule: Schedule | None, expected: Expectation) -> Identity:
     """Search the rules, and where none fits, the mistakes."""
     case = _Case(curve, target, schedule)
-    fits = [found for reading in sound(target, schedule) if (found := case.fit(reading))]
+    fits = [found for candidate in sound(target, schedule) if (found := case.fit(candidate))]
     matches = tuple(found for found in fits if found.equal)
     nearest = min(matches or fits, key=lambda found: found.distance, default=None)
     if expected.rule is None:
         return Identity(matches, nearest, case.unnamed(matches, nearest))
-    said = case.fit(Reading(expected.rule, target), expected.parameters)
+    said = case.fit(Candidate(expected.rule, target), expected.parameters)
     if said is not None and said.equal:
         others = tuple(found for found in matches if found.rule != said.rule)
         return Identity((said, *others), said, [_equals(said)])
@@ -74,16 +74,16 @@ class _Case:
     target: str
     schedule: Schedule | None
 
-    def fit(self, reading: Reading, fixed: Values | None = None) -> Fit | None:
-        return fit(reading, self.curve, self.schedule, fixed)
+    def fit(self, candidate: Candidate, fixed: Values | None = None) -> Fit | None:
+        return fit(candidate, self.curve, self.schedule, fixed)
 
-    def unnamed(self, matches: tuple[Fit, ...], nearest: Fit | None) -> list[Finding]:
+    def unnamed(self, matches: tuple[Fit, ...], nearest: Fit | None) -> list[AuditFinding]:
         """Nothing is said of the weights: which rule are they, or whose mistake?"""
         if matches:
             hint = [_root_hint("note")] if self.plain_x0_on_v(matches) else []
             return [_equals(matches[0], matches[1:]), *hint]
         slip = self.first_equal(
-            reading for rule in RULES.values() for reading in mistaken(rule, self.target, self.schedule)
+            candidate for rule in RULES.values() for candidate in mistaken(rule, self.target, self.schedule)
         )
         if slip is not None:
             return self.mistakes(slip)
@@ -91,7 +91,7 @@ class _Case:
 
     def mismatch(
         self, rule: Rule, parameters: Values, matches: tuple[Fit, ...], said: Fit | None
-    ) -> list[Finding]:
+    ) -> list[AuditFinding]:
         """The weights are not those they are said to be: why?"""
         if parameters:
             slip = self.first_equal(mistaken(rule, self.target, self.schedule), parameters)
@@ -107,52 +107,52 @@ class _Case:
             return [_root_hint("mistake")]
         if matches:
             text = f"the weights are those of {matches[0].name}, not of {rule.name}"
-            return [Finding("another_rule", "mistake", text)]
+            return [AuditFinding("another_rule", "mistake", text)]
         slip = self.first_equal(mistaken_twice(rule, self.target, self.schedule))
         if slip is not None:
             return self.mistakes(slip)
         return [_differs(said, "mistake")] if said is not None else []
 
-    def first_equal(self, readings: Iterable[Reading], fixed: Values | None = None) -> Fit | None:
+    def first_equal(self, candidates: Iterable[Candidate], fixed: Values | None = None) -> Fit | None:
         weight = self.curve.weight
         if not (torch.isfinite(weight) & (weight > 0)).all():
             return None  # nor would any fit be equal: all formulas are positive and finite where they are compared
-        fits = (self.fit(reading, fixed) for reading in readings)
+        fits = (self.fit(candidate, fixed) for candidate in candidates)
         return next((found for found in fits if found is not None and self.accepts(found)), None)
 
     def accepts(self, found: Fit) -> bool:
         """Whether a mistake explains the weights; one of the rescale must explain what the sound rule does not."""
-        if found.equal or not found.reading.distortion.fitted or found.error > RESCALE_TOLERANCE:
+        if found.equal or not found.candidate.distortion.fitted or found.error > RESCALE_TOLERANCE:
             return found.equal
         values = {name: value for name, value in found.values.items() if name != TERMINAL}
-        plain = self.fit(Reading(found.reading.rule, found.reading.target), values)
+        plain = self.fit(Candidate(found.candidate.rule, found.candidate.target), values)
         return plain is not None and plain.error > 10 * found.error
 
-    def mistakes(self, found: Fit) -> list[Finding]:
-        """A finding for every departure of a reading."""
+    def mistakes(self, found: Fit) -> list[AuditFinding]:
+        """A finding for every departure of a candidate."""
         terminal = f" (√ᾱ_T was {found.values[TERMINAL]:.3g})" if TERMINAL in found.values else ""
-        text = f"weights for {self.target} that are {found.name}: {found.reading.text}{terminal}"
-        return [Finding(name, "mistake", text) for name in found.reading.mistakes]
+        text = f"weights for {self.target} that are {found.name}: {found.candidate.text}{terminal}"
+        return [AuditFinding(name, "mistake", text) for name in found.candidate.mistakes]
 
     def plain_x0_on_v(self, matches: tuple[Fit, ...]) -> bool:
         return self.target == "v" and any(found.rule == "constant_x0" for found in matches)
 
 
-def _equals(found: Fit, others: tuple[Fit, ...] = ()) -> Finding:
+def _equals(found: Fit, others: tuple[Fit, ...] = ()) -> AuditFinding:
     times = "" if abs(math.log(found.factor)) <= TOLERANCE else f", times {found.factor:.4g}"
     also = ", which is also " + " and ".join(one.name for one in others) if others else ""
     text = f"{found.name}{times}{also}; largest difference {found.error:.1g}"
-    return Finding("equals", "note", text)
+    return AuditFinding("equals", "note", text)
 
 
-def _differs(found: Fit, severity: str) -> Finding:
+def _differs(found: Fit, severity: str) -> AuditFinding:
     """Where a curve leaves the rule it is nearest to, or said to be."""
     size = found.log_ratio.abs().nan_to_num(math.inf)
     worst = int(size.argmax())
     where = found.log_snr[worst].item()
     ratio = "not a number" if math.isnan(found.log_ratio[worst]) else f"{found.log_ratio[worst].exp():.3g}"
     text = f"largest ratio to {found.name} is {ratio}, at log-SNR {where:.3g}; {_agreement(found, size <= TOLERANCE)}"
-    return Finding("differs", severity, text, where)
+    return AuditFinding("differs", severity, text, where)
 
 
 def _agreement(found: Fit, agrees: Tensor) -> str:
@@ -168,11 +168,13 @@ def _agreement(found: Fit, agrees: Tensor) -> str:
     return f"equal from {first:.3g} to {last:.3g}"
 
 
-def _other_parameters(found: Fit, parameters: Values) -> Finding:
+def _other_parameters(found: Fit, parameters: Values) -> AuditFinding:
     said = ", ".join(f"{name}={value}" for name, value in parameters.items())
-    return Finding("other_parameters", "mistake", f"the weights are those of {found.name}, not of {said}")
+    return AuditFinding(
+        "other_parameters", "mistake", f"the weights are those of {found.name}, not of {said}"
+    )
 
 
-def _root_hint(severity: str) -> Finding:
+def _root_hint(severity: str) -> AuditFinding:
     text = "1/(1 + SNR) on v is the plain error of x0; debias on v is √SNR/(1 + SNR)"
-    return Finding("debias_without_root", severity, text)
+    return AuditFinding("debias_without_root", severity, text)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from ntkdiag.weights.audit.finding import SEVERITIES, Finding
+from ntkdiag.weights.audit.audit_finding import SEVERITIES, AuditFinding
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class Audit:
     Attributes:
         target: What the weights are applied to.
         argument: What they are a function of.
-        findings: The worst first; names as in `finding.NAMES`.
+        findings: The worst first; names as in `audit_finding.NAMES`.
         rule: The rule the weights equal up to a factor, such as "min_snr(gamma=5) on v", or None.
         reference: The rule the curve is compared with: the one named, else the one equalled, else the nearest.
         curve: A row a noise level: log_snr; weight; reference, scaled to the weights; ratio, weight over
@@ -31,7 +31,7 @@ class Audit:
 
     target: str
     argument: str
-    findings: tuple[Finding, ...]
+    findings: tuple[AuditFinding, ...]
     rule: str | None
     reference: str | None
     curve: pd.DataFrame
@@ -76,7 +76,7 @@ class Audit:
         return "\n".join([head, about, *(f"  {finding}" for finding in self.findings)])
 
 
-def worst_first(findings: list[Finding]) -> tuple[Finding, ...]:
+def worst_first(findings: list[AuditFinding]) -> tuple[AuditFinding, ...]:
     """Sorted by severity, otherwise in the order they were found."""
     return tuple(sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity)))
 

@@ -11,13 +11,13 @@ import torch
 
 from ntkdiag.errors import InputError
 from ntkdiag.process.schedule import Schedule
-from ntkdiag.weights.audit.batches import Curve, measure
-from ntkdiag.weights.audit.ends import check_curve, check_ends, check_precision
-from ntkdiag.weights.audit.finding import Finding
+from ntkdiag.weights.audit.audit_finding import AuditFinding
+from ntkdiag.weights.audit.batch_checks import Curve, measure
 from ntkdiag.weights.audit.identify import Expectation, Identity, identify
+from ntkdiag.weights.audit.limits_and_precision import check_curve, check_ends, check_precision
+from ntkdiag.weights.audit.mean_and_trend import check_mean, effective, trend
 from ntkdiag.weights.audit.result import Audit, worst_first
-from ntkdiag.weights.audit.sampling import check_mean, effective, trend
-from ntkdiag.weights.audit.subject import Subject
+from ntkdiag.weights.audit.weight_function import WeightFunction
 from ntkdiag.weights.rules.catalogue import find
 from ntkdiag.weights.source import WeightSource
 
@@ -61,27 +61,27 @@ def audit(
             a function that fails on every input.
     """
     expected = _expectation(rule, parameters)
-    subject = Subject.of(weights, target, argument, schedule)
-    path = subject.axis.schedule
+    examined = WeightFunction.of(weights, target, argument, schedule)
+    path = examined.argument.schedule
     if path is None and (
-        subject.target in _NEED_SCHEDULE or (expected.rule and expected.rule.name == "sigmoid")
+        examined.target in _NEED_SCHEDULE or (expected.rule and expected.rule.name == "sigmoid")
     ):
         raise InputError("schedule", expected="the schedule trained on", got="none",
                          fix="Pass schedule=, for example ntkdiag.schedules.flow().")  # fmt: skip
-    curve, findings = measure(subject)
-    identity = identify(_written(subject, curve), subject.target, path, expected)
+    curve, findings = measure(examined)
+    identity = identify(_written(examined, curve), examined.target, path, expected)
     match = identity.matches[0] if identity.matches else None
-    findings += _other_target(subject)
-    findings += identity.findings + check_curve(curve) + check_ends(subject, match)
-    findings += check_precision(subject, curve)
+    findings += _other_target(examined)
+    findings += identity.findings + check_curve(curve) + check_ends(examined, match)
+    findings += check_precision(examined, curve)
     mean = None
     if path is not None:
         mean, more = check_mean(curve, path)
         findings += more
-    table = _table(curve, subject.target, path, identity)
+    table = _table(curve, examined.target, path, identity)
     return Audit(
-        target=subject.target,
-        argument=subject.axis.name,
+        target=examined.target,
+        argument=examined.argument.name,
         findings=worst_first(findings),
         rule=match.name if match else None,
         reference=identity.reference.name if identity.reference else None,
@@ -104,27 +104,29 @@ def _expectation(rule: str | None, parameters: dict[str, float | str]) -> Expect
     return Expectation(found, {name: settled[name] for name in parameters})
 
 
-def _written(subject: Subject, curve: Curve) -> Curve:
+def _written(examined: WeightFunction, curve: Curve) -> Curve:
     """A measured table is compared at its own rows: between them it is only interpolated."""
-    table = subject.table
+    table = examined.table
     return curve if table is None or table.rule is not None else Curve(table.log_snr, table.weight)
 
 
-def _other_target(subject: Subject) -> list[Finding]:
+def _other_target(examined: WeightFunction) -> list[AuditFinding]:
     made_for = (
-        getattr(subject.function, "target", subject.target) if subject.table is not None else subject.target
+        getattr(examined.function, "target", examined.target)
+        if examined.table is not None
+        else examined.target
     )
-    if made_for == subject.target:
+    if made_for == examined.target:
         return []
-    text = f"the table is for {made_for}, and is applied to {subject.target}"
-    return [Finding("table_for_another_target", "mistake", text)]
+    text = f"the table is for {made_for}, and is applied to {examined.target}"
+    return [AuditFinding("table_for_another_target", "mistake", text)]
 
 
 def _table(curve: Curve, target: str, schedule: Schedule | None, identity: Identity) -> pd.DataFrame:
     columns = {"log_snr": curve.log_snr, "weight": curve.weight}
     found = identity.reference
     if found is not None:
-        log_reference = found.reading.log_weight(curve.log_snr, schedule, found.values)
+        log_reference = found.candidate.log_weight(curve.log_snr, schedule, found.values)
         columns["reference"] = found.factor * log_reference.exp()
         columns["ratio"] = curve.weight / columns["reference"]
     if schedule is not None:

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from ntkdiag.errors import InputError
 from ntkdiag.process.schedule import Schedule
+from ntkdiag.weights.measured.score_to_weight import ScoreToWeight
 from ntkdiag.weights.measured.scores import amplitudes, column
-from ntkdiag.weights.measured.shape import Shape
 from ntkdiag.weights.measured.smooth import smooth
 from ntkdiag.weights.tables.weight_table import WeightTable
 
@@ -50,7 +50,7 @@ def measured(
             signal-to-noise ratio, taken as the signal's share of gradient energy); "contamination" (one
             minus the share of gradient energy that is Bayes noise; the data's posterior must be known); or a product
             such as "bayes*gsnr".
-        power, floor, cap: See `Shape`.
+        power, floor, cap: See `ScoreToWeight`.
         schedule: With it the table has mean 1 under its density; without, about 1 over the buckets.
         bandwidth: Smoothing over log-SNR, in its units; see `smooth`. It comes after floor and cap.
 
@@ -64,7 +64,7 @@ def measured(
         InputError: unknown score, a missing column or target, or a score that is not finite (the bucket
             is named).
     """
-    shape = Shape(power, floor, cap)
+    shape = ScoreToWeight(power, floor, cap)
     summary = _in_order(diagnosis.summary)
     found = amplitudes(summary, score)
     log_snr = column(summary, "log_snr")

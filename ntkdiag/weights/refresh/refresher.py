@@ -18,13 +18,13 @@ from torch import Tensor
 from ntkdiag.errors import InputError, MeasurementError, require_positive_int
 from ntkdiag.process.schedule import Schedule
 from ntkdiag.process.target import target_name
-from ntkdiag.weights.measured.shape import Shape
-from ntkdiag.weights.refresh import distributed as processes
-from ntkdiag.weights.refresh.distributed import Outcome
-from ntkdiag.weights.refresh.moving import REFRESHED, Moving, require_number
-from ntkdiag.weights.refresh.record import Record
+from ntkdiag.weights.measured.score_to_weight import ScoreToWeight
+from ntkdiag.weights.refresh import ranks
+from ntkdiag.weights.refresh.drift_monitor import DriftMonitor, MonitorFunction
+from ntkdiag.weights.refresh.history import Record
+from ntkdiag.weights.refresh.limited_update import REFRESHED, LimitedUpdate, require_number
+from ntkdiag.weights.refresh.ranks import RankMeasurement
 from ntkdiag.weights.refresh.time_budget import Clock, TimeBudget
-from ntkdiag.weights.refresh.watch import Monitor, Watch
 from ntkdiag.weights.tables.weight_table import WeightTable
 
 # () → (log-SNR [n] increasing, amplitude [n] as in ntkdiag.weights.measured.from_diagnosis)
@@ -45,7 +45,7 @@ class Refresher:
         every: Steps between refreshes.
         half_life: Refreshes after which half of ln w is new; 0 takes every measurement as it is.
         max_change: > 1. On an unchanged grid no weight changes by more than this factor in one refresh.
-        power, floor: See `Shape`; the floor must be positive here, as ln w is averaged.
+        power, floor: See `ScoreToWeight`; the floor must be positive here, as ln w is averaged.
         initial: Weights to start from; constant if None.
         monitor: Something cheap that moves when the score would: when it has, a refresh comes early.
         check_every: Steps between two looks at the monitor.
@@ -74,7 +74,7 @@ class Refresher:
         power: float = 1.0,
         floor: float = 0.05,
         initial: WeightTable | None = None,
-        monitor: Monitor | None = None,
+        monitor: MonitorFunction | None = None,
         check_every: int = 50,
         moved: float = 0.2,
         budget: float | None = None,
@@ -83,11 +83,11 @@ class Refresher:
         self.target = target_name(target)
         self.schedule = schedule
         self.every = require_positive_int("every", every)
-        self._moving = Moving(half_life, max_change, Shape(power, floor))
+        self._moving = LimitedUpdate(half_life, max_change, ScoreToWeight(power, floor))
         self.check_every = require_positive_int("check_every", check_every)
         self.history: list[Record] = []
         self._score = score
-        self._watch = Watch(monitor, require_number("moved", moved, above=0.0))
+        self._watch = DriftMonitor(monitor, require_number("moved", moved, above=0.0))
         self._budget = TimeBudget(budget, clock)
         self._initial = (initial or _constant(self.target)).normalised(schedule)
         if self._initial.target != self.target:
@@ -124,9 +124,9 @@ class Refresher:
         Returns:
             What happened, which is also the newest entry of `history`.
         """
-        outcomes = processes.everyone(self._guarded(self._measure))
+        outcomes = ranks.everyone(self._guarded(self._measure))
         told: dict[str, Any] = {"cause": cause, "cost": max(outcome.cost for outcome in outcomes)}
-        error = processes.failure(outcomes)
+        error = ranks.failure(outcomes)
         record = Record(step, False, error, **told) if error else self._move(step, outcomes, told)
         self.history.append(record)
         return record
@@ -184,11 +184,11 @@ class Refresher:
             )
         return _floats(log_snr), _floats(score), self._watch.look()
 
-    def _move(self, step: int, outcomes: list[Outcome], told: dict[str, Any]) -> Record:
+    def _move(self, step: int, outcomes: list[RankMeasurement], told: dict[str, Any]) -> Record:
         """Weights from what all processes measured."""
         try:
-            log_snr, score = processes.same(outcomes, 0), processes.mean(outcomes, 1)
-            shown = processes.mean(outcomes, 2)
+            log_snr, score = ranks.same(outcomes, 0), ranks.mean(outcomes, 1)
+            shown = ranks.mean(outcomes, 2)
             told |= {"log_snr": _floats(log_snr), "score": _floats(score)}
             table = self._moving.step(self.table, log_snr, score, self.schedule)
         except Exception as error:
@@ -201,7 +201,7 @@ class Refresher:
         """ "moved" if the monitor calls for a refresh, else nothing; a monitor that fails is put on record."""
         if self._watch.monitor is None or step % self.check_every:
             return ""
-        outcomes = processes.everyone(self._guarded(lambda: (self._watch.look(),)))
+        outcomes = ranks.everyone(self._guarded(lambda: (self._watch.look(),)))
         self._budget.charge(max(outcome.cost for outcome in outcomes))
         try:
             return "moved" if self._watch.moved(outcomes) else ""
@@ -209,14 +209,14 @@ class Refresher:
             self.history.append(Record(step, False, f"monitor: {error}", "moved"))
             return ""
 
-    def _guarded(self, measure: Callable[[], tuple[tuple[float, ...], ...]]) -> Outcome:
+    def _guarded(self, measure: Callable[[], tuple[tuple[float, ...], ...]]) -> RankMeasurement:
         """What this process measures, and what it takes; any failure is an outcome too."""
         began = self._budget.begin()
         try:
             values, error = measure(), ""
         except Exception as failure:  # training goes on with the weights it has
             values, error = (), _told(failure)
-        return Outcome(values, error, self._budget.end(began))
+        return RankMeasurement(values, error, self._budget.end(began))
 
     def _settings(self) -> dict[str, Any]:
         return {

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from ntkdiag.errors import InputError
 from ntkdiag.process import schedules
 from ntkdiag.weights import RULES, Refresher, WeightTable, effective, evaluate, rule
-from ntkdiag.weights.audit import NAMES, TOLERANCE, Finding, audit
+from ntkdiag.weights.audit import NAMES, TOLERANCE, AuditFinding, audit
 
 Tensor = torch.Tensor
 COSINE = schedules.cosine()
@@ -281,9 +281,9 @@ def test_an_audit_prints_and_is_json() -> None:
 
 def test_finding_names_are_a_closed_list() -> None:
     with pytest.raises(InputError, match="Did you mean 'max_for_min'"):
-        Finding("max_for_mim", "note", "")
+        AuditFinding("max_for_mim", "note", "")
     with pytest.raises(InputError, match="severity"):
-        Finding("differs", "error", "")
+        AuditFinding("differs", "error", "")
     assert all(text for text in NAMES.values())
 
 

@@ -1,4 +1,4 @@
-"""Space: where the parameters of a reading are looked for.
+"""Space: where the parameters of a candidate are looked for.
 
 Every bend of a rule sits at some log-SNR u, and u is what is searched: γ = e^u for min-SNR. A bend is looked
 for only where there are noise levels on both sides of it, since it would not be seen anywhere else.
@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from ntkdiag.weights.audit.readings import TERMINAL, Reading
+from ntkdiag.weights.audit.candidates import TERMINAL, Candidate
 
 COARSE = 33
 
@@ -28,15 +28,15 @@ _BENDS: Mapping[str, tuple[Callable[[float], float], Callable[[float], float]]] 
 }
 
 
-def candidates(name: str, reading: Reading, log_snr: Tensor) -> list[float | str]:
+def coarse_values(name: str, candidate: Candidate, log_snr: Tensor) -> list[float | str]:
     """Coarse values of a parameter: the names it may take; or its default and 33 others, evenly spaced in u.
 
     Args:
         name: Of the parameter.
-        reading: Whose it is.
+        candidate: Whose it is.
         log_snr: Where weights are known, ascending [n].
     """
-    parameter = reading.rule.parameters.get(name)
+    parameter = candidate.rule.parameters.get(name)
     if parameter is not None and parameter.choices:
         return list(parameter.choices)
     low, high = bounds(name, log_snr)

@@ -1,4 +1,4 @@
-"""Subject: somebody's weight function, called as its author would call it, whatever it returns."""
+"""WeightFunction: somebody's weight function, called as its author would call it, whatever it returns."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ntkdiag.errors import InputError
 from ntkdiag.process.target import target_name
-from ntkdiag.weights.audit.axis import Axis
+from ntkdiag.weights.audit.argument import Argument
 from ntkdiag.weights.source import WeightSource
 from ntkdiag.weights.tables.weight_table import WeightTable
 
@@ -24,7 +24,7 @@ class CallFailed(Exception):
 
 
 @dataclass(frozen=True)
-class Subject:
+class WeightFunction:
     """A weight function, what it is a function of, and the target it is applied to.
 
     Attributes:
@@ -35,16 +35,16 @@ class Subject:
     """
 
     function: Callable[[Any], Any]
-    axis: Axis
+    argument: Argument
     target: str
     table: WeightTable | None = None
 
     @classmethod
-    def of(cls, weights: Any, target: str | None, argument: str, scheduler: Any) -> Subject:
+    def of(cls, weights: Any, target: str | None, argument: str, scheduler: Any) -> WeightFunction:
         """From what a user hands over; see `audit`.
 
         Raises:
-            InputError: not a function, table or file of a table, no target, or what `Axis` refuses.
+            InputError: not a function, table or file of a table, no target, or what `Argument` refuses.
         """
         if isinstance(weights, str | Path):
             weights = WeightTable.load(weights)
@@ -59,7 +59,7 @@ class Subject:
             raise InputError("target", expected="the target the weights are applied to", got="none")
         return cls(
             weights,
-            Axis("log_snr" if own else argument, scheduler),
+            Argument("log_snr" if own else argument, scheduler),
             target_name(weights.target if target is None else target),
             weights if isinstance(weights, WeightTable) else None,
         )
@@ -90,7 +90,7 @@ class Subject:
             log_snr: May be infinite.
         """
         try:
-            returned = self.call(self.axis.of(torch.tensor([log_snr], dtype=torch.float64)))
+            returned = self.call(self.argument.of(torch.tensor([log_snr], dtype=torch.float64)))
         except CallFailed:
             return math.nan
         return returned.flatten()[0].item() if returned.numel() else math.nan

@@ -1,4 +1,4 @@
-"""Watch: a cheap look at the network between refreshes, which calls for one when what it shows has moved."""
+"""DriftMonitor: a cheap look at the network between refreshes, which calls for one when what it shows has moved."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import torch
 from torch import Tensor
 
 from ntkdiag.errors import MeasurementError
-from ntkdiag.weights.refresh import distributed as processes
-from ntkdiag.weights.refresh.distributed import Outcome
+from ntkdiag.weights.refresh import ranks
+from ntkdiag.weights.refresh.ranks import RankMeasurement
 
 # () → numbers that move when the score would, such as the kernel's largest eigenvalues; any shape
-Monitor = Callable[[], Tensor]
+MonitorFunction = Callable[[], Tensor]
 
 
-class Watch:
+class DriftMonitor:
     """A monitor, and what it showed at the last refresh.
 
     Args:
@@ -23,7 +23,7 @@ class Watch:
         change: Relative change ‖now − then‖/‖then‖ beyond which it has moved.
     """
 
-    def __init__(self, monitor: Monitor | None, change: float) -> None:
+    def __init__(self, monitor: MonitorFunction | None, change: float) -> None:
         self.monitor = monitor
         self.change = change
         self._then: Tensor | None = None
@@ -39,7 +39,7 @@ class Watch:
         """A refresh was made; all processes saw `shown` on average."""
         self._then = shown if self.monitor is not None else None
 
-    def moved(self, outcomes: list[Outcome]) -> bool:
+    def moved(self, outcomes: list[RankMeasurement]) -> bool:
         """Whether the monitor calls for a refresh; the first look is what later ones are compared with.
 
         Args:
@@ -48,10 +48,10 @@ class Watch:
         Raises:
             MeasurementError: it failed on some process, or showed a number that is not finite.
         """
-        failure = processes.failure(outcomes)
+        failure = ranks.failure(outcomes)
         if failure:
             raise MeasurementError(failure)
-        now = processes.mean(outcomes, 0)
+        now = ranks.mean(outcomes, 0)
         if not torch.isfinite(now).all():
             raise MeasurementError("a number that is not finite")
         if self._then is None or self._then.shape != now.shape:

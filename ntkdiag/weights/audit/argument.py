@@ -1,4 +1,4 @@
-"""Axis: what a weight function is a function of, and the noise levels at which an audit looks at it."""
+"""Argument: what a weight function is a function of, and the noise levels at which an audit looks at it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _POINTS = 121
 _MOST_STEPS = 500
 
 
-class Axis:
+class Argument:
     """One of `ARGUMENTS`, with the process it belongs to.
 
     Args:

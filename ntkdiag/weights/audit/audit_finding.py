@@ -1,4 +1,4 @@
-"""Finding: one thing an audit has to say, under a fixed name, and how bad it is."""
+"""AuditFinding: one thing an audit has to say, under a fixed name, and how bad it is."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ NAMES = {
 
 
 @dataclass(frozen=True)
-class Finding:
+class AuditFinding:
     """One thing an audit found.
 
     Attributes:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ntkdiag.errors import InputError, MeasurementError
 from ntkdiag.process.schedule import Schedule
-from ntkdiag.weights.measured.shape import Shape
+from ntkdiag.weights.measured.score_to_weight import ScoreToWeight
 from ntkdiag.weights.tables.weight_table import WeightTable
 
 # What tells a table of a refresher from others.
@@ -19,7 +19,7 @@ REFRESHED: dict[str, Any] = {"name": "refreshed", "meta": {"source": "refreshed"
 
 
 @dataclass(frozen=True)
-class Moving:
+class LimitedUpdate:
     """The rule by which weights follow a measurement.
 
     Attributes:
@@ -33,7 +33,7 @@ class Moving:
 
     half_life: float
     max_change: float
-    shape: Shape
+    shape: ScoreToWeight
 
     def __post_init__(self) -> None:
         require_number("half_life", self.half_life, at_least=0.0)

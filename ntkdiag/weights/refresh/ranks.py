@@ -12,7 +12,7 @@ from ntkdiag.errors import MeasurementError
 
 
 @dataclass(frozen=True)
-class Outcome:
+class RankMeasurement:
     """What one process measured, in plain values.
 
     Attributes:
@@ -38,7 +38,7 @@ def everyone(value: Any) -> list[Any]:
     return gathered
 
 
-def failure(outcomes: list[Outcome]) -> str:
+def failure(outcomes: list[RankMeasurement]) -> str:
     """The first failure, with its process where there are several; empty if there is none.
 
     A measurement that failed anywhere has failed: the weights must stay the same everywhere.
@@ -49,7 +49,7 @@ def failure(outcomes: list[Outcome]) -> str:
     return ""
 
 
-def mean(outcomes: list[Outcome], column: int) -> Tensor:
+def mean(outcomes: list[RankMeasurement], column: int) -> Tensor:
     """A column averaged over processes, in the same order on each of them and so to the same bits.
 
     Returns:
@@ -64,7 +64,7 @@ def mean(outcomes: list[Outcome], column: int) -> Tensor:
     return torch.tensor(columns, dtype=torch.float64).mean(dim=0)
 
 
-def same(outcomes: list[Outcome], column: int) -> Tensor:
+def same(outcomes: list[RankMeasurement], column: int) -> Tensor:
     """A column that all processes must agree on, float64 [n].
 
     Raises:

@@ -1,6 +1,6 @@
 """Readings: what a weight function might be — a rule, or a rule with one of the mistakes seen in public code.
 
-A reading is a formula, the target it is written for, and what is done to the SNR before it goes in. The
+A candidate is a formula, the target it is written for, and what is done to the SNR before it goes in. The
 right one has the catalogue's formula, the target trained on, and the SNR itself; each departure is a mistake
 with a name.
 """
@@ -30,7 +30,7 @@ class Distortion:
     """What is done to log-SNR before the formula.
 
     Attributes:
-        mistake: Its name among `finding.NAMES`; empty for the identity.
+        mistake: Its name among `audit_finding.NAMES`; empty for the identity.
         text: What was taken for what.
         apply: (log-SNR, √ᾱ_T of the betas before they were rescaled) → log-SNR that the formula sees.
         fitted: Whether √ᾱ_T plays a part and is to be found.
@@ -91,14 +91,14 @@ WRONG_FORMULAS: Mapping[str, tuple[tuple[str, str, Rule], ...]] = {
 
 
 @dataclass(frozen=True)
-class Reading:
+class Candidate:
     """One way to read a curve of weights.
 
     Attributes:
         rule: Formula and parameters.
         target: The target the formula is brought to.
         distortion: What is done to SNR first.
-        mistakes: Names of the departures, as in `finding.NAMES`; none for a sound rule.
+        mistakes: Names of the departures, as in `audit_finding.NAMES`; none for a sound rule.
         text: What the departures are.
     """
 
@@ -115,39 +115,39 @@ class Reading:
         return log_weight_of(self.rule, self.target, schedule, parameters)(level)
 
 
-def sound(target: str, schedule: Schedule | None) -> list[Reading]:
+def sound(target: str, schedule: Schedule | None) -> list[Candidate]:
     """Every rule of the catalogue on a target."""
-    return [Reading(rule, target) for rule in RULES.values() if _possible(rule, target, schedule)]
+    return [Candidate(rule, target) for rule in RULES.values() if _possible(rule, target, schedule)]
 
 
-def mistaken(rule: Rule, target: str, schedule: Schedule | None) -> Iterator[Reading]:
+def mistaken(rule: Rule, target: str, schedule: Schedule | None) -> Iterator[Candidate]:
     """A rule with one mistake: its formula, its target or its SNR."""
     yield from _elsewhere(rule, target, schedule)
     for name, text, wrong in WRONG_FORMULAS.get(rule.name, ()):
         if wrong.home in ("x0", target):
-            yield Reading(wrong, target, mistakes=(name,), text=text)
+            yield Candidate(wrong, target, mistakes=(name,), text=text)
     if _possible(rule, target, schedule):
         for distortion in (*DISTORTIONS, *_before_rescale(schedule)):
-            yield Reading(rule, target, distortion, (distortion.mistake,), distortion.text)
+            yield Candidate(rule, target, distortion, (distortion.mistake,), distortion.text)
 
 
-def mistaken_twice(rule: Rule, target: str, schedule: Schedule | None) -> Iterator[Reading]:
+def mistaken_twice(rule: Rule, target: str, schedule: Schedule | None) -> Iterator[Candidate]:
     """A rule written for another target, with a second mistake in its formula or its SNR."""
     for first in _elsewhere(rule, target, schedule):
         for second in mistaken(rule, first.target, schedule):
             if second.target == first.target:
                 text = f"{first.text}, and {second.text}"
-                yield Reading(
+                yield Candidate(
                     second.rule, first.target, second.distortion, (*first.mistakes, *second.mistakes), text
                 )
 
 
-def _elsewhere(rule: Rule, target: str, schedule: Schedule | None) -> Iterator[Reading]:
+def _elsewhere(rule: Rule, target: str, schedule: Schedule | None) -> Iterator[Candidate]:
     known = ("epsilon", "x0", "v") if schedule is None else ("epsilon", "x0", "v", "flow", "F")
     for other in known:
         if other != target and _possible(rule, other, schedule):
             text = f"the formula for {other}, applied to {target}"
-            yield Reading(rule, other, mistakes=("formula_of_another_target",), text=text)
+            yield Candidate(rule, other, mistakes=("formula_of_another_target",), text=text)
 
 
 def _possible(rule: Rule, target: str, schedule: Schedule | None) -> bool:

@@ -13,7 +13,7 @@ from torch import distributed, multiprocessing
 
 from ntkdiag.process import schedules
 from ntkdiag.weights import Refresher
-from ntkdiag.weights.refresh.distributed import Outcome, everyone, failure, mean, same
+from ntkdiag.weights.refresh.ranks import RankMeasurement, everyone, failure, mean, same
 
 GRID = torch.linspace(-6, 6, 7, dtype=torch.float64)
 STEPS = 70
@@ -131,19 +131,19 @@ def test_the_slower_process_sets_the_cost(found: list[dict[str, Any]]) -> None:
 
 def test_one_process_talks_to_itself() -> None:
     assert everyone({"any": "thing"}) == [{"any": "thing"}]
-    alone = [Outcome(((1.0, 2.0),), "", 3.0)]
+    alone = [RankMeasurement(((1.0, 2.0),), "", 3.0)]
     assert (
         failure(alone) == ""
         and mean(alone, 0).tolist() == [1.0, 2.0]
         and same(alone, 0).tolist() == [1.0, 2.0]
     )
-    assert failure([Outcome(error="broke")]) == "broke"
+    assert failure([RankMeasurement(error="broke")]) == "broke"
 
 
 def test_columns_that_do_not_fit_are_refused() -> None:
     from ntkdiag.errors import MeasurementError
 
-    uneven = [Outcome(((1.0, 2.0),)), Outcome(((1.0,),))]
+    uneven = [RankMeasurement(((1.0, 2.0),)), RankMeasurement(((1.0,),))]
     with pytest.raises(MeasurementError, match="different numbers of noise levels"):
         mean(uneven, 0)
     with pytest.raises(MeasurementError, match="at different noise levels"):

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from ntkdiag.process.schedule import Schedule
-from ntkdiag.weights.audit.batches import Curve
-from ntkdiag.weights.audit.finding import Finding
+from ntkdiag.weights.audit.audit_finding import AuditFinding
+from ntkdiag.weights.audit.batch_checks import Curve
 from ntkdiag.weights.rules.evaluate import log_gain
 
 # Relative slack of a trend: rounding, and the cells of a table.
@@ -38,13 +38,13 @@ def trend(values: Tensor) -> str:
     return "falling" if (steps <= slack).all() else "neither"
 
 
-def check_mean(curve: Curve, schedule: Schedule) -> tuple[float, list[Finding]]:
-    """The mean weight over the noise levels of an `Axis`, as training draws them.
+def check_mean(curve: Curve, schedule: Schedule) -> tuple[float, list[AuditFinding]]:
+    """The mean weight over the noise levels of an `Argument`, as training draws them.
 
     Returns:
         The mean, NaN if a weight is not finite, and what it does to the learning rate.
     """
-    findings: list[Finding] = []
+    findings: list[AuditFinding] = []
     if schedule.discrete:  # every step is as likely as any other, whatever its distance in log-SNR
         mean = curve.weight.mean().item()
     else:
@@ -58,10 +58,10 @@ def check_mean(curve: Curve, schedule: Schedule) -> tuple[float, list[Finding]]:
         f"mean weight {mean:.3g} under '{schedule.name}': gradients are {mean:.3g} times as large, which acts like "
         "a learning rate of as many times under SGD and shifts gradient clipping under Adam"
     )
-    return mean, [Finding("mean_not_one", "warning", text)]
+    return mean, [AuditFinding("mean_not_one", "warning", text)]
 
 
-def _tails(curve: Curve, density: Tensor, integral: float, schedule: Schedule) -> list[Finding]:
+def _tails(curve: Curve, density: Tensor, integral: float, schedule: Schedule) -> list[AuditFinding]:
     """A mean that the ends of the range carry goes on growing beyond them."""
     findings = []
     for index, end in ((0, schedule.support[0]), (-1, schedule.support[1])):
@@ -72,5 +72,5 @@ def _tails(curve: Curve, density: Tensor, integral: float, schedule: Schedule) -
                 f"{share:.0%} of the mean weight comes from one nat of log-SNR at {where:.3g}: the weight grows as fast "
                 "as its noise level becomes rare, so single samples dominate a batch"
             )
-            findings.append(Finding("mean_unbounded", "warning", text, where))
+            findings.append(AuditFinding("mean_unbounded", "warning", text, where))
     return findings

@@ -11,7 +11,7 @@ from ntkdiag.errors import InputError
 
 
 @dataclass(frozen=True)
-class Shape:
+class ScoreToWeight:
     """weight = amplitude^power as a multiple of its mean over buckets, kept between floor and cap.
 
     Attributes:
