@@ -12,9 +12,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from scipy.stats import t as student
 
 from ntkdiag import provenance
+from ntkdiag.confidence import quantile
 from ntkdiag.report.drawing import style
 from ntkdiag.report.drawing.axes import log_axis, log_snr_axis
 
@@ -67,7 +67,7 @@ def draw(axes: Axes, part: pd.DataFrame, what: str, steps: list[int]) -> None:
     for place, step in enumerate(steps):
         rows = part[part["step"] == step].pivot(index="log_snr", columns="seed", values=what)
         mean, count = rows.mean(axis=1), rows.shape[1]
-        reach = student.ppf(0.95, count - 1) * rows.std(axis=1) / np.sqrt(count) if count > 1 else 0 * mean
+        reach = quantile(0.9, count - 1) * rows.std(axis=1) / np.sqrt(count) if count > 1 else 0 * mean
         if step == 0:
             look = style.line("untrained")
             colour, dashes, alpha = look.colour, look.dashes, 1.0

@@ -18,6 +18,7 @@ PACKAGE = Path(ntkdiag.__file__).parent
 ROOMS = (
     "errors",
     "provenance",
+    "confidence",
     "process",
     "data",
     "models",

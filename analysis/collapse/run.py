@@ -19,10 +19,10 @@ import numpy as np
 import pandas as pd
 import torch
 from scipy.stats import kendalltau
-from scipy.stats import t as student
 
 import ntkdiag as nd
 from ntkdiag import provenance
+from ntkdiag.confidence import quantile
 from ntkdiag.process import bayes, target
 from ntkdiag.process.buckets import PairedDraws
 from ntkdiag.recoverability import amplitude
@@ -147,7 +147,7 @@ def interval(values: np.ndarray, level: float = 0.9) -> dict[str, float]:
     count = len(values)
     if count < 2:
         return {"mean": float(values.mean()), "low": np.nan, "high": np.nan, "seeds": count}
-    reach = student.ppf((1 + level) / 2, count - 1) * values.std(ddof=1) / np.sqrt(count)
+    reach = quantile(level, count - 1) * values.std(ddof=1) / np.sqrt(count)
     return {
         "mean": float(values.mean()), "low": float(values.mean() - reach), "high": float(values.mean() + reach),
         "seeds": count,

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from analysis.coverage.extrapolation import MIN_SAMPLES, extrapolate
 from analysis.coverage.run import POPULATIONS, gram
 from ntkdiag.provenance import write_text
 from ntkdiag.spectra import Interval, effective_rank, participation_ratio, subsample_intervals
-from ntkdiag.spectra.uncertainty.extrapolation import MIN_SAMPLES, extrapolate
 
 HERE = Path(__file__).parent
 # statistic → the population's value it is held against

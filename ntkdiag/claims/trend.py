@@ -1,7 +1,6 @@
-"""Trends over buckets: rank correlation, permuted bucket labels, Page's L over seeds, equivalence, many tests at once.
+"""Trends over buckets: rank correlation, permuted bucket labels, several tests at once.
 
-A bucket is one observation here, or, where networks were trained from several seeds, a bucket of a seed; intervals over
-samples are made elsewhere, from paired resampling.
+A bucket is one observation here; intervals over samples come from paired resampling (`ntkdiag.spectra`).
 """
 
 from __future__ import annotations
@@ -9,14 +8,10 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import page_trend_test
-from scipy.stats import t as student
 
-from ntkdiag.errors import InputError
 from ntkdiag.spectra.dense.eigen import Array
 
 EXHAUSTIVE = 7  # up to 7! = 5,040 orders are enumerated, beyond that they are drawn
@@ -99,100 +94,6 @@ def _orders(count: int, seed: int, draws: int) -> NDArray[np.intp]:
     if count <= EXHAUSTIVE:
         return np.array(list(itertools.permutations(range(count))))
     return np.argsort(np.random.default_rng(seed).random((draws, count)), axis=1)
-
-
-@dataclass(frozen=True)
-class PageTrend:
-    """Page's test.
-
-    Attributes:
-        statistic: L = Σ_j j · (sum over seeds of the rank of the bucket with the j-th smallest ruler).
-        p_value: One-sided, small where values rise with the ruler; exact for few seeds and buckets without ties.
-    """
-
-    statistic: float
-    p_value: float
-
-
-def page_trend(ruler: Array, values: Array) -> PageTrend:
-    """Do the values rise with the ruler in every seed? Page's L (1963) on buckets paired within seeds.
-
-    Only ranks within a seed count, so seeds may differ in level and scale. Buckets that tie in the ruler are averaged.
-
-    Args:
-        ruler: Recoverability of each bucket, [B], at least 3 different ones.
-        values: [S, B], a row a seed, S ≥ 2.
-
-    Returns:
-        `PageTrend`.
-
-    Raises:
-        InputError: shapes that do not fit, too few seeds or buckets, values that are not finite.
-    """
-    if values.ndim != 2 or ruler.shape != values.shape[1:] or len(values) < 2:
-        raise InputError(
-            "values", expected=f"[S, {len(ruler)}] of at least 2 seeds", got=f"shape {values.shape}"
-        )
-    if not (np.isfinite(values).all() and np.isfinite(ruler).all()):
-        raise InputError("values and ruler", expected="finite numbers", got="NaN or infinity")
-    order = np.argsort(ruler, kind="stable")
-    gaps = np.diff(ruler[order]) > _TIE * np.abs(ruler).max()
-    levels = np.split(order, np.flatnonzero(gaps) + 1)
-    if len(levels) < 3:
-        raise InputError("ruler", expected="at least 3 different values", got=len(levels))
-    found = page_trend_test(np.stack([values[:, level].mean(1) for level in levels], 1))
-    return PageTrend(float(found.statistic), float(found.pvalue))
-
-
-@dataclass(frozen=True)
-class Equivalence:
-    """Two one-sided tests.
-
-    Attributes:
-        mean: Of the differences.
-        p_above: Against a mean of −margin or less.
-        p_below: Against a mean of +margin or more.
-    """
-
-    mean: float
-    p_above: float
-    p_below: float
-
-    @property
-    def p_value(self) -> float:
-        """Of "not equivalent": the larger of the two; below α just where the 1 − 2α interval lies within the margins."""
-        return max(self.p_above, self.p_below)
-
-
-def equivalence(differences: Array, margin: float) -> Equivalence:
-    """Is the mean of paired differences within ±margin? Two one-sided t tests (Schuirmann 1987).
-
-    A difference that is not significant is not yet an absence; this is the test that can show one.
-
-    Args:
-        differences: One a pair (a seed, say), [S], S ≥ 2.
-        margin: The largest mean that still counts as none, > 0, chosen before looking.
-
-    Returns:
-        `Equivalence`.
-
-    Raises:
-        InputError: fewer than two differences, one that is not finite, or a margin that is not positive.
-    """
-    if differences.ndim != 1 or len(differences) < 2 or not np.isfinite(differences).all():
-        raise InputError("differences", expected="at least 2 finite numbers", got=differences.tolist())
-    if not (math.isfinite(margin) and margin > 0):
-        raise InputError("margin", expected="a positive number", got=margin)
-    mean, freedom = float(differences.mean()), len(differences) - 1
-    error = float(differences.std(ddof=1)) / math.sqrt(len(differences))
-
-    def p_value(distance: float) -> float:
-        """Of a mean that lies this far on the right side of its margin."""
-        if error > 0:
-            return float(student.sf(distance / error, freedom))
-        return 0.5 - math.copysign(0.5, distance) if distance else 0.5
-
-    return Equivalence(mean, p_value(mean + margin), p_value(margin - mean))
 
 
 def holm(p_values: Sequence[float]) -> Array:

@@ -8,7 +8,7 @@ distribution, `bayes_share`, is in `ntkdiag.process.bayes`.
 from ntkdiag.recoverability.amplitude import CONVENTIONS, amplitude, log_amplitude
 from ntkdiag.recoverability.contamination import contamination
 from ntkdiag.recoverability.gradients import GradientSignal, gradient_cosine, gradient_signal
-from ntkdiag.recoverability.learnability import contraction, half_lives, learnability, median_half_life
+from ntkdiag.recoverability.learnability import contraction, learnability, median_half_life
 
 __all__ = [
     "CONVENTIONS",
@@ -18,7 +18,6 @@ __all__ = [
     "contraction",
     "gradient_cosine",
     "gradient_signal",
-    "half_lives",
     "learnability",
     "log_amplitude",
     "median_half_life",

@@ -9,10 +9,9 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from scipy.stats import t as student
 
+from ntkdiag.confidence import Interval, from_influence
 from ntkdiag.errors import InputError
-from ntkdiag.spectra import Interval
 from ntkdiag.spectra.dense.eigen import Array
 
 
@@ -43,6 +42,4 @@ def contamination(noise_energy: Array, residual_energy: Array, level: float = 0.
     if len(noise) < 4 or not value > 0:
         return Interval(value, math.nan, math.nan, math.nan, level, method)
     influence = noise / noise.mean() - residual / residual.mean()
-    error = float(influence.std(ddof=1)) / math.sqrt(len(noise))
-    reach = float(student.ppf((1 + level) / 2, len(noise) - 1)) * error
-    return Interval(value, value * math.exp(-reach), value * math.exp(reach), value * error, level, method)
+    return from_influence(value, influence, level, method)

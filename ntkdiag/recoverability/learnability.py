@@ -55,12 +55,6 @@ def contraction(eigenvalues: Array, share: Array, time: float) -> float:
     return float((share * np.exp(-2 * time * eigenvalues)).sum())
 
 
-def half_lives(eigenvalues: Array) -> Array:
-    """ln 2 / e_k, the gradient-flow time in which a residual along u_k halves; infinite where e_k ≤ 0."""
-    positive = eigenvalues > 0
-    return np.where(positive, math.log(2) / np.where(positive, eigenvalues, 1.0), np.inf)
-
-
 def median_half_life(eigenvalues: Array, vectors: Array, residual: Array) -> float:
     """Gradient-flow time τ until half of the residual's energy is gone, C(τ) = ½; see `contraction`.
 

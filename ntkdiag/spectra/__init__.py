@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ntkdiag.confidence import Interval
 from ntkdiag.spectra.dense.eigen import Spectrum, eigenpairs, eigenvalues
 from ntkdiag.spectra.dense.rank import (
     decay_exponent,
@@ -23,16 +24,14 @@ from ntkdiag.spectra.operators.quadrature import (
 from ntkdiag.spectra.operators.signal import SignalSpectrum, signal_spectrum
 from ntkdiag.spectra.operators.stochastic_trace import TraceEstimates, trace_estimates
 from ntkdiag.spectra.uncertainty.intervals import (
-    Interval,
     contrast_interval,
     contrast_of_replicates,
-    interval_from_draws,
-    mean_interval,
     subsample_interval,
     subsample_intervals,
 )
+from ntkdiag.spectra.uncertainty.jackknife import interval_from_draws, mean_interval
 from ntkdiag.spectra.uncertainty.rarefaction import rarefaction
-from ntkdiag.spectra.uncertainty.resampling import Replicates, paired_statistics, paired_subsets
+from ntkdiag.spectra.uncertainty.resampling import Replicates, paired_subsets
 
 __all__ = [
     "STATISTICS",
@@ -57,7 +56,6 @@ __all__ = [
     "lanczos_quadrature",
     "mean_interval",
     "numerical_rank",
-    "paired_statistics",
     "paired_subsets",
     "participation_ratio",
     "participation_ratio_pairs",

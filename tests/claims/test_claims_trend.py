@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from ntkdiag.claims import trend
-from ntkdiag.claims.trend import contrast, equivalence, holm, kendall, page_trend, permutation_p_value, told
-from ntkdiag.errors import InputError
+from ntkdiag.claims.trend import contrast, holm, kendall, permutation_p_value, told
 
 NUMBERS = st.integers(-3, 3)  # few values, so that ties are common
 
@@ -154,126 +153,6 @@ def test_p_values_are_uniform_where_there_is_no_trend(count: int) -> None:
     for level in (0.05, 0.2, 0.5):
         assert (found <= level).mean() < level + 3 * math.sqrt(level * (1 - level) / 400)
     assert 0.4 < found.mean() < 0.65
-
-
-# --- Page's L
-
-
-def test_page_by_hand_and_by_enumeration() -> None:
-    """Two seeds, three buckets: L = Σ j R_j, and 36 equally likely pairs of orders."""
-    values = np.array([[1.0, 5, 9], [-3, 7, 2]])
-    found = page_trend(np.array([0.1, 0.2, 0.3]), values)
-    assert found.statistic == 1 * 2 + 2 * 5 + 3 * 5
-    orders = list(itertools.permutations([1, 2, 3]))
-    scores = [np.dot([1, 2, 3], a) + np.dot([1, 2, 3], b) for a in orders for b in orders]
-    assert found.p_value == pytest.approx(np.mean(np.array(scores) >= 27))
-
-
-@given(st.integers(0, 2**31), st.integers(2, 5), st.integers(3, 6))
-def test_page_is_scipys_and_takes_buckets_in_any_order(seed: int, seeds: int, buckets: int) -> None:
-    generator = np.random.default_rng(seed)
-    values, order = generator.standard_normal((seeds, buckets)), generator.permutation(buckets)
-    expected = stats.page_trend_test(values)
-    found = page_trend(order.astype(float), values[:, order])
-    assert (found.statistic, found.p_value) == (expected.statistic, expected.pvalue)
-
-
-def test_page_averages_buckets_that_tie_in_the_ruler() -> None:
-    """As the amplitude of a v network does at both ends, up to rounding."""
-    values = np.random.default_rng(0).standard_normal((4, 5))
-    mirrored = np.array([1.0, 2, 3, 2 + 1e-14, 1 - 1e-14])
-    folded = np.stack([(values[:, 0] + values[:, 4]) / 2, (values[:, 1] + values[:, 3]) / 2, values[:, 2]], 1)
-    assert page_trend(mirrored, values) == page_trend(np.arange(3.0), folded)
-
-
-def test_page_minds_neither_level_nor_scale_of_a_seed() -> None:
-    values = np.random.default_rng(1).standard_normal((5, 6))
-    moved = np.exp(values) * np.logspace(-3, 3, 5)[:, None] + np.arange(5)[:, None]
-    assert page_trend(np.arange(6.0), moved) == page_trend(np.arange(6.0), values)
-
-
-def test_page_rejects_no_more_than_it_may_and_finds_a_trend() -> None:
-    generator, ruler = np.random.default_rng(2), np.arange(6.0)
-    null = np.array([page_trend(ruler, generator.standard_normal((4, 6))).p_value for _ in range(1000)])
-    for level in (0.05, 0.2):
-        assert (null <= level).mean() < level + 3 * math.sqrt(level * (1 - level) / 1000)
-    assert (null <= 0.2).mean() > 0.15
-    rising = [page_trend(ruler, generator.standard_normal((4, 6)) + 0.6 * ruler).p_value for _ in range(100)]
-    assert np.mean(np.array(rising) <= 0.05) > 0.9
-
-
-@pytest.mark.parametrize(
-    ("ruler", "values", "words"),
-    [
-        (np.arange(3.0), np.zeros((1, 3)), "at least 2 seeds"),
-        (np.arange(3.0), np.zeros((2, 4)), r"values: expected \[S, 3\]"),
-        (np.arange(3.0), np.full((2, 3), np.nan), "finite"),
-        (np.array([1.0, 2, 2, 1]), np.zeros((2, 4)), "ruler: expected at least 3 different values; got 2"),
-    ],
-)
-def test_page_refuses_in_words(ruler: np.ndarray, values: np.ndarray, words: str) -> None:
-    with pytest.raises(InputError, match=words):
-        page_trend(ruler, values)
-
-
-# --- equivalence
-
-DIFFERENCES = st.lists(st.floats(-1, 1), min_size=2, max_size=8).map(np.array)
-
-
-@given(DIFFERENCES, st.floats(0.05, 2))
-def test_equivalence_is_two_of_scipys_one_sided_tests(differences: np.ndarray, margin: float) -> None:
-    if differences.std() < 1e-6:
-        return
-    found = equivalence(differences, margin)
-    above = stats.ttest_1samp(differences, -margin, alternative="greater").pvalue
-    below = stats.ttest_1samp(differences, margin, alternative="less").pvalue
-    assert found.p_above == pytest.approx(above, rel=1e-6, abs=1e-12)
-    assert found.p_below == pytest.approx(below, rel=1e-6, abs=1e-12)
-    assert found.p_value == max(found.p_above, found.p_below)
-
-
-@given(DIFFERENCES, st.floats(0.05, 2), st.sampled_from([0.01, 0.05, 0.1]))
-def test_equivalence_is_an_interval_within_the_margins(
-    differences: np.ndarray, margin: float, level: float
-) -> None:
-    if differences.std() < 1e-6:
-        return
-    error = stats.sem(differences)
-    low, high = stats.t.interval(1 - 2 * level, len(differences) - 1, differences.mean(), error)
-    gap = min(margin - high, low + margin)
-    if abs(gap) > 1e-9:
-        assert (equivalence(differences, margin).p_value < level) == (gap > 0)
-
-
-def test_equivalence_rejects_at_its_level_on_the_margin_and_finds_none_to_be_none() -> None:
-    generator = np.random.default_rng(3)
-    edge = np.array([equivalence(generator.normal(1, 0.3, 6), 1.0).p_value for _ in range(2000)])
-    assert abs((edge <= 0.05).mean() - 0.05) < 3 * math.sqrt(0.05 * 0.95 / 2000)
-    beyond = [equivalence(generator.normal(-1.2, 0.3, 6), 1.0).p_value for _ in range(500)]
-    assert np.mean(np.array(beyond) <= 0.05) < 0.01
-    none = [equivalence(generator.normal(0, 0.3, 6), 1.0).p_value for _ in range(500)]
-    assert np.mean(np.array(none) <= 0.05) > 0.95
-
-
-def test_equivalence_of_differences_without_spread() -> None:
-    assert equivalence(np.zeros(3), 0.1).p_value == 0.0
-    assert equivalence(np.full(3, 0.5), 0.1).p_value == 1.0
-    assert equivalence(np.full(4, 0.5), 0.5).p_value == 0.5
-
-
-@pytest.mark.parametrize(
-    ("differences", "margin", "words"),
-    [
-        ([0.1], 1.0, "differences: expected at least 2 finite numbers"),
-        ([0.1, math.nan], 1.0, "differences: expected at least 2 finite"),
-        ([0.1, 0.2], 0.0, "margin: expected a positive number; got 0.0"),
-        ([0.1, 0.2], math.inf, "margin: expected a positive number"),
-    ],
-)
-def test_equivalence_refuses_in_words(differences: list[float], margin: float, words: str) -> None:
-    with pytest.raises(InputError, match=words):
-        equivalence(np.array(differences), margin)
 
 
 # --- Holm

@@ -9,7 +9,7 @@ import pytest
 from scipy.linalg import expm
 
 from ntkdiag.errors import InputError
-from ntkdiag.recoverability import contraction, half_lives, learnability, median_half_life
+from ntkdiag.recoverability import contraction, learnability, median_half_life
 
 
 def eigenpairs(seed: int = 0, size: int = 8) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -70,12 +70,6 @@ def test_a_zero_signal_has_no_answer(function: object) -> None:
 def test_kappa_must_be_positive(kappa: float) -> None:
     with pytest.raises(InputError, match="kappa: expected a positive number"):
         learnability(np.ones(2), np.eye(2), np.ones((2, 1)), kappa)
-
-
-def test_half_lives() -> None:
-    found = half_lives(np.array([2.0, math.log(2), 0.0, -1e-12]))
-    np.testing.assert_allclose(found, [math.log(2) / 2, 1.0, math.inf, math.inf])
-    assert half_lives(np.zeros(0)).shape == (0,)
 
 
 def test_contraction_is_gradient_flow() -> None:

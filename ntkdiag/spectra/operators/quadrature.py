@@ -13,12 +13,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.stats import t as student
 from torch import Tensor
 
+from ntkdiag.confidence import Interval, from_influence, quantile
 from ntkdiag.errors import require_positive_int
 from ntkdiag.spectra.operators.lanczos import Apply, TopEigenpairs
-from ntkdiag.spectra.uncertainty.jackknife import Interval
 
 Array = NDArray[np.float64]
 
@@ -145,10 +144,7 @@ def entropy_effective_rank(rule: Quadrature, level: float = 0.9) -> Interval:
     influence = traces / t - entropies / t + h * traces / t**2
     if vectors < 2:
         return Interval(math.exp(log_rank), math.nan, math.nan, math.nan, level, method)
-    error = float(influence.std(ddof=1)) / math.sqrt(vectors)
-    reach = float(student.ppf((1 + level) / 2, vectors - 1)) * error
-    value = math.exp(log_rank)
-    return Interval(value, value * math.exp(-reach), value * math.exp(reach), value * error, level, method)
+    return from_influence(math.exp(log_rank), influence, level, method)
 
 
 def density(
@@ -176,7 +172,7 @@ def density(
     mean, vectors = each.mean(1), each.shape[1]
     if vectors < 2:
         return mean, np.full_like(mean, np.nan), np.full_like(mean, np.nan)
-    reach = student.ppf((1 + level) / 2, vectors - 1) * each.std(1, ddof=1) / math.sqrt(vectors)
+    reach = quantile(level, vectors - 1) * each.std(1, ddof=1) / math.sqrt(vectors)
     return mean, np.clip(mean - reach, 0, None), mean + reach
 
 

@@ -10,12 +10,11 @@ import math
 from dataclasses import dataclass
 
 import torch
-from scipy.stats import t as student
 from torch import Tensor
 
+from ntkdiag.confidence import Interval, quantile, symmetric
 from ntkdiag.errors import InputError
 from ntkdiag.spectra.operators.lanczos import Apply
-from ntkdiag.spectra.uncertainty.jackknife import Interval
 
 
 @dataclass(frozen=True)
@@ -85,30 +84,26 @@ def _range(sketch: Tensor) -> Tensor:
 
 def _estimates(trace: Tensor, square: Tensor, level: float, products: int) -> TraceEstimates:
     probes = len(trace)
-    quantile = float(student.ppf((1 + level) / 2, probes - 1))
-
-    def interval(value: float, error: float, method: str) -> Interval:
-        reach = quantile * error
-        return Interval(value, value - reach, value + reach, error, level, method)
-
     means = float(trace.mean()), float(square.mean())
     errors = [float(part.std()) / math.sqrt(probes) for part in (trace, square)]
     name = f"Hutch++ with {probes} fresh vectors"
     ratio = means[0] ** 2 / means[1] if means[1] > 0 else 0.0
     # delta method on ln(t²/q) = 2 ln t − ln q, vector by vector
     influence = (2 * trace / means[0] - square / means[1]) if ratio > 0 else torch.zeros(probes)
-    spread = quantile * float(influence.std()) / math.sqrt(probes)
+    spread = quantile(level, probes - 1)
+    reach = spread * float(influence.std()) / math.sqrt(probes)
     participation = Interval(
         ratio,
-        ratio * math.exp(-spread),
-        ratio * math.exp(spread),
-        ratio * spread / quantile,
+        ratio * math.exp(-reach),
+        ratio * math.exp(reach),
+        ratio * reach / spread,
         level,
         f"{name}, log",
     )
-    return TraceEstimates(
-        interval(means[0], errors[0], name), interval(means[1], errors[1], name), participation, products
-    )
+    moments = [
+        symmetric(mean, error, probes - 1, level, name) for mean, error in zip(means, errors, strict=True)
+    ]
+    return TraceEstimates(moments[0], moments[1], participation, products)
 
 
 def _exact(matrix: Tensor, level: float) -> TraceEstimates:

@@ -10,30 +10,18 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
+from ntkdiag.confidence import Interval
 from ntkdiag.spectra.dense.eigen import Array, GramLike, gram_array
 from ntkdiag.spectra.dense.statistics import Scale, Statistic, statistic
-from ntkdiag.spectra.uncertainty.jackknife import Interval, interval_from_draws, mean_interval
+from ntkdiag.spectra.uncertainty.jackknife import interval_from_draws
 from ntkdiag.spectra.uncertainty.resampling import (
     DRAWS,
     FRACTION,
     Replicates,
-    paired_statistics,
     paired_subsets,
     resample,
     resample_buckets,
 )
-
-__all__ = [
-    "Interval",
-    "contrast_interval",
-    "contrast_of_replicates",
-    "interval_from_draws",
-    "mean_interval",
-    "paired_statistics",
-    "paired_subsets",
-    "subsample_interval",
-    "subsample_intervals",
-]
 
 
 def subsample_interval(

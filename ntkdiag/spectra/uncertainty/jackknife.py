@@ -7,11 +7,10 @@ statistic. Intervals are value ± t · standard error, on the scale where the er
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
 
+from ntkdiag.confidence import Interval, quantile, require_level
 from ntkdiag.errors import InputError, require_one_of
 from ntkdiag.spectra.dense.eigen import Array, GramLike, real_array
 from ntkdiag.spectra.dense.statistics import Scale
@@ -23,27 +22,6 @@ _SCALES: dict[str, tuple[Callable[..., Array], Callable[..., Array], Callable[[f
     "log": (np.log, np.exp, lambda value: value),
     "log1p": (np.log1p, np.expm1, lambda value: 1.0 + value),
 }
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A value with its uncertainty.
-
-    Attributes:
-        value: The statistic on all samples.
-        low, high: Ends of the interval. NaN where none can be given: the value or a resampled one is not
-            finite, or is outside its scale's domain.
-        stderr: Standard error in units of the value; NaN with the ends.
-        level: Nominal coverage in (0, 1).
-        method: How it was made, in words.
-    """
-
-    value: float
-    low: float
-    high: float
-    stderr: float
-    level: float
-    method: str
 
 
 def interval_from_draws(
@@ -71,7 +49,7 @@ def interval_from_draws(
     Raises:
         InputError: level or scale unknown, or kept not in 1 … N − 1.
     """
-    _check_level(level)
+    require_level(level)
     require_one_of("scale", scale, _SCALES)
     if not 0 < kept < samples:
         raise InputError("kept", expected=f"1 to {samples - 1} of {samples} samples", got=kept)
@@ -108,7 +86,7 @@ def mean_interval(values: GramLike, *, level: float = 0.9, scale: Scale = "log")
     Raises:
         InputError: fewer than 2 numbers, not finite, or a level or scale that is unknown.
     """
-    _check_level(level)
+    require_level(level)
     require_one_of("scale", scale, _SCALES)
     sample = real_array(values, "per-sample values")
     if sample.ndim != 1 or len(sample) < 2:
@@ -132,12 +110,7 @@ def _symmetric(
         centre, error = forward(value), np.sqrt(variance)
         if not (np.isfinite(centre) and np.isfinite(error)):
             return Interval(value, np.nan, np.nan, np.nan, level, method)
-        reach = stats.t.ppf((1 + level) / 2, freedom) * error
+        reach = quantile(level, freedom) * error
         low, high = float(backward(centre - reach)), float(backward(centre + reach))
     low = min(max(low, minimum), value)  # an estimate may lie below what the truth can be
     return Interval(value, low, high, float(error * slope(value)), level, method)
-
-
-def _check_level(level: float) -> None:
-    if not 0 < level < 1:
-        raise InputError("level", expected="a number strictly between 0 and 1", got=level)

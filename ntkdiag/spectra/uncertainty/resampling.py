@@ -111,27 +111,6 @@ def resample(
     }
 
 
-def paired_statistics(
-    name: str | Statistic, matrices: GramLike, subsets: Indices, *, per_probe: GramLike | None = None
-) -> Array:
-    """A statistic of every bucket on every shared subset.
-
-    Args:
-        name: Registered name or statistic.
-        matrices: One Gram a bucket, of the same samples in the same order, [B, N, N].
-        subsets: From `paired_subsets`, [S, n].
-        per_probe: [B, R, N, N] with R ≥ 2, to correct the pair statistic.
-
-    Returns:
-        [S, B]. A difference of two columns is a difference within pairs; `interval_from_draws` takes it.
-
-    Raises:
-        InputError: bad matrices or an unknown name.
-    """
-    buckets = resample_buckets(name, matrices, subsets, per_probe=per_probe, vary_probes=False)
-    return np.stack([bucket.draws for bucket in buckets], 1)
-
-
 def resample_buckets(
     name: str | Statistic,
     matrices: GramLike,
@@ -140,7 +119,18 @@ def resample_buckets(
     per_probe: GramLike | None = None,
     vary_probes: bool = True,
 ) -> list[Replicates]:
-    """`resample` of one statistic for each bucket; arguments as `paired_statistics`."""
+    """`resample` of one statistic for each bucket, on the same subsets.
+
+    Args:
+        name: Registered name or statistic.
+        matrices: One Gram a bucket, of the same samples in the same order, [B, N, N].
+        subsets: From `paired_subsets`, [S, n].
+        per_probe: [B, R, N, N], to correct the pair statistic.
+        vary_probes: As in `resample`.
+
+    Raises:
+        InputError: bad matrices or an unknown name.
+    """
     chosen = statistic(name)
     grams = gram_array(matrices, "matrices", leading=("B",))
     probes = [None] * len(grams) if per_probe is None else list(per_probe)

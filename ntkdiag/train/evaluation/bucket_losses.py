@@ -12,9 +12,9 @@ from functools import partial
 
 import pandas as pd
 import torch
-from scipy import stats
 from torch import Tensor
 
+from ntkdiag.confidence import quantile
 from ntkdiag.data import Data
 from ntkdiag.denoiser import Denoiser
 from ntkdiag.errors import InputError
@@ -51,7 +51,7 @@ class BucketValues:
         mean = self.per_sample.mean(dim=1).numpy()
         if count > 1:
             stderr = (self.per_sample.std(dim=1) / count**0.5).numpy()
-            reach = float(stats.t.ppf((1 + confidence) / 2, count - 1)) * stderr
+            reach = quantile(confidence, count - 1) * stderr
         else:
             stderr = reach = mean * float("nan")
         return pd.DataFrame(

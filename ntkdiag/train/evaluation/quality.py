@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from scipy import stats
 from torch import Tensor
 
+from ntkdiag.confidence import quantile
 from ntkdiag.errors import InputError
 from ntkdiag.process.bayes import MixtureOracle
 
@@ -37,7 +37,7 @@ class Estimate:
     @classmethod
     def normal(cls, value: float, stderr: float, confidence: float) -> Estimate:
         """With a normal interval."""
-        reach = float(stats.norm.ppf((1 + confidence) / 2)) * stderr
+        reach = quantile(confidence) * stderr
         return cls(value, stderr, value - reach, value + reach)
 
 

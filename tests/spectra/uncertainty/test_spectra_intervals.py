@@ -19,14 +19,13 @@ from ntkdiag.spectra import (
     evaluate,
     interval_from_draws,
     mean_interval,
-    paired_statistics,
     paired_subsets,
     participation_ratio_pairs,
     subsample_interval,
     subsample_intervals,
 )
 from ntkdiag.spectra.dense.statistics import trace
-from ntkdiag.spectra.uncertainty.resampling import resample
+from ntkdiag.spectra.uncertainty.resampling import resample, resample_buckets
 
 LINEAR_TRACE = Statistic("linear trace", "gram", trace, "linear", "population")
 
@@ -247,7 +246,7 @@ def test_probes_widen_every_interval() -> None:
 def test_buckets_share_subsets() -> None:
     grams = np.stack([matrix(0), matrix(1), 3 * matrix(0)])
     subsets = paired_subsets(24, 30, 0.8, 0)
-    got = paired_statistics("trace", grams, subsets)
+    got = np.stack([bucket.draws for bucket in resample_buckets("trace", grams, subsets)], 1)
     assert got.shape == (30, 3)
     np.testing.assert_allclose(got[:, 2], 3 * got[:, 0])
     np.testing.assert_allclose(got[:, 1], [matrix(1)[s, s].mean() for s in subsets])
@@ -342,11 +341,11 @@ def test_mean_interval_edges() -> None:
             "per_probe: expected at least 3 probes to leave one out; got 2. Measure with more probes.",
         ),
         (
-            lambda: paired_statistics("trace", np.eye(9), paired_subsets(9, 2, 0.5, 0)),
+            lambda: resample_buckets("trace", np.eye(9), paired_subsets(9, 2, 0.5, 0)),
             r"matrices: expected shape \[B, N, N\]",
         ),
         (
-            lambda: paired_statistics("trace", np.eye(9)[None], paired_subsets(10, 9, 0.5, 0)),
+            lambda: resample_buckets("trace", np.eye(9)[None], paired_subsets(10, 9, 0.5, 0)),
             r"subsets: expected rows of distinct indices below 9.*shape \[9, 5\], repeated or out of range",
         ),
         (
@@ -366,6 +365,7 @@ def test_a_bootstrap_would_fake_rank_loss() -> None:
     """Why subsets: of independent samples, every subset has full rank; a bootstrap sample repeats rows."""
     k = np.eye(30)
     subsets = paired_subsets(30, 50, 0.85, 0)
-    np.testing.assert_allclose(paired_statistics("effective_rank", k[None], subsets), subsets.shape[1])
+    ranks = resample(["effective_rank"], k, subsets)["effective_rank"].draws
+    np.testing.assert_allclose(ranks, subsets.shape[1])
     repeated = np.random.default_rng(0).integers(0, 30, (50, 30))
     assert evaluate("effective_rank", k[repeated[:, :, None], repeated[:, None, :]]).max() < 25

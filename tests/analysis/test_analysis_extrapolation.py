@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from analysis.coverage.extrapolation import extrapolate
 from ntkdiag.errors import InputError
-from ntkdiag.spectra.uncertainty.extrapolation import extrapolate
 
 
 def gram(samples: int, variances: np.ndarray, seed: int) -> np.ndarray:

@@ -1,0 +1,84 @@
+"""Confidence intervals from standard errors: the one place that takes quantiles of Student's t and of the normal.
+
+Which standard error, and what the interval covers, is the business of the callers.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from ntkdiag.errors import InputError
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A value with its uncertainty.
+
+    Attributes:
+        value: The estimate, from all samples.
+        low, high: Ends of the interval; NaN where none can be given.
+        stderr: Standard error in units of the value; NaN with the ends.
+        level: Nominal coverage in (0, 1).
+        method: How it was made, in words.
+    """
+
+    value: float
+    low: float
+    high: float
+    stderr: float
+    level: float
+    method: str
+
+
+def require_level(level: float) -> float:
+    """The level itself if it is one.
+
+    Raises:
+        InputError: a level outside (0, 1).
+    """
+    if not 0 < level < 1:
+        raise InputError("level", expected="a number strictly between 0 and 1", got=level)
+    return level
+
+
+def quantile(level: float, freedom: float = math.inf) -> float:
+    """How many standard errors a two-sided interval reaches to each side.
+
+    Args:
+        level: Nominal coverage in (0, 1).
+        freedom: Degrees of freedom of Student's t; infinite for the normal distribution.
+
+    Raises:
+        InputError: a level out of range.
+
+    Example:
+        >>> round(quantile(0.95), 2), round(quantile(0.95, freedom=9), 2)
+        (1.96, 2.26)
+    """
+    upper = (1 + require_level(level)) / 2
+    return float(stats.norm.ppf(upper) if math.isinf(freedom) else stats.t.ppf(upper, freedom))
+
+
+def symmetric(value: float, stderr: float, freedom: float, level: float, method: str) -> Interval:
+    """value ± quantile · stderr."""
+    reach = quantile(level, freedom) * stderr
+    return Interval(value, value - reach, value + reach, stderr, level, method)
+
+
+def from_influence(value: float, influence: NDArray[np.float64], level: float, method: str) -> Interval:
+    """Interval of a positive estimate, symmetric in its logarithm, by the delta method.
+
+    Args:
+        value: The estimate, > 0.
+        influence: First-order influence of each independent sample (or random vector) on ln value, [n], n ≥ 2.
+        level: Nominal coverage in (0, 1).
+        method: How it was made, in words.
+    """
+    error = float(influence.std(ddof=1)) / math.sqrt(len(influence))
+    reach = quantile(level, len(influence) - 1) * error
+    return Interval(value, value * math.exp(-reach), value * math.exp(reach), value * error, level, method)
