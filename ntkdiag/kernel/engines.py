@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ntkdiag.errors import InputError, require_one_of
 from ntkdiag.kernel.directions import Directions, checked_output
 from ntkdiag.kernel.exact import gram_exact
-from ntkdiag.kernel.guards import Watch, require_same
+from ntkdiag.kernel.guards import MixingGuard, require_same
 from ntkdiag.kernel.measuring import measuring
 from ntkdiag.kernel.parameters import select_parameters
 from ntkdiag.kernel.preconditioner import checked
@@ -117,7 +117,7 @@ def _output(module: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:
         out: Tensor = module(*(tensor.clone() for tensor in inputs))
         return out
 
-    with Watch(module):
+    with MixingGuard(module):
         try:
             with torch.no_grad():
                 return call()

@@ -24,7 +24,7 @@ from ntkdiag.errors import MeasurementError
 ROUNDING = {torch.float64: 1e-8, torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 0.02}
 
 
-class Watch(TorchFunctionMode):
+class MixingGuard(TorchFunctionMode):
     """Runs a forward with `refuse_mixing` on every call.
 
     Args:

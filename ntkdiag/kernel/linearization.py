@@ -16,10 +16,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ntkdiag.errors import MeasurementError, require_positive_int
 from ntkdiag.kernel.directions import checked_output
+from ntkdiag.kernel.eager import plain_eager
 from ntkdiag.kernel.engines import require_batch
-from ntkdiag.kernel.guards import Watch, require_same
+from ntkdiag.kernel.guards import MixingGuard, require_same
 from ntkdiag.kernel.measuring import measuring
-from ntkdiag.kernel.streaming.recording.surroundings import plain_surroundings
 
 # Parameter-shaped tensors, in the order of the linearization's parameters.
 Tangent = tuple[Tensor, ...]
@@ -112,7 +112,7 @@ class Linearization:
     def _call(self, part: Tensor, values: Mapping[str, Tensor]) -> Tensor:
         """The module on some samples; it may write into its inputs and buffers, so it is given copies."""
         inputs = tuple(tensor[part.to(tensor.device)] for tensor in self._inputs)
-        with torch.enable_grad(), plain_surroundings(), measuring(self._module):
+        with torch.enable_grad(), plain_eager(), measuring(self._module):
             buffers = {name: buffer.clone() for name, buffer in self._module.named_buffers()}
             out: Tensor = functional_call(self._module, {**buffers, **self._still, **values}, inputs)
         return out
@@ -170,7 +170,7 @@ class Linearization:
     def _tried_out(self) -> torch.Size:
         """The shape of a sample's output, after two forwards that must agree on the first sample."""
         values = {name: leaf.detach() for name, leaf in self._leaves.items()}
-        with Watch(self._module):
+        with MixingGuard(self._module):
             alone = checked_output(self._call(torch.arange(1), values), 1)
             beside = self._call(torch.arange(min(2, len(self._inputs[0]))), values)[:1]
         require_same(alone.detach(), beside.detach(), "in the output")

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from ntkdiag.kernel.streaming.contraction.contract import contract
-from ntkdiag.kernel.streaming.contraction.forms import Dense, Form, Outer
-from ntkdiag.kernel.streaming.recording.sources import Geometry, Source, gathered, to_parameters
+from ntkdiag.kernel.streaming.contraction.gradients import Dense, Outer, PerSampleGradient
+from ntkdiag.kernel.streaming.recording.derived import DerivedParameter, StridedView, gathered, pull_back
 
 
 class Accumulator:
@@ -47,7 +47,7 @@ class Accumulator:
         self._weights = weights
         self._uses = uses
         self._due: Counter[str] = Counter()
-        self._shown: dict[str, list[tuple[Source, Geometry, Form]]] = {}
+        self._shown: dict[str, list[tuple[DerivedParameter, StridedView, PerSampleGradient]]] = {}
         self._sums: dict[str, Tensor] = {}
         self._probe = 0
         shape = (probes, samples, samples)
@@ -61,14 +61,14 @@ class Accumulator:
         self._probe = probe
         self._due = Counter(self._uses)
 
-    def add(self, source: Source, form: Form) -> None:
+    def add(self, source: DerivedParameter, form: PerSampleGradient) -> None:
         """One use's per-sample gradients."""
         source, form = gathered(source, form)
         own = isinstance(form, Dense) and form.own is not None
         if source.geometry is not None and not own:
             self._shown.setdefault(source.geometry.parameter, []).append((source, source.geometry, form))
         else:
-            for name, rows in to_parameters(source, form).items():
+            for name, rows in pull_back(source, form).items():
                 self._sums[name] = self._sums[name] + rows if name in self._sums else rows
         for name in source.leaves:
             self._due[name] -= 1
@@ -85,14 +85,16 @@ class Accumulator:
         form = _joined([(geometry, form) for _, geometry, form in shown], weight) if total is None else None
         if form is None:
             for source, _, part in shown:
-                rows = to_parameters(source, part)[name]
+                rows = pull_back(source, part)[name]
                 total = rows if total is None else total + rows
             assert total is not None  # a parameter is contracted only once it has a use
             form = Dense(total)
         self.grams[self._labels[name]][self._probe] += contract(form, weight)
 
 
-def _joined(uses: list[tuple[Geometry, Form]], weight: Tensor | None) -> Form | None:
+def _joined(
+    uses: list[tuple[StridedView, PerSampleGradient]], weight: Tensor | None
+) -> PerSampleGradient | None:
     """All uses as one form of the elements they show, None if the parameter's own gradients must be formed.
 
     Outer products of the same view of a parameter are one, over more tokens.

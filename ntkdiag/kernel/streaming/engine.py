@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from ntkdiag.kernel.directions import Directions
+from ntkdiag.kernel.eager import plain_eager
 from ntkdiag.kernel.exact import gram_exact
 from ntkdiag.kernel.streaming.memory import is_out_of_memory, samples_that_fit
 from ntkdiag.kernel.streaming.recording.forward import Network
-from ntkdiag.kernel.streaming.recording.rehearsal import Trace, trace
-from ntkdiag.kernel.streaming.recording.surroundings import plain_surroundings
+from ntkdiag.kernel.streaming.recording.rehearsal import Rehearsal, rehearse
 from ntkdiag.kernel.streaming.refusal import Refused
 from ntkdiag.kernel.streaming.sweep import Task, sweep
 
@@ -74,7 +74,7 @@ def gram_streaming(
     weights = {name: 1 / p for name, p in (preconditioner or {}).items()}
     task = Task(Network(module, parameters), directions, label, weights)
     refused: dict[str, str] = {}
-    with plain_surroundings():
+    with plain_eager():
         while True:
             try:
                 groups, coverage, output = _streamed(task, inputs, memory)
@@ -111,12 +111,12 @@ def _exact(
 def _streamed(task: Task, inputs: Inputs, memory: int | None) -> Swept:
     """All pairs of samples; smaller tiles when memory runs out."""
     samples = inputs[0].shape[0]
-    traced = trace(task.network, inputs, _few(samples, {samples}))
-    fit = samples_that_fit(traced.bytes_per_sample, memory, inputs[0].device)
+    rehearsal = rehearse(task.network, inputs, _few(samples, {samples}))
+    fit = samples_that_fit(rehearsal.bytes_per_sample, memory, inputs[0].device)
     tile = samples if fit >= samples else max(1, fit // 2)
     while True:
         try:
-            return _all_pairs(task, inputs, tile, traced)
+            return _all_pairs(task, inputs, tile, rehearsal)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error) or tile == 1:
                 raise
@@ -127,19 +127,19 @@ def _streamed(task: Task, inputs: Inputs, memory: int | None) -> Swept:
             torch.cuda.empty_cache()
 
 
-def _all_pairs(task: Task, inputs: Inputs, tile: int, traced: Trace) -> Swept:
-    """Blocks of the Gram matrices, one sweep a pair of tiles; a single sweep, with the trace given, if a tile holds all."""
+def _all_pairs(task: Task, inputs: Inputs, tile: int, rehearsal: Rehearsal) -> Swept:
+    """Blocks of the Gram matrices, one sweep a pair of tiles; one sweep if a tile holds all samples."""
     samples = inputs[0].shape[0]
     sweeps = _plan(samples, tile)
     if len(sweeps) > 1:
         sizes = {len(picked) for picked in sweeps}
-        traced = trace(task.network, _select(inputs, sweeps[0]), _few(len(sweeps[0]), sizes))
+        rehearsal = rehearse(task.network, _select(inputs, sweeps[0]), _few(len(sweeps[0]), sizes))
     coverage: dict[str, str] = {}
     grams: dict[str, Tensor] = {}
     outputs: dict[int, Tensor] = {}
     for picked in sweeps:
         some = inputs if len(sweeps) == 1 else _select(inputs, picked)
-        blocks, output = sweep(task, some, picked, traced, coverage)
+        blocks, output = sweep(task, some, picked, rehearsal, coverage)
         outputs.update(zip(picked.tolist(), output, strict=True))
         for key, block in blocks.items():
             if key not in grams:
@@ -157,7 +157,7 @@ def _plan(samples: int, tile: int) -> list[Tensor]:
 
 
 def _few(samples: int, sizes: set[int]) -> Tensor:
-    """Samples for the trace: the last, and the first in turn, as few as no sweep has, so that sizes differ."""
+    """Samples for the rehearsal: the last, and the first in turn, as few as no sweep has, so that sizes differ."""
     count = next(m for m in range(1, len(sizes) + 2) if m not in sizes)
     return torch.tensor([samples - 1, 0] * count)[:count]
 

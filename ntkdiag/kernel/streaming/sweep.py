@@ -16,13 +16,13 @@ from torch import Tensor
 
 from ntkdiag.kernel.directions import Directions
 from ntkdiag.kernel.streaming.accumulate import Accumulator
-from ntkdiag.kernel.streaming.layouts.layout import Layout, Reading
+from ntkdiag.kernel.streaming.recording.derived import DerivedParameter
 from ntkdiag.kernel.streaming.recording.forward import Forward, Network, forward
-from ntkdiag.kernel.streaming.recording.recorder import Meeting
-from ntkdiag.kernel.streaming.recording.rehearsal import Trace, trace_gradients
-from ntkdiag.kernel.streaming.recording.sources import Source
+from ntkdiag.kernel.streaming.recording.recorder import RecordedOperation
+from ntkdiag.kernel.streaming.recording.rehearsal import Rehearsal, rehearse_backward
 from ntkdiag.kernel.streaming.refusal import Refused, Unsupported
-from ntkdiag.kernel.streaming.rules.registry import Use
+from ntkdiag.kernel.streaming.rules.rule import ParameterUse
+from ntkdiag.kernel.streaming.sample_axis.axis import AxisCandidate, SampleAxis
 
 
 @dataclass(frozen=True)
@@ -43,41 +43,41 @@ class Task:
 
 
 @dataclass
-class _Step:
-    """A meeting, as far as the backward needs it; the output itself is left to autograd."""
+class _HookedOperation:
+    """A operation, as far as the backward needs it; the output itself is left to autograd."""
 
     family: str
     names: list[str]
-    uses: list[tuple[Source, Use]]
-    readings: list[Reading]
+    uses: list[tuple[DerivedParameter, ParameterUse]]
+    candidates: list[AxisCandidate]
 
 
-class _Listener:
+class _GradientHooks:
     """Told of meetings during the forward, and of their outputs' gradients during each backward."""
 
-    def __init__(self, traced: Trace, samples: int) -> None:
-        self.steps: list[_Step] = []
+    def __init__(self, rehearsal: Rehearsal, samples: int) -> None:
+        self.steps: list[_HookedOperation] = []
         self.refused: dict[str, str] = {}
         self.gathered: Accumulator | None = None  # set when the forward is over
         self.last = (
             False  # whether this backward is the last: what uses keep of the forward is then freed on the way
         )
-        self.traced = traced
+        self.rehearsal = rehearsal
         self._samples = samples
 
-    def on_meeting(self, meeting: Meeting) -> None:
+    def on_operation(self, operation: RecordedOperation) -> None:
         position = len(self.steps)
-        readings = self.traced.readings(position, meeting, self._samples)
-        self.steps.append(_Step(meeting.family, meeting.names, meeting.uses, readings))
-        meeting.output.register_hook(partial(self._on_gradient, position))
+        candidates = self.rehearsal.candidates(position, operation, self._samples)
+        self.steps.append(_HookedOperation(operation.family, operation.names, operation.uses, candidates))
+        operation.output.register_hook(partial(self._on_gradient, position))
 
     @property
     def unsettled(self) -> set[int]:
-        """Meetings whose layout is not known yet."""
-        return {position for position, step in enumerate(self.steps) if len(step.readings) > 1}
+        """Meetings whose axis is not known yet."""
+        return {position for position, step in enumerate(self.steps) if len(step.candidates) > 1}
 
     def _on_gradient(self, position: int, gradient: Tensor) -> None:
-        """Per-sample gradients of the parameters of one meeting, at the moment its output's gradient is known."""
+        """Per-sample gradients of the parameters of one operation, at the moment its output's gradient is known."""
         step = self.steps[position]
         if self.gathered is None:
             self.refused.update(dict.fromkeys(step.names, "a gradient is taken inside the forward"))
@@ -87,23 +87,23 @@ class _Listener:
         if self.last:
             step.uses = []
         try:
-            layout = self._layout(position, gradient)
+            axis = self._sample_axis(position, gradient)
             for source, use in uses:
-                self.gathered.add(source, use.form(gradient, layout))
+                self.gathered.add(source, use.gradient(gradient, axis))
         except Unsupported as reason:
             raise Refused(dict.fromkeys(step.names, f"{step.family}: {reason}")) from None
 
-    def _layout(self, position: int, gradient: Tensor) -> Layout:
+    def _sample_axis(self, position: int, gradient: Tensor) -> SampleAxis:
         step = self.steps[position]
-        if len(step.readings) > 1:
-            step.readings = self.traced.settle(position, gradient)
-        if len(step.readings) > 1 and gradient.any():  # all readings of zeros are right
+        if len(step.candidates) > 1:
+            step.candidates = self.rehearsal.settle(position, gradient)
+        if len(step.candidates) > 1 and gradient.any():  # all candidates of zeros are right
             raise Unsupported("which rows belong to which sample cannot be told")
-        return step.readings[0].layout
+        return step.candidates[0].axis
 
 
 def sweep(
-    task: Task, inputs: tuple[Tensor, ...], picked: Tensor, traced: Trace, coverage: dict[str, str]
+    task: Task, inputs: tuple[Tensor, ...], picked: Tensor, rehearsal: Rehearsal, coverage: dict[str, str]
 ) -> tuple[dict[str, Tensor], Tensor]:
     """Gram matrices of some samples.
 
@@ -111,7 +111,7 @@ def sweep(
         task: What is asked.
         inputs: Tensors [m, ...].
         picked: Positions of these samples among all, [m].
-        traced: See `trace`; the first sweep completes its layouts.
+        rehearsal: See `rehearse`; the first sweep completes its layouts.
         coverage: Parameter name → families of its uses; filled here.
 
     Returns:
@@ -122,16 +122,16 @@ def sweep(
         MeasurementError: samples depend on each other.
     """
     samples = inputs[0].shape[0]
-    listener = _Listener(traced, samples)
-    first = not traced.found
-    passed = forward(task.network, inputs, listener.on_meeting)
+    listener = _GradientHooks(rehearsal, samples)
+    first = not rehearsal.found
+    passed = forward(task.network, inputs, listener.on_operation)
     refused = passed.refused | listener.refused
     if refused:
         raise Refused(refused)
     if first:
-        traced.require_same_output(passed.output)
+        rehearsal.require_same_output(passed.output)
     if listener.unsettled:
-        trace_gradients(traced, task.network, task.directions, picked, listener.unsettled)
+        rehearse_backward(rehearsal, task.network, task.directions, picked, listener.unsettled)
     cotangents = task.directions(passed.output.detach(), picked)
     uses = _uses(listener.steps, coverage)
     names = task.network.parameters
@@ -142,7 +142,7 @@ def sweep(
     return listener.gathered.grams, passed.output.detach()
 
 
-def _uses(steps: list[_Step], coverage: dict[str, str]) -> Counter[str]:
+def _uses(steps: list[_HookedOperation], coverage: dict[str, str]) -> Counter[str]:
     """How often each parameter was used; the families it was used by go into the coverage."""
     uses: Counter[str] = Counter()
     families: dict[str, list[str]] = {}
@@ -155,7 +155,7 @@ def _uses(steps: list[_Step], coverage: dict[str, str]) -> Counter[str]:
     return uses
 
 
-def _backwards(passed: Forward, cotangents: Tensor, listener: _Listener) -> None:
+def _backwards(passed: Forward, cotangents: Tensor, listener: _GradientHooks) -> None:
     gathered, probes = listener.gathered, cotangents.shape[0]
     assert gathered is not None  # set by the sweep once the forward is over
     # the caller's autocast must not round what is summed here
@@ -171,4 +171,4 @@ def _backwards(passed: Forward, cotangents: Tensor, listener: _Listener) -> None
                 allow_unused=True,
             )
             gathered.finish()
-            listener.traced.gradients.clear()  # they are those of the first probe
+            listener.rehearsal.gradients.clear()  # they are those of the first probe

@@ -19,15 +19,15 @@ from ntkdiag.kernel.streaming.accumulate import Accumulator
 from ntkdiag.kernel.streaming.contraction import contract as contraction
 from ntkdiag.kernel.streaming.contraction.broadcasting import reduce_to, summed
 from ntkdiag.kernel.streaming.contraction.contract import contract, through_tokens_is_cheaper
-from ntkdiag.kernel.streaming.contraction.forms import Compressed, Dense, Outer
-from ntkdiag.kernel.streaming.layouts.layout import Fingerprint, Layout, read
-from ntkdiag.kernel.streaming.recording.sources import (
-    derived_source,
+from ntkdiag.kernel.streaming.contraction.gradients import Compressed, Dense, Outer
+from ntkdiag.kernel.streaming.recording.derived import (
+    derived_parameter,
     gathered,
-    parameter_source,
-    to_parameters,
+    parameter_itself,
+    pull_back,
 )
 from ntkdiag.kernel.streaming.refusal import Unsupported
+from ntkdiag.kernel.streaming.sample_axis.axis import ReferenceSlices, SampleAxis, read
 
 CLOSE = {"rtol": 1e-12, "atol": 1e-12}
 
@@ -93,11 +93,11 @@ def test_a_layout_is_read_off_activations(samples: int, outer: int, inner: int, 
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(samples, outer, inner, 3, generator=generator, dtype=torch.float64)
     chosen = torch.tensor([samples - 1])
-    few = Fingerprint.of(folded(x[chosen], outer, inner))
+    few = ReferenceSlices.of(folded(x[chosen], outer, inner))
     found = read(folded(x, outer, inner), few, chosen, samples)
-    assert [reading.layout for reading in found] == [Layout(0, outer, samples, inner)]
+    assert [candidate.axis for candidate in found] == [SampleAxis(0, outer, samples, inner)]
     assert found[0].difference == 0
-    rows = found[0].layout.rows(folded(x, outer, inner), 1)
+    rows = found[0].axis.rows(folded(x, outer, inner), 1)
     assert torch.equal(rows, x.flatten(1, 2))
 
 
@@ -105,26 +105,26 @@ def test_a_layout_is_read_off_activations(samples: int, outer: int, inner: int, 
 def test_samples_are_found_in_any_dimension(shape: tuple[int, ...]) -> None:
     dim, chosen = shape.index(4), torch.tensor([3, 0, 3])
     x = doubles(*shape)
-    found = read(x, Fingerprint.of(x.index_select(dim, chosen)), chosen, 4)
-    assert [reading.layout for reading in found] == [Layout(dim, 1, 4, 1)]
+    found = read(x, ReferenceSlices.of(x.index_select(dim, chosen)), chosen, 4)
+    assert [candidate.axis for candidate in found] == [SampleAxis(dim, 1, 4, 1)]
 
 
 def test_many_samples_in_the_last_dimension_are_compared_whole() -> None:
     x, chosen = doubles(3, 20, 12), torch.tensor([11])
-    few = Fingerprint.of(x[..., chosen])
-    assert [reading.layout for reading in read(x, few, chosen, 12)] == [Layout(2, 1, 12, 1)]
+    few = ReferenceSlices.of(x[..., chosen])
+    assert [candidate.axis for candidate in read(x, few, chosen, 12)] == [SampleAxis(2, 1, 12, 1)]
     assert read(x.flip(2), few, chosen, 12)[0].difference > 0.1
 
 
 def test_alike_rows_leave_every_reading_open_and_noise_does_not_decide() -> None:
     x = torch.ones(12, 5) + 1e-7 * normal(12, 5)
-    found = read(x, Fingerprint.of(x[:4]), torch.tensor([2]), 3)
-    assert {reading.layout for reading in found} == {Layout(0, o, 3, 4 // o) for o in (1, 2, 4)}
+    found = read(x, ReferenceSlices.of(x[:4]), torch.tensor([2]), 3)
+    assert {candidate.axis for candidate in found} == {SampleAxis(0, o, 3, 4 // o) for o in (1, 2, 4)}
     assert found[0].difference < 1e-5
 
 
 def test_shapes_that_fit_no_layout_have_no_reading() -> None:
-    few, chosen = Fingerprint.of(torch.ones(2, 5)), torch.tensor([2])
+    few, chosen = ReferenceSlices.of(torch.ones(2, 5)), torch.tensor([2])
     assert read(torch.ones(2, 5), few, chosen, 3) == []  # does not grow
     assert read(torch.ones(6, 15), few, chosen, 3) == []  # grows twice
     assert read(torch.ones(5, 5), few, chosen, 3) == []  # not by the number of samples
@@ -133,12 +133,12 @@ def test_shapes_that_fit_no_layout_have_no_reading() -> None:
 
 
 def test_a_layout_refuses_tensors_that_do_not_have_it() -> None:
-    layout = Layout(1, 1, 3, 2)
-    assert layout.first(torch.ones(5, 6, 4)).shape == (3, 5, 1, 2, 4)
-    assert layout.rows(torch.ones(5, 6, 4), 1).shape == (3, 10, 4)
+    axis = SampleAxis(1, 1, 3, 2)
+    assert axis.first(torch.ones(5, 6, 4)).shape == (3, 5, 1, 2, 4)
+    assert axis.rows(torch.ones(5, 6, 4), 1).shape == (3, 10, 4)
     for tensor, trailing in [(torch.ones(5, 5, 4), 1), (torch.ones(6), 0), (torch.ones(5, 6), 1)]:
         with pytest.raises(Unsupported):
-            layout.rows(tensor, trailing)
+            axis.rows(tensor, trailing)
 
 
 # --- broadcasting
@@ -166,15 +166,15 @@ def test_a_gradient_is_reduced_sample_by_sample(data: st.DataObject) -> None:
     shape = [data.draw(st.integers(1, 3)) for _ in range(dims)]
     shape[at] = outer * samples * inner
     target = [data.draw(st.sampled_from([1, size])) for size in shape[data.draw(st.integers(0, dims)) :]]
-    source, grad, layout = (
+    source, grad, axis = (
         doubles(*target).requires_grad_(),
         doubles(*shape),
-        Layout(at, outer, samples, inner),
+        SampleAxis(at, outer, samples, inner),
     )
-    found = to_parameters(parameter_source("p", source), reduce_to(grad, source, layout))["p"]
+    found = pull_back(parameter_itself("p", source), reduce_to(grad, source, axis))["p"]
     for i in range(samples):
         alone = torch.zeros_like(grad)
-        layout.first(alone)[i] = layout.first(grad)[i]
+        axis.first(alone)[i] = axis.first(grad)[i]
         (truth,) = torch.autograd.grad(source.expand(shape), source, alone)
         torch.testing.assert_close(found[i], truth, **CLOSE)
 
@@ -188,7 +188,7 @@ def test_rows_that_samples_have_of_a_parameter_itself_are_told_apart() -> None:
     gathered_here = Accumulator(["p"], Counter(p=1), 1, 3, lambda name: "all", {}, torch.device("cpu"))
     gathered_here.start(0)
     rows = doubles(3, 1, 1, 4)
-    gathered_here.add(parameter_source("p", leaf), Dense(rows, Layout(0, 1, 3, 1)))
+    gathered_here.add(parameter_itself("p", leaf), Dense(rows, SampleAxis(0, 1, 3, 1)))
     torch.testing.assert_close(gathered_here.grams["all"][0], rows.square().sum((1, 2, 3)).diag(), **CLOSE)
 
 
@@ -224,11 +224,11 @@ def test_pull_backs_are_autograds_and_geometry_means_inner_products_are_kept(
     leaf = LEAVES[memory].detach().requires_grad_()
     assert callable(view)
     tensor = view(leaf)
-    parent = parameter_source("p", leaf)
-    source = parent if tensor is leaf else derived_source(tensor, [parent])
+    parent = parameter_itself("p", leaf)
+    source = parent if tensor is leaf else derived_parameter(tensor, [parent])
     rows = doubles(3, *tensor.shape)
     truth = torch.stack([torch.autograd.grad(tensor, leaf, row, retain_graph=True)[0] for row in rows])
-    found = to_parameters(source, Dense(rows))["p"]
+    found = pull_back(source, Dense(rows))["p"]
     torch.testing.assert_close(found, truth, **CLOSE)
     if source.geometry is not None:
         flat, shown = found.reshape(3, -1), rows.reshape(3, -1)
@@ -239,14 +239,14 @@ def test_pull_backs_are_autograds_and_geometry_means_inner_products_are_kept(
 
 def test_what_is_spread_is_gathered_before_it_is_pulled_back() -> None:
     leaf = doubles(1, 4).requires_grad_()
-    parent = parameter_source("p", leaf)
+    parent = parameter_itself("p", leaf)
     for spread in (leaf.expand(3, 4), leaf.repeat(3, 1), leaf.repeat_interleave(3, 0)):
-        source, form = gathered(derived_source(spread, [parent], spread=True), Dense(doubles(2, 3, 4)))
+        source, form = gathered(derived_parameter(spread, [parent], spread=True), Dense(doubles(2, 3, 4)))
         assert source is parent
         assert isinstance(form, Dense)
         assert form.rows.shape == (2, 1, 4)
     tiled = leaf.repeat(1, 2)  # not a broadcast: every element comes twice
-    source, form = gathered(derived_source(tiled, [parent], spread=True), Dense(doubles(2, 1, 8)))
+    source, form = gathered(derived_parameter(tiled, [parent], spread=True), Dense(doubles(2, 1, 8)))
     assert source.tensor is tiled
 
 

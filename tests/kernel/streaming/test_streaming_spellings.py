@@ -13,9 +13,9 @@ from streaming_truth import cotangents_for, streamed
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ntkdiag.kernel.streaming.recording.torch_operations import IN_PLACE, SPELLED_OUT, writes_into_first
+from ntkdiag.kernel.streaming.recording.torch_operations import DECOMPOSITIONS, IN_PLACE, writes_into_first
 from ntkdiag.kernel.streaming.rules.elementwise import ELEMENTWISE
-from ntkdiag.kernel.streaming.rules.registry import RULES
+from ntkdiag.kernel.streaming.rules.rule import RULES
 
 X = torch.rand(3, 2, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64) + 0.5
 P = torch.rand(4, generator=torch.Generator().manual_seed(1), dtype=torch.float64) + 0.5
@@ -125,5 +125,5 @@ def test_groups_of_rows_each_with_a_matrix_of_its_own() -> None:
 def test_registered_operations_are_hashable_functions_and_in_place_ones_are_known_as_such() -> None:
     assert all(callable(function) for function in RULES)
     assert all(writes_into_first(function) for function in IN_PLACE)
-    assert not any(writes_into_first(function) for function in (*RULES, *SPELLED_OUT))
-    assert {function for function in IN_PLACE.values() if function not in RULES} <= set(SPELLED_OUT)
+    assert not any(writes_into_first(function) for function in (*RULES, *DECOMPOSITIONS))
+    assert {function for function in IN_PLACE.values() if function not in RULES} <= set(DECOMPOSITIONS)

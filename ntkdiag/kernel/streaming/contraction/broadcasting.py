@@ -5,22 +5,22 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ntkdiag.kernel.streaming.contraction.forms import Dense
-from ntkdiag.kernel.streaming.layouts.layout import Layout
+from ntkdiag.kernel.streaming.contraction.gradients import Dense
+from ntkdiag.kernel.streaming.sample_axis.axis import SampleAxis
 
 
-def reduce_to(full: Tensor, source: Tensor, layout: Layout) -> Dense:
+def reduce_to(full: Tensor, source: Tensor, axis: SampleAxis) -> Dense:
     """Sum a gradient of the broadcast shape down to the source's shape, for each sample.
 
     Args:
         full: Gradient with respect to the source broadcast against the batch, shape of the operation's output.
         source: The parameter or derived tensor.
-        layout: Where the samples are in `full`.
+        axis: Where the samples are in `full`.
 
     Returns:
         Rows over the source's shape; where the source has rows of its own for each sample, those rows only.
     """
-    return summed(Dense(layout.first(full), layout), full.shape, source.shape)
+    return summed(Dense(axis.first(full), axis), full.shape, source.shape)
 
 
 def summed(dense: Dense, shape: torch.Size, target: torch.Size) -> Dense:
@@ -45,7 +45,7 @@ def summed(dense: Dense, shape: torch.Size, target: torch.Size) -> Dense:
     axes = [1 + d + (d > at) for d in gone if d != at]
     if at in gone:
         return Dense(_sum(dense.rows, [*axes, 1 + at, 2 + at]).reshape(samples, *target))
-    kept = Layout(at - missing, own.outer, own.samples, own.inner)
+    kept = SampleAxis(at - missing, own.outer, own.samples, own.inner)
     split = (*target[: kept.dim], own.outer, own.inner, *target[kept.dim + 1 :])
     return Dense(_sum(dense.rows, axes).reshape(samples, *split), kept)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ntkdiag.kernel.streaming.contraction.forms import Compressed, Form, Outer
+from ntkdiag.kernel.streaming.contraction.gradients import Compressed, Outer, PerSampleGradient
 
 # Bytes of one tile of per-sample gradients; tuned here: small enough for the last-level cache, enough work for a GPU.
 TILE_BYTES = {"cpu": 8 * 1024**2, "cuda": 256 * 1024**2}
@@ -17,7 +17,7 @@ TILE_BYTES = {"cpu": 8 * 1024**2, "cuda": 256 * 1024**2}
 TOKEN_BLOCK_BYTES = 64 * 1024**2
 
 
-def contract(form: Form, weight: Tensor | None = None) -> Tensor:
+def contract(form: PerSampleGradient, weight: Tensor | None = None) -> Tensor:
     """Σ over the elements of a parameter of G_i · weight · G_j.
 
     Args:

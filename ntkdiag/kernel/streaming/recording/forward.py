@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from ntkdiag.kernel.directions import checked_output
-from ntkdiag.kernel.streaming.recording.recorder import Meeting, Recorder
-from ntkdiag.kernel.streaming.recording.sources import parameter_source
+from ntkdiag.kernel.streaming.recording.derived import parameter_itself
+from ntkdiag.kernel.streaming.recording.recorder import RecordedOperation, Recorder
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Forward:
 
     Attributes:
         output: [m, ...].
-        ends: Leaves of the output's graph; a backward towards them passes every meeting that the output depends on.
+        ends: Leaves of the output's graph; a backward towards them passes every operation that the output depends on.
         refused: Parameter name → why no rule serves it.
     """
 
@@ -75,26 +75,28 @@ class _Tap(torch.autograd.Function):
         return None, None
 
 
-def forward(network: Network, inputs: tuple[Tensor, ...], on_meeting: Callable[[Meeting], None]) -> Forward:
+def forward(
+    network: Network, inputs: tuple[Tensor, ...], on_operation: Callable[[RecordedOperation], None]
+) -> Forward:
     """Run the network on copies of `inputs`.
 
     Args:
         network: What is measured.
         inputs: Tensors [m, ...].
-        on_meeting: Told of every operation in which parameters meet the batch, once its output requires a gradient.
+        on_operation: Told of every operation in which parameters meet the batch, once its output requires a gradient.
     """
     inputs = tuple(tensor.detach().clone() for tensor in inputs)  # a network may write into what it is given
     leaves = {name: parameter.detach().requires_grad_() for name, parameter in network.parameters.items()}
     anchor = torch.zeros((), requires_grad=True, device=inputs[0].device)
 
-    def note(meeting: Meeting) -> None:
-        if not meeting.output.requires_grad:
-            _Tap.apply(meeting.output, anchor)
-        on_meeting(meeting)
+    def note(operation: RecordedOperation) -> None:
+        if not operation.output.requires_grad:
+            _Tap.apply(operation.output, anchor)
+        on_operation(operation)
 
     sources = {}
     for name, leaf in leaves.items():
-        sources[id(leaf)] = sources[id(network.parameters[name])] = parameter_source(name, leaf)
+        sources[id(leaf)] = sources[id(network.parameters[name])] = parameter_itself(name, leaf)
     others = {
         id(p): p.detach() for p in network.module.parameters() if id(p) not in sources and p.requires_grad
     }

@@ -18,27 +18,31 @@ from torch.overrides import TorchFunctionMode
 
 import ntkdiag.kernel.streaming.rules  # noqa: F401  (registers the rules)
 from ntkdiag.kernel.guards import refuse_mixing
-from ntkdiag.kernel.streaming.recording.sources import Source, derived_source, rewritten_source
+from ntkdiag.kernel.streaming.recording.derived import (
+    DerivedParameter,
+    derived_parameter,
+    overwritten_parameter,
+)
 from ntkdiag.kernel.streaming.recording.torch_operations import (
     COPIES,
+    DECOMPOSITIONS,
+    EXPANSIONS,
     IN_PLACE,
-    LENDS_ITSELF,
-    LENDS_OTHERS,
     SCATTERS,
-    SPELLED_OUT,
-    SPREADS,
-    chooses_rows,
+    SHAPE_FROM_ALL,
+    SHAPE_FROM_OTHERS,
+    selects_rows_by_data,
     writes_into_first,
 )
 from ntkdiag.kernel.streaming.refusal import Unsupported
-from ntkdiag.kernel.streaming.rules.registry import RULES, Call, Use
+from ntkdiag.kernel.streaming.rules.rule import RULES, Call, ParameterUse
 
 Arguments = tuple[Any, ...]
 Named = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Meeting:
+class RecordedOperation:
     """An operation in which parameters met the batch.
 
     Attributes:
@@ -49,7 +53,7 @@ class Meeting:
     """
 
     family: str
-    uses: list[tuple[Source, Use]]
+    uses: list[tuple[DerivedParameter, ParameterUse]]
     operands: list[Tensor]
     output: Tensor
 
@@ -59,7 +63,7 @@ class Meeting:
         return sorted({name for source, _ in self.uses for name in source.leaves})
 
 
-class _Marks:
+class _TensorSet:
     """Tensors that are marked, for as long as they live."""
 
     def __init__(self) -> None:
@@ -85,7 +89,7 @@ class Recorder(TorchFunctionMode):
         sources: id of a parameter, or of its leaf → its source, for parameters the kernel is taken over.
         others: id of any other parameter that requires a gradient → its detached value.
         batch: The network's inputs.
-        on_meeting: Told of every meeting.
+        on_operation: Told of every operation.
 
     Attributes:
         unsupported: Parameter name → why no rule served it.
@@ -94,18 +98,20 @@ class Recorder(TorchFunctionMode):
     def __init__(
         self,
         root: nn.Module,
-        sources: dict[int, Source],
+        sources: dict[int, DerivedParameter],
         others: dict[int, Tensor],
         batch: Iterable[Tensor],
-        on_meeting: Callable[[Meeting], None],
+        on_operation: Callable[[RecordedOperation], None],
     ) -> None:
         super().__init__()
         self._root = root
         self._sources = dict(sources)
         self._others = others
-        self._on_meeting = on_meeting
-        self._batch = _Marks()
-        self._strayed = _Marks()  # hold rows that the data chose: which belong to which sample cannot be told
+        self._on_meeting = on_operation
+        self._batch = _TensorSet()
+        self._strayed = (
+            _TensorSet()
+        )  # hold rows that the data chose: which belong to which sample cannot be told
         self.unsupported: dict[str, str] = {}
         for tensor in batch:
             self._mark(tensor)
@@ -142,7 +148,7 @@ class Recorder(TorchFunctionMode):
     def _strays(self, func: Callable[..., Any], giving: list[Tensor], held: list[bool]) -> bool:
         """Whether the rows of the result are no longer where samples are."""
         followed = giving[:1] if func in SCATTERS else giving
-        return any(tensor in self._strayed for tensor in followed) or chooses_rows(func, held)
+        return any(tensor in self._strayed for tensor in followed) or selects_rows_by_data(func, held)
 
     def _plain(
         self, func: Callable[..., Any], args: Arguments, kwargs: Named, batched: bool, strayed: bool = False
@@ -155,7 +161,9 @@ class Recorder(TorchFunctionMode):
                     self._strayed.add(tensor)
         return out
 
-    def _derive(self, func: Callable[..., Any], args: Arguments, kwargs: Named, parents: list[Source]) -> Any:
+    def _derive(
+        self, func: Callable[..., Any], args: Arguments, kwargs: Named, parents: list[DerivedParameter]
+    ) -> Any:
         """Parameters and constants alone: the result is a source, if a gradient flows through it."""
         args, kwargs = _replace(
             (args, kwargs), lambda t: self._sources[id(t)].tensor if id(t) in self._sources else t
@@ -166,28 +174,30 @@ class Recorder(TorchFunctionMode):
             return out
         for tensor in _tensors((out,)):
             if tensor.requires_grad and tensor.grad_fn is not None:
-                copied, spread = func in COPIES, func in SPREADS
-                self._sources[id(tensor)] = derived_source(tensor, parents, copied=copied, spread=spread)
+                copied, spread = func in COPIES, func in EXPANSIONS
+                self._sources[id(tensor)] = derived_parameter(tensor, parents, copied=copied, spread=spread)
         return out
 
-    def _rewritten(self, target: Tensor, parents: list[Source]) -> None:
+    def _rewritten(self, target: Tensor, parents: list[DerivedParameter]) -> None:
         """Something was written into a derived tensor: what shares its memory no longer shows a parameter as it is."""
         if not target.requires_grad or target.is_leaf:
             return
         memory = target.untyped_storage().data_ptr()
         for key, source in list(self._sources.items()):
             if not source.tensor.is_leaf and source.tensor.untyped_storage().data_ptr() == memory:
-                self._sources[key] = rewritten_source(source.tensor, [source, *parents])
+                self._sources[key] = overwritten_parameter(source.tensor, [source, *parents])
         if id(target) not in self._sources:  # a constant until now
-            self._sources[id(target)] = rewritten_source(target, parents)
+            self._sources[id(target)] = overwritten_parameter(target, parents)
 
-    def _meet(self, func: Callable[..., Any], args: Arguments, kwargs: Named, parents: list[Source]) -> Any:
+    def _meet(
+        self, func: Callable[..., Any], args: Arguments, kwargs: Named, parents: list[DerivedParameter]
+    ) -> Any:
         """A parameter meets the batch: run with detached values, tell of the uses."""
         if func in IN_PLACE:
             return self._meet_in_place(func, args, kwargs)
-        if func in SPELLED_OUT:
+        if func in DECOMPOSITIONS:
             with self:
-                return SPELLED_OUT[func](*args, **kwargs)
+                return DECOMPOSITIONS[func](*args, **kwargs)
         if func not in RULES and not self._gives_gradient(func, args, kwargs):
             return self._plain(func, *self._detached(args, kwargs), batched=True)
         family, uses = self._uses(func, args, kwargs, parents)
@@ -197,11 +207,11 @@ class Recorder(TorchFunctionMode):
             out = torch.ops.aten._unsafe_view.default(out, out.shape)
         self._mark(out)
         operands = [t for t in _tensors((*args, *kwargs.values())) if id(t) not in self._sources]
-        self._on_meeting(Meeting(family, uses, operands, out))
+        self._on_meeting(RecordedOperation(family, uses, operands, out))
         return out
 
     def _meet_in_place(self, func: Callable[..., Any], args: Arguments, kwargs: Named) -> Any:
-        """The meeting happens beside the tensor, whose values are then replaced: a hook on the result of writing into
+        """The operation happens beside the tensor, whose values are then replaced: a hook on the result of writing into
         a view would not see the gradient of what is behind it."""
         if id(args[0]) in self._sources:
             raise Unsupported("a parameter that the batch is written into")
@@ -210,14 +220,14 @@ class Recorder(TorchFunctionMode):
         return self._plain(Tensor.copy_, (args[0], out), {}, batched=True)
 
     def _uses(
-        self, func: Callable[..., Any], args: Arguments, kwargs: Named, parents: list[Source]
-    ) -> tuple[str, list[tuple[Source, Use]]]:
+        self, func: Callable[..., Any], args: Arguments, kwargs: Named, parents: list[DerivedParameter]
+    ) -> tuple[str, list[tuple[DerivedParameter, ParameterUse]]]:
         if func not in RULES:
             raise Unsupported("no rule")
         if any(t.is_complex() for t in _tensors((*args, *kwargs.values()))):
             raise Unsupported("complex numbers")
         family, rule = RULES[func]
-        uses = rule(Call(func, args, kwargs, self._is_source))
+        uses = rule(Call(func, args, kwargs, self._is_parameter))
         return family, [(self._sources[id(use.source)], use) for use in uses]
 
     def _gives_gradient(self, func: Callable[..., Any], args: Arguments, kwargs: Named) -> bool:
@@ -231,7 +241,7 @@ class Recorder(TorchFunctionMode):
         args, kwargs = _replace((args, kwargs), alone)
         return any(t.requires_grad for t in _tensors((func(*args, **kwargs),)))
 
-    def _refuse(self, sources: Iterable[Source], reason: str) -> None:
+    def _refuse(self, sources: Iterable[DerivedParameter], reason: str) -> None:
         """The parameters behind `sources` are beyond this engine."""
         for source in sources:
             for name in source.leaves:
@@ -243,7 +253,7 @@ class Recorder(TorchFunctionMode):
         )
         return replaced
 
-    def _is_source(self, value: Any) -> bool:
+    def _is_parameter(self, value: Any) -> bool:
         return isinstance(value, Tensor) and id(value) in self._sources
 
     def _is_batch(self, tensor: Tensor) -> bool:
@@ -257,9 +267,9 @@ class Recorder(TorchFunctionMode):
 
 def _giving(func: Callable[..., Any], args: Arguments, kwargs: Named) -> list[Tensor]:
     """Tensors whose values the result depends on, not only their shape or dtype."""
-    if func in LENDS_ITSELF:
+    if func in SHAPE_FROM_ALL:
         return []
-    return list(_tensors(args[:1] if func in LENDS_OTHERS else (*args, *kwargs.values())))
+    return list(_tensors(args[:1] if func in SHAPE_FROM_OTHERS else (*args, *kwargs.values())))
 
 
 def _name(func: Callable[..., Any]) -> str:

@@ -1,6 +1,7 @@
 """The forward over a few samples that goes before all sweeps: what it leaves tells where samples are in each activation.
 
-The first sweep reads layouts off activations. Where these are alike under several readings (behind a layer of zeros, say), a
+The first sweep reads layouts off activations. Where these are alike under several candidates
+(behind a layer of zeros, say), a
 backward over the few samples is run as well, and gradients tell.
 """
 
@@ -15,66 +16,72 @@ from torch import Tensor
 
 from ntkdiag.kernel.directions import Directions
 from ntkdiag.kernel.guards import require_same, require_small
-from ntkdiag.kernel.streaming.layouts.layout import Fingerprint, Reading, difference, plausible, read
 from ntkdiag.kernel.streaming.recording.forward import Network, forward
-from ntkdiag.kernel.streaming.recording.recorder import Meeting
+from ntkdiag.kernel.streaming.recording.recorder import RecordedOperation
 from ntkdiag.kernel.streaming.refusal import Refused
+from ntkdiag.kernel.streaming.sample_axis.axis import (
+    AxisCandidate,
+    ReferenceSlices,
+    difference,
+    plausible,
+    read,
+)
 
 
 @dataclass
-class Trace:
+class Rehearsal:
     """What the forward over a few samples leaves behind.
 
     Attributes:
         inputs: Of the few samples.
         chosen: Which they are, as positions in the first sweep.
-        names: Parameters of each meeting, in order.
-        fingerprints: Of each meeting's output.
+        names: Parameters of each operation, in order.
+        fingerprints: Of each operation's output.
         output: The network's.
         bytes_per_sample: Kept for the backward, a sample.
-        found: Position of a meeting → layouts that its output may have, read off in the first sweep.
-        gradients: Position of a meeting → fingerprint of its output's gradient, for the first probe of the first sweep;
-            taken only where activations leave more than one layout.
+        found: Position of a operation → layouts that its output may have, read off in the first sweep.
+        gradients: Position of a operation → fingerprint of its output's gradient, for the first probe of the first sweep;
+            taken only where activations leave more than one axis.
     """
 
     inputs: tuple[Tensor, ...]
     chosen: Tensor
     names: list[list[str]]
-    fingerprints: list[Fingerprint]
+    fingerprints: list[ReferenceSlices]
     output: Tensor
     bytes_per_sample: float
-    found: dict[int, list[Reading]] = field(default_factory=dict)
-    gradients: dict[int, Fingerprint] = field(default_factory=dict)
+    found: dict[int, list[AxisCandidate]] = field(default_factory=dict)
+    gradients: dict[int, ReferenceSlices] = field(default_factory=dict)
 
-    def readings(self, position: int, meeting: Meeting, samples: int) -> list[Reading]:
-        """Layouts that the output of a meeting may have, the likeliest first.
+    def candidates(self, position: int, operation: RecordedOperation, samples: int) -> list[AxisCandidate]:
+        """Layouts that the output of a operation may have, the likeliest first.
 
         Raises:
             MeasurementError: samples are not independent.
-            Refused: the samples are nowhere in it, or another meeting stood here.
+            Refused: the samples are nowhere in it, or another operation stood here.
         """
-        if position >= len(self.names) or self.names[position] != meeting.names:
-            everyone = {name for names in (*self.names, meeting.names) for name in names}
+        if position >= len(self.names) or self.names[position] != operation.names:
+            everyone = {name for names in (*self.names, operation.names) for name in names}
             raise Refused(
                 dict.fromkeys(sorted(everyone), "the network takes other operations for other samples")
             )
         if position in self.found:
-            return [Reading(each.layout.of(samples), each.difference) for each in self.found[position]]
-        found = read(meeting.output, self.fingerprints[position], self.chosen, samples)
+            return [AxisCandidate(each.axis.of(samples), each.difference) for each in self.found[position]]
+        found = read(operation.output, self.fingerprints[position], self.chosen, samples)
         if not found:
-            sizes = f"{tuple(meeting.output.shape)} for {samples} samples, {tuple(self.fingerprints[position].shape)}"
+            sizes = f"{tuple(operation.output.shape)} for {samples} samples, {tuple(self.fingerprints[position].shape)}"
             reason = f"no dimension of a layer's output grows with the batch: {sizes} for {len(self.chosen)}"
-            raise Refused(dict.fromkeys(meeting.names, reason))
-        where = f"behind the layer with {', '.join(meeting.names)}"
-        require_small(found[0].difference, meeting.output.dtype, where)
+            raise Refused(dict.fromkeys(operation.names, reason))
+        where = f"behind the layer with {', '.join(operation.names)}"
+        require_small(found[0].difference, operation.output.dtype, where)
         self.found[position] = found
         return found
 
-    def settle(self, position: int, gradient: Tensor) -> list[Reading]:
-        """Those layouts that also explain the gradient of a meeting's output."""
+    def settle(self, position: int, gradient: Tensor) -> list[AxisCandidate]:
+        """Those layouts that also explain the gradient of a operation's output."""
         found, few = self.found[position], self.gradients.get(position)
         if few is not None:
-            again = [Reading(r.layout, difference(gradient, few, r.layout, self.chosen)) for r in found]
+            again = [AxisCandidate(r.axis, difference(gradient, few, r.axis, self.chosen)) for r in found]
             self.found[position] = plausible(again, gradient.dtype)
         return self.found[position]
 
@@ -83,7 +90,7 @@ class Trace:
         require_same(output.detach()[self.chosen.to(output.device)], self.output, "in the output")
 
 
-def trace(network: Network, inputs: tuple[Tensor, ...], chosen: Tensor) -> Trace:
+def rehearse(network: Network, inputs: tuple[Tensor, ...], chosen: Tensor) -> Rehearsal:
     """A forward over a few samples.
 
     Args:
@@ -96,28 +103,28 @@ def trace(network: Network, inputs: tuple[Tensor, ...], chosen: Tensor) -> Trace
     """
     few = tuple(tensor.index_select(0, chosen.to(tensor.device)) for tensor in inputs)
     names: list[list[str]] = []
-    fingerprints: list[Fingerprint] = []
+    fingerprints: list[ReferenceSlices] = []
     kept: list[Tensor] = []
 
-    def note(meeting: Meeting) -> None:
-        names.append(meeting.names)
-        fingerprints.append(Fingerprint.of(meeting.output))
-        kept.extend(meeting.operands)  # by rules, beside what autograd keeps
+    def note(operation: RecordedOperation) -> None:
+        names.append(operation.names)
+        fingerprints.append(ReferenceSlices.of(operation.output))
+        kept.extend(operation.operands)  # by rules, beside what autograd keeps
 
     passed = forward(network, few, note)
     if passed.refused:
         raise Refused(passed.refused)
     size = _bytes([*kept, *passed.kept()], besides=network.module.parameters())
-    return Trace(few, chosen, names, fingerprints, passed.output.detach(), size / len(chosen))
+    return Rehearsal(few, chosen, names, fingerprints, passed.output.detach(), size / len(chosen))
 
 
-def trace_gradients(
-    traced: Trace, network: Network, directions: Directions, picked: Tensor, positions: set[int]
+def rehearse_backward(
+    rehearsal: Rehearsal, network: Network, directions: Directions, picked: Tensor, positions: set[int]
 ) -> None:
-    """Add fingerprints of gradients to a trace, from a forward and a backward over its few samples.
+    """Add fingerprints of gradients to a rehearsal, from a forward and a backward over its few samples.
 
     Args:
-        traced: Where they are added.
+        rehearsal: Where they are added.
         network: What is measured.
         directions: Whose first probe is taken.
         picked: Positions among all samples of those of the first sweep.
@@ -126,17 +133,17 @@ def trace_gradients(
     place = 0
 
     def keep(position: int, gradient: Tensor) -> None:
-        traced.gradients[position] = Fingerprint.of(gradient)
+        rehearsal.gradients[position] = ReferenceSlices.of(gradient)
 
-    def note(meeting: Meeting) -> None:
+    def note(operation: RecordedOperation) -> None:
         nonlocal place
         if place in positions:
-            traced.gradients[place] = Fingerprint.of(torch.zeros_like(meeting.output))
-            meeting.output.register_hook(partial(keep, place))
+            rehearsal.gradients[place] = ReferenceSlices.of(torch.zeros_like(operation.output))
+            operation.output.register_hook(partial(keep, place))
         place += 1
 
-    passed = forward(network, traced.inputs, note)
-    cotangent = directions(passed.output.detach(), picked[traced.chosen])[0].to(passed.output.dtype)
+    passed = forward(network, rehearsal.inputs, note)
+    cotangent = directions(passed.output.detach(), picked[rehearsal.chosen])[0].to(passed.output.dtype)
     if passed.ends:
         torch.autograd.grad(passed.output, passed.ends, cotangent, allow_unused=True)
 

@@ -22,18 +22,18 @@ COPIES: set[Operation] = {
 }  # fmt: skip
 
 # Results that repeat their argument along dimensions (where those have size one, it is one tensor spread out).
-SPREADS: set[Operation] = {
+EXPANSIONS: set[Operation] = {
     Tensor.expand, Tensor.expand_as, Tensor.broadcast_to, torch.broadcast_to, Tensor.repeat, Tensor.tile, torch.tile,
     Tensor.repeat_interleave, torch.repeat_interleave,
 }  # fmt: skip
 
 # Arguments after the first lend their shape, dtype or device, not their values.
-LENDS_OTHERS: set[Operation] = {
+SHAPE_FROM_OTHERS: set[Operation] = {
     Tensor.to, Tensor.type, Tensor.type_as, Tensor.expand_as, Tensor.view_as, Tensor.reshape_as
 }  # fmt: skip
 
 # Even the first argument lends no more than that.
-LENDS_ITSELF: set[Operation] = {
+SHAPE_FROM_ALL: set[Operation] = {
     Tensor.new_zeros, Tensor.new_ones, Tensor.new_full, Tensor.new_tensor, torch.zeros_like, torch.ones_like, torch.full_like
 }  # fmt: skip
 
@@ -51,7 +51,7 @@ _CHOICES: set[Operation] = {
 _LOOKUPS: set[Operation] = {Tensor.__getitem__, torch.index_select, Tensor.index_select}
 
 
-def chooses_rows(operation: Operation, given: list[bool]) -> bool:
+def selects_rows_by_data(operation: Operation, given: list[bool]) -> bool:
     """Whether data decides which rows are in the result, and in what order, as experts choose tokens.
 
     Args:
@@ -97,7 +97,7 @@ def _masked_fill(x: Tensor, mask: Tensor, value: Tensor) -> Tensor:
 
 
 # Operations that, run with the recorder on, meet the ordinary rules in another form.
-SPELLED_OUT: dict[Operation, Operation] = {
+DECOMPOSITIONS: dict[Operation, Operation] = {
     functional.multi_head_attention_forward: multi_head_attention,
     functional.scaled_dot_product_attention: scaled_dot_product_attention,
     torch.outer: _outer, torch.ger: _outer, Tensor.outer: _outer, Tensor.ger: _outer,

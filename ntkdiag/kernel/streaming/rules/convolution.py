@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ntkdiag.kernel.streaming.contraction.forms import Dense
-from ntkdiag.kernel.streaming.layouts.layout import Layout
+from ntkdiag.kernel.streaming.contraction.gradients import Dense
 from ntkdiag.kernel.streaming.refusal import Unsupported
-from ntkdiag.kernel.streaming.rules.registry import Call, Saved, Use, rule
+from ntkdiag.kernel.streaming.rules.rule import Call, ParameterUse, Saved, rule
+from ntkdiag.kernel.streaming.sample_axis.axis import SampleAxis
 
 # Bytes of windows unfolded at a time: samples are taken in chunks of this size.
 WINDOW_BYTES = 64 * 1024**2
@@ -25,7 +25,7 @@ TRANSPOSED = [torch.conv_transpose1d, torch.conv_transpose2d, torch.conv_transpo
 
 
 @rule("convolution", FORWARD)
-def convolution(call: Call) -> list[Use]:
+def convolution(call: Call) -> list[ParameterUse]:
     """y = conv(x, W) + b; x [n, C, *positions], W [O, C/groups, *window]."""
     bound = call.bind(
         "input",
@@ -41,70 +41,70 @@ def convolution(call: Call) -> list[Use]:
         groups=1,
     )
     x, weight = bound["input"], bound["weight"]
-    if call.is_source(x):
+    if call.is_parameter(x):
         raise Unsupported("a parameter as the input of a convolution")
     space = weight.ndim - 2
     _require_batch(x, space)
     stride, dilation = _tuple(bound["stride"], space), _tuple(bound["dilation"], space)
     before, after = _padding(bound["padding"], weight.shape[2:], dilation)
     uses = []
-    if call.is_source(weight):
+    if call.is_parameter(weight):
         saved, window, groups = Saved(x), tuple(weight.shape[2:]), bound["groups"]
 
-        def form(grad: Tensor, layout: Layout) -> Dense:
+        def gradient(grad: Tensor, axis: SampleAxis) -> Dense:
             padded = _pad(saved.get(), before, after)
-            rows = _window_products(grad, padded, window, stride, dilation, groups, layout)
-            return Dense(rows.reshape(layout.samples, *weight.shape))
+            rows = _window_products(grad, padded, window, stride, dilation, groups, axis)
+            return Dense(rows.reshape(axis.samples, *weight.shape))
 
-        uses.append(Use(weight, form))
+        uses.append(ParameterUse(weight, gradient))
     return uses + _bias(call, bound["bias"])
 
 
 @rule("transposed convolution", TRANSPOSED)
-def transposed_convolution(call: Call) -> list[Use]:
+def transposed_convolution(call: Call) -> list[ParameterUse]:
     """x = convᵀ(y, W) + b; W [C_in, C_out/groups, *window]."""
     bound = call.bind(
         "input", "weight", "bias", "stride", "padding", "output_padding", "groups", "dilation",
         stride=1, padding=0, output_padding=0, groups=1, dilation=1,
     )  # fmt: skip
     x, weight = bound["input"], bound["weight"]
-    if call.is_source(x):
+    if call.is_parameter(x):
         raise Unsupported("a parameter as the input of a convolution")
     space = weight.ndim - 2
     _require_batch(x, space)
     stride, dilation = _tuple(bound["stride"], space), _tuple(bound["dilation"], space)
     pad = _tuple(bound["padding"], space)
     uses = []
-    if call.is_source(weight):
+    if call.is_parameter(weight):
         saved, window, groups = Saved(x), tuple(weight.shape[2:]), bound["groups"]
 
-        def form(grad: Tensor, layout: Layout) -> Dense:
+        def gradient(grad: Tensor, axis: SampleAxis) -> Dense:
             # position o of x touches window o·stride of the padded output, so the windows are those of the gradient
             kept = saved.get()
             padded = _pad(grad, pad, pad)
-            rows = _window_products(kept, padded, window, stride, dilation, groups, layout)
-            return Dense(rows.reshape(layout.samples, *weight.shape))
+            rows = _window_products(kept, padded, window, stride, dilation, groups, axis)
+            return Dense(rows.reshape(axis.samples, *weight.shape))
 
-        uses.append(Use(weight, form))
+        uses.append(ParameterUse(weight, gradient))
     return uses + _bias(call, bound["bias"])
 
 
-def _bias(call: Call, bias: Any) -> list[Use]:
-    if not call.is_source(bias):
+def _bias(call: Call, bias: Any) -> list[ParameterUse]:
+    if not call.is_parameter(bias):
         return []
-    return [Use(bias, lambda grad, layout: Dense(_channels_last(grad, layout).sum(1)))]
+    return [ParameterUse(bias, lambda grad, axis: Dense(_channels_last(grad, axis).sum(1)))]
 
 
-def _channels_last(grad: Tensor, layout: Layout) -> Tensor:
+def _channels_last(grad: Tensor, axis: SampleAxis) -> Tensor:
     """[N, k, C]."""
-    _require_leading(layout)
+    _require_leading(axis)
     flat = grad.flatten(2).mT  # [n, positions, C]
-    return layout.rows(flat, 1)
+    return axis.rows(flat, 1)
 
 
 def _window_products(
     grad: Tensor, padded: Tensor, window: tuple[int, ...], stride: tuple[int, ...], dilation: tuple[int, ...],
-    groups: int, layout: Layout,
+    groups: int, axis: SampleAxis,
 ) -> Tensor:  # fmt: skip
     """Σ over positions of grad ⊗ window, [N, O, C/groups · window].
 
@@ -113,17 +113,17 @@ def _window_products(
         padded: [n, C, *padded positions], windows are read from here.
         window, stride, dilation: One number a spatial dimension.
         groups: Channel groups.
-        layout: Samples in dimension 0, perhaps folded with frames or windows.
+        axis: Samples in dimension 0, perhaps folded with frames or windows.
     """
-    _require_leading(layout)
+    _require_leading(axis)
     outputs, channels, size = grad.shape[1], padded.shape[1], _product(window)
     dtype = torch.promote_types(grad.dtype, padded.dtype)
     positions = tuple(grad.shape[2:])
     per_image = padded.shape[1] * size * _product(positions) * padded.element_size()
-    grads, images = layout.rows(grad, grad.ndim - 1), layout.rows(padded, padded.ndim - 1)  # [N, k, ...]
+    grads, images = axis.rows(grad, grad.ndim - 1), axis.rows(padded, padded.ndim - 1)  # [N, k, ...]
     chunk = max(1, WINDOW_BYTES // max(1, per_image * images.shape[1]))
     parts = []
-    for start in range(0, layout.samples, chunk):
+    for start in range(0, axis.samples, chunk):
         some, seen = images[start : start + chunk], grads[start : start + chunk]
         count, folded = some.shape[:2]
         unfolded = _windows(
@@ -189,8 +189,8 @@ def _require_batch(x: Tensor, space: int) -> None:
         raise Unsupported("a convolution without a batch dimension")
 
 
-def _require_leading(layout: Layout) -> None:
-    if layout.dim != 0:
+def _require_leading(axis: SampleAxis) -> None:
+    if axis.dim != 0:
         raise Unsupported("a convolution over the dimension that holds the samples")
 
 

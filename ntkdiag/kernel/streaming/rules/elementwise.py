@@ -14,10 +14,10 @@ from torch.autograd.graph import get_gradient_edge
 from torch.nn import functional
 
 from ntkdiag.kernel.streaming.contraction.broadcasting import reduce_to
-from ntkdiag.kernel.streaming.contraction.forms import Dense
-from ntkdiag.kernel.streaming.layouts.layout import Layout
+from ntkdiag.kernel.streaming.contraction.gradients import Dense
 from ntkdiag.kernel.streaming.refusal import Unsupported
-from ntkdiag.kernel.streaming.rules.registry import Call, Saved, Use, rule
+from ntkdiag.kernel.streaming.rules.rule import Call, ParameterUse, Saved, rule
+from ntkdiag.kernel.streaming.sample_axis.axis import SampleAxis
 
 SUMS: list[Callable[..., Any]] = [torch.add, Tensor.add, Tensor.__add__, Tensor.__radd__]
 
@@ -36,20 +36,20 @@ ELEMENTWISE: list[Callable[..., Any]] = [
 
 
 @rule("elementwise", ELEMENTWISE)
-def elementwise(call: Call) -> list[Use]:
+def elementwise(call: Call) -> list[ParameterUse]:
     """y = f(x, p, ...) elementwise; the gradient by p is reduced over the dimensions p was broadcast along."""
     if "out" in call.kwargs:
         raise Unsupported("an out= argument")
     if call.function in SUMS and not call.kwargs:
-        return [_addend(value) for value in call.args if call.is_source(value)]
+        return [_addend(value) for value in call.args if call.is_parameter(value)]
     return _beside(call)
 
 
-def _addend(source: Tensor) -> Use:
-    return Use(source, lambda grad, layout: reduce_to(grad, source, layout))
+def _addend(source: Tensor) -> ParameterUse:
+    return ParameterUse(source, lambda grad, axis: reduce_to(grad, source, axis))
 
 
-def _beside(call: Call) -> list[Use]:
+def _beside(call: Call) -> list[ParameterUse]:
     """The operation once more on its own, as a function of its sources: autograd keeps what their derivatives need."""
     arguments: dict[int | str, Any] = dict(enumerate(call.args))
     arguments.update(call.kwargs)
@@ -58,7 +58,7 @@ def _beside(call: Call) -> list[Use]:
     wide = {
         key: value.detach().expand(shape).requires_grad_()
         for key, value in arguments.items()
-        if call.is_source(value)
+        if call.is_parameter(value)
     }
     plain = {key: value.detach() if isinstance(value, Tensor) else value for key, value in arguments.items()}
     given = {**plain, **wide}
@@ -69,31 +69,31 @@ def _beside(call: Call) -> list[Use]:
         raise Unsupported("no gradient through it")
     edge, dtype = get_gradient_edge(result), result.dtype
 
-    def use(key: int | str, broadcast: Tensor) -> Use:
+    def use(key: int | str, broadcast: Tensor) -> ParameterUse:
         source = arguments[key]
 
-        def form(grad: Tensor, layout: Layout) -> Dense:
+        def gradient(grad: Tensor, axis: SampleAxis) -> Dense:
             (full,) = torch.autograd.grad(edge, broadcast, grad.to(dtype), retain_graph=True)
-            return reduce_to(full, source, layout)
+            return reduce_to(full, source, axis)
 
-        return Use(source, form)
+        return ParameterUse(source, gradient)
 
     return [use(key, broadcast) for key, broadcast in wide.items()]
 
 
 @rule("prelu", [functional.prelu, torch.prelu, Tensor.prelu])
-def prelu(call: Call) -> list[Use]:
+def prelu(call: Call) -> list[ParameterUse]:
     """y = max(x, 0) + a·min(x, 0), one a for all or one a channel."""
     bound = call.bind("input", "weight")
     x, weight = bound["input"], bound["weight"]
-    if call.is_source(x) or not call.is_source(weight):
+    if call.is_parameter(x) or not call.is_parameter(weight):
         raise Unsupported("a parameter as the input of an activation")
     saved = Saved(x)
     shape = (-1, *(1,) * (x.ndim - 2)) if weight.numel() > 1 else ()
 
-    def form(grad: Tensor, layout: Layout) -> Dense:
+    def gradient(grad: Tensor, axis: SampleAxis) -> Dense:
         full = grad * saved.get().clamp(max=0)
-        rows = reduce_to(full, weight.detach().reshape(shape), layout).rows
-        return Dense(rows.reshape(layout.samples, *weight.shape))
+        rows = reduce_to(full, weight.detach().reshape(shape), axis).rows
+        return Dense(rows.reshape(axis.samples, *weight.shape))
 
-    return [Use(weight, form)]
+    return [ParameterUse(weight, gradient)]

@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ntkdiag.kernel.streaming.contraction.forms import Compressed
-from ntkdiag.kernel.streaming.layouts.layout import Layout
+from ntkdiag.kernel.streaming.contraction.gradients import Compressed
 from ntkdiag.kernel.streaming.refusal import Unsupported
-from ntkdiag.kernel.streaming.rules.registry import Call, Saved, Use, rule
+from ntkdiag.kernel.streaming.rules.rule import Call, ParameterUse, Saved, rule
+from ntkdiag.kernel.streaming.sample_axis.axis import SampleAxis
 
 
 @rule("embedding", [functional.embedding, torch.embedding])
-def embedding(call: Call) -> list[Use]:
+def embedding(call: Call) -> list[ParameterUse]:
     """y = table[index]; the row at padding_idx receives no gradient."""
     names: tuple[str, ...] = (
         "input",
@@ -41,7 +41,7 @@ def embedding(call: Call) -> list[Use]:
 
 
 @rule("index", [torch.index_select, Tensor.index_select, Tensor.__getitem__])
-def index(call: Call) -> list[Use]:
+def index(call: Call) -> list[ParameterUse]:
     """table[index] and index_select along the first dimension."""
     if call.function is Tensor.__getitem__:
         table, chosen = call.args
@@ -50,13 +50,13 @@ def index(call: Call) -> list[Use]:
         bound = call.bind("input", "dim", "index")
         table, dim, chosen = bound["input"], bound["dim"], bound["index"]
     integer = isinstance(chosen, Tensor) and chosen.dtype in (torch.int64, torch.int32)
-    if not call.is_source(table) or dim != 0 or not integer:
+    if not call.is_parameter(table) or dim != 0 or not integer:
         raise Unsupported("indexing of a parameter other than by integers along its first dimension")
     return [_lookup(table, chosen, None)]
 
 
 @rule("embedding bag", [functional.embedding_bag])
-def embedding_bag(call: Call) -> list[Use]:
+def embedding_bag(call: Call) -> list[ParameterUse]:
     """Sums or means of table rows, one bag a row of a matrix of indices."""
     bound = call.bind(
         "input", "weight", "offsets", "max_norm", "norm_type", "scale_grad_by_freq", "mode", "sparse",
@@ -72,33 +72,33 @@ def embedding_bag(call: Call) -> list[Use]:
     if any(_is_set(bound[name]) for name in given) or bound["mode"] == "max":
         raise Unsupported("an embedding bag with offsets, weights, padding or maxima")
     table, indices = bound["weight"], bound["input"]
-    if indices.ndim != 2 or call.is_source(indices):
+    if indices.ndim != 2 or call.is_parameter(indices):
         raise Unsupported("an embedding bag without a matrix of indices")
     scale = 1 / indices.shape[1] if bound["mode"] == "mean" else 1.0
     saved = Saved(indices)
 
-    def form(grad: Tensor, layout: Layout) -> Compressed:
-        bags = layout.rows(saved.get(), 1)  # [N, k, length]
-        each = layout.rows(grad, 1)[:, :, None].expand(*bags.shape, grad.shape[-1]) * scale
+    def gradient(grad: Tensor, axis: SampleAxis) -> Compressed:
+        bags = axis.rows(saved.get(), 1)  # [N, k, length]
+        each = axis.rows(grad, 1)[:, :, None].expand(*bags.shape, grad.shape[-1]) * scale
         return _compressed(table, bags.flatten(1), each.flatten(1, 2), None)
 
-    return [Use(table, form)]
+    return [ParameterUse(table, gradient)]
 
 
 def _is_set(value: Any) -> bool:
     return value is not None and value is not False
 
 
-def _lookup(table: Tensor, indices: Tensor, padding: int | None) -> Use:
+def _lookup(table: Tensor, indices: Tensor, padding: int | None) -> ParameterUse:
     saved, row_dims = Saved(indices), table.ndim - 1
 
-    def form(grad: Tensor, layout: Layout) -> Compressed:
-        if layout.dim >= indices.ndim:
+    def gradient(grad: Tensor, axis: SampleAxis) -> Compressed:
+        if axis.dim >= indices.ndim:
             raise Unsupported("a table whose rows run along the samples")
-        rows = layout.rows(grad, row_dims).flatten(2)  # [N, k, row]
-        return _compressed(table, layout.rows(saved.get(), 0), rows, padding)
+        rows = axis.rows(grad, row_dims).flatten(2)  # [N, k, row]
+        return _compressed(table, axis.rows(saved.get(), 0), rows, padding)
 
-    return Use(table, form)
+    return ParameterUse(table, gradient)
 
 
 def _compressed(table: Tensor, indices: Tensor, rows: Tensor, padding: int | None) -> Compressed:

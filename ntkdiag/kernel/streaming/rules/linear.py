@@ -10,30 +10,30 @@ from torch import Tensor
 from torch.nn import functional
 
 from ntkdiag.kernel.streaming.contraction.broadcasting import reduce_to, summed
-from ntkdiag.kernel.streaming.contraction.forms import Dense, Form, Outer
-from ntkdiag.kernel.streaming.layouts.layout import Layout
+from ntkdiag.kernel.streaming.contraction.gradients import Dense, Outer, PerSampleGradient
 from ntkdiag.kernel.streaming.refusal import Unsupported
-from ntkdiag.kernel.streaming.rules.registry import Call, Saved, ToForm, Use, rule
+from ntkdiag.kernel.streaming.rules.rule import Call, GradientFormula, ParameterUse, Saved, rule
+from ntkdiag.kernel.streaming.sample_axis.axis import SampleAxis
 
 
 @rule("linear", [functional.linear])
-def linear(call: Call) -> list[Use]:
+def linear(call: Call) -> list[ParameterUse]:
     """y = x Wᵀ + b."""
     bound = call.bind("input", "weight", "bias")
     x, weight, bias = bound["input"], bound["weight"], bound["bias"]
-    if call.is_source(x) or weight.ndim != 2:
+    if call.is_parameter(x) or weight.ndim != 2:
         raise Unsupported("a parameter as its input, or a weight that is no matrix")
     uses = []
-    if call.is_source(weight):
+    if call.is_parameter(weight):
         saved = Saved(x)
         uses.append(
-            Use(
+            ParameterUse(
                 weight,
-                lambda grad, layout: Outer(*_same_dtype(layout.rows(grad, 1), layout.rows(saved.get(), 1))),
+                lambda grad, axis: Outer(*_same_dtype(axis.rows(grad, 1), axis.rows(saved.get(), 1))),
             )
         )
-    if call.is_source(bias):
-        uses.append(Use(bias, lambda grad, layout: Dense(layout.rows(grad, 1).sum(1))))
+    if call.is_parameter(bias):
+        uses.append(ParameterUse(bias, lambda grad, axis: Dense(axis.rows(grad, 1).sum(1))))
     return uses
 
 
@@ -44,7 +44,7 @@ MATMULS: list[Callable[..., Any]] = [
 
 
 @rule("matmul", MATMULS)
-def matmul(call: Call) -> list[Use]:
+def matmul(call: Call) -> list[ParameterUse]:
     """y = a b with one of the two a parameter."""
     if len(call.args) != 2 or call.kwargs:
         raise Unsupported("keyword arguments of a matrix product")
@@ -55,81 +55,83 @@ def matmul(call: Call) -> list[Use]:
 
 
 @rule("addmm", [torch.addmm, Tensor.addmm, torch.baddbmm, Tensor.baddbmm])
-def addmm(call: Call) -> list[Use]:
+def addmm(call: Call) -> list[ParameterUse]:
     """y = β·c + α·(a b)."""
     names = ("input", "batch1", "batch2") if "bmm" in call.function.__name__ else ("input", "mat1", "mat2")
     bound = call.bind(*names, "beta", "alpha", beta=1, alpha=1)
     c, a, b = (bound[name] for name in names)
     uses = (
         [_scaled(use, bound["alpha"]) for use in product(call, a, b)]
-        if call.is_source(a) or call.is_source(b)
+        if call.is_parameter(a) or call.is_parameter(b)
         else []
     )
-    if call.is_source(c):
+    if call.is_parameter(c):
         beta = bound["beta"]
-        uses.append(Use(c, lambda grad, layout: reduce_to(beta * grad, c, layout)))
+        uses.append(ParameterUse(c, lambda grad, axis: reduce_to(beta * grad, c, axis)))
     return uses
 
 
-def product(call: Call, a: Tensor, b: Tensor) -> list[Use]:
+def product(call: Call, a: Tensor, b: Tensor) -> list[ParameterUse]:
     """Uses of the source among the factors of a matrix product."""
-    if call.is_source(a) and call.is_source(b):
+    if call.is_parameter(a) and call.is_parameter(b):
         raise Unsupported("both factors are parameters")
-    if call.is_source(b):
+    if call.is_parameter(b):
         return [_right_factor(a, b)]
     return [_left_factor(a, b)]
 
 
-def _right_factor(x: Tensor, weight: Tensor) -> Use:
+def _right_factor(x: Tensor, weight: Tensor) -> ParameterUse:
     """y = x W."""
     if x.ndim < 2:
         raise Unsupported("one vector for the whole batch")
     saved = Saved(x)
 
-    def vector(grad: Tensor, layout: Layout) -> Dense:
-        return Dense((layout.rows(grad, 0)[..., None] * layout.rows(saved.get(), 1)).sum(1))
+    def vector(grad: Tensor, axis: SampleAxis) -> Dense:
+        return Dense((axis.rows(grad, 0)[..., None] * axis.rows(saved.get(), 1)).sum(1))
 
-    def matrix(grad: Tensor, layout: Layout) -> Outer:
-        return Outer(*_same_dtype(layout.rows(saved.get(), 1), layout.rows(grad, 1)))
+    def matrix(grad: Tensor, axis: SampleAxis) -> Outer:
+        return Outer(*_same_dtype(axis.rows(saved.get(), 1), axis.rows(grad, 1)))
 
-    def stack(grad: Tensor, layout: Layout) -> Dense:
+    def stack(grad: Tensor, axis: SampleAxis) -> Dense:
         left, right = _same_dtype(saved.get(), grad)
-        if layout.dim == grad.ndim - 1:
+        if axis.dim == grad.ndim - 1:
             raise Unsupported("the samples are in a dimension that the operation works on")
-        if layout.dim < grad.ndim - 2:
-            return reduce_to(left.mT @ right, weight, layout)
+        if axis.dim < grad.ndim - 2:
+            return reduce_to(left.mT @ right, weight, axis)
         left = left.expand(*grad.shape[:-1], -1)  # samples are among the rows: [N, ..., outer, inner, k]
-        rows = layout.first(left).flatten(-3, -2).mT @ layout.first(right).flatten(-3, -2)
+        rows = axis.first(left).flatten(-3, -2).mT @ axis.first(right).flatten(-3, -2)
         return summed(Dense(rows), rows.shape[1:], weight.shape)
 
-    forms: dict[int, ToForm] = {1: vector, 2: matrix}
-    return Use(weight, forms.get(weight.ndim, stack))
+    forms: dict[int, GradientFormula] = {1: vector, 2: matrix}
+    return ParameterUse(weight, forms.get(weight.ndim, stack))
 
 
-def _left_factor(weight: Tensor, x: Tensor) -> Use:
+def _left_factor(weight: Tensor, x: Tensor) -> ParameterUse:
     """y = W x, which is yᵀ = xᵀ Wᵀ."""
     if weight.ndim < 2 or x.ndim < 2:
         raise Unsupported("a vector as a factor from the left, or for the whole batch")
     turned = _right_factor(x.mT, weight.mT)
 
-    def form(grad: Tensor, layout: Layout) -> Form:
-        found = turned.form(grad.mT, _turned(layout, grad.ndim))
+    def gradient(grad: Tensor, axis: SampleAxis) -> PerSampleGradient:
+        found = turned.gradient(grad.mT, _turned(axis, grad.ndim))
         if isinstance(found, Outer):
             return Outer(found.right, found.left)
         assert isinstance(found, Dense)  # matrix products have no other forms
         return Dense(found.rows.mT, found.own)
 
-    return Use(weight, form)
+    return ParameterUse(weight, gradient)
 
 
-def _turned(layout: Layout, ndim: int) -> Layout:
-    """The layout of a tensor whose last two dimensions have changed places."""
+def _turned(axis: SampleAxis, ndim: int) -> SampleAxis:
+    """The axis of a tensor whose last two dimensions have changed places."""
     swapped = {ndim - 1: ndim - 2, ndim - 2: ndim - 1}
-    return Layout(swapped.get(layout.dim, layout.dim), layout.outer, layout.samples, layout.inner)
+    return SampleAxis(swapped.get(axis.dim, axis.dim), axis.outer, axis.samples, axis.inner)
 
 
-def _scaled(use: Use, alpha: float) -> Use:
-    return use if alpha == 1 else Use(use.source, lambda grad, layout: use.form(alpha * grad, layout))
+def _scaled(use: ParameterUse, alpha: float) -> ParameterUse:
+    return (
+        use if alpha == 1 else ParameterUse(use.source, lambda grad, axis: use.gradient(alpha * grad, axis))
+    )
 
 
 def _same_dtype(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
@@ -139,17 +141,17 @@ def _same_dtype(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @rule("einsum", [torch.einsum])
-def einsum(call: Call) -> list[Use]:
+def einsum(call: Call) -> list[ParameterUse]:
     """y = einsum(equation, a, b) with one of the two a parameter."""
     equation, operands = call.args[0], call.args[1:]
     if len(operands) == 1 and isinstance(operands[0], (list, tuple)):
         operands = tuple(operands[0])
     if not isinstance(equation, str) or len(operands) != 2:
         raise Unsupported("other than an equation and two operands")
-    if call.is_source(operands[0]) and call.is_source(operands[1]):
+    if call.is_parameter(operands[0]) and call.is_parameter(operands[1]):
         raise Unsupported("both factors are parameters")
     labels, out = _labels(equation, [operand.ndim for operand in operands])
-    place = 0 if call.is_source(operands[0]) else 1
+    place = 0 if call.is_parameter(operands[0]) else 1
     source, x = operands[place], operands[1 - place]
     own, other = labels[place], labels[1 - place]
     if set(own) - set(other) - set(out):
@@ -161,17 +163,17 @@ def einsum(call: Call) -> list[Use]:
         raise Unsupported("a dimension that is broadcast")
     saved = Saved(x)
 
-    def form(grad: Tensor, layout: Layout) -> Dense:
-        sample = out[layout.dim]
+    def gradient(grad: Tensor, axis: SampleAxis) -> Dense:
+        sample = out[axis.dim]
         if sample in own or sample not in other:
             raise Unsupported("a row of the parameter for each sample")
-        there = Layout(other.index(sample), layout.outer, layout.samples, layout.inner)
-        left, right = _same_dtype(layout.first(grad), there.first(saved.get()))  # [N, ..., outer, inner, ...]
+        there = SampleAxis(other.index(sample), axis.outer, axis.samples, axis.inner)
+        left, right = _same_dtype(axis.first(grad), there.first(saved.get()))  # [N, ..., outer, inner, ...]
         split = {sample: "YZ"}  # capitals that no equation below uses
         spelled = ["X" + "".join(split.get(label, label) for label in side) for side in (out, other)]
         return Dense(torch.einsum(f"{spelled[0]},{spelled[1]}->X{own}", left, right))
 
-    return [Use(source, form)]
+    return [ParameterUse(source, gradient)]
 
 
 def _labels(equation: str, ndims: list[int]) -> tuple[list[str], str]:

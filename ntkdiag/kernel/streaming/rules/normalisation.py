@@ -12,14 +12,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from ntkdiag.kernel.streaming.contraction.broadcasting import reduce_to
-from ntkdiag.kernel.streaming.contraction.forms import Dense
-from ntkdiag.kernel.streaming.layouts.layout import Layout
+from ntkdiag.kernel.streaming.contraction.gradients import Dense
 from ntkdiag.kernel.streaming.refusal import Unsupported
-from ntkdiag.kernel.streaming.rules.registry import Call, Saved, Use, rule
+from ntkdiag.kernel.streaming.rules.rule import Call, ParameterUse, Saved, rule
+from ntkdiag.kernel.streaming.sample_axis.axis import SampleAxis
 
 
 @rule("layer norm", [functional.layer_norm, torch.layer_norm])
-def layer_norm(call: Call) -> list[Use]:
+def layer_norm(call: Call) -> list[ParameterUse]:
     """Normalised over the last dimensions."""
     bound = call.bind("input", "normalized_shape", "weight", "bias", "eps", "cudnn_enable", eps=1e-5)
     shape, eps = tuple(bound["normalized_shape"]), bound["eps"]
@@ -27,7 +27,7 @@ def layer_norm(call: Call) -> list[Use]:
 
 
 @rule("rms norm", [functional.rms_norm, torch.rms_norm])
-def rms_norm(call: Call) -> list[Use]:
+def rms_norm(call: Call) -> list[ParameterUse]:
     """Divided by the root mean square over the last dimensions."""
     bound = call.bind("input", "normalized_shape", "weight", "eps")
     shape, eps = tuple(bound["normalized_shape"]), bound["eps"]
@@ -35,7 +35,7 @@ def rms_norm(call: Call) -> list[Use]:
 
 
 @rule("group norm", [functional.group_norm, torch.group_norm])
-def group_norm(call: Call) -> list[Use]:
+def group_norm(call: Call) -> list[ParameterUse]:
     """Normalised over groups of channels."""
     bound = call.bind("input", "num_groups", "weight", "bias", "eps", "cudnn_enabled", eps=1e-5)
     groups, eps = bound["num_groups"], bound["eps"]
@@ -45,7 +45,7 @@ def group_norm(call: Call) -> list[Use]:
 
 
 @rule("instance norm", [functional.instance_norm, torch.instance_norm])
-def instance_norm(call: Call) -> list[Use]:
+def instance_norm(call: Call) -> list[ParameterUse]:
     """Normalised over the positions of each channel."""
     bound = call.bind(
         "input", *_middle(call), "use_input_stats", "momentum", "eps", "cudnn_enabled",
@@ -62,7 +62,7 @@ def instance_norm(call: Call) -> list[Use]:
 
 
 @rule("batch norm", [functional.batch_norm, torch.batch_norm])
-def batch_norm(call: Call) -> list[Use]:
+def batch_norm(call: Call) -> list[ParameterUse]:
     """With running statistics: an affine map of each channel."""
     bound = call.bind(
         "input", *_middle(call), "training", "momentum", "eps", "cudnn_enabled",
@@ -93,28 +93,28 @@ def _channels(x: Tensor) -> tuple[int, ...]:
 
 def _affine(
     call: Call, bound: dict[str, object], normalise: Callable[[Tensor], Tensor], shape: tuple[int, ...]
-) -> list[Use]:
+) -> list[ParameterUse]:
     x, weight, bias = bound["input"], bound["weight"], bound.get("bias")
     assert isinstance(x, Tensor)  # every one of these operations takes a tensor first
-    if call.is_source(x):
+    if call.is_parameter(x):
         raise Unsupported("a parameter as the input of a normalisation")
     uses = []
-    if isinstance(weight, Tensor) and call.is_source(weight):
+    if isinstance(weight, Tensor) and call.is_parameter(weight):
         saved, like = Saved(x), weight.detach().reshape(shape)
 
-        def weight_form(grad: Tensor, layout: Layout) -> Dense:
-            return _reshaped(reduce_to(grad * normalise(saved.get()), like, layout), layout, like, weight)
+        def weight_form(grad: Tensor, axis: SampleAxis) -> Dense:
+            return _reshaped(reduce_to(grad * normalise(saved.get()), like, axis), axis, like, weight)
 
-        uses.append(Use(weight, weight_form))
-    if isinstance(bias, Tensor) and call.is_source(bias):
+        uses.append(ParameterUse(weight, weight_form))
+    if isinstance(bias, Tensor) and call.is_parameter(bias):
         flat = bias.detach().reshape(shape)
         uses.append(
-            Use(bias, lambda grad, layout: _reshaped(reduce_to(grad, flat, layout), layout, flat, bias))
+            ParameterUse(bias, lambda grad, axis: _reshaped(reduce_to(grad, flat, axis), axis, flat, bias))
         )
     return uses
 
 
-def _reshaped(dense: Dense, layout: Layout, like: Tensor, parameter: Tensor) -> Dense:
+def _reshaped(dense: Dense, axis: SampleAxis, like: Tensor, parameter: Tensor) -> Dense:
     if dense.own is not None:
         raise Unsupported(f"a normalisation over the dimension that holds the samples ({tuple(like.shape)})")
-    return Dense(dense.rows.reshape(layout.samples, *parameter.shape))
+    return Dense(dense.rows.reshape(axis.samples, *parameter.shape))

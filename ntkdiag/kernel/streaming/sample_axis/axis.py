@@ -1,6 +1,6 @@
 """Where the samples are in a tensor: which dimension holds them, and in what order.
 
-Networks fold the batch with windows, heads or frames and put it in any place. The layout of each tensor is
+Networks fold the batch with windows, heads or frames and put it in any place. The axis of each tensor is
 found by comparing the forward of all samples with a second forward of a few of them.
 """
 
@@ -18,13 +18,14 @@ from ntkdiag.kernel.streaming.refusal import Unsupported
 # Entries of a dimension that are kept of each tensor of the second forward, to compare by.
 KEPT = 8
 
-# Differences, relative to the largest entry, below which two readings of a tensor explain it equally well; tuned here: what
+# Differences, relative to the largest entry, below which two candidates of a tensor explain it equally well; tuned
+# here: what
 # sums over batches of other sizes differ by.
 SLACK = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 2e-2, torch.float16: 2e-3}
 
 
 @dataclass(frozen=True)
-class Layout:
+class SampleAxis:
     """Samples in dimension `dim`, whose size is outer · samples · inner."""
 
     dim: int
@@ -55,13 +56,13 @@ class Layout:
         keep = moved.shape[moved.ndim - trailing :] if trailing else torch.Size()
         return moved.reshape(self.samples, -1, *keep)
 
-    def of(self, samples: int) -> Layout:
+    def of(self, samples: int) -> SampleAxis:
         """The same for another number of samples."""
-        return Layout(self.dim, self.outer, samples, self.inner)
+        return SampleAxis(self.dim, self.outer, samples, self.inner)
 
 
 @dataclass(frozen=True)
-class Fingerprint:
+class ReferenceSlices:
     """What is kept of a tensor of the second forward: its shape, and two narrow copies of it.
 
     Attributes:
@@ -75,7 +76,7 @@ class Fingerprint:
     rows: Tensor | None
 
     @classmethod
-    def of(cls, tensor: Tensor) -> Fingerprint:
+    def of(cls, tensor: Tensor) -> ReferenceSlices:
         tensor = tensor.detach()
         if tensor.ndim <= 2:
             return cls(tensor.shape, tensor.clone(), None)
@@ -91,14 +92,14 @@ class Fingerprint:
 
 
 @dataclass(frozen=True)
-class Reading:
-    """A layout, and how far it is from explaining a tensor: the largest difference, relative to the largest entry."""
+class AxisCandidate:
+    """A axis, and how far it is from explaining a tensor: the largest difference, relative to the largest entry."""
 
-    layout: Layout
+    axis: SampleAxis
     difference: float
 
 
-def read(tensor: Tensor, few: Fingerprint, chosen: Tensor, samples: int) -> list[Reading]:
+def read(tensor: Tensor, few: ReferenceSlices, chosen: Tensor, samples: int) -> list[AxisCandidate]:
     """Layouts that explain `tensor` about equally well, given its counterpart of a forward over samples `chosen`.
 
     Args:
@@ -108,7 +109,7 @@ def read(tensor: Tensor, few: Fingerprint, chosen: Tensor, samples: int) -> list
         samples: N.
 
     Returns:
-        The best reading first; more than one where activations do not tell them apart; none if the shapes fit no layout.
+        The best candidate first; more than one where activations do not tell them apart; none if the shapes fit no axis.
     """
     grown = [d for d, (a, b) in enumerate(zip(tensor.shape, few.shape, strict=False)) if a != b]
     if tensor.ndim != len(few.shape) or len(grown) != 1:
@@ -117,29 +118,29 @@ def read(tensor: Tensor, few: Fingerprint, chosen: Tensor, samples: int) -> list
     folded, rest = divmod(tensor.shape[dim], samples)
     if rest or few.shape[dim] != folded * len(chosen):
         return []
-    layouts = (Layout(dim, outer, samples, folded // outer) for outer in _divisors(folded))
+    layouts = (SampleAxis(dim, outer, samples, folded // outer) for outer in _divisors(folded))
     return plausible(
-        [Reading(layout, difference(tensor, few, layout, chosen)) for layout in layouts], tensor.dtype
+        [AxisCandidate(axis, difference(tensor, few, axis, chosen)) for axis in layouts], tensor.dtype
     )
 
 
-def plausible(readings: list[Reading], dtype: torch.dtype) -> list[Reading]:
-    """The best reading, and those that are not clearly worse; ties keep their order."""
-    ordered = sorted(readings, key=lambda reading: reading.difference)
+def plausible(candidates: list[AxisCandidate], dtype: torch.dtype) -> list[AxisCandidate]:
+    """The best candidate, and those that are not clearly worse; ties keep their order."""
+    ordered = sorted(candidates, key=lambda candidate: candidate.difference)
     limit = 4 * ordered[0].difference + SLACK.get(dtype, 1e-5)
-    return [ordered[0], *(reading for reading in ordered[1:] if not reading.difference > limit)]
+    return [ordered[0], *(candidate for candidate in ordered[1:] if not candidate.difference > limit)]
 
 
-def difference(tensor: Tensor, few: Fingerprint, layout: Layout, chosen: Tensor) -> float:
+def difference(tensor: Tensor, few: ReferenceSlices, axis: SampleAxis, chosen: Tensor) -> float:
     """Largest difference over largest size, between the chosen samples and the second forward."""
-    kept, narrow = few.beside(tensor.detach(), layout.dim)
-    samples = layout.first(narrow)
+    kept, narrow = few.beside(tensor.detach(), axis.dim)
+    samples = axis.first(narrow)
     seen = torch.stack([samples[int(i)] for i in chosen])  # a gather would copy all samples first
-    return relative_difference(seen, layout.of(len(chosen)).first(kept))
+    return relative_difference(seen, axis.of(len(chosen)).first(kept))
 
 
 def _divisors(count: int) -> Iterator[int]:
-    """Sample-major first, then sample-minor, then the readings between."""
+    """Sample-major first, then sample-minor, then the candidates between."""
     yield 1
     if count > 1:
         yield count

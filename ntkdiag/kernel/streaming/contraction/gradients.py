@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from ntkdiag.kernel.streaming.layouts.layout import Layout
+from ntkdiag.kernel.streaming.sample_axis.axis import SampleAxis
 
 
 @dataclass(frozen=True)
@@ -37,11 +37,11 @@ class Dense:
     Attributes:
         rows: [N, *shape of the source], or, with `own`, the part of it that a sample has for itself.
         own: Set where the source has rows of its own for each sample (it was expanded over the batch, say): where they are.
-            `rows` is then [N, ..., outer, inner, ...], as `Layout.first` arranges the source.
+            `rows` is then [N, ..., outer, inner, ...], as `SampleAxis.first` arranges the source.
     """
 
     rows: Tensor
-    own: Layout | None = None
+    own: SampleAxis | None = None
 
 
 @dataclass(frozen=True)
@@ -65,9 +65,9 @@ class Compressed:
         return Dense(rows)
 
 
-Form = Outer | Dense | Compressed
+PerSampleGradient = Outer | Dense | Compressed
 
 
-def in_full(form: Form) -> Dense:
+def as_dense(form: PerSampleGradient) -> Dense:
     """Any form as the gradient itself."""
     return form if isinstance(form, Dense) else form.dense()

@@ -1,7 +1,8 @@
 """The registry of rules: how each operation in which a parameter meets the batch yields per-sample gradients.
 
-A rule receives a `Call` before the operation runs and returns its `Use`s, one for each source among the arguments;
-each use turns the gradient of the operation's output into a `Form`. A rule that cannot serve a particular call raises
+A rule receives a `Call` before the operation runs and returns its `ParameterUse`s, one for each source among the arguments;
+each use turns the gradient of the operation's output into a `PerSampleGradient`. A rule
+that cannot serve a particular call raises
 `Unsupported` with the reason, and the parameters concerned are measured by the exact engine.
 """
 
@@ -14,9 +15,9 @@ from typing import Any
 from torch import Tensor
 
 from ntkdiag.errors import MeasurementError
-from ntkdiag.kernel.streaming.contraction.forms import Form
-from ntkdiag.kernel.streaming.layouts.layout import Layout
+from ntkdiag.kernel.streaming.contraction.gradients import PerSampleGradient
 from ntkdiag.kernel.streaming.refusal import Unsupported
+from ntkdiag.kernel.streaming.sample_axis.axis import SampleAxis
 
 
 class Saved:
@@ -41,15 +42,15 @@ class Saved:
 
 
 # (gradient of the output, where its samples are) → per-sample gradients of the source
-ToForm = Callable[[Tensor, Layout], Form]
+GradientFormula = Callable[[Tensor, SampleAxis], PerSampleGradient]
 
 
 @dataclass(frozen=True)
-class Use:
+class ParameterUse:
     """One use of a source by an operation."""
 
     source: Tensor
-    form: ToForm
+    gradient: GradientFormula
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class Call:
     function: Callable[..., Any]
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
-    is_source: Callable[[Any], bool]
+    is_parameter: Callable[[Any], bool]
 
     def bind(self, *names: str, **defaults: Any) -> dict[str, Any]:
         """Arguments by name, in the operation's order.
@@ -76,7 +77,7 @@ class Call:
         return {name: bound.get(name) for name in names}
 
 
-Rule = Callable[[Call], list[Use]]
+Rule = Callable[[Call], list[ParameterUse]]
 
 RULES: dict[Callable[..., Any], tuple[str, Rule]] = {}
 

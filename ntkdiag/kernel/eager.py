@@ -16,7 +16,7 @@ from torch.utils import checkpoint
 
 
 @contextmanager
-def plain_surroundings() -> Iterator[None]:
+def plain_eager() -> Iterator[None]:
     """Run checkpointed, fused and compiled modules as plain eager ones."""
     fused = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)

@@ -1,6 +1,6 @@
 """Sources: parameters, and tensors computed from parameters alone (views, casts, normalised or low-rank weights).
 
-A source is where a per-sample gradient is taken; `to_parameters` pulls it back to the parameters behind it.
+A source is where a per-sample gradient is taken; `pull_back` pulls it back to the parameters behind it.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from torch import Tensor
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from ntkdiag.kernel.streaming.contraction.broadcasting import summed
-from ntkdiag.kernel.streaming.contraction.forms import Dense, Form, in_full
-from ntkdiag.kernel.streaming.layouts.layout import Layout
+from ntkdiag.kernel.streaming.contraction.gradients import Dense, PerSampleGradient, as_dense
+from ntkdiag.kernel.streaming.sample_axis.axis import SampleAxis
 
 
 @dataclass(frozen=True)
-class Geometry:
+class StridedView:
     """Which elements of one parameter a source shows, each once: the pull-back keeps inner products.
 
     Attributes:
@@ -34,7 +34,7 @@ class Geometry:
 
 
 @dataclass(frozen=True)
-class Source:
+class DerivedParameter:
     """A parameter, or a tensor derived from parameters.
 
     Attributes:
@@ -48,23 +48,23 @@ class Source:
     tensor: Tensor
     edge: GradientEdge
     leaves: dict[str, Tensor]
-    geometry: Geometry | None = None
-    spread: Source | None = None
+    geometry: StridedView | None = None
+    spread: DerivedParameter | None = None
 
 
-def parameter_source(name: str, leaf: Tensor) -> Source:
+def parameter_itself(name: str, leaf: Tensor) -> DerivedParameter:
     """The source of a parameter itself."""
-    return Source(
+    return DerivedParameter(
         leaf,
         get_gradient_edge(leaf),
         {name: leaf},
-        Geometry(name, leaf.shape, leaf.stride(), 0, in_order=True),
+        StridedView(name, leaf.shape, leaf.stride(), 0, in_order=True),
     )
 
 
-def derived_source(
-    tensor: Tensor, parents: list[Source], *, copied: bool = False, spread: bool = False
-) -> Source:
+def derived_parameter(
+    tensor: Tensor, parents: list[DerivedParameter], *, copied: bool = False, spread: bool = False
+) -> DerivedParameter:
     """The source of a tensor computed from `parents`.
 
     Args:
@@ -74,7 +74,7 @@ def derived_source(
         spread: The operation repeats its one parent along dimensions.
     """
     leaves = {name: leaf for parent in parents for name, leaf in parent.leaves.items()}
-    plain = Source(tensor, get_gradient_edge(tensor), leaves)
+    plain = DerivedParameter(tensor, get_gradient_edge(tensor), leaves)
     if len(parents) != 1:
         return plain
     if spread and _broadcasts(parents[0].tensor.shape, tensor.shape):
@@ -84,10 +84,10 @@ def derived_source(
     return replace(plain, geometry=_geometry(tensor, leaves))
 
 
-def rewritten_source(tensor: Tensor, parents: list[Source]) -> Source:
+def overwritten_parameter(tensor: Tensor, parents: list[DerivedParameter]) -> DerivedParameter:
     """The source of a tensor that something computed from `parents` was written into."""
     leaves = {name: leaf for parent in parents for name, leaf in parent.leaves.items()}
-    return Source(tensor, get_gradient_edge(tensor), leaves)
+    return DerivedParameter(tensor, get_gradient_edge(tensor), leaves)
 
 
 def _broadcasts(shape: torch.Size, to: torch.Size) -> bool:
@@ -95,7 +95,7 @@ def _broadcasts(shape: torch.Size, to: torch.Size) -> bool:
     return len(shape) <= len(to) and all(size in (1, wide) for size, wide in pairs)
 
 
-def _geometry(tensor: Tensor, leaves: dict[str, Tensor]) -> Geometry | None:
+def _geometry(tensor: Tensor, leaves: dict[str, Tensor]) -> StridedView | None:
     """Set for a view of one leaf that shows none of its elements twice."""
     if len(leaves) != 1:
         return None
@@ -106,7 +106,7 @@ def _geometry(tensor: Tensor, leaves: dict[str, Tensor]) -> Geometry | None:
     offset = int(tensor.storage_offset() - leaf.storage_offset())
     same = tensor.shape == leaf.shape and tensor.stride() == leaf.stride()
     flat = tensor.numel() == leaf.numel() and tensor.is_contiguous() and leaf.is_contiguous()
-    return Geometry(name, tensor.shape, tensor.stride(), offset, in_order=offset == 0 and (same or flat))
+    return StridedView(name, tensor.shape, tensor.stride(), offset, in_order=offset == 0 and (same or flat))
 
 
 def _overlaps(tensor: Tensor) -> bool:
@@ -120,11 +120,11 @@ def _overlaps(tensor: Tensor) -> bool:
     return False
 
 
-def gathered(source: Source, form: Form) -> tuple[Source, Form]:
+def gathered(source: DerivedParameter, form: PerSampleGradient) -> tuple[DerivedParameter, PerSampleGradient]:
     """The source that was spread, and the gradients summed over where it was spread to."""
     while source.spread is not None:
         shape, parent = source.tensor.shape, source.spread
-        form = summed(shaped(in_full(form), shape), shape, parent.tensor.shape)
+        form = summed(shaped(as_dense(form), shape), shape, parent.tensor.shape)
         source = parent
     return source, form
 
@@ -134,7 +134,7 @@ def shaped(dense: Dense, shape: torch.Size) -> Dense:
     return dense if dense.own is not None else Dense(dense.rows.reshape(len(dense.rows), *shape))
 
 
-def to_parameters(source: Source, form: Form) -> dict[str, Tensor]:
+def pull_back(source: DerivedParameter, form: PerSampleGradient) -> dict[str, Tensor]:
     """Per-sample gradients of the parameters behind a source.
 
     Args:
@@ -145,7 +145,7 @@ def to_parameters(source: Source, form: Form) -> dict[str, Tensor]:
         Name → [N, *shape of the parameter].
     """
     source, form = gathered(source, form)
-    dense = shaped(in_full(form), source.tensor.shape)
+    dense = shaped(as_dense(form), source.tensor.shape)
     if dense.own is not None:
         return _pull_back_own(source, dense.rows, dense.own)
     if source.geometry is not None:
@@ -153,7 +153,7 @@ def to_parameters(source: Source, form: Form) -> dict[str, Tensor]:
     return _pull_back(source, dense.rows)
 
 
-def _scatter(source: Source, geometry: Geometry, rows: Tensor) -> Tensor:
+def _scatter(source: DerivedParameter, geometry: StridedView, rows: Tensor) -> Tensor:
     """Rows of the elements shown, put where they are in the parameter; [N, *shape of the parameter]."""
     leaf, samples = source.leaves[geometry.parameter], rows.shape[0]
     if geometry.in_order:
@@ -164,7 +164,7 @@ def _scatter(source: Source, geometry: Geometry, rows: Tensor) -> Tensor:
     return memory.as_strided((samples, *leaf.shape), (reach, *leaf.stride()))
 
 
-def _pull_back(source: Source, rows: Tensor) -> dict[str, Tensor]:
+def _pull_back(source: DerivedParameter, rows: Tensor) -> dict[str, Tensor]:
     """vᵀ ∂source/∂leaf for every row v, batched where autograd can."""
     leaves = list(source.leaves.values())
     rows = rows.to(source.tensor.dtype)
@@ -187,7 +187,7 @@ def _pull_back(source: Source, rows: Tensor) -> dict[str, Tensor]:
     return dict(zip(source.leaves, found, strict=True))
 
 
-def _pull_back_own(source: Source, rows: Tensor, own: Layout) -> dict[str, Tensor]:
+def _pull_back_own(source: DerivedParameter, rows: Tensor, own: SampleAxis) -> dict[str, Tensor]:
     """The pull-back where each sample has rows of its own in the source: zero elsewhere, a sample at a time."""
     parts = []
     for i, row in enumerate(rows):
