@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from ntkdiag.errors import InputError, require_one_of
-from ntkdiag.process.schedule import Schedule, expand
+from ntkdiag.process.log_snr import expand
+from ntkdiag.process.schedules.base import Schedule
 from ntkdiag.process.target import target_name
 
 # (network, x [N,*shape], log_snr [N], cond) → prediction [N,*shape]

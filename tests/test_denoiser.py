@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ntkdiag.denoiser import Denoiser
 from ntkdiag.errors import InputError
 from ntkdiag.process import schedules
-from ntkdiag.process.schedule import Schedule
+from ntkdiag.process.schedules.base import Schedule
 
 PATHS = {
     "cosine": schedules.cosine(),

@@ -18,7 +18,6 @@ With a `Refresher`, add `weights.after_step(global_step)` where the script count
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +26,11 @@ from torch import Tensor
 
 from ntkdiag.errors import InputError
 from ntkdiag.integrations.wrapped import Wrapped, require_target
-from ntkdiag.process import schedules
-from ntkdiag.process.paths import EDM, Flow
-from ntkdiag.process.schedule import Schedule
+from ntkdiag.process.schedules.base import Schedule
+from ntkdiag.process.schedules.continuous import EDM, Flow
+from ntkdiag.process.schedules.diffusers_scheduler import from_diffusers, prediction_type
+from ntkdiag.process.schedules.timesteps import Timesteps
 from ntkdiag.process.target import target_name
-from ntkdiag.process.timesteps import clock
 from ntkdiag.weights import WeightSource
 
 
@@ -56,9 +55,8 @@ class ScriptWeights(Wrapped):
         elif not isinstance(scheduler, Schedule):
             told, why = _loss_target(scheduler)
             require_target(self.source, told, why)
-        known = isinstance(scheduler, Schedule)
-        self._schedule: Schedule = scheduler if known else schedules.from_diffusers(scheduler)
-        self._clock = clock(scheduler)
+        self._timesteps = Timesteps(scheduler)
+        self._schedule = self._timesteps.schedule
 
     def __call__(self, timesteps: Tensor) -> Tensor:
         """Weights for the timesteps of a batch.
@@ -72,7 +70,7 @@ class ScriptWeights(Wrapped):
         Raises:
             InputError: timesteps that the scheduler does not have.
         """
-        return self.source(self._clock(timesteps)).float()
+        return self.source(self._timesteps.log_snr(timesteps)).float()
 
     def of_sigmas(self, sigmas: Tensor) -> Tensor:
         """Weights for the sigmas of a batch.
@@ -115,17 +113,12 @@ def loss_target(scheduler: Any) -> str:
 
 def _loss_target(scheduler: Any) -> tuple[str, str]:
     """The target, and what tells so."""
-    schedule = schedules.from_diffusers(scheduler)
+    schedule = from_diffusers(scheduler)
     if isinstance(schedule, Flow):
         return "flow", "since the scheduler is one of flow matching"
     if isinstance(schedule, EDM):
         return "x0", "since scripts compare the preconditioned output of EDM schedulers with x0"
-    config = getattr(scheduler, "config", None)
-    told = (
-        config.get("prediction_type")
-        if isinstance(config, Mapping)
-        else getattr(config, "prediction_type", None)
-    )
+    told = prediction_type(scheduler)
     if told is None:
         raise InputError(
             "scheduler",

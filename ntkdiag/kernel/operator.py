@@ -22,7 +22,7 @@ from ntkdiag.kernel.gram import within_denoiser
 from ntkdiag.kernel.linearization import Linearization, Tangent
 from ntkdiag.kernel.parameters import select_parameters
 from ntkdiag.kernel.preconditioner import checked
-from ntkdiag.process.schedule import as_level
+from ntkdiag.process.log_snr import as_level
 
 Samples = Sequence[int] | Tensor
 

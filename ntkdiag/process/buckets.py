@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from ntkdiag.errors import InputError, require_positive_int
-from ntkdiag.process.schedule import Level, Schedule, as_level
+from ntkdiag.process.log_snr import Level, as_level
+from ntkdiag.process.schedules.base import Schedule
 
 # Share of training that `Buckets.from_density` leaves out on each unbounded side (tuned here): a table of
 # weights learns nothing from buckets that reach out to where training draws one sample in a thousand.

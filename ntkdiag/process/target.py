@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from ntkdiag.errors import require_one_of
-from ntkdiag.process.schedule import Level, Schedule, as_level, expand, vp_alpha, vp_sigma, widen
+from ntkdiag.process.log_snr import Level, as_level, expand, vp_alpha, vp_sigma, widen
+from ntkdiag.process.schedules.base import Schedule
 
 TARGETS = ("epsilon", "x0", "v", "score", "flow", "F")
 

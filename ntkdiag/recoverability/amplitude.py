@@ -16,7 +16,8 @@ from torch.nn.functional import logsigmoid
 
 from ntkdiag.errors import InputError, require_one_of
 from ntkdiag.process import schedules
-from ntkdiag.process.schedule import Level, Schedule, as_level
+from ntkdiag.process.log_snr import Level, as_level
+from ntkdiag.process.schedules.base import Schedule
 from ntkdiag.process.target import coefficients, target_name
 
 CONVENTIONS = ("vp", "raw", "official")

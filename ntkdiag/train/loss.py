@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ntkdiag.denoiser import Denoiser
 from ntkdiag.process import target
-from ntkdiag.process.schedule import Schedule
+from ntkdiag.process.schedules.base import Schedule
 
 
 class Batch(NamedTuple):

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from ntkdiag.errors import InputError
 from ntkdiag.process import schedules
 from ntkdiag.process.buckets import TAIL, Buckets, PairedDraws, _generator
-from ntkdiag.process.schedule import Schedule
+from ntkdiag.process.schedules.base import Schedule
 
 DATA = torch.arange(40, dtype=torch.float32).reshape(20, 2)
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ntkdiag.errors import InputError
 from ntkdiag.process import schedules, target
-from ntkdiag.process.schedule import Schedule
+from ntkdiag.process.schedules.base import Schedule
 
 SCHEDULES = {
     "cosine": schedules.cosine(),

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ntkdiag.errors import InputError
 from ntkdiag.process import schedules
-from ntkdiag.process.schedule import Schedule
+from ntkdiag.process.schedules.base import Schedule
 from ntkdiag.process.target import TARGETS, coefficients
 from ntkdiag.recoverability import CONVENTIONS, amplitude, log_amplitude
 

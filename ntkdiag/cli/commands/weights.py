@@ -16,7 +16,7 @@ from ntkdiag.cli.output.console import print_json, say
 from ntkdiag.errors import InputError
 
 if TYPE_CHECKING:
-    from ntkdiag.process.schedule import Schedule
+    from ntkdiag.process.schedules.base import Schedule
     from ntkdiag.weights import WeightTable
 
 

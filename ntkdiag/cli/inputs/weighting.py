@@ -10,7 +10,7 @@ from ntkdiag.errors import InputError, require_one_of
 
 if TYPE_CHECKING:
     from ntkdiag.cli.inputs.loading import Subject
-    from ntkdiag.process.schedule import Schedule
+    from ntkdiag.process.schedules.base import Schedule
     from ntkdiag.weights import Refresher, WeightSource, WeightTable
 
 CONSTANT, REFRESH = "constant", "refresh"

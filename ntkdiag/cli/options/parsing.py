@@ -11,7 +11,7 @@ from ntkdiag.errors import InputError
 
 if TYPE_CHECKING:
     from ntkdiag.process.buckets import Buckets
-    from ntkdiag.process.schedule import Schedule
+    from ntkdiag.process.schedules.base import Schedule
 
 Made = TypeVar("Made")
 

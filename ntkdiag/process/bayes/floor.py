@@ -9,7 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ntkdiag.process.schedule import Level, Schedule, as_level
+from ntkdiag.process.log_snr import Level, as_level
+from ntkdiag.process.schedules.base import Schedule
 from ntkdiag.process.target import variance, x0_gain
 
 

@@ -9,7 +9,7 @@ from ntkdiag.errors import InputError
 from ntkdiag.process.bayes.floor import linear_mmse
 from ntkdiag.process.bayes.oracle import SAMPLES, PosteriorOracle
 from ntkdiag.process.bayes.principal import Principal
-from ntkdiag.process.schedule import Level
+from ntkdiag.process.log_snr import Level
 
 
 class GaussianOracle(PosteriorOracle):

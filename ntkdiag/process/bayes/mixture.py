@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ntkdiag.errors import InputError
 from ntkdiag.process.bayes.oracle import PosteriorOracle
-from ntkdiag.process.schedule import Level, as_level
+from ntkdiag.process.log_snr import Level, as_level
 
 # Elements of the [samples, components, D] intermediate that are held at once: 32 MiB in float64.
 _BLOCK = 2**22

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ntkdiag.errors import InputError, require_positive_int
-from ntkdiag.process.schedule import Level, as_level, vp_alpha, vp_sigma
+from ntkdiag.process.log_snr import Level, as_level, vp_alpha, vp_sigma
 
 # Draws of an MMSE by Monte Carlo: a relative standard error near 1% on the mixtures of this package.
 SAMPLES = 4096

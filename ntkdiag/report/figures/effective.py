@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from ntkdiag.diagnosis import Diagnosis
-    from ntkdiag.process.schedule import Schedule
+    from ntkdiag.process.schedules.base import Schedule
 
 
 def draw_effective_weights(

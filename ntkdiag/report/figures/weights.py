@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from ntkdiag.diagnosis import Diagnosis
-    from ntkdiag.process.schedule import Schedule
+    from ntkdiag.process.schedules.base import Schedule
 
 # A weight as a function of a tensor of log-SNRs: a WeightTable, or any closed form.
 Weight = Callable[[Any], Any]

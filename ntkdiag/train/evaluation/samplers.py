@@ -16,7 +16,7 @@ from torch import Tensor
 from ntkdiag.denoiser import Denoiser
 from ntkdiag.errors import InputError, require_positive_int
 from ntkdiag.process import target
-from ntkdiag.process.schedule import expand
+from ntkdiag.process.log_snr import expand
 from ntkdiag.train.modes import evaluating
 
 # Beyond these log-SNR nothing visible happens to data of unit scale; beyond these quantiles of its training

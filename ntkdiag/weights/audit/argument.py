@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from ntkdiag.errors import InputError, require_one_of
-from ntkdiag.process import schedules
-from ntkdiag.process.schedule import Schedule
-from ntkdiag.process.timesteps import step_levels, timesteps_of_log_snr
+from ntkdiag.process.schedules.base import Schedule
+from ntkdiag.process.schedules.discrete import log_snr_of_steps
+from ntkdiag.process.schedules.timesteps import Timesteps
 
 ARGUMENTS = ("snr", "log_snr", "sigma", "timesteps")
 
@@ -47,9 +47,8 @@ class Argument:
                 got="none",
                 fix="Pass schedule=, for example ntkdiag.schedules.from_diffusers(scheduler).",
             )
-        self._scheduler = scheduler
-        known = scheduler is None or isinstance(scheduler, Schedule)
-        self.schedule: Schedule | None = scheduler if known else schedules.from_diffusers(scheduler)
+        self._timesteps = None if scheduler is None else Timesteps(scheduler)
+        self.schedule: Schedule | None = None if self._timesteps is None else self._timesteps.schedule
 
     def of(self, log_snr: Tensor) -> Tensor:
         """The argument at log-SNR [n], ±∞ included; float64, int64 for the steps of a table."""
@@ -61,7 +60,8 @@ class Argument:
             case "sigma":
                 return torch.exp(-log_snr / 2)
             case _:
-                return timesteps_of_log_snr(self._scheduler, log_snr)
+                assert self._timesteps is not None  # see __init__
+                return self._timesteps.at(log_snr)
 
     def levels(self) -> Tensor:
         """Finite log-SNR at which the function is looked at, ascending float64 [n].
@@ -70,7 +70,7 @@ class Argument:
         within ±15.
         """
         if self.schedule is not None and self.schedule.discrete:
-            steps = step_levels(self.schedule).flip(0)
+            steps = log_snr_of_steps(self.schedule).flip(0)
             finite = steps[torch.isfinite(steps)]
             keep = torch.linspace(0, len(finite) - 1, min(len(finite), _MOST_STEPS)).round().long()
             return finite[keep]
@@ -84,7 +84,7 @@ class Argument:
         if self.schedule is None:
             return None
         if self.schedule.discrete:
-            return bool((step_levels(self.schedule) == end).any())
+            return bool((log_snr_of_steps(self.schedule) == end).any())
         return None if self.schedule.support[0 if end < 0 else 1] == end else False
 
     def has(self, end: float) -> bool:

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from ntkdiag.process.schedule import Schedule
-from ntkdiag.process.timesteps import step_levels
+from ntkdiag.process.schedules.base import Schedule
+from ntkdiag.process.schedules.discrete import log_snr_of_steps
 from ntkdiag.weights.rules.catalogue import RULES, Parameter, Rule
 from ntkdiag.weights.rules.evaluate import depends_on_schedule, log_weight_of
 
@@ -164,7 +164,7 @@ def _before_rescale(schedule: Schedule | None) -> tuple[Distortion, ...]:
     """
     if schedule is None or not schedule.discrete:
         return ()
-    levels = step_levels(schedule)
+    levels = log_snr_of_steps(schedule)
     if levels[-1] != -math.inf:
         return ()
     first = float(schedule.alpha(levels[0]))

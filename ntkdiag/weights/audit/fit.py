@@ -17,7 +17,7 @@ from scipy import optimize
 from torch import Tensor
 
 from ntkdiag.errors import InputError
-from ntkdiag.process.schedule import Schedule
+from ntkdiag.process.schedules.base import Schedule
 from ntkdiag.weights.audit import parameter_ranges
 from ntkdiag.weights.audit.batch_checks import Curve
 from ntkdiag.weights.audit.candidates import TERMINAL, Candidate, Values

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ntkdiag.process.schedule import Schedule
+from ntkdiag.process.schedules.base import Schedule
 from ntkdiag.weights.audit.audit_finding import AuditFinding
 from ntkdiag.weights.audit.batch_checks import Curve
 from ntkdiag.weights.audit.candidates import TERMINAL, Candidate, Values, mistaken, mistaken_twice, sound

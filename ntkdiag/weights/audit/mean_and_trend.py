@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from ntkdiag.process.schedule import Schedule
+from ntkdiag.process.schedules.base import Schedule
 from ntkdiag.weights.audit.audit_finding import AuditFinding
 from ntkdiag.weights.audit.batch_checks import Curve
 from ntkdiag.weights.rules.evaluate import log_gain

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
+from ntkdiag.provenance import jsonable
 from ntkdiag.weights.audit.audit_finding import SEVERITIES, AuditFinding
 
 
@@ -51,22 +51,19 @@ class Audit:
 
     def describe(self) -> dict[str, Any]:
         """Everything, as JSON can hold it: NaN and infinities as text."""
-        curve = {name: [_plain(value) for value in self.curve[name].tolist()] for name in self.curve.columns}
-        findings = [
-            {key: _plain(value) for key, value in finding.describe().items()} for finding in self.findings
-        ]
-        return {
+        document = {
             "ok": self.ok,
             "target": self.target,
             "argument": self.argument,
             "rule": self.rule,
             "reference": self.reference,
-            "mean": _plain(self.mean),
+            "mean": self.mean,
             "trend": self.trend,
             "effective_trend": self.effective_trend,
-            "findings": findings,
-            "curve": curve,
+            "findings": [finding.describe() for finding in self.findings],
+            "curve": self.curve.to_dict("list"),
         }
+        return jsonable(document)
 
     def __str__(self) -> str:
         head = f"weights on {self.target}, a function of {self.argument}: {'ok' if self.ok else 'not ok'}"
@@ -79,7 +76,3 @@ class Audit:
 def worst_first(findings: list[AuditFinding]) -> tuple[AuditFinding, ...]:
     """Sorted by severity, otherwise in the order they were found."""
     return tuple(sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity)))
-
-
-def _plain(value: Any) -> Any:
-    return str(value) if isinstance(value, float) and not math.isfinite(value) else value

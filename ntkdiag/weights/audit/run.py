@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 
 from ntkdiag.errors import InputError
-from ntkdiag.process.schedule import Schedule
+from ntkdiag.process.schedules.base import Schedule
 from ntkdiag.weights.audit.audit_finding import AuditFinding
 from ntkdiag.weights.audit.batch_checks import Curve, measure
 from ntkdiag.weights.audit.identify import Expectation, Identity, identify

@@ -9,7 +9,7 @@ import pandas as pd
 from torch import Tensor
 
 from ntkdiag.errors import InputError
-from ntkdiag.process.schedule import Schedule
+from ntkdiag.process.schedules.base import Schedule
 from ntkdiag.weights.measured.score_to_weight import ScoreToWeight
 from ntkdiag.weights.measured.scores import amplitudes, column
 from ntkdiag.weights.measured.smooth import smooth

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass
 from typing import Any
+
+from ntkdiag.provenance import jsonable
 
 _SERIES = ("log_snr", "score", "weight")
 
@@ -34,8 +35,7 @@ class Record:
 
     def describe(self) -> dict[str, Any]:
         """JSON-able, read back by `from_description`."""
-        columns = {name: [_plain(value) for value in getattr(self, name)] for name in _SERIES}
-        return {**asdict(self), **columns}
+        return jsonable(asdict(self))
 
     @classmethod
     def from_description(cls, entry: dict[str, Any]) -> Record:
@@ -47,8 +47,3 @@ class Record:
         columns = {name: tuple(float(value) for value in entry[name]) for name in _SERIES}
         cost = float(entry["cost"])
         return cls(entry["step"], entry["accepted"], entry["reason"], entry["cause"], cost, **columns)
-
-
-def _plain(value: float) -> float | str:
-    """JSON has no NaN and no infinities; `float` reads their names back."""
-    return value if math.isfinite(value) else str(value)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ntkdiag.errors import InputError, MeasurementError
-from ntkdiag.process.schedule import Schedule
+from ntkdiag.process.schedules.base import Schedule
 from ntkdiag.weights.measured.score_to_weight import ScoreToWeight
 from ntkdiag.weights.tables.weight_table import WeightTable
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ntkdiag.errors import InputError, MeasurementError, require_positive_int
-from ntkdiag.process.schedule import Schedule
+from ntkdiag.process.schedules.base import Schedule
 from ntkdiag.process.target import target_name
 from ntkdiag.weights.measured.score_to_weight import ScoreToWeight
 from ntkdiag.weights.refresh import ranks

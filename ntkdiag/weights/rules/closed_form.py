@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ntkdiag.errors import InputError
 from ntkdiag.process import schedules
-from ntkdiag.process.schedule import Schedule
+from ntkdiag.process.schedules.base import Schedule
 from ntkdiag.weights.rules import evaluate as rules
 from ntkdiag.weights.rules.catalogue import find
 

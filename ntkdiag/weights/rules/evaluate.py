@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ntkdiag.errors import InputError
-from ntkdiag.process.schedule import Schedule
+from ntkdiag.process.schedules.base import Schedule
 from ntkdiag.process.target import target_name, x0_gain
 from ntkdiag.weights.rules.catalogue import Rule, find
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ntkdiag.process.schedule import Schedule
+from ntkdiag.process.schedules.base import Schedule
 from ntkdiag.process.target import target_name
 from ntkdiag.weights.rules.closed_form import ClosedForm
 from ntkdiag.weights.tables.weight_table import WeightTable

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from ntkdiag.errors import InputError
-from ntkdiag.process.schedule import Schedule
-from ntkdiag.process.timesteps import step_levels
+from ntkdiag.process.schedules.base import Schedule
+from ntkdiag.process.schedules.discrete import log_snr_of_steps
 
 # Quadrature over quantiles u = sigmoid(z): z in ±32 leaves e^−32 of the probability out, and a step of
 # 1/64 integrates a kink such as min-SNR's to 1e-5.
@@ -35,7 +35,7 @@ def density_mean(weight: Callable[[Tensor], Tensor], schedule: Schedule, what: s
         InputError: the mean is infinite, or carried by log-SNR that training hardly ever draws.
     """
     if schedule.discrete:
-        return weight(step_levels(schedule)).mean().item()
+        return weight(log_snr_of_steps(schedule)).mean().item()
     logit = torch.linspace(-_REACH, _REACH, _INTERVALS + 1, dtype=torch.float64)
     # du = u(1 − u) dz: as an integral over z the trapezoid rule resolves ∫ w(λ(u)) du to its very ends.
     mass = torch.sigmoid(logit) * torch.sigmoid(-logit)

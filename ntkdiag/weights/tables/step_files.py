@@ -10,7 +10,7 @@ import numpy as np
 from safetensors.torch import save
 
 from ntkdiag.errors import require_one_of
-from ntkdiag.process.schedule import Schedule
+from ntkdiag.process.schedules.base import Schedule
 from ntkdiag.provenance import write_bytes
 from ntkdiag.weights.tables.weight_table import WeightTable
 

@@ -16,9 +16,10 @@ import torch
 from torch import Tensor
 
 from ntkdiag.errors import InputError
-from ntkdiag.process.schedule import Schedule
+from ntkdiag.process.schedules.base import Schedule
+from ntkdiag.process.schedules.discrete import log_snr_of_steps
+from ntkdiag.process.schedules.timesteps import Timesteps
 from ntkdiag.process.target import target_name
-from ntkdiag.process.timesteps import log_snr_of_timesteps, step_levels
 from ntkdiag.weights.rules.closed_form import ClosedForm
 from ntkdiag.weights.tables import files
 from ntkdiag.weights.tables.columns import check_columns, check_rule, interpolate
@@ -113,7 +114,7 @@ class WeightTable:
         """
         given = torch.as_tensor(timesteps)
         dtype = given.dtype if given.is_floating_point() else torch.get_default_dtype()
-        return self(log_snr_of_timesteps(scheduler, given.to(torch.float64))).to(dtype)
+        return self(Timesteps(scheduler).log_snr(given)).to(dtype)
 
     def from_sigmas(self, sigma: float | Tensor) -> Tensor:
         """Weights for noise levels σ/α ≥ 0 of EDM and k-diffusion, in their shape and dtype."""
@@ -129,7 +130,7 @@ class WeightTable:
         Raises:
             InputError: the schedule is continuous.
         """
-        return self(step_levels(schedule))
+        return self(log_snr_of_steps(schedule))
 
     def mean_under(self, schedule: Schedule) -> float:
         """Mean weight over the log-SNR that training on `schedule` samples.

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from ntkdiag.errors import InputError
 from ntkdiag.process import schedules, target
 from ntkdiag.process.bayes import GaussianOracle, MixtureOracle, bayes_share, floor
-from ntkdiag.process.schedule import Schedule
+from ntkdiag.process.schedules.base import Schedule
 
 PATHS = {"cosine": schedules.cosine(), "flow": schedules.flow(), "edm": schedules.edm(0.7)}
 every = pytest.mark.parametrize("schedule", PATHS.values(), ids=PATHS.keys())

@@ -9,7 +9,7 @@ import torch
 
 from ntkdiag.errors import InputError
 from ntkdiag.process import schedules
-from ntkdiag.process.schedule import Schedule
+from ntkdiag.process.schedules.base import Schedule
 from ntkdiag.process.target import coefficients
 from ntkdiag.weights import evaluate
 

@@ -13,10 +13,10 @@ import numpy as np
 from torch import Tensor
 
 from ntkdiag.errors import InputError, require_one_of
-from ntkdiag.process.from_diffusers import from_diffusers
-from ntkdiag.process.paths import EDM, Cosine, Flow, LinearLogSNR
-from ntkdiag.process.schedule import Schedule
-from ntkdiag.process.table import LinearBeta, LogSNRTable
+from ntkdiag.process.schedules.base import Schedule
+from ntkdiag.process.schedules.continuous import EDM, Cosine, Flow, LinearLogSNR
+from ntkdiag.process.schedules.diffusers_scheduler import from_diffusers
+from ntkdiag.process.schedules.discrete import LinearBeta, LogSNRTable
 
 __all__ = [
     "SCHEDULES",

@@ -15,7 +15,8 @@ from scipy import stats
 
 from ntkdiag.errors import InputError
 from ntkdiag.process import schedules
-from ntkdiag.process.schedule import Schedule, expand
+from ntkdiag.process.log_snr import expand
+from ntkdiag.process.schedules.base import Schedule
 
 CONTINUOUS = {
     "cosine": schedules.cosine(),

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from ntkdiag.errors import InputError
-from ntkdiag.process.distribution import (
+from ntkdiag.process.schedules.base import Schedule
+from ntkdiag.process.schedules.training_distributions import (
     Distribution,
     HyperbolicSecant,
     Logistic,
@@ -22,7 +23,6 @@ from ntkdiag.process.distribution import (
     Uniform,
     log_tangent,
 )
-from ntkdiag.process.schedule import Schedule
 
 
 @dataclass(frozen=True)

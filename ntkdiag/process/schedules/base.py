@@ -7,73 +7,17 @@ x = α x0 + σ ε, SNR = α²/σ², log-SNR = ln SNR. Every schedule of this pac
 from __future__ import annotations
 
 import dataclasses
-import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from ntkdiag.errors import InputError, require_positive_int
-from ntkdiag.process.distribution import Distribution
-
-# A log-SNR, a time or a probability: one number or a tensor of any shape.
-Level = float | Tensor
-
-
-def as_level(value: Level) -> Tensor:
-    """`value` as a floating tensor: a floating tensor is returned as it is, all else becomes float64."""
-    if isinstance(value, Tensor) and value.is_floating_point():
-        return value
-    return torch.as_tensor(value, dtype=torch.float64)
-
-
-def widen(value: Tensor) -> Tensor:
-    """A tensor wide enough to compute in: half precision becomes float32, the rest stays."""
-    return value.float() if value.dtype in (torch.float16, torch.bfloat16) else value
-
-
-def apply_wide(function: Callable[[Tensor], Tensor], value: Level) -> Tensor:
-    """Evaluate `function` at `value` in at least float32 and return the result in the dtype of `value`."""
-    level = as_level(value)
-    return function(widen(level)).to(level.dtype)
-
-
-def expand(values: Tensor, like: Tensor) -> Tensor:
-    """Shape one number a sample so that it multiplies a batch.
-
-    Args:
-        values: A scalar tensor or [N].
-        like: The batch [N, *shape].
-
-    Returns:
-        `values` as [] or [N, 1, ...], in the dtype and on the device of `like`.
-
-    Raises:
-        InputError: another shape, or another N.
-    """
-    if values.ndim == 0:
-        return values.to(like)
-    if values.ndim != 1 or like.ndim == 0 or values.shape[0] not in (1, like.shape[0]):
-        raise InputError(
-            "values per sample",
-            expected=f"one number, or one for each sample of a batch of shape {tuple(like.shape)}",
-            got=f"shape {tuple(values.shape)}",
-        )
-    return values.to(like).reshape(-1, *(1,) * (like.ndim - 1))
-
-
-def vp_alpha(log_snr: Tensor) -> Tensor:
-    """α of the variance-preserving path, √sigmoid(λ): exact at ±inf, and never formed from 1 − σ²."""
-    return (functional.logsigmoid(log_snr) / 2).exp()
-
-
-def vp_sigma(log_snr: Tensor) -> Tensor:
-    """σ of the variance-preserving path, √sigmoid(−λ)."""
-    return (functional.logsigmoid(-log_snr) / 2).exp()
+from ntkdiag.process.log_snr import Level, apply_wide, as_level, expand, vp_alpha, vp_sigma, widen
+from ntkdiag.process.schedules.training_distributions import Distribution
+from ntkdiag.provenance import jsonable
 
 
 @dataclass(frozen=True)
@@ -184,9 +128,7 @@ class Schedule(ABC):
 
     def describe(self) -> dict[str, Any]:
         """Name and parameters for JSON, infinities as text; `schedules.named(**describe())` is self."""
-        return {"name": self.name} | {
-            field.name: _plain(getattr(self, field.name)) for field in dataclasses.fields(self)
-        }
+        return {"name": self.name, **jsonable(dataclasses.asdict(self))}
 
     def _alpha(self, log_snr: Tensor) -> Tensor:
         return vp_alpha(log_snr)
@@ -202,12 +144,3 @@ class Schedule(ABC):
 
     @abstractmethod
     def _rates(self, log_snr: Tensor) -> tuple[Tensor, Tensor]: ...
-
-
-def _plain(value: Any) -> Any:
-    """A parameter as JSON can hold it, which has no infinities."""
-    if isinstance(value, tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, float) and math.isinf(value):
-        return str(value)
-    return value

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from ntkdiag.errors import InputError, require_positive_int
-from ntkdiag.process.distribution import Distribution, Steps
-from ntkdiag.process.schedule import Schedule, vp_alpha, vp_sigma
+from ntkdiag.process.log_snr import vp_alpha, vp_sigma
+from ntkdiag.process.schedules.base import Schedule
+from ntkdiag.process.schedules.training_distributions import Distribution, Steps
 
 # A thousand times the usual number; a table file that names more would only fill the memory of who opens it.
 _MOST_STEPS = 1_000_000
@@ -146,3 +147,18 @@ class LogSNRTable(TableSchedule):
         """Name and table; see `Schedule.describe`."""
         parameters = super().describe()
         return {"name": parameters["name"], "log_snr": parameters["steps"]}
+
+
+def log_snr_of_steps(schedule: Schedule) -> Tensor:
+    """Log-SNR of every step of a discrete schedule, float64 [steps].
+
+    Raises:
+        InputError: the schedule is continuous.
+    """
+    if not isinstance(schedule, TableSchedule):
+        raise InputError(
+            "schedule",
+            expected="a discrete schedule, such as linear_beta() or from_diffusers(scheduler)",
+            got=f"'{schedule.name}', which is continuous",
+        )
+    return torch.tensor(schedule.levels, dtype=torch.float64)

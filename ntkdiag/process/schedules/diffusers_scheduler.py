@@ -1,7 +1,6 @@
-"""Read the process out of a scheduler object of the diffusers library, without importing that library.
+"""What a scheduler object of the diffusers library says: its schedule, its unit of time, what its network predicts.
 
-Only attributes are looked at, so any object that carries the same ones will do. What the network predicts
-(`prediction_type`) is not part of the process and is left to the caller.
+Only attributes are read, so the library is not imported and any object with the same attributes will do.
 """
 
 from __future__ import annotations
@@ -13,9 +12,9 @@ import torch
 from torch import Tensor
 
 from ntkdiag.errors import InputError
-from ntkdiag.process.paths import EDM, Flow
-from ntkdiag.process.schedule import Schedule
-from ntkdiag.process.table import LogSNRTable
+from ntkdiag.process.schedules.base import Schedule
+from ntkdiag.process.schedules.continuous import EDM, Flow
+from ntkdiag.process.schedules.discrete import LogSNRTable
 
 _LOOKED_FOR = (
     "a scheduler with `alphas_cumprod` (variance preserving), `config.sigma_data` (EDM), "
@@ -57,6 +56,16 @@ def from_diffusers(scheduler: Any) -> Schedule:
         got=type(scheduler).__name__,
         fix="Give the path by hand: ntkdiag.schedules.from_table(log_snr), flow() or edm().",
     )
+
+
+def prediction_type(scheduler: Any) -> str | None:
+    """What the scheduler's network predicts, as its config spells it; None if the config does not say."""
+    return _get(getattr(scheduler, "config", None), "prediction_type")
+
+
+def timestep_of_pure_noise(scheduler: Any) -> float:
+    """The timestep by which a flow-matching scheduler means t = 1: `num_train_timesteps`, 1000 by default."""
+    return float(_get(getattr(scheduler, "config", None), "num_train_timesteps") or 1000)
 
 
 def _table(alphas_cumprod: Any) -> Schedule:
