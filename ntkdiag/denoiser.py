@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from ntkdiag.errors import InputError, require_one_of
-from ntkdiag.process.log_snr import expand
+from ntkdiag.process.log_snr import Level, expand
 from ntkdiag.process.schedules.base import Schedule
 from ntkdiag.process.target import target_name
+from ntkdiag.process.target import value as target_value
 
 # (network, x [N,*shape], log_snr [N], cond) → prediction [N,*shape]
 Call = Callable[[nn.Module, Tensor, Tensor, Any], Tensor]
@@ -84,6 +85,23 @@ class Denoiser(nn.Module):
                 fix="Give Denoiser a call=function(network, x, log_snr, cond) that returns the prediction alone.",
             )
         return prediction
+
+    def training_pair(self, x0: Tensor, epsilon: Tensor, log_snr: Level) -> tuple[Tensor, Tensor]:
+        """The noisy input that the network is trained on, and the target that it should predict from it.
+
+        Args:
+            x0: Data [N, *shape].
+            epsilon: Standard normal noise [N, *shape].
+            log_snr: Log-SNR, one number or [N].
+
+        Returns:
+            x = α x0 + σ ε and y = c_x x0 + c_ε ε, each [N, *shape] in the dtype of `x0`.
+
+        Raises:
+            InputError: shapes that do not match.
+        """
+        x = self.schedule.diffuse(x0, epsilon, log_snr)
+        return x, target_value(self.target, self.schedule, log_snr, x0, epsilon)
 
     def _resolve(self, call: str | Call | None) -> Call:
         if callable(call):

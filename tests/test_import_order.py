@@ -23,6 +23,7 @@ ROOMS = (
     "data",
     "models",
     "denoiser",
+    "modes",
     "adapters",
     "kernel",
     "spectra",

@@ -11,7 +11,7 @@ from ntkdiag.denoiser import Denoiser
 from ntkdiag.diagnosis.full import FullSettings
 from ntkdiag.diagnosis.result import require_folder_name
 from ntkdiag.errors import InputError, require_positive_int
-from ntkdiag.kernel.measuring import measuring
+from ntkdiag.modes import measuring
 
 
 def require_full(settings: FullSettings, rows: int, params: str | Sequence[str] | None) -> None:

@@ -16,9 +16,8 @@ from torch import Tensor
 from ntkdiag.denoiser import Denoiser
 from ntkdiag.diagnosis.kernels import Progress
 from ntkdiag.errors import InputError
-from ntkdiag.kernel.measuring import measuring
 from ntkdiag.kernel.operator import NTKOperator
-from ntkdiag.process import target as targets
+from ntkdiag.modes import evaluating
 from ntkdiag.process.bayes.principal import Principal
 from ntkdiag.process.buckets import Buckets, PairedDraws
 from ntkdiag.spectra.operators.lanczos import Apply, TopEigenpairs, top_eigenpairs
@@ -207,13 +206,10 @@ def _moments(
 
 def _signals(denoiser: Denoiser, draws: PairedDraws, x: Tensor, log_snr: float) -> tuple[Tensor, Tensor]:
     """Target and residual, [N·D] float64 on the CPU."""
-    place = next(denoiser.parameters())
-    with torch.no_grad(), measuring(denoiser):
+    with evaluating(denoiser) as place:
         predicted = denoiser(x.to(place), log_snr).double().cpu()
     level = torch.tensor(log_snr, dtype=torch.float64)
-    wanted = targets.value(
-        denoiser.target, denoiser.schedule, level, draws.x0.double(), draws.epsilon.double()
-    )
+    _, wanted = denoiser.training_pair(draws.x0.double(), draws.epsilon.double(), level)
     return wanted.cpu().flatten(), (predicted - wanted.cpu()).flatten()
 
 

@@ -12,8 +12,7 @@ from torch import Tensor
 from ntkdiag.denoiser import Denoiser
 from ntkdiag.kernel import Gram, gram, gram_of
 from ntkdiag.kernel.gram import within_denoiser
-from ntkdiag.kernel.measuring import measuring
-from ntkdiag.process import target as targets
+from ntkdiag.modes import evaluating
 from ntkdiag.process.buckets import Buckets, PairedDraws
 
 # (what is being done, done so far, total)
@@ -112,21 +111,15 @@ def gradient_energy(
 
 def _predict(denoiser: Denoiser, x0: Tensor, epsilon: Tensor, log_snr: Tensor) -> tuple[Tensor, Tensor]:
     """Predictions and targets in float64 on the CPU, flattened to [B·N, D]."""
-    parameter = next(denoiser.parameters())
     predictions, wanted = [], []
-    with torch.no_grad(), measuring(denoiser):
+    with evaluating(denoiser) as parameter:
         for clean, noise, level in zip(
             *(t.split(FORWARD_BATCH) for t in (x0, epsilon, log_snr)), strict=True
         ):
             clean, noise, level = (t.to(parameter) for t in (clean, noise, level))
-            x = denoiser.schedule.diffuse(clean, noise, level)
+            x, y = denoiser.training_pair(clean, noise, level)
             predictions.append(denoiser(x, level).flatten(1).double().cpu())
-            wanted.append(
-                targets.value(denoiser.target, denoiser.schedule, level, clean, noise)
-                .flatten(1)
-                .double()
-                .cpu()
-            )
+            wanted.append(y.flatten(1).double().cpu())
     return torch.cat(predictions), torch.cat(wanted)
 
 

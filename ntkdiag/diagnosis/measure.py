@@ -27,7 +27,7 @@ from ntkdiag.diagnosis.tables import (
     summary_table,
 )
 from ntkdiag.errors import require_positive_int
-from ntkdiag.kernel.measuring import measuring
+from ntkdiag.modes import measuring
 from ntkdiag.process.buckets import Buckets, PairedDraws
 
 

@@ -12,10 +12,10 @@ from ntkdiag.errors import InputError, require_one_of
 from ntkdiag.kernel.directions import Directions, checked_output
 from ntkdiag.kernel.exact import gram_exact
 from ntkdiag.kernel.guards import MixingGuard, require_same
-from ntkdiag.kernel.measuring import measuring
 from ntkdiag.kernel.parameters import select_parameters
 from ntkdiag.kernel.preconditioner import checked
 from ntkdiag.kernel.streaming import gram_streaming
+from ntkdiag.modes import measuring
 
 ENGINES = ("auto", "streaming", "exact")
 

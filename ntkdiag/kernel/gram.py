@@ -20,7 +20,6 @@ from ntkdiag.kernel import engines
 from ntkdiag.kernel.directions import given, residual
 from ntkdiag.kernel.parameters import select_parameters
 from ntkdiag.kernel.probes import all_outputs, mean_probe, orthonormal_probes, sign_probes
-from ntkdiag.process import target as targets
 
 KERNELS = ("trace", "full", "subspace", "pseudo", "residual")
 
@@ -109,7 +108,7 @@ def gram(
     require_one_of("kernel", kernel, KERNELS)
     place = next(iter(select_parameters(denoiser.network, params).values()))
     x0, level, noise = _checked_inputs(x0, log_snr, epsilon, seed, place)
-    x = denoiser.schedule.diffuse(x0, noise, level)
+    x, wanted = denoiser.training_pair(x0, noise, level)
     inputs = (x, level) if cond is None else (x, level, cond)
     shape, device = x.shape[1:], place.device
     options: dict[str, Any] = {
@@ -125,7 +124,6 @@ def gram(
         basis = orthonormal_probes(shape, probes, seed, x.dtype)
         found = _row_kernel(denoiser, inputs, basis.to(device), options)
     elif kernel == "residual":
-        wanted = targets.value(denoiser.target, denoiser.schedule, level, x0, noise)
         found = engines.run(denoiser, inputs, residual(wanted), **options)
     else:
         pseudo = kernel == "pseudo"

@@ -19,7 +19,7 @@ from ntkdiag.kernel.directions import checked_output
 from ntkdiag.kernel.eager import plain_eager
 from ntkdiag.kernel.engines import require_batch
 from ntkdiag.kernel.guards import MixingGuard, require_same
-from ntkdiag.kernel.measuring import measuring
+from ntkdiag.modes import measuring
 
 # Parameter-shaped tensors, in the order of the linearization's parameters.
 Tangent = tuple[Tensor, ...]

@@ -19,13 +19,13 @@ from torch import Tensor
 from ntkdiag.data import Data
 from ntkdiag.denoiser import Denoiser
 from ntkdiag.errors import InputError, MeasurementError
+from ntkdiag.modes import in_mode
 from ntkdiag.process.buckets import Buckets
 from ntkdiag.train.checkpoints.folder import Progress, RunFolder, describe_problem
 from ntkdiag.train.checkpoints.state import TrainState
 from ntkdiag.train.config import TrainConfig
 from ntkdiag.train.interrupt import held_interrupt
 from ntkdiag.train.loss import denoising_losses, draw_batch
-from ntkdiag.train.modes import training
 from ntkdiag.weights.source import WeightSource
 
 # (steps done, steps in all, mean unweighted loss since the last call)
@@ -110,7 +110,7 @@ def train(
         run.resume()
     else:
         run.begin(force)
-    with training(denoiser), held_interrupt() as interrupted:
+    with in_mode(denoiser, training=True), held_interrupt() as interrupted:
         run.go(interrupted, progress)
     history = pd.DataFrame(run.rows).astype({"step": "int64"})
     average = run.state.average.denoiser.eval()

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from ntkdiag.denoiser import Denoiser
-from ntkdiag.process import target
 from ntkdiag.process.schedules.base import Schedule
 
 
@@ -56,6 +55,5 @@ def denoising_losses(denoiser: Denoiser, batch: Batch, cond: Any = None) -> Tens
         Unweighted losses [N], ≥ 0.
     """
     x0, epsilon, log_snr = batch
-    x = denoiser.schedule.diffuse(x0, epsilon, log_snr)
-    wanted = target.value(denoiser.target, denoiser.schedule, log_snr, x0, epsilon)
+    x, wanted = denoiser.training_pair(x0, epsilon, log_snr)
     return (denoiser(x, log_snr, cond) - wanted).square().flatten(1).mean(dim=1)

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from ntkdiag.denoiser import Denoiser
 from ntkdiag.errors import InputError, MeasurementError
 from ntkdiag.kernel import gram, gram_of
-from ntkdiag.kernel.measuring import measuring
 from ntkdiag.kernel.parameters import by_block, by_layer
+from ntkdiag.modes import measuring
 from ntkdiag.process import schedules
 
 TOLERANCE = {"rtol": 1e-10, "atol": 1e-12}

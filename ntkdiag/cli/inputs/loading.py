@@ -211,11 +211,14 @@ def _try(denoiser: Denoiser, data: Data) -> None:
     Raises:
         InputError: it fails, whatever the exception.
     """
-    from ntkdiag.train.modes import evaluating
+    import torch
+
+    from ntkdiag.modes import in_mode
 
     level = float(denoiser.schedule.quantile(0.5))
     try:
-        with evaluating(denoiser) as like:
+        like = next(denoiser.parameters(), torch.empty(0))
+        with in_mode(denoiser, training=False), torch.no_grad():
             denoiser(data.train[:2].to(like), level)
     except InputError:
         raise

@@ -18,11 +18,11 @@ from ntkdiag.confidence import quantile
 from ntkdiag.data import Data
 from ntkdiag.denoiser import Denoiser
 from ntkdiag.errors import InputError
+from ntkdiag.modes import evaluating
 from ntkdiag.process import target
 from ntkdiag.process.bayes import Oracle
 from ntkdiag.process.buckets import Buckets, PairedDraws
 from ntkdiag.train.loss import Batch, denoising_losses
-from ntkdiag.train.modes import evaluating
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from ntkdiag.denoiser import Denoiser
 from ntkdiag.errors import InputError, require_positive_int
+from ntkdiag.modes import evaluating
 from ntkdiag.process import target
 from ntkdiag.process.log_snr import expand
-from ntkdiag.train.modes import evaluating
 
 # Beyond these log-SNR nothing visible happens to data of unit scale; beyond these quantiles of its training
 # density a network has hardly been trained (both tuned here).

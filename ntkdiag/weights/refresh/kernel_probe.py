@@ -17,7 +17,6 @@ from torch import Tensor
 from ntkdiag.denoiser import Denoiser
 from ntkdiag.errors import InputError, require_one_of
 from ntkdiag.kernel import gram
-from ntkdiag.process import target as targets
 from ntkdiag.process.buckets import Buckets, PairedDraws
 from ntkdiag.recoverability import gradient_signal, learnability
 from ntkdiag.spectra import eigenpairs
@@ -106,7 +105,7 @@ class _ProbeBatch:
         denoiser, draws, found = self.denoiser, self.draws, []
         for level, spectrum in zip(self.buckets.centers, spectra, strict=True):
             assert spectrum.vectors is not None  # eigenpairs gives them
-            wanted = targets.value(denoiser.target, denoiser.schedule, level, draws.x0, draws.epsilon)
+            _, wanted = denoiser.training_pair(draws.x0, draws.epsilon, level)
             signal = wanted.flatten(1).double().cpu().numpy()
             found.append(learnability(spectrum.values, spectrum.vectors, signal, kappa))
         return found

@@ -15,7 +15,7 @@ from torch.overrides import _get_current_function_mode_stack
 from torch.utils import checkpoint
 
 from ntkdiag.kernel import gram_of
-from ntkdiag.kernel.measuring import measuring
+from ntkdiag.modes import measuring
 
 # torch warns where it has no batching rule, and falls back to a loop
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")

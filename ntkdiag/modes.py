@@ -1,4 +1,4 @@
-"""A network as it is measured, in eval mode, and put back afterwards exactly as the user handed it over."""
+"""A network in eval or train mode for the length of a block, and put back afterwards as it was found."""
 
 from __future__ import annotations
 
@@ -10,6 +10,25 @@ import torch
 from torch import Tensor, nn
 
 from ntkdiag.errors import MeasurementError
+
+
+@contextmanager
+def in_mode(module: nn.Module, training: bool) -> Iterator[None]:
+    """The module in train or eval mode for the block; the mode of every submodule is restored, and nothing else."""
+    before = {part: part.training for part in module.modules()}
+    module.train(training)
+    try:
+        yield
+    finally:
+        for part, mode in before.items():
+            part.training = mode
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[Tensor]:
+    """`measuring` without gradients; yields a parameter, which has the dtype and device that inputs need."""
+    with measuring(module), torch.no_grad():
+        yield next(module.parameters(), torch.empty(0))
 
 
 @contextmanager
