@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from ntkdiag.data.arrays import from_npy
 from ntkdiag.data.dataset import Data
 from ntkdiag.data.digits import digits
 from ntkdiag.data.mixture import mixture
+from ntkdiag.data.npy_files import from_npy
 from ntkdiag.errors import require_one_of
 from ntkdiag.provenance import is_file
 

@@ -3,19 +3,19 @@
 It exists to show whether weights help. It never measures a kernel; weights come in as a function.
 """
 
-from ntkdiag.train.checkpoints.files import load_weights, save_weights
+from ntkdiag.train.checkpoints.weight_files import load_weights, save_weights
 from ntkdiag.train.config import PRESETS, TrainConfig
-from ntkdiag.train.evaluation.bucket_losses import BucketValues, bucket_excess, bucket_losses
-from ntkdiag.train.evaluation.quality import (
+from ntkdiag.train.evaluation.bucket_losses import BucketValues, bucket_losses
+from ntkdiag.train.evaluation.sample_quality import (
     EnergyDistance,
     Estimate,
     energy_distance,
     energy_distance_to_data,
     log_likelihood,
 )
-from ntkdiag.train.evaluation.samplers import flow_map, sample
 from ntkdiag.train.loop import TrainResult, train
 from ntkdiag.train.loss import Batch, denoising_losses
+from ntkdiag.train.sampling import flow_map, sample
 
 __all__ = [
     "PRESETS",
@@ -25,7 +25,6 @@ __all__ = [
     "Estimate",
     "TrainConfig",
     "TrainResult",
-    "bucket_excess",
     "bucket_losses",
     "denoising_losses",
     "energy_distance",

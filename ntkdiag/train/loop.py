@@ -21,11 +21,11 @@ from ntkdiag.denoiser import Denoiser
 from ntkdiag.errors import InputError, MeasurementError
 from ntkdiag.modes import in_mode
 from ntkdiag.process.buckets import Buckets
-from ntkdiag.train.checkpoints.folder import Progress, RunFolder, describe_problem
-from ntkdiag.train.checkpoints.state import TrainState
+from ntkdiag.train.checkpoints.run_folder import Progress, RunFolder, describe_problem
 from ntkdiag.train.config import TrainConfig
 from ntkdiag.train.interrupt import held_interrupt
 from ntkdiag.train.loss import denoising_losses, draw_batch
+from ntkdiag.train.state import TrainState
 from ntkdiag.weights.source import WeightSource
 
 # (steps done, steps in all, mean unweighted loss since the last call)

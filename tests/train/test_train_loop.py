@@ -21,8 +21,8 @@ from ntkdiag.process import schedules
 from ntkdiag.process.buckets import Buckets
 from ntkdiag.train import TrainConfig, train
 from ntkdiag.train.checkpoints.checkpoint import read_manifest
-from ntkdiag.train.checkpoints.state import TrainState
 from ntkdiag.train.loss import denoising_losses, draw_batch
+from ntkdiag.train.state import TrainState
 
 
 def same(left: Denoiser, right: Denoiser) -> bool:

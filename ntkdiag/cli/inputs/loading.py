@@ -120,7 +120,7 @@ def run_recipe(folder: Path) -> Recipe:
 def _from_run(folder: Path, options: ModelOptions) -> Subject:
     """The averaged network of a training folder; --data may name other data of the same shape to look at."""
     from ntkdiag.train.checkpoints.checkpoint import read_manifest
-    from ntkdiag.train.checkpoints.folder import AVERAGE_FILE
+    from ntkdiag.train.checkpoints.run_folder import AVERAGE_FILE
 
     for name in _SETTLED:
         given = getattr(options, name)

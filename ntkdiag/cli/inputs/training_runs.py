@@ -48,7 +48,7 @@ def read_run(folder: Path) -> dict[str, Any]:
     import pandas as pd
 
     from ntkdiag.train.checkpoints.checkpoint import read_manifest
-    from ntkdiag.train.checkpoints.folder import HISTORY_FILE
+    from ntkdiag.train.checkpoints.run_folder import HISTORY_FILE
 
     read_manifest(folder)
     if not (folder / HISTORY_FILE).is_file():

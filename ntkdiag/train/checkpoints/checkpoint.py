@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ntkdiag import provenance
 from ntkdiag.errors import InputError
-from ntkdiag.train.checkpoints.files import read_tensors
+from ntkdiag.train.checkpoints.weight_files import read_tensors
 
 MANIFEST = "training.json"
 

@@ -1,4 +1,4 @@
-"""Held-out loss and excess over the Bayes loss, bucket by bucket, with every sample's value kept.
+"""Held-out loss of every bucket, with every sample's value kept.
 
 All buckets and all networks see the same data and noise for the same seed, so two networks are compared
 sample by sample and the spread between samples cancels.
@@ -6,9 +6,8 @@ sample by sample and the spread between samples cancels.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 
 import pandas as pd
 import torch
@@ -19,8 +18,6 @@ from ntkdiag.data import Data
 from ntkdiag.denoiser import Denoiser
 from ntkdiag.errors import InputError
 from ntkdiag.modes import evaluating
-from ntkdiag.process import target
-from ntkdiag.process.bayes import Oracle
 from ntkdiag.process.buckets import Buckets, PairedDraws
 from ntkdiag.train.loss import Batch, denoising_losses
 
@@ -102,72 +99,14 @@ def bucket_losses(
     Returns:
         Mean squared error of the denoiser's target over dimensions, per bucket and sample.
     """
-    draws = data if isinstance(data, PairedDraws) else _draw(data, samples, seed)
-    return _per_bucket(denoiser, draws, buckets, batch, partial(denoising_losses, denoiser))
-
-
-def bucket_excess(
-    denoiser: Denoiser,
-    data: Data,
-    buckets: Buckets,
-    samples: int = 256,
-    seed: int = 0,
-    batch: int = 256,
-) -> BucketValues:
-    """The part of the held-out loss that training can still remove: E‖f − E[y|x]‖² per dimension.
-
-    The loss is this plus the Bayes floor. Compared with the posterior mean itself, not as a difference of
-    two noisy losses.
-
-    Args:
-        denoiser: Put in evaluation mode meanwhile.
-        data: Data with an oracle; its held-out part is drawn from.
-        buckets: Noise levels.
-        samples: Held-out points, drawn without replacement; fewer if there are not as many.
-        seed: Of points and noise; that of `bucket_losses` gives the same draws.
-        batch: Samples per forward pass.
-
-    Returns:
-        Excess ≥ 0 of the denoiser's target, per bucket and sample.
-
-    Raises:
-        InputError: the data has no oracle.
-    """
-    if data.oracle is None:
-        raise InputError(
-            f"data '{data.name}'",
-            expected="data whose exact posterior is known, such as mixture",
-            got="no oracle",
-        )
-    draws = _draw(data, samples, seed)
-    return _per_bucket(denoiser, draws, buckets, batch, partial(_excess, denoiser, data.oracle))
-
-
-def _excess(denoiser: Denoiser, oracle: Oracle, batch: Batch) -> Tensor:
-    """‖f − E[y|x]‖² / D of each sample; given x, ε = (x − α x0)/σ makes y linear in x0."""
-    schedule, level = denoiser.schedule, batch.log_snr.double()
-    x = schedule.diffuse(batch.x0, batch.epsilon, batch.log_snr)
-    best = oracle.posterior_mean(x.double(), schedule.alpha(level), schedule.sigma(level))
-    wanted = target.convert(best, x.double(), level, schedule, "x0", denoiser.target)
-    return (denoiser(x, batch.log_snr).double() - wanted).square().flatten(1).mean(dim=1)
-
-
-def _draw(data: Data, samples: int, seed: int) -> PairedDraws:
-    return PairedDraws.draw(data.held_out, min(samples, len(data.held_out)), seed)
-
-
-def _per_bucket(
-    denoiser: Denoiser,
-    draws: PairedDraws,
-    buckets: Buckets,
-    size: int,
-    measure: Callable[[Batch], Tensor],
-) -> BucketValues:
-    """Apply `measure`, [N] values of a batch, to the draws at the center of every bucket."""
+    if isinstance(data, PairedDraws):
+        draws = data
+    else:
+        draws = PairedDraws.draw(data.held_out, min(samples, len(data.held_out)), seed)
     rows = []
     with evaluating(denoiser) as like:
         for log_snr in buckets.centers:
-            parts = [measure(part) for part in _batches(draws, log_snr, size, like)]
+            parts = [denoising_losses(denoiser, part) for part in _batches(draws, log_snr, batch, like)]
             rows.append(torch.cat(parts).double().cpu())
     return BucketValues(buckets, torch.stack(rows))
 

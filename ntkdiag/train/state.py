@@ -12,11 +12,11 @@ from torch import Tensor
 from ntkdiag.denoiser import Denoiser
 from ntkdiag.errors import InputError
 from ntkdiag.process.buckets import Buckets
-from ntkdiag.train.average import Average
-from ntkdiag.train.checkpoints.files import check_fit, load_state, state_of
-from ntkdiag.train.checkpoints.history import Meter
+from ntkdiag.train.checkpoints.weight_files import check_fit, load_state, state_of
 from ntkdiag.train.config import TrainConfig
+from ntkdiag.train.history import Meter
 from ntkdiag.train.loss import Generators
+from ntkdiag.train.moving_average import Average
 
 
 class TrainState:

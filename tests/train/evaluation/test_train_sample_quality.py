@@ -78,7 +78,7 @@ def test_equal_distributions_have_distance_zero_on_average_and_a_cautious_error(
 def test_blocks_do_not_change_the_value(monkeypatch):
     x, y = normal(50), normal(40, seed=1)
     whole = energy_distance(x, y)
-    monkeypatch.setattr("ntkdiag.train.evaluation.quality._BLOCK", 100)
+    monkeypatch.setattr("ntkdiag.train.evaluation.sample_quality._BLOCK", 100)
     assert energy_distance(x, y) == whole
 
 

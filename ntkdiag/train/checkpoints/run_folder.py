@@ -15,10 +15,10 @@ from ntkdiag.denoiser import Denoiser
 from ntkdiag.errors import InputError
 from ntkdiag.process.buckets import Buckets
 from ntkdiag.train.checkpoints.checkpoint import Manifest, read_checkpoint, tensor_file, write_checkpoint
-from ntkdiag.train.checkpoints.files import save_weights
-from ntkdiag.train.checkpoints.history import from_columns, to_columns
-from ntkdiag.train.checkpoints.state import TrainState
+from ntkdiag.train.checkpoints.weight_files import save_weights
 from ntkdiag.train.config import TrainConfig
+from ntkdiag.train.history import from_columns, to_columns
+from ntkdiag.train.state import TrainState
 
 AVERAGE_FILE = "average.safetensors"
 HISTORY_FILE = "history.csv"
