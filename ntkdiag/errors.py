@@ -8,8 +8,10 @@ number came out.
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Iterable
-from numbers import Integral
+from numbers import Integral, Real
+from typing import Any
 
 # Characters of a quotation in an error.
 _LONGEST = 800
@@ -70,3 +72,48 @@ def require_positive_int(what: str, got: int, minimum: int = 1) -> int:
     if isinstance(got, bool) or not isinstance(got, Integral) or got < minimum:
         raise InputError(what, expected=f"an integer of at least {minimum}", got=repr(got))
     return int(got)
+
+
+def require_number(
+    what: str,
+    got: Any,
+    *,
+    above: float | None = None,
+    at_least: float | None = None,
+    at_most: float | None = None,
+) -> float:
+    """Return `got` as a float if it is a finite number (Python's or numpy's) within the bounds.
+
+    Args:
+        what: The thing that is checked, as the user names it.
+        got: What came.
+        above, at_least: Lower bound, excluded or included; give one at most.
+        at_most: Upper bound, included.
+
+    Raises:
+        InputError: otherwise; True and False are no numbers here.
+    """
+    try:
+        value = float(got) if isinstance(got, Real) and not isinstance(got, bool) else math.nan
+    except OverflowError:  # an integer beyond the range of a float
+        value = math.inf
+    outside = (
+        (above is not None and value <= above)
+        or (at_least is not None and value < at_least)
+        or (at_most is not None and value > at_most)
+    )
+    if outside or not math.isfinite(value):
+        raise InputError(what, expected=_range(above, at_least, at_most), got=repr(got))
+    return value
+
+
+def _range(above: float | None, at_least: float | None, at_most: float | None) -> str:
+    if at_least is not None and at_most is not None:
+        return f"a number from {at_least:g} to {at_most:g}"
+    if above is not None:
+        lower = f"a number above {above:g}"
+    elif at_least is not None:
+        lower = f"a number of at least {at_least:g}"
+    else:
+        return "a finite number" if at_most is None else f"a number of at most {at_most:g}"
+    return lower if at_most is None else f"{lower}, at most {at_most:g}"

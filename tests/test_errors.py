@@ -5,7 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ntkdiag.errors import InputError, MeasurementError, NtkdiagError, require_one_of, require_positive_int
+from ntkdiag.errors import (
+    InputError,
+    MeasurementError,
+    NtkdiagError,
+    require_number,
+    require_one_of,
+    require_positive_int,
+)
 
 
 def test_a_line_says_what_was_expected_what_came_and_what_to_do() -> None:
@@ -69,3 +76,36 @@ def test_the_minimum_is_allowed_and_named() -> None:
     assert require_positive_int("seed", 0, minimum=0) == 0
     with pytest.raises(InputError, match="at least 3; got 2"):
         require_positive_int("samples", 2, minimum=3)
+
+
+@pytest.mark.parametrize("got", [2, 2.0, np.float32(2), np.int64(2)])
+def test_numbers_of_python_and_numpy_become_plain(got: float) -> None:
+    found = require_number("gamma", got, above=0.0)
+    assert found == 2.0 and type(found) is float
+
+
+def test_bounds_are_excluded_or_included_as_their_names_say() -> None:
+    assert require_number("k", 0.0, at_least=0.0, at_most=1.0) == 0.0
+    assert require_number("k", 1.0, above=0.0, at_most=1.0) == 1.0
+    assert require_number("k", -1e300) == -1e300
+
+
+@pytest.mark.parametrize(
+    ("got", "bounds", "expected"),
+    [
+        (0, {"above": 0.0}, "a number above 0; got 0"),
+        (-1, {"at_least": 0.0}, "a number of at least 0; got -1"),
+        (1.5, {"at_least": 0.0, "at_most": 1.0}, "a number from 0 to 1; got 1.5"),
+        (0, {"above": 0.0, "at_most": 1.0}, "a number above 0, at most 1; got 0"),
+        (2, {"at_most": 1.0}, "a number of at most 1; got 2"),
+        (float("nan"), {"above": 0.0}, "a number above 0; got nan"),
+        (float("inf"), {}, "a finite number; got inf"),
+        (10**400, {"above": 0.0}, "a number above 0; got 1000"),
+        (True, {"above": 0.0}, "a number above 0; got True"),
+        ("5", {}, "a finite number; got '5'"),
+        (None, {"at_least": 1.0}, "a number of at least 1; got None"),
+    ],
+)
+def test_a_number_out_of_range_or_none_at_all_is_refused(got: object, bounds: dict, expected: str) -> None:
+    with pytest.raises(InputError, match=f"^gamma: expected {expected}"):
+        require_number("gamma", got, **bounds)
