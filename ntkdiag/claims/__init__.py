@@ -1,5 +1,24 @@
-"""The paper's claims as tests that can fail, on any model: one file a claim, one verdict a claim."""
+"""Claims about a diagnosis, as tests that can fail: one decorated function a claim, one row a claim in the result.
 
-from ntkdiag.claims.verdict import judge, verify
+The paper's claims are the files of `paper/`; `verdict` decides between supported, contradicted and inconclusive.
+"""
 
-__all__ = ["judge", "verify"]
+from ntkdiag.claims.evidence import Evidence
+from ntkdiag.claims.register import CLAIMS, Claim, claim
+from ntkdiag.claims.trend import falls
+from ntkdiag.claims.verdict import ClaimResult, all_of, untestable
+from ntkdiag.claims.verification import COLUMNS, judge, verify
+
+__all__ = [
+    "CLAIMS",
+    "COLUMNS",
+    "Claim",
+    "ClaimResult",
+    "Evidence",
+    "all_of",
+    "claim",
+    "falls",
+    "judge",
+    "untestable",
+    "verify",
+]

@@ -1,4 +1,4 @@
-"""Evidence: what every claim reads from a Diagnosis, on all samples and on subsets that all buckets share.
+"""Evidence: what the test of a claim reads from a Diagnosis, on all samples and on subsets that all buckets share.
 
 The same subsets of samples are used in every bucket and in the untrained control, and both were measured with the
 same probes, so that differences and trends are formed within pairs before their spread is taken.
@@ -6,6 +6,7 @@ same probes, so that differences and trends are formed within pairs before their
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,14 +18,13 @@ from ntkdiag.spectra.dense.eigen import Array
 from ntkdiag.spectra.uncertainty.resampling import resample
 
 CONTROL = "untrained"
-STATISTICS = ("trace", "top_eigenvalue", "effective_rank")
 MIN_BUCKETS, MIN_SAMPLES = 3, 8
 MIN_PROBES = 3  # fewer say too little of the spread over probes
 
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
-    """Everything a claim may look at.
+    """Everything that the test of a claim may look at.
 
     Attributes:
         log_snr: Bucket centres [B].
@@ -32,8 +32,8 @@ class Evidence:
         target: What the network predicts.
         controlled: Whether an untrained control was measured.
         seed: Seed of subsets and permutations.
-        samples, kept: Samples of a bucket N, and of a subset.
-        replicates: Statistic → one entry a bucket, those of the control after those of the network.
+        samples, kept: Number of samples of a bucket, N, and of a subset.
+        resampled: Statistic → one entry a bucket, those of the network before those of the control.
     """
 
     log_snr: Array
@@ -43,38 +43,54 @@ class Evidence:
     seed: int
     samples: int
     kept: int
-    replicates: dict[str, list[Replicates]]
+    resampled: dict[str, list[Replicates]]
+
+    def replicates(self, statistic: str) -> list[Replicates]:
+        """A statistic in every bucket, those of the network before those of the control.
+
+        Raises:
+            InputError: a statistic that no claim has declared.
+        """
+        if statistic not in self.resampled:
+            raise InputError(
+                "statistic of a claim",
+                expected="one of " + ", ".join(self.resampled),
+                got=repr(statistic),
+                fix=f"Name it where the claim is registered: @claim(..., reads=['{statistic}']).",
+            )
+        return self.resampled[statistic]
 
     def logs(self, statistic: str) -> Array:
         """ln of a statistic in every bucket, minus that of the untrained control where there is one, [B]."""
-        return self._net(np.array([bucket.value for bucket in self.replicates[statistic]]))
+        return self._net(np.array([bucket.value for bucket in self.replicates(statistic)]))
 
     def contrast(self, statistic: str, weights: Array) -> Interval:
         """Weighted sum of `logs` over buckets, with its 90% interval over samples and probes."""
         return contrast_of_replicates(
-            self.replicates[statistic],
+            self.replicates(statistic),
             lambda statistics: self._net(statistics) @ weights,
             samples=self.samples,
             kept=self.kept,
         )
 
     def _net(self, statistics: Array) -> Array:
-        with np.errstate(divide="ignore", invalid="ignore"):  # zero kernels are reported by the tests
+        with np.errstate(divide="ignore", invalid="ignore"):  # a kernel of zero is reported by the test
             logs = np.log(statistics)
             own, control = logs[..., : len(self.log_snr)], logs[..., len(self.log_snr) :]
             return own - control if self.controlled else own
 
 
-def gather(diagnosis: Diagnosis, *, seed: int, draws: int) -> Evidence:
+def gather(diagnosis: Diagnosis, statistics: Iterable[str], *, seed: int, draws: int) -> Evidence:
     """Collect the evidence from a diagnosis.
 
     Args:
-        diagnosis: With refs["untrained"], the control.
+        diagnosis: The measurement; its refs["untrained"], where there is one, is the control.
+        statistics: Names of `ntkdiag.spectra.STATISTICS` to resample.
         seed: Seed of subsets and permutations.
         draws: Number of subsets.
 
     Raises:
-        InputError: too few buckets or samples, or a control of other buckets or samples.
+        InputError: too few buckets or samples, a control with other buckets or samples, or an unknown statistic.
     """
     summary, grams = diagnosis.summary, diagnosis.grams["trace"].numpy()
     buckets, samples = grams.shape[:2]
@@ -91,9 +107,10 @@ def gather(diagnosis: Diagnosis, *, seed: int, draws: int) -> Evidence:
                 expected=f"{buckets} buckets of {samples} samples, as the network's",
                 got="kernels of shape " + str(list(networks[1].grams["trace"].shape)),
             )
+    names = list(dict.fromkeys(statistics))
     subsets = paired_subsets(samples, draws, seed=seed)
     found = [
-        resample(STATISTICS, gram, subsets, per_probe=probes)
+        resample(names, gram, subsets, per_probe=probes)
         for network in networks
         for gram, probes in zip(network.grams["trace"].numpy(), _probes(networks, network), strict=True)
     ]
@@ -105,12 +122,12 @@ def gather(diagnosis: Diagnosis, *, seed: int, draws: int) -> Evidence:
         seed=seed,
         samples=samples,
         kept=subsets.shape[1],
-        replicates={name: [bucket[name] for bucket in found] for name in STATISTICS},
+        resampled={name: [bucket[name] for bucket in found] for name in names},
     )
 
 
 def _probes(networks: list[Diagnosis], network: Diagnosis) -> list[Array] | list[None]:
-    """Kernels by probe for every bucket, if all networks have the same number and enough of them."""
+    """Per-probe kernels of every bucket; None where the networks differ in their number or have too few."""
     counts = {one.grams["per_probe"].shape[1] if "per_probe" in one.grams else 0 for one in networks}
     if len(counts) > 1 or min(counts) < MIN_PROBES:
         return [None] * len(network.grams["trace"])

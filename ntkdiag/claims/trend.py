@@ -1,47 +1,84 @@
-"""Trends over buckets: rank correlation, permuted bucket labels, several tests at once.
+"""The test behind the claims: does a kernel statistic fall where recoverability falls?
 
-A bucket is one observation here; intervals over samples come from paired resampling (`ntkdiag.spectra`).
+Effect: a contrast of ln(statistic) between thirds of the buckets, relative to the untrained control. Its interval is the
+delete-d jackknife of `ntkdiag.spectra` on paired subsets (and probes); its p-value comes from permuted bucket labels.
 """
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ntkdiag.claims.evidence import Evidence
+from ntkdiag.claims.p_values import TIE, kendall, permutation_p_value
+from ntkdiag.claims.verdict import ClaimResult, untestable
 from ntkdiag.spectra.dense.eigen import Array
 
-EXHAUSTIVE = 7  # up to 7! = 5,040 orders are enumerated, beyond that they are drawn
-_NUMBERS_AT_ONCE = 2**22  # of pairs of buckets in memory: 32 MiB
-# Values closer than this share of the largest are ties: mirrored buckets and constant rulers differ by rounding.
-_TIE = 1e-9
+TEST = "Kendall's τ with R_y over permuted buckets; contrast of thirds with a jackknife on paired subsets"
 
 
-def kendall(a: Array, b: Array) -> Array:
-    """Kendall's τ_b (1945) between `a` [B] and each row of `b` [..., B], in [−1, 1]; 0 where either is constant."""
-    first, second = np.triu_indices(a.shape[-1], 1)
-    sign_a = _sign(a, first, second)
-    sign_b = _sign(b, first, second)
-    untied = np.sqrt(np.square(sign_a).sum(-1) * np.square(sign_b).sum(-1))
-    agreement = (sign_a * sign_b).sum(-1)
-    return np.divide(agreement, untied, out=np.zeros_like(agreement), where=untied > 0)
+def falls(statistic: str, evidence: Evidence) -> ClaimResult:
+    """Test that a statistic falls where R_y falls: most against least recoverable third of the buckets.
+
+    Args:
+        statistic: One of those that the claim reads.
+        evidence: What the claim is given.
+
+    Returns:
+        A result whose effect is a difference of natural logarithms.
+    """
+    weights = thirds(evidence.amplitude)
+    if not weights.any():
+        return untestable("the amplitude is the same in every bucket for this target")
+
+    def score(values: Array) -> Array:
+        return kendall(evidence.amplitude, values)
+
+    found = compare(statistic, evidence, weights, score, TEST)
+    if math.isnan(found.p_value):
+        return found
+    against = (
+        "relative to the untrained control" if evidence.controlled else "no untrained control was measured"
+    )
+    note = (
+        f"{statistic.replace('_', ' ')}: ×{math.exp(-found.effect):.2g} from the most to the least recoverable third, "
+        f"τ = {signed(float(score(evidence.logs(statistic))))}; {against}."
+    )
+    return replace(found, note=note)
 
 
-def told(tau: float) -> str:
-    """A correlation for a sentence, always with its sign."""
-    return f"{tau:+.2f}".replace("-", "−")
+def compare(
+    statistic: str, evidence: Evidence, weights: Array, score: Callable[[Array], Array], test: str
+) -> ClaimResult:
+    """Test that a contrast of ln(statistic) is positive; the general form of `falls`.
+
+    Args:
+        statistic, evidence: As in `falls`.
+        weights: Weights of the buckets in the contrast, [B], of sum 0.
+        score: Score of a trend for the permutation test: values [..., B] → [...]; large speaks for the claim.
+        test: What is done, in words.
+
+    Returns:
+        A result with an empty note.
+    """
+    logs = evidence.logs(statistic)
+    if not np.isfinite(logs).all():
+        return untestable("the kernel is zero in some bucket")
+    found = evidence.contrast(statistic, weights)
+    return ClaimResult(
+        effect=found.value,
+        low=found.low,
+        high=found.high,
+        p_value=permutation_p_value(score, logs, evidence.seed),
+        test=test,
+        note="",
+    )
 
 
-def _sign(values: Array, first: NDArray[np.intp], second: NDArray[np.intp]) -> Array:
-    tolerance = _TIE * np.abs(values).max(-1, keepdims=True)
-    difference = values[..., first] - values[..., second]
-    return np.where(np.abs(difference) <= tolerance, 0.0, np.sign(difference))
-
-
-def contrast(ruler: Array) -> Array:
+def thirds(ruler: Array) -> Array:
     """Weights over buckets that compare the most recoverable third with the least recoverable third.
 
     Args:
@@ -49,12 +86,12 @@ def contrast(ruler: Array) -> Array:
 
     Returns:
         [B], summing to 0: the mean over the upper third minus the mean over the lower third. Thirds are rounded up, and
-        buckets that tie with the border of a third are all taken in. All zero for a constant ruler.
+        buckets that tie with the border of a third all belong to it. All zero for a constant ruler.
     """
     count = len(ruler)
     size = math.ceil(count / 3)
     ordered = np.sort(ruler)
-    margin = _TIE * np.abs(ruler).max()
+    margin = TIE * np.abs(ruler).max()
     upper = ruler >= ordered[-size] - margin
     lower = ruler <= ordered[size - 1] + margin
     both = upper & lower
@@ -64,46 +101,6 @@ def contrast(ruler: Array) -> Array:
     return upper / upper.sum() - lower / lower.sum()
 
 
-def permutation_p_value(
-    score: Callable[[Array], Array], values: Array, seed: int, draws: int = 9999
-) -> float:
-    """One-sided p-value of a score against permuted bucket labels.
-
-    Up to `EXHAUSTIVE` buckets every order is tried and the p-value is exact, at least 1/B!. Beyond that `draws` random
-    orders are, and one is added to numerator and denominator, which keeps the test valid (Phipson & Smyth 2010).
-
-    Args:
-        score: Maps values of the buckets [..., B] to scores [...]; large speaks for the claim.
-        values: [B].
-        seed: Of the random orders.
-        draws: Number of random orders.
-
-    Returns:
-        Share of orders that score at least as high as the true one, in (0, 1].
-    """
-    orders = _orders(len(values), seed, draws)
-    threshold = float(score(values)) - 1e-12  # equal scores may differ by rounding
-    pieces = np.array_split(orders, -(-orders.size * len(values) // _NUMBERS_AT_ONCE))
-    as_large = sum(int((score(values[some]) >= threshold).sum()) for some in pieces)
-    exact = len(values) <= EXHAUSTIVE
-    return as_large / len(orders) if exact else (as_large + 1) / (len(orders) + 1)
-
-
-def _orders(count: int, seed: int, draws: int) -> NDArray[np.intp]:
-    """All orders of few labels, else random ones: [S, count]."""
-    if count <= EXHAUSTIVE:
-        return np.array(list(itertools.permutations(range(count))))
-    return np.argsort(np.random.default_rng(seed).random((draws, count)), axis=1)
-
-
-def holm(p_values: Sequence[float]) -> Array:
-    """Holm's step-down adjustment (1979): family-wise error stays below the level. NaN entries are not tests."""
-    p = np.asarray(p_values, dtype=float)
-    adjusted = np.full(len(p), np.nan)
-    tests = np.flatnonzero(~np.isnan(p))
-    order = tests[np.argsort(p[tests], kind="stable")]
-    running = 0.0
-    for position, index in enumerate(order):
-        running = max(running, min(1.0, (len(order) - position) * p[index]))
-        adjusted[index] = running
-    return adjusted
+def signed(correlation: float) -> str:
+    """A correlation with two digits and its sign, for a sentence."""
+    return f"{correlation:+.2f}".replace("-", "−")

@@ -1,85 +1,87 @@
-"""Verdicts: every claim tested on one Diagnosis, p-values corrected together, a row a claim.
+"""The verdict on a claim: the one rule that turns an effect, its interval and its p-value into one of three words.
 
-Sample sizes, seeds, thresholds and tests are fixed before data is seen; nothing is repeated until it is significant.
+Thresholds are fixed here, before any data is seen.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-import pandas as pd
-
-from ntkdiag.claims import c1_spectral_weakening, c2_low_rank, c3_follows_recoverability
-from ntkdiag.claims.evidence import Evidence, gather
-from ntkdiag.claims.finding import Finding
-from ntkdiag.claims.trend import holm
-from ntkdiag.data import Data
-from ntkdiag.denoiser import Denoiser
-from ntkdiag.diagnosis import Diagnosis, measure
-from ntkdiag.process.buckets import Buckets
-from ntkdiag.spectra.uncertainty.resampling import DRAWS
-
-COLUMNS = [
-    "claim", "statement", "verdict", "effect", "low", "high", "threshold", "p_value", "p_holm", "test", "note",
-]  # fmt: skip
-CLAIMS: dict[str, Callable[[Evidence], Finding]] = {
-    "C1": c1_spectral_weakening.examine,
-    "C2": c2_low_rank.examine,
-    "C3": c3_follows_recoverability.examine,
-}
+SUPPORTED, CONTRADICTED, INCONCLUSIVE = "supported", "contradicted", "inconclusive"
+# Family-wise error rate of support, after Holm's correction.
+LEVEL = 0.05
+# Smallest effect that counts: a factor of 1.1.
+THRESHOLD = math.log(1.1)
 
 
-def judge(diagnosis: Diagnosis, *, seed: int = 0, draws: int = DRAWS) -> pd.DataFrame:
-    """Test every claim on a diagnosis.
+@dataclass(frozen=True)
+class ClaimResult:
+    """What the test of one claim found.
+
+    Attributes:
+        effect: Effect size, a difference of natural logarithms; positive in the claimed direction.
+        low, high: 90% interval of the effect (two one-sided tests at 5%).
+        p_value: One-sided, from permuted bucket labels; NaN when the claim cannot be tested on this model.
+        test: What was done.
+        note: What a reader must know.
+        threshold: Smallest effect that counts.
+    """
+
+    effect: float
+    low: float
+    high: float
+    p_value: float
+    test: str
+    note: str
+    threshold: float = THRESHOLD
+
+
+def verdict(result: ClaimResult, p_holm: float) -> str:
+    """Decide a claim.
+
+    Supported: p_holm ≤ 0.05 and the whole interval lies above the threshold. Contradicted: the whole interval lies below
+    it. Otherwise inconclusive: there is too little data for the effect, or nothing to test. Only support is corrected for
+    the number of claims; a contradiction is wrong in at most 5% of cases for each claim.
 
     Args:
-        diagnosis: With refs["untrained"] the claims are about what training did; without it, about the network as it is.
-        seed: Seed of subsets and permutations.
-        draws: Subsets of the samples for intervals.
+        result: Of the claim's test.
+        p_holm: Its p-value, corrected for the number of claims (`p_values.holm`).
 
     Returns:
-        Columns claim, statement, verdict (supported | contradicted | inconclusive), effect, low, high (90% interval),
-        threshold, p_value (one-sided), p_holm, test, note. Effects are differences of natural logarithms between thirds
-        of the buckets; a claim with several parts shows the smallest of each number (the largest p-value). With fewer
-        than 5 buckets no p-value is small enough for support.
-
-    Raises:
-        InputError: too few buckets or samples to test anything.
+        supported, contradicted or inconclusive.
     """
-    evidence = gather(diagnosis, seed=seed, draws=draws)
-    findings = [test(evidence) for test in CLAIMS.values()]
-    corrected = holm([finding.p_value for finding in findings])
-    rows = [
-        {**vars(finding), "verdict": finding.verdict(p_holm), "p_holm": p_holm}
-        for finding, p_holm in zip(findings, corrected, strict=True)
-    ]
-    return pd.DataFrame(rows, columns=COLUMNS)
+    if math.isnan(result.p_value):
+        return INCONCLUSIVE
+    if p_holm <= LEVEL and result.low > result.threshold:
+        return SUPPORTED
+    return CONTRADICTED if result.high < result.threshold else INCONCLUSIVE
 
 
-def verify(
-    denoiser: Denoiser,
-    data: Data,
-    buckets: Buckets | None = None,
-    *,
-    samples: int = 64,
-    probes: int = 8,
-    seed: int = 0,
-    refs: dict[str, Denoiser] | None = None,
-) -> pd.DataFrame:
-    """Measure a network and test the claims on it.
+def all_of(results: Sequence[ClaimResult]) -> ClaimResult:
+    """The result of a claim that needs every one of several parts (intersection-union test, Berger 1982).
+
+    The smallest effect decides: the claim is supported only if every part is, and contradicted if any part is. A part
+    that cannot be tested leaves the whole claim untested.
 
     Args:
-        denoiser, data, samples, probes, refs: As in `measure`.
-        buckets: Ten from log-SNR −10 to 10 if None.
-        seed: Of draws, probes, subsets and permutations.
-
-    Returns:
-        As `judge`.
-
-    Raises:
-        InputError: as `measure` and `judge`.
-        MeasurementError: as `measure`.
+        results: Of the parts, at least one.
     """
-    buckets = Buckets.uniform(-10, 10, count=10) if buckets is None else buckets
-    diagnosis = measure(denoiser, data, buckets, samples=samples, probes=probes, seed=seed, refs=refs)
-    return judge(diagnosis, seed=seed)
+    for part in results:
+        if math.isnan(part.p_value):
+            return part
+    return ClaimResult(
+        effect=min(part.effect for part in results),
+        low=min(part.low for part in results),
+        high=min(part.high for part in results),
+        p_value=max(part.p_value for part in results),
+        test="; ".join(dict.fromkeys(part.test for part in results)),
+        note=" ".join(dict.fromkeys(part.note for part in results)),
+    )
+
+
+def untestable(why: str) -> ClaimResult:
+    """The result of a claim that no data of this model could decide, for the reason given."""
+    nan = math.nan
+    return ClaimResult(nan, nan, nan, nan, test="none", note=f"Cannot be tested: {why}.")

@@ -12,10 +12,11 @@ import torch
 from claims_cases import along, levels, reach, simulate
 
 from ntkdiag import models
-from ntkdiag.claims import c1_spectral_weakening, judge, verify
+from ntkdiag.claims import judge, verify
 from ntkdiag.claims.evidence import gather
-from ntkdiag.claims.falling import falling
-from ntkdiag.claims.trend import contrast
+from ntkdiag.claims.paper.c1_spectral_weakening import STATISTICS, spectral_weakening
+from ntkdiag.claims.trend import falls, thirds
+from ntkdiag.claims.verdict import verdict
 from ntkdiag.data import mixture
 from ntkdiag.denoiser import Denoiser
 from ntkdiag.diagnosis import Diagnosis, measure
@@ -61,12 +62,14 @@ def test_a_rank_that_falls_with_recoverability_is_seen(target: str) -> None:
 def test_a_trace_that_falls_while_the_top_eigenvalue_stays_is_no_spectral_weakening() -> None:
     flatness = along(V, 0.1, 0.6)
     first = np.power(flatness[:, None], np.arange(24)).sum(1)  # the trace, in units of the first eigenvalue
-    evidence = gather(simulate("v", flatness=flatness, size=first, samples=96, shared=0.95), seed=0, draws=50)
-    trace, top = (falling("C1", "", name, evidence) for name in ("trace", "top_eigenvalue"))
-    assert trace.verdict(trace.p_value) == "supported"
-    assert top.verdict(top.p_value) == "contradicted"
-    both = c1_spectral_weakening.examine(evidence)
-    assert both.verdict(both.p_value) == "contradicted"
+    evidence = gather(
+        simulate("v", flatness=flatness, size=first, samples=96, shared=0.95), STATISTICS, seed=0, draws=50
+    )
+    trace, top = (falls(name, evidence) for name in STATISTICS)
+    assert verdict(trace, trace.p_value) == "supported"
+    assert verdict(top, top.p_value) == "contradicted"
+    both = spectral_weakening(evidence)
+    assert verdict(both, both.p_value) == "contradicted"
     assert "trace: ×0.5" in both.note and "top eigenvalue: ×" in both.note
 
 
@@ -167,7 +170,7 @@ def test_other_references_are_no_control() -> None:
 def test_effect_and_interval_are_those_of_spectra() -> None:
     diagnosis = simulate("epsilon", flatness=along(EPSILON, 0.4, 0.9), probes=4, seed=3)
     found = judge(diagnosis, draws=60, seed=7).iloc[1]
-    weights = contrast(EPSILON)
+    weights = thirds(EPSILON)
     np.testing.assert_allclose(weights, [0.25] * 4 + [0, 0] + [-0.25] * 4)
     expected = contrast_interval(
         "effective_rank",
@@ -237,13 +240,16 @@ def test_support_is_rare_at_the_smallest_effect_that_counts() -> None:
     """
     log_snr = levels(6)
     ruler = reach("epsilon", log_snr)
-    size = np.exp(math.log(1.1) * contrast(ruler))  # ± ln 1.1 / 2 in two thirds of two buckets each
+    size = np.exp(math.log(1.1) * thirds(ruler))  # ± ln 1.1 / 2 in two thirds of two buckets each
     lows, highs = 0, 0
     for seed in range(300):
         evidence = gather(
-            simulate("epsilon", log_snr=log_snr, size=size, samples=24, seed=seed), seed=0, draws=60
+            simulate("epsilon", log_snr=log_snr, size=size, samples=24, seed=seed),
+            ["trace"],
+            seed=0,
+            draws=60,
         )
-        found = falling("C1", "", "trace", evidence)
+        found = falls("trace", evidence)
         lows += found.low > found.threshold
         highs += found.high < found.threshold
     assert lows <= 300 * 0.05 + 3 * math.sqrt(300 * 0.05 * 0.95)

@@ -2,10 +2,10 @@
 
 An ε network should degrade at low noise, an x0 network at high noise, a v network at both ends. The rank must fall
 along R_y, and fall further along R_y than along the log-SNR. Where R_y does not simply rise or fall with noise (v), it
-must also fall further than along the log-SNR backwards, or loss of rank at one end alone would pass for loss at both.
+must also fall further than along the log-SNR backwards; otherwise a loss of rank at one end would pass for one at both.
 
 Effects are contrasts of thirds, as in C2, and not differences of Kendall's τ: τ jumps when two buckets change places,
-so its spread over subsets says little of its error, and it is as large for a trend of a thousandth as for one of a
+so its spread over subsets says little about its error, and it is as large for a trend of a thousandth as for one of a
 factor of ten. τ is kept for the permutation test, where only ranks matter.
 """
 
@@ -16,35 +16,34 @@ from dataclasses import replace
 import numpy as np
 
 from ntkdiag.claims.evidence import Evidence
-from ntkdiag.claims.falling import compared, falling
-from ntkdiag.claims.finding import Finding, all_of, untestable
-from ntkdiag.claims.trend import contrast, kendall, told
+from ntkdiag.claims.p_values import kendall
+from ntkdiag.claims.register import claim
+from ntkdiag.claims.trend import compare, falls, signed, thirds
+from ntkdiag.claims.verdict import ClaimResult, all_of, untestable
 from ntkdiag.spectra.dense.eigen import Array
 
-STATEMENT = "Degradation follows the target's recoverability, not the noise level itself."
 STATISTIC = "effective_rank"
 # Rulers whose thirds are more alike than this (cosine of the contrasts' weights; tuned here) compare the same buckets.
 ALIKE = 0.5
 
 
-def examine(evidence: Evidence) -> Finding:
-    """Rank falls along R_y, and more than along each rival ruler that R_y can be told from."""
-    own = falling("C3", STATEMENT, STATISTIC, evidence)
+@claim(
+    "C3", "Degradation follows the target's recoverability, not the noise level itself.", reads=[STATISTIC]
+)
+def follows_recoverability(evidence: Evidence) -> ClaimResult:
+    """Rank falls along R_y, and more than along each rival ruler that compares other buckets than R_y does."""
+    own = falls(STATISTIC, evidence)
     if np.isnan(own.p_value):
         return own
-    weights = contrast(evidence.amplitude)
+    weights = thirds(evidence.amplitude)
     rivals = {"log-SNR": evidence.log_snr, "−log-SNR": -evidence.log_snr}
-    told_apart = {
-        name: ruler for name, ruler in rivals.items() if _likeness(weights, contrast(ruler)) <= ALIKE
-    }
-    if "log-SNR" not in told_apart:
+    distinct = {name: ruler for name, ruler in rivals.items() if _likeness(weights, thirds(ruler)) <= ALIKE}
+    if "log-SNR" not in distinct:
         return untestable(
-            "C3",
-            STATEMENT,
             f"R_y rises with the log-SNR for target {evidence.target} in these buckets; "
-            "an epsilon or v network can decide it, in buckets that reach both ends",
+            "an epsilon or v network can decide it, in buckets that reach both ends"
         )
-    return all_of([own, *(_beats(name, ruler, weights, evidence) for name, ruler in told_apart.items())])
+    return all_of([own, *(_beats(name, ruler, weights, evidence) for name, ruler in distinct.items())])
 
 
 def _likeness(first: Array, second: Array) -> float:
@@ -52,13 +51,14 @@ def _likeness(first: Array, second: Array) -> float:
     return float(first @ second / np.sqrt((first @ first) * (second @ second)))
 
 
-def _beats(name: str, rival: Array, weights: Array, evidence: Evidence) -> Finding:
+def _beats(name: str, rival: Array, weights: Array, evidence: Evidence) -> ClaimResult:
     """The fall along R_y minus the fall along a rival ruler."""
 
     def advantage(values: Array) -> Array:
         return kendall(evidence.amplitude, values) - kendall(rival, values)
 
-    test = f"the same for R_y minus {name}"
-    found = compared("C3", STATEMENT, STATISTIC, evidence, weights - contrast(rival), advantage, test)
-    note = f"τ with {name}: {told(float(kendall(rival, evidence.logs(STATISTIC))))}."
-    return replace(found, note=note)
+    found = compare(
+        STATISTIC, evidence, weights - thirds(rival), advantage, test=f"the same for R_y minus {name}"
+    )
+    tau = float(kendall(rival, evidence.logs(STATISTIC)))
+    return replace(found, note=f"τ with {name}: {signed(tau)}.")

@@ -1,0 +1,87 @@
+"""judge and verify: every registered claim tested on one Diagnosis, p-values corrected together, a row a claim.
+
+Sample sizes, seeds, thresholds and tests are fixed before data is seen; nothing is repeated until it is significant.
+"""
+
+from __future__ import annotations
+
+import pandas as pd
+
+import ntkdiag.claims.paper  # noqa: F401  registers the paper's claims
+from ntkdiag.claims.evidence import gather
+from ntkdiag.claims.p_values import holm
+from ntkdiag.claims.register import CLAIMS
+from ntkdiag.claims.verdict import verdict
+from ntkdiag.data import Data
+from ntkdiag.denoiser import Denoiser
+from ntkdiag.diagnosis import Diagnosis, measure
+from ntkdiag.process.buckets import Buckets
+from ntkdiag.spectra.uncertainty.resampling import DRAWS
+
+COLUMNS = [
+    "claim", "statement", "verdict", "effect", "low", "high", "threshold", "p_value", "p_holm", "test", "note",
+]  # fmt: skip
+
+
+def judge(diagnosis: Diagnosis, *, seed: int = 0, draws: int = DRAWS) -> pd.DataFrame:
+    """Test every registered claim on a diagnosis.
+
+    Args:
+        diagnosis: With refs["untrained"] the claims are about what training did; without it, about the network as it is.
+        seed: Seed of subsets and permutations.
+        draws: Number of subsets of the samples, from which intervals are made.
+
+    Returns:
+        Columns claim, statement, verdict (supported | contradicted | inconclusive), effect, low, high (90% interval),
+        threshold, p_value (one-sided), p_holm, test, note. Effects are differences of natural logarithms between thirds
+        of the buckets; a claim with several parts shows the smallest of each number (the largest p-value). With fewer
+        than 5 buckets no p-value is small enough for support.
+
+    Raises:
+        InputError: too few buckets or samples to test anything.
+    """
+    claims = list(CLAIMS.values())
+    statistics = [name for claim in claims for name in claim.reads]
+    evidence = gather(diagnosis, statistics, seed=seed, draws=draws)
+    results = [claim.examine(evidence) for claim in claims]
+    corrected = holm([result.p_value for result in results])
+    rows = [
+        {
+            "claim": claim.name,
+            "statement": claim.statement,
+            "verdict": verdict(result, p_holm),
+            "p_holm": p_holm,
+            **vars(result),
+        }
+        for claim, result, p_holm in zip(claims, results, corrected, strict=True)
+    ]
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def verify(
+    denoiser: Denoiser,
+    data: Data,
+    buckets: Buckets | None = None,
+    *,
+    samples: int = 64,
+    probes: int = 8,
+    seed: int = 0,
+    refs: dict[str, Denoiser] | None = None,
+) -> pd.DataFrame:
+    """Measure a network and test the claims on it.
+
+    Args:
+        denoiser, data, samples, probes, refs: As in `measure`.
+        buckets: Ten from log-SNR −10 to 10 if None.
+        seed: Of draws, probes, subsets and permutations.
+
+    Returns:
+        As `judge`.
+
+    Raises:
+        InputError: as `measure` and `judge`.
+        MeasurementError: as `measure`.
+    """
+    buckets = Buckets.uniform(-10, 10, count=10) if buckets is None else buckets
+    diagnosis = measure(denoiser, data, buckets, samples=samples, probes=probes, seed=seed, refs=refs)
+    return judge(diagnosis, seed=seed)
