@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from ntkdiag import provenance
 from ntkdiag.confidence import quantile
-from ntkdiag.report.drawing import style
+from ntkdiag.report.drawing import style, theme
 from ntkdiag.report.drawing.axes import log_axis, log_snr_axis
 
 ROOT = Path(__file__).parent
@@ -31,7 +31,7 @@ ROWS = (
 def main() -> None:
     table = pd.read_csv(SOURCE)
     steps = sorted(table["step"].unique())
-    with style.applied("light"):
+    with theme.applied("light"):
         figure = Figure(figsize=(10.5, 8.2), layout="constrained")
         grid = figure.subplots(len(ROWS), len(TARGET_NAMES), sharex=True, sharey="row")
         for column, (name, label) in enumerate(TARGET_NAMES.items()):

@@ -11,9 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ntkdiag import provenance
-from ntkdiag.report.drawing import style
+from ntkdiag.report.drawing import style, theme
 from ntkdiag.report.drawing.axes import log_axis
-from ntkdiag.report.wording import number
+from ntkdiag.report.formatting import number
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "analysis" / "coverage" / "results"
@@ -38,7 +38,7 @@ ROWS = {
 def draw(results: Path, out: Path) -> None:
     """Read sweep.csv of `results`; write the picture."""
     table = pd.read_csv(results / "sweep.csv")
-    with style.applied("light"):
+    with theme.applied("light"):
         figure = Figure(figsize=(10.5, 6.6), layout="constrained")
         grid = figure.subplots(len(ROWS), len(POPULATIONS), sharex=True)
         for column, (name, title) in enumerate(POPULATIONS.items()):
@@ -65,7 +65,7 @@ def draw(results: Path, out: Path) -> None:
 def ranks(axes: Axes, rows: pd.DataFrame, statistics: tuple[tuple[str, str], ...]) -> None:
     """The naive and the corrected number against N, and the population's value as a line."""
     truth = float(rows[rows.statistic == statistics[0][0]].truth.iloc[0])
-    axes.axhline(truth, color=style.theme().ink, linewidth=1.2, linestyle=(0, (4, 2)))
+    axes.axhline(truth, color=theme.current().ink, linewidth=1.2, linestyle=(0, (4, 2)))
     for (statistic, name), look in zip(statistics, style.lines(["naive", "corrected"]).values(), strict=True):
         part = rows[rows.statistic == statistic].sort_values("samples")
         axes.plot(part.samples, part.value, marker=look.marker, markersize=4.5, label=name, **look.plot)

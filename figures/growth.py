@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ntkdiag import provenance
-from ntkdiag.report.drawing import style
+from ntkdiag.report.drawing import style, theme
 from ntkdiag.report.drawing.axes import log_axis
 
 ROOT = Path(__file__).parent.parent
@@ -30,7 +30,7 @@ def draw(results: Path, out: Path) -> None:
     """Read times.csv and exponents.csv of `results`; write the picture."""
     times, fits = pd.read_csv(results / "times.csv"), pd.read_csv(results / "exponents.csv")
     axes_of = list(dict.fromkeys(times.axis))
-    with style.applied("light"):
+    with theme.applied("light"):
         figure = Figure(figsize=(10.5, 6.2), layout="constrained")
         axes = figure.subplots(2, 3)
         for panel, axis in zip(axes.flat, axes_of, strict=False):

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ntkdiag import provenance
-from ntkdiag.report.drawing import style
+from ntkdiag.report.drawing import style, theme
 from ntkdiag.report.drawing.axes import log_axis
 
 ROOT = Path(__file__).parent.parent
@@ -43,7 +43,7 @@ def draw(results: Path, out: Path) -> None:
     """Read peers.csv of `results`; write the picture."""
     table = pd.read_csv(results / "peers.csv")
     networks = [name for name in NETWORKS if name in set(table.network)]
-    with style.applied("light"):
+    with theme.applied("light"):
         figure = Figure(figsize=(2.4 + 2.3 * len(networks), 6.8), layout="constrained")
         axes = figure.subplots(2, len(networks), sharey=True, squeeze=False)
         for column, network in enumerate(networks):
@@ -64,7 +64,7 @@ def seconds(axes: Axes, rows: pd.DataFrame) -> None:
         if row.status == "ok":
             colour = colour_of(str(peer), row)
             axes.plot([row.warm_seconds, row.cold_seconds], [place] * 2, color=colour, linewidth=1)
-            axes.plot(row.cold_seconds, place, "o", color=colour, markerfacecolor=style.theme().surface)
+            axes.plot(row.cold_seconds, place, "o", color=colour, markerfacecolor=theme.current().surface)
             axes.plot(row.warm_seconds, place, "o", color=colour)
     finish(axes, rows, rows.warm_seconds, "seconds: ● warm, ○ cold", free=0.98)
 
@@ -84,7 +84,7 @@ def colour_of(peer: str, row: pd.Series) -> str:
         return style.colour("baseline")
     if peer == "ntkdiag":
         return looks["ntkdiag"].colour
-    return style.theme().muted if row.relative_error > ANOTHER_KERNEL else looks["peers"].colour
+    return theme.current().muted if row.relative_error > ANOTHER_KERNEL else looks["peers"].colour
 
 
 def finish(axes: Axes, rows: pd.DataFrame, values: pd.Series, label: str, free: float) -> None:
@@ -99,11 +99,11 @@ def finish(axes: Axes, rows: pd.DataFrame, values: pd.Series, label: str, free: 
     """
     axes.set_xlabel(label, fontsize=8.5)
     axes.set_yticks(range(len(rows)), [NAMES[str(peer)] for peer in rows.index])
-    axes.axvline(values["step"], color=style.theme().muted, linestyle=":", linewidth=1)
+    axes.axvline(values["step"], color=theme.current().muted, linestyle=":", linewidth=1)
     axes.margins(x=0.15)
     log_axis(axes, "x")
-    patch = {"facecolor": style.theme().surface, "edgecolor": "none", "pad": 1.0}
-    quiet: dict[str, Any] = {"color": style.theme().muted, "fontsize": 8, "va": "center", "bbox": patch}
+    patch = {"facecolor": theme.current().surface, "edgecolor": "none", "pad": 1.0}
+    quiet: dict[str, Any] = {"color": theme.current().muted, "fontsize": 8, "va": "center", "bbox": patch}
     for place, (_, row) in enumerate(rows.iterrows()):
         if row.status != "ok":
             word = "cannot" if row.status == "cannot" else "not run"

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ntkdiag import provenance
-from ntkdiag.report.drawing import style
+from ntkdiag.report.drawing import style, theme
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "analysis" / "speed" / "results"
@@ -23,7 +23,7 @@ def draw(results: Path, out: Path) -> None:
     ratios = pd.read_csv(results / "ratios.csv")
     memory = memory[memory.way != "nothing"]
     networks = list(dict.fromkeys(times.network))
-    with style.applied("light"):
+    with theme.applied("light"):
         figure = Figure(figsize=(9.5, 1.2 + 2.1 * len(networks)), layout="constrained")
         axes = figure.subplots(len(networks), 2, sharex="col", width_ratios=(3, 2), squeeze=False)
         for (left, right), network in zip(axes, networks, strict=True):
@@ -53,9 +53,9 @@ def ranges(axes: Axes, rows: pd.DataFrame, limit: float) -> None:
         axes.plot([row.fastest, row.slowest], [place, place], color=colour, linewidth=3, alpha=0.35)
         axes.plot(row.seconds, place, "o", color=colour)
         told(axes, row.seconds, row.slowest, place)
-    axes.axvline(limit, color=style.theme().muted, linestyle=":", linewidth=1.2)
+    axes.axvline(limit, color=theme.current().muted, linestyle=":", linewidth=1.2)
     axes.annotate("limit for one probe", (limit, 1), (4, -11), xycoords=("data", "axes fraction"),
-                  textcoords="offset points", color=style.theme().muted, fontsize=8)  # fmt: skip
+                  textcoords="offset points", color=theme.current().muted, fontsize=8)  # fmt: skip
     axes.set_yticks(range(len(rows)), rows.way)
     axes.set_ylim(len(rows) - 0.4, -0.9)
 
@@ -66,10 +66,10 @@ def bars(axes: Axes, rows: pd.DataFrame, limit: float) -> None:
     colours = [style.colour("baseline"), looks["kernel"].colour, looks["torch.func"].colour]
     peak, ready = rows.peak_mib / 1024, rows.ready_mib / 1024
     axes.barh(range(len(rows)), peak, height=0.5, color=colours, alpha=0.85)
-    axes.barh(range(len(rows)), ready, height=0.5, color=style.theme().surface, alpha=0.45)
+    axes.barh(range(len(rows)), ready, height=0.5, color=theme.current().surface, alpha=0.45)
     for place, value in enumerate(peak):
         told(axes, value, value, place)
-    axes.axvline(limit / 1024, color=style.theme().muted, linestyle=":", linewidth=1.2)
+    axes.axvline(limit / 1024, color=theme.current().muted, linestyle=":", linewidth=1.2)
     axes.set_yticks(range(len(rows)), rows.way)
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.margins(x=0.15)
@@ -77,7 +77,7 @@ def bars(axes: Axes, rows: pd.DataFrame, limit: float) -> None:
 
 def told(axes: Axes, value: float, x: float, place: int) -> None:
     """A number to the right of x, on a patch of its own so that no line runs through it."""
-    patch = {"facecolor": style.theme().surface, "edgecolor": "none", "pad": 1.0}
+    patch = {"facecolor": theme.current().surface, "edgecolor": "none", "pad": 1.0}
     axes.annotate(f"{value:.2f}", (x, place), (6, -3), textcoords="offset points", bbox=patch, zorder=4)
 
 

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 import ntkdiag as nd
 from ntkdiag import provenance
-from ntkdiag.report.drawing import style
+from ntkdiag.report.drawing import theme
 from ntkdiag.report.figures.effective import draw_effective_weights
 from ntkdiag.report.figures.weights import all_rules, draw_weights
 
@@ -33,7 +33,7 @@ def draw(results: Path, out: Path) -> None:
     wide = np.linspace(-10, 10, 401)
     near = np.linspace(first[0].item() - 0.5, first[-1].item() + 0.5, 401)
     closed = {name: nd.weights.rule(name, target, SCHEDULE) for name in ("erd", "min_snr")}
-    with style.applied("light"):
+    with theme.applied("light"):
         figure = Figure(figsize=(17, 5), layout="constrained")
         left, middle, right = figure.subplots(1, 3)
         draw_weights(left, all_rules(target, SCHEDULE), wide, SCHEDULE)

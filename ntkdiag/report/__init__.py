@@ -4,8 +4,9 @@
     plot(diagnosis, "effective_rank", "rank.png")        names: FIGURES
     save_figures("figures/", diagnosis)
     summary_table(diagnosis)                             rows of text
+    @figure("my_figure", …)                              a figure of your own, on the page and everywhere else
 
-Importing this package loads no matplotlib; the first figure does.
+Importing this package loads neither numpy nor matplotlib; FIGURES loads numpy, and drawing loads matplotlib.
 """
 
 from __future__ import annotations
@@ -13,34 +14,38 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from ntkdiag.report.drawing.figure_spec import FigureSpec
-from ntkdiag.report.drawing.registry import FIGURES
+from ntkdiag.report import inputs
+from ntkdiag.report.figure_decorator import ReportFigure, figure
+from ntkdiag.report.figure_order import Group
 
 if TYPE_CHECKING:
-    from ntkdiag.report.drawing.render import plot, save_figures
-    from ntkdiag.report.page.headlines import headlines
+    from ntkdiag.report.figures import FIGURES
     from ntkdiag.report.page.page import write_page
-    from ntkdiag.report.tables import Table, summary_table, verdict_table
+    from ntkdiag.report.page.summary_sentences import summary_sentences
+    from ntkdiag.report.render import plot, save_figures
+    from ntkdiag.report.tables import Table, summary_table
 
 _LAZY = {
+    "FIGURES": "figures",
     "Table": "tables",
-    "plot": "drawing.render",
-    "headlines": "page.headlines",
-    "save_figures": "drawing.render",
+    "plot": "render",
+    "save_figures": "render",
+    "summary_sentences": "page.summary_sentences",
     "summary_table": "tables",
-    "verdict_table": "tables",
     "write_page": "page.page",
 }
 
 __all__ = [
     "FIGURES",
-    "FigureSpec",
+    "Group",
+    "ReportFigure",
     "Table",
-    "headlines",
+    "figure",
+    "inputs",
     "plot",
     "save_figures",
+    "summary_sentences",
     "summary_table",
-    "verdict_table",
     "write_page",
 ]
 

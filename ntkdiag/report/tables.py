@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ntkdiag.errors import InputError
-from ntkdiag.report.figures.frames import column, ordered
-from ntkdiag.report.figures.full import full_of
-from ntkdiag.report.figures.training import Runs, bucket_losses
+from ntkdiag.report.columns import column, ordered
 from ntkdiag.report.figures.weights import normalised, schedule_of, weight_grid
-from ntkdiag.report.wording import MISSING, interval, level, number, one_line, p_value
+from ntkdiag.report.formatting import MISSING, interval, level, number, one_line
+from ntkdiag.report.inputs import full_kernel_of
+from ntkdiag.report.runs import Runs, bucket_losses
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -90,7 +90,7 @@ def full_table(diagnosis: Diagnosis) -> Table:
     Raises:
         InputError: there is no full kernel.
     """
-    full = full_of(diagnosis)
+    full = full_kernel_of(diagnosis)
     summary = ordered(full.summary)
     log_snr = column(summary, "log_snr")
     caught = full.spectra.groupby("bucket")[["target_alignment", "residual_alignment"]].sum(min_count=1)
@@ -106,22 +106,6 @@ def full_table(diagnosis: Diagnosis) -> Table:
     cells[f"target in {count}"] = _numbers(caught, "target_alignment")
     cells[f"residual in {count}"] = _numbers(caught, "residual_alignment")
     return Table(tuple(cells), tuple(zip(*cells.values(), strict=True)))
-
-
-def verdict_table(verdicts: pd.DataFrame) -> Table:
-    """One row a claim: claim, verdict, effect [interval], p corrected for all claims, p alone, test."""
-    rows = [
-        (
-            str(row["claim"]),
-            str(row["verdict"]),
-            interval(row.get("effect"), row.get("low"), row.get("high"), digits=2),
-            p_value(row.get("p_holm")),
-            p_value(row.get("p_value")),
-            text(row.get("test")),
-        )
-        for row in verdicts.to_dict("records")
-    ]
-    return Table(("claim", "verdict", "effect [90%]", "p (Holm)", "p alone", "test"), tuple(rows))
 
 
 def quality_table(quality: pd.DataFrame) -> Table:

@@ -11,19 +11,24 @@ from ntkdiag.cli.options.shared import Folder, Json, Runs, Tables
 from ntkdiag.cli.output import destinations as outputs
 from ntkdiag.cli.output.console import print_json, say
 from ntkdiag.errors import InputError, require_one_of
-from ntkdiag.report.drawing.registry import FIGURES
+from ntkdiag.report.figure_decorator import REGISTERED
+from ntkdiag.report.figure_order import ORDER
 
 _FILES = (".png", ".svg", ".pdf")
-# Need things that only `report` and `demo` have at hand.
-_DRAWN = tuple(
-    name for name, spec in FIGURES.items() if spec.subject in ("diagnosis", "full", "weights", "runs")
-)
+# Drawn from things that only `report` and `demo` have at hand.
+_NOT_DRAWN = ("quality", "samples")
+
+
+def listed() -> list[str]:
+    """Figures that this command can draw, for the help, without loading what draws them."""
+    names = dict.fromkeys([*ORDER, *REGISTERED])
+    return [name for name in names if name not in _NOT_DRAWN]
 
 
 def plot(
     diagnosis: Folder,
     what: Annotated[
-        str, typer.Option(metavar="NAME", help="Which figure: " + ", ".join(_DRAWN) + ".")
+        str, typer.Option(metavar="NAME", help="Which figure: " + ", ".join(listed()) + ".")
     ] = "effective_rank",
     out: Annotated[
         Path | None, typer.Option(metavar="FILE", help="A .png, .svg or .pdf file. (default: NAME.png)")
@@ -36,8 +41,11 @@ def plot(
 ) -> None:
     """Draw one figure of a diagnosis."""
     from ntkdiag.cli.inputs import materials
+    from ntkdiag.report import FIGURES
+    from ntkdiag.report.inputs import QUALITY, RUNS, SAMPLES
 
-    require_one_of("--what", what, _DRAWN)
+    drawn = [name for name, figure in FIGURES.items() if figure.draws not in (QUALITY, SAMPLES)]
+    require_one_of("--what", what, drawn)
     path = out or Path(f"{what}.png")
     outputs.check_file(path, force, _FILES)
 
@@ -46,7 +54,7 @@ def plot(
 
     found = Diagnosis.load(diagnosis)
     parts = {"tables": materials.weight_tables(table), "runs": materials.runs(run)}
-    if FIGURES[what].subject == "runs" and parts["runs"] is None:
+    if FIGURES[what].draws is RUNS and parts["runs"] is None:
         raise InputError("--run", expected=f"at least one training folder, for figure {what}", got="none")
     draw(found, what, outputs.make_parent(path), theme=theme, **parts)
     if json:

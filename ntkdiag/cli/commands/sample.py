@@ -113,9 +113,6 @@ def _write(samples: Tensor, found: Subject, out: Path, picture: Path) -> list[Pa
 def _picture(shown: dict[str, Any]) -> bytes:
     """Real data and samples side by side, as PNG."""
     from ntkdiag.report import FIGURES
-    from ntkdiag.report.drawing.render import compose, to_bytes
-    from ntkdiag.report.drawing.style import applied
+    from ntkdiag.report.render import render
 
-    spec = FIGURES["samples"]
-    with applied("light"):
-        return to_bytes(compose(spec, shown, spec.panel_names(shown)), "png")
+    return render(FIGURES["samples"], shown, "png")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from ntkdiag.cli.output.tables import ranged, verdict_text
+from ntkdiag.report.formatting import interval, level, number
 from ntkdiag.report.tables import Table
-from ntkdiag.report.wording import interval, level, number
 
 _HEAD = ("log-SNR", "trace", "top eig.", "effective rank [90%]", "before", "PR", "amplitude", "GSNR", "weight",
          "loss const.", "loss ERD")  # fmt: skip

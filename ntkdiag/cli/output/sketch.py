@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from ntkdiag.report.wording import number
+from ntkdiag.report.formatting import number
 
 _WIDTH, _HEIGHT = 61, 8
 # What a column is filled to, in eighths of a line.

@@ -7,9 +7,9 @@ import textwrap
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from ntkdiag.report.figures.full import full_of
+from ntkdiag.report.formatting import MISSING, interval, level, number, p_value
+from ntkdiag.report.inputs import full_kernel_of
 from ntkdiag.report.tables import Table, full_table, summary_table
-from ntkdiag.report.wording import MISSING, interval, level, number, p_value
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,7 +39,7 @@ def about(diagnosis: Diagnosis) -> str:
 
 def full_text(diagnosis: Diagnosis) -> str:
     """The full kernel: what was spent on it, a line a bucket, and what did not converge."""
-    config, summary = diagnosis.meta["config"], full_of(diagnosis).summary
+    config, summary = diagnosis.meta["config"], full_kernel_of(diagnosis).summary
     rows = config["samples"] * diagnosis.meta["network"]["outputs"]
     lines = [
         f"Full kernel, {rows:,} × {rows:,} a bucket and never formed: top {config['full']['top_k']} eigenfunctions, "

@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ntkdiag.report.drawing import style
+from ntkdiag.report.columns import column, require_finite
+from ntkdiag.report.drawing import theme
 from ntkdiag.report.drawing.axes import colour_bar
-from ntkdiag.report.figures.frames import column, require_finite
-from ntkdiag.report.wording import level
+from ntkdiag.report.figure_decorator import figure
+from ntkdiag.report.figure_order import Group
+from ntkdiag.report.formatting import level
+from ntkdiag.report.inputs import DIAGNOSIS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,11 +25,29 @@ if TYPE_CHECKING:
 MOST_WITH_NUMBERS = 12  # buckets; above it the cells are too small for figures in them
 
 
+@figure(
+    "kernel_coupling",
+    draws=DIAGNOSIS,
+    group=Group.COUPLING,
+    title="Kernel between noise levels",
+    caption="1 (dark blue): a training step at one level changes the output at the other just as "
+    "much; 0 (white): not at all.",
+    size=(5.6, 4.5),
+)
 def draw_kernel_coupling(axes: Axes, diagnosis: Diagnosis) -> None:
     """Mean kernel between two buckets over the geometric mean of their own: 1 is full sharing."""
     draw_coupling(axes, diagnosis, "kernel", "shared kernel")
 
 
+@figure(
+    "gradient_coupling",
+    draws=DIAGNOSIS,
+    group=Group.COUPLING,
+    title="Gradients between noise levels",
+    caption="Blue: the two levels change the parameters in the same direction. Red: they work against "
+    "each other. A dash: the mean gradient of one level cannot be told from noise.",
+    size=(5.6, 4.5),
+)
 def draw_gradient_coupling(axes: Axes, diagnosis: Diagnosis) -> None:
     """Cosine between the mean loss gradients of two buckets: below zero they conflict."""
     draw_coupling(axes, diagnosis, "gradient_cosine", "cosine of the mean gradients")
@@ -50,7 +71,7 @@ def draw_coupling(axes: Axes, diagnosis: Diagnosis, name: str, label: str) -> No
     require_finite(f"coupling of {name}", matrix.ravel())
     matrix = np.clip(matrix, -1, 1)
     count = len(levels)
-    diverging = colormaps["RdBu"].with_extremes(bad=style.theme().grid)
+    diverging = colormaps["RdBu"].with_extremes(bad=theme.current().grid)
     image = axes.imshow(matrix, cmap=diverging, vmin=-1, vmax=1, origin="lower", interpolation="nearest")
     ticks = range(0, count, max(1, -(-count // MOST_WITH_NUMBERS)))
     names = [level(levels[tick]) for tick in ticks]
@@ -83,5 +104,5 @@ def _write_numbers(axes: Axes, matrix: np.ndarray) -> None:
     for (row, place), value in np.ndenumerate(matrix):
         text = "–" if np.isnan(value) else f"{value:.1f}".replace("-0.0", "0.0").replace("-", "−")
         colour = "white" if abs(value) > 0.6 else "#24292f"
-        colour = style.theme().ink if np.isnan(value) else colour
+        colour = theme.current().ink if np.isnan(value) else colour
         axes.text(place, row, text, ha="center", va="center", fontsize=size, color=colour)

@@ -12,8 +12,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ntkdiag.errors import InputError
-from ntkdiag.report.drawing.axes import label_line_ends
+from ntkdiag.report.drawing.labels import label_line_ends
+from ntkdiag.report.figure_decorator import figure
+from ntkdiag.report.figure_order import Group
 from ntkdiag.report.figures.weights import Weight, all_rules, evaluated, plot_curves, schedule_of, weight_grid
+from ntkdiag.report.inputs import WEIGHTS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -43,6 +46,15 @@ def draw_effective_weights(
     label_line_ends(axes, ends)
 
 
+@figure(
+    "effective_weights",
+    draws=WEIGHTS,
+    group=Group.WEIGHTS,
+    title="Weights and sampling together",
+    caption="Where training puts its effort once noise levels are sampled, whichever target the loss "
+    "is written on; every curve has area 1. Trainings whose curves agree minimise the same objective.",
+    size=(5.6, 4.2),
+)
 def draw_effective_weights_of(axes: Axes, subject: tuple[Diagnosis, Mapping[str, Weight] | None]) -> None:
     """Those of the given weights under the sampling of a diagnosis; with none given, those of every rule.
 

@@ -12,10 +12,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ntkdiag.errors import InputError
-from ntkdiag.report.drawing import style
-from ntkdiag.report.figures.frames import ordered
-from ntkdiag.report.figures.full import full_of
-from ntkdiag.report.wording import level
+from ntkdiag.report.columns import ordered
+from ntkdiag.report.drawing import theme
+from ntkdiag.report.drawing.tiles import tile
+from ntkdiag.report.figure_decorator import figure
+from ntkdiag.report.figure_order import Group
+from ntkdiag.report.formatting import level
+from ntkdiag.report.inputs import FULL_KERNEL, full_kernel_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -35,6 +38,17 @@ def samples_shown(diagnosis: Diagnosis) -> list[str]:
     return list(_samples(_shown(diagnosis)[1]))
 
 
+@figure(
+    "eigenfunctions",
+    draws=FULL_KERNEL,
+    group=Group.FULL_KERNEL,
+    title="What is learned fastest",
+    caption="The strongest eigenfunctions on single samples, each scaled to its own largest value. "
+    "Red and blue change the output in opposite directions (which colour is which is arbitrary), "
+    "white not at all.",
+    panels=samples_shown,
+    size=(5.6, 6.6),
+)
 def draw_eigenfunctions(axes: Axes, diagnosis: Diagnosis, sample: str) -> None:
     """The eigenfunctions on one sample, each scaled to its own largest value there.
 
@@ -49,8 +63,10 @@ def draw_eigenfunctions(axes: Axes, diagnosis: Diagnosis, sample: str) -> None:
     from matplotlib import colormaps
 
     levels, functions = _shown(diagnosis)
-    picture = tile(functions[:, :, _samples(functions)[sample]])
-    signs = colormaps["RdBu"].with_extremes(bad=style.theme().grid)
+    images = functions[:, :, _samples(functions)[sample]]
+    largest = np.abs(images).max((2, 3), keepdims=True)
+    picture = tile(images / np.where(largest > 0, largest, 1.0))
+    signs = colormaps["RdBu"].with_extremes(bad=theme.current().grid)
     axes.imshow(picture, cmap=signs, vmin=-1, vmax=1, interpolation="nearest")
     rows, columns, _, height, width = functions.shape
     axes.set_yticks((height + 1) * np.arange(rows) + 0.5 * (height + 1), [level(one) for one in levels])
@@ -65,25 +81,9 @@ def draw_eigenfunctions(axes: Axes, diagnosis: Diagnosis, sample: str) -> None:
     axes.set_title(f"on {sample}")
 
 
-def tile(images: np.ndarray) -> np.ndarray:
-    """Images [rows, columns, H, W] as one picture [rows·(H+1)+1, columns·(W+1)+1] in [−1, 1].
-
-    Each is scaled to its own largest absolute value; NaN stands between them.
-    """
-    rows, columns, height, width = images.shape
-    picture = np.full((rows * (height + 1) + 1, columns * (width + 1) + 1), np.nan)
-    largest = np.abs(images).max((2, 3), keepdims=True)
-    scaled = images / np.where(largest > 0, largest, 1.0)
-    for row in range(rows):
-        for place in range(columns):
-            top, left = row * (height + 1) + 1, place * (width + 1) + 1
-            picture[top : top + height, left : left + width] = scaled[row, place]
-    return picture
-
-
 def _shown(diagnosis: Diagnosis) -> tuple[np.ndarray, np.ndarray]:
     """Log-SNRs [b] ascending, and eigenfunctions [b, k, N, H, W] of evenly spaced buckets, channels averaged."""
-    full = full_of(diagnosis)
+    full = full_kernel_of(diagnosis)
     functions = full.eigenfunctions
     if functions.ndim != 6:
         raise InputError(

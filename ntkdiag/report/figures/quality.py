@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ntkdiag.errors import InputError
+from ntkdiag.report.columns import column, require_finite
 from ntkdiag.report.drawing import style
-from ntkdiag.report.figures.frames import column, require_finite
-from ntkdiag.report.wording import number, one_line
+from ntkdiag.report.figure_decorator import figure
+from ntkdiag.report.figure_order import Group
+from ntkdiag.report.formatting import number, one_line
+from ntkdiag.report.inputs import QUALITY
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,6 +32,16 @@ def metrics_present(quality: pd.DataFrame) -> list[str]:
     return names
 
 
+@figure(
+    "quality",
+    draws=QUALITY,
+    group=Group.TRAINING,
+    title="Quality of the samples",
+    caption="One point a run with its interval, one panel a metric: intervals that do not overlap "
+    "show a difference, intervals that overlap leave it open.",
+    panels=metrics_present,
+    size=(5.6, 2.2),
+)
 def draw_metric(axes: Axes, quality: pd.DataFrame, metric: str) -> None:
     """One metric: a point a run with its interval and its value beside it.
 

@@ -11,22 +11,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ntkdiag.errors import InputError
-from ntkdiag.report.drawing import style
-from ntkdiag.report.drawing.axes import (
-    End,
-    label_line_ends,
-    label_points,
-    line_end,
-    log_axis,
-    log_snr_axis,
-    whole_ticks,
-)
-from ntkdiag.report.figures.frames import column, ordered, positive, require_finite
-from ntkdiag.report.figures.rank import MOST_MARKED, draw_with_interval
-from ntkdiag.report.wording import level, number
+from ntkdiag.report.columns import column, ordered, require_finite
+from ntkdiag.report.drawing import style, theme
+from ntkdiag.report.drawing.axes import log_axis, log_snr_axis, whole_ticks
+from ntkdiag.report.drawing.curves import MOST_MARKED
+from ntkdiag.report.drawing.labels import label_line_ends, label_points, line_end
+from ntkdiag.report.figure_decorator import figure
+from ntkdiag.report.figure_order import Group
+from ntkdiag.report.formatting import level, number
+from ntkdiag.report.inputs import DIAGNOSIS
 
 if TYPE_CHECKING:
-    import pandas as pd
     from matplotlib.axes import Axes
 
     from ntkdiag.diagnosis import Diagnosis
@@ -54,6 +49,15 @@ def scores_present(diagnosis: Diagnosis) -> list[str]:
     return present
 
 
+@figure(
+    "profile",
+    draws=DIAGNOSIS,
+    group=Group.RECOVERABILITY,
+    title="Recoverability and rank over noise levels",
+    caption="Thin lines show how much the noisy input still reveals about the target. If the thick "
+    "line, the measured rank, rises and falls with them, degradation follows recoverability rather "
+    "than noise as such.",
+)
 def draw_profile(axes: Axes, diagnosis: Diagnosis) -> None:
     """Scores that lie between 0 and 1 over log-SNR, and the effective rank as a share of its largest value.
 
@@ -78,6 +82,15 @@ def draw_profile(axes: Axes, diagnosis: Diagnosis) -> None:
     label_line_ends(axes, ends)
 
 
+@figure(
+    "recoverability",
+    draws=DIAGNOSIS,
+    group=Group.RECOVERABILITY,
+    title="Recoverability against measured rank",
+    caption="One point a noise level, labelled by its log-SNR: points that climb from left to right "
+    "mean that the rank is lost where the target is hard to recover.",
+    panels=scores_present,
+)
 def draw_against_rank(axes: Axes, diagnosis: Diagnosis, score: str) -> None:
     """One point a bucket: a recoverability score across, the measured effective rank up.
 
@@ -96,9 +109,9 @@ def draw_against_rank(axes: Axes, diagnosis: Diagnosis, score: str) -> None:
     log_snr, values, rank = column(summary, "log_snr")[both], values[both], rank[both]
     low, high = column(summary, "effective_rank_low")[both], column(summary, "effective_rank_high")[both]
     colours = style.log_snr_map(log_snr).to_rgba(log_snr)
-    axes.plot(values, rank, color=style.theme().grid, lw=1.2, zorder=1)
+    axes.plot(values, rank, color=theme.current().grid, lw=1.2, zorder=1)
     axes.vlines(values, low, high, color=colours, lw=1.2, zorder=2)
-    axes.scatter(values, rank, c=colours, s=34, zorder=3, edgecolors=style.theme().ink, linewidths=0.5)
+    axes.scatter(values, rank, c=colours, s=34, zorder=3, edgecolors=theme.current().ink, linewidths=0.5)
     axes.margins(x=0.12)
     if score == "gsnr" and (values > 0).all():
         log_axis(axes, "x")
@@ -114,50 +127,6 @@ def _agreement(score: np.ndarray, rank: np.ndarray) -> str:
     """Spearman's correlation in words; nothing below three points, where it says nothing."""
     if len(score) < 3 or np.ptp(score) == 0 or np.ptp(rank) == 0:
         return ""
-    return f"rank correlation {number(spearman(score, rank), 2)} over {len(score)} buckets"
+    from scipy.stats import spearmanr
 
-
-def spearman(a: np.ndarray, b: np.ndarray) -> float:
-    """Spearman's rank correlation of two samples [n] without missing values, ties averaged."""
-    from scipy.stats import rankdata
-
-    return float(np.corrcoef(rankdata(a), rankdata(b))[0, 1])
-
-
-def draw_loss(axes: Axes, diagnosis: Diagnosis) -> None:
-    """Loss per bucket with its interval; with an exact oracle, the floor that no training removes is filled.
-
-    Raises:
-        InputError: no finite loss.
-    """
-    summary = ordered(diagnosis.summary)
-    log_snr, loss = column(summary, "log_snr"), positive(column(summary, "loss"))
-    require_finite("loss", loss)
-    ends = []
-    for name, ref in diagnosis.refs.items():
-        ends += _draw_one_loss(axes, ordered(ref.summary), name, style.lines([name])[name])
-    ends += _draw_one_loss(axes, summary, "trained", style.line("trained"))
-    floor = positive(column(summary, "floor"))
-    axes.set_yscale("log")
-    if np.isfinite(floor).any():
-        quiet = style.Line(style.theme().muted, width=1.2)
-        axes.plot(log_snr, floor, **quiet.plot)
-        # From the data's covariance alone the floor is known only from above; it then has no excess.
-        exact = np.isfinite(column(summary, "excess")).any()
-        if exact:
-            bottom = axes.get_ylim()[0]
-            axes.fill_between(log_snr, bottom, floor, color=quiet.colour, alpha=0.16, lw=0)
-            axes.set_ylim(bottom=bottom)
-        name = "floor: not learnable" if exact else "floor is below this"
-        ends += line_end(name, log_snr, floor, quiet)
-    log_axis(axes, "y")
-    log_snr_axis(axes, log_snr)
-    axes.set_ylabel("squared error of the target, per dimension")
-    label_line_ends(axes, ends if len(ends) > 1 else [])
-
-
-def _draw_one_loss(axes: Axes, summary: pd.DataFrame, name: str, drawn: style.Line) -> list[End]:
-    log_snr, loss = column(summary, "log_snr"), positive(column(summary, "loss"))
-    low, high = positive(column(summary, "loss_low")), positive(column(summary, "loss_high"))
-    draw_with_interval(axes, log_snr, loss, low, high, drawn=drawn)
-    return line_end(name, log_snr, loss, drawn)
+    return f"rank correlation {number(spearmanr(score, rank).statistic, 2)} over {len(score)} buckets"

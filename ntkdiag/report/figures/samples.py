@@ -8,8 +8,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ntkdiag.errors import InputError
-from ntkdiag.report.drawing import style
-from ntkdiag.report.wording import one_line
+from ntkdiag.report.drawing import style, theme
+from ntkdiag.report.drawing.tiles import tile
+from ntkdiag.report.figure_decorator import figure
+from ntkdiag.report.figure_order import Group
+from ntkdiag.report.formatting import one_line
+from ntkdiag.report.inputs import SAMPLES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -35,6 +39,15 @@ def sample_names(samples: Mapping[str, np.ndarray]) -> list[str]:
     return sorted(names, key=lambda name: name not in REAL)
 
 
+@figure(
+    "samples",
+    draws=SAMPLES,
+    group=Group.TRAINING,
+    title="Samples",
+    caption="Real data first, then what each run generates.",
+    panels=sample_names,
+    size=(3.6, 3.8),
+)
 def draw_samples(axes: Axes, samples: Mapping[str, np.ndarray], name: str) -> None:
     """One set of samples: points over the real ones in grey, or a grid of the first images.
 
@@ -51,7 +64,7 @@ def draw_samples(axes: Axes, samples: Mapping[str, np.ndarray], name: str) -> No
     if _are_points(values):
         generated = style.lines([key for key in samples if key not in REAL])
         real = next((np.asarray(samples[key]) for key in REAL if key in samples), None)
-        colour = style.theme().muted if name in REAL else generated[name].colour
+        colour = theme.current().muted if name in REAL else generated[name].colour
         draw_points(axes, values, None if name in REAL else real, colour)
         _frame(axes, [np.asarray(points) for points in samples.values() if _are_points(points)])
     elif _are_images(values):
@@ -70,7 +83,7 @@ def draw_points(axes: Axes, points: np.ndarray, real: np.ndarray | None, colour:
             real[:MOST_POINTS, 0],
             real[:MOST_POINTS, 1],
             s=5,
-            color=style.theme().muted,
+            color=theme.current().muted,
             alpha=0.25,
             lw=0,
             rasterized=True,
@@ -95,23 +108,22 @@ def _frame(axes: Axes, sets: list[np.ndarray]) -> None:
 
 def draw_images(axes: Axes, images: np.ndarray) -> None:
     """The first images of [N, 1 or 3, H, W], values in [-1, 1], as a square grid."""
-    axes.imshow(tile(images), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    axes.imshow(grid_of(images), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
     axes.set_axis_off()
 
 
-def tile(images: np.ndarray, side: int = GRID) -> np.ndarray:
-    """Images [N, C, H, W] in [-1, 1] as one picture [rows·(H+1)+1, columns·(W+1)+1(, 3)] in [0, 1].
+def grid_of(images: np.ndarray, side: int = GRID) -> np.ndarray:
+    """The first side² of some images [N, C, H, W] in [-1, 1] as one picture [height, width(, 3)] in [0, 1].
 
-    Cells are a pixel apart; missing images and non-finite pixels are mid-grey.
+    Missing images and pixels that are not finite are mid-grey.
     """
     count, channels, height, width = images.shape
     columns = min(side, count)
     rows = min(side, -(-count // columns))
-    picture = np.full((rows * (height + 1) + 1, columns * (width + 1) + 1, channels), 0.5)
-    for place, image in enumerate(images[: rows * columns]):
-        top, left = (place // columns) * (height + 1) + 1, (place % columns) * (width + 1) + 1
-        pixels = np.nan_to_num(np.clip((image + 1) / 2, 0, 1), nan=0.5)
-        picture[top : top + height, left : left + width] = np.moveaxis(pixels, 0, -1)
+    cells = np.full((rows * columns, height, width, channels), 0.5)
+    shown = np.moveaxis(images[: rows * columns], 1, -1)
+    cells[: len(shown)] = np.nan_to_num(np.clip((shown + 1) / 2, 0, 1), nan=0.5)
+    picture = tile(cells.reshape(rows, columns, height, width, channels), gap=0.5)
     return picture[..., 0] if channels == 1 else picture
 
 

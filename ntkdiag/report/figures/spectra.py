@@ -9,9 +9,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ntkdiag.report.columns import cell_edges, column, ordered, positive, require_finite
 from ntkdiag.report.drawing import style
-from ntkdiag.report.drawing.axes import LABEL_SIZE, colour_bar, log_axis, log_snr_axis, log_snr_bar
-from ntkdiag.report.figures.frames import cell_edges, column, ordered, positive, require_finite
+from ntkdiag.report.drawing.axes import colour_bar, log_axis, log_snr_axis, log_snr_bar
+from ntkdiag.report.drawing.labels import LABEL_SIZE
+from ntkdiag.report.figure_decorator import figure
+from ntkdiag.report.figure_order import Group
+from ntkdiag.report.inputs import DIAGNOSIS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,6 +26,14 @@ if TYPE_CHECKING:
 SMALLEST_SHARE = 1e-7
 
 
+@figure(
+    "spectra",
+    draws=DIAGNOSIS,
+    group=Group.RANK,
+    title="Eigenvalue spectra",
+    caption="One line a noise level: a line that falls steeply has few strong directions, a line that "
+    "lies low learns slowly in all of them.",
+)
 def draw_spectra(axes: Axes, diagnosis: Diagnosis) -> None:
     """One line a bucket: eigenvalue of K/N against its index, both logarithmic, coloured by log-SNR.
 
@@ -50,6 +62,14 @@ def draw_spectra(axes: Axes, diagnosis: Diagnosis) -> None:
     log_snr_bar(axes, mappable, column(spectra, "log_snr"))
 
 
+@figure(
+    "spectrum_map",
+    draws=DIAGNOSIS,
+    group=Group.RANK,
+    title="How the trace is shared among eigenvalues",
+    caption="Each column is the spectrum of one noise level, largest eigenvalue at the bottom: the "
+    "higher the bright part reaches, the more directions share the trace.",
+)
 def draw_spectrum_map(axes: Axes, diagnosis: Diagnosis) -> None:
     """Share of each eigenvalue in the trace, log-SNR across, index upwards; the line is the effective rank.
 

@@ -11,51 +11,29 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ntkdiag.errors import InputError
+from ntkdiag.report.columns import column, ordered, positive, require_finite
 from ntkdiag.report.drawing import style
-from ntkdiag.report.drawing.axes import End, label_line_ends, line_end, log_axis, log_snr_axis
-from ntkdiag.report.figures.frames import column, ordered, positive, require_finite
-from ntkdiag.report.figures.rank import draw_with_interval
-from ntkdiag.report.wording import one_line
+from ntkdiag.report.drawing.axes import log_axis, log_snr_axis
+from ntkdiag.report.drawing.curves import draw_with_interval
+from ntkdiag.report.drawing.labels import End, label_line_ends, line_end
+from ntkdiag.report.figure_decorator import figure
+from ntkdiag.report.figure_order import Group
+from ntkdiag.report.formatting import one_line
+from ntkdiag.report.inputs import RUNS
+from ntkdiag.report.runs import Runs, bucket_losses, histories
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
-Runs = Mapping[str, "pd.DataFrame | Mapping[str, pd.DataFrame]"]
 
-
-def bucket_losses(runs: Runs) -> dict[str, pd.DataFrame]:
-    """Of each run the table with a row a bucket (columns log_snr, loss, loss_low, loss_high).
-
-    A run is one table or a mapping of tables; a table with a column `step` is a history, one with
-    `log_snr` but no `step` holds losses per bucket.
-
-    Raises:
-        InputError: no run has one.
-    """
-    found = {name: _pick(tables, "log_snr", without="step") for name, tables in runs.items()}
-    losses = {name: ordered(table) for name, table in found.items() if table is not None}
-    if not losses:
-        raise InputError("runs", expected="a table with columns log_snr and loss", got="none", fix=_FIX)
-    return losses
-
-
-def histories(runs: Runs) -> dict[str, pd.DataFrame]:
-    """Of each run the table with a row a logged step (columns step, loss).
-
-    Raises:
-        InputError: no run has one.
-    """
-    found = {name: _pick(tables, "step") for name, tables in runs.items()}
-    logs = {name: ordered(table, "step") for name, table in found.items() if table is not None}
-    if not logs:
-        raise InputError("runs", expected="a table with columns step and loss", got="none", fix=_FIX)
-    return logs
-
-
-_FIX = "Give runs={name: table} or {name: {'history': table, 'buckets': table}}."
-
-
+@figure(
+    "bucket_loss",
+    draws=RUNS,
+    group=Group.TRAINING,
+    title="Loss at each noise level",
+    caption="Unweighted test loss of each run, so that runs trained with different weights can be compared.",
+)
 def draw_bucket_loss(axes: Axes, runs: Runs) -> None:
     """Loss per bucket of every run, with its interval.
 
@@ -69,7 +47,7 @@ def draw_bucket_loss(axes: Axes, runs: Runs) -> None:
         table = losses[name]
         log_snr, loss = column(table, "log_snr"), positive(column(table, "loss"))
         low, high = positive(column(table, "loss_low")), positive(column(table, "loss_high"))
-        draw_with_interval(axes, log_snr, loss, low, high, drawn=look)
+        draw_with_interval(axes, log_snr, loss, low, high, look=look)
         ends += line_end(name, log_snr, loss, look)
     log_axis(axes, "y")
     log_snr_axis(axes, _all_levels(losses))
@@ -77,6 +55,14 @@ def draw_bucket_loss(axes: Axes, runs: Runs) -> None:
     label_line_ends(axes, ends)
 
 
+@figure(
+    "loss_ratio",
+    draws=RUNS,
+    group=Group.TRAINING,
+    title="Loss relative to the baseline at each noise level",
+    caption="Below the line a run is better than the baseline at that noise level, above it worse: a "
+    "gain on average can hide a loss at one end.",
+)
 def draw_loss_ratio(axes: Axes, runs: Runs) -> None:
     """Loss per bucket of each run over that of the baseline: below 1 is better.
 
@@ -95,7 +81,7 @@ def draw_loss_ratio(axes: Axes, runs: Runs) -> None:
     for name, table in others.items():
         log_snr, ratio, low, high = loss_ratio(table, losses[base])
         drawn += int(np.isfinite(ratio).sum())
-        draw_with_interval(axes, log_snr, ratio, low, high, drawn=looks[name])
+        draw_with_interval(axes, log_snr, ratio, low, high, look=looks[name])
         ends += line_end(name, log_snr, ratio, looks[name])
     if not drawn:
         raise InputError("figure 'loss_ratio'", expected="buckets that two runs share", got="none")
@@ -106,6 +92,14 @@ def draw_loss_ratio(axes: Axes, runs: Runs) -> None:
     label_line_ends(axes, [*ends, End(axes.get_xlim()[1], 1.0, base, looks[base])])
 
 
+@figure(
+    "history",
+    draws=RUNS,
+    group=Group.TRAINING,
+    title="Training curves",
+    caption="Unweighted loss averaged over noise levels as training samples them: thin is what was "
+    "logged, thick its running mean. The figures by noise level show what each level gained.",
+)
 def draw_history(axes: Axes, runs: Runs) -> None:
     """Training loss over steps: what was logged, thin, and its running mean over a twentieth of the run, thick.
 
@@ -160,12 +154,3 @@ def _half_width(both: pd.DataFrame, suffix: str) -> np.ndarray:
     """Half the width of ln loss."""
     low, high = positive(column(both, f"loss_low{suffix}")), positive(column(both, f"loss_high{suffix}"))
     return (np.log(high) - np.log(low)) / 2
-
-
-def _pick(
-    tables: pd.DataFrame | Mapping[str, pd.DataFrame], having: str, without: str = ""
-) -> pd.DataFrame | None:
-    several = tables.values() if isinstance(tables, Mapping) else [tables]
-    return next(
-        (t for t in several if having in t.columns and without not in t.columns and "loss" in t.columns), None
-    )

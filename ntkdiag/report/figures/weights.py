@@ -13,9 +13,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ntkdiag.errors import InputError
-from ntkdiag.report.drawing import style
-from ntkdiag.report.drawing.axes import LABEL_SIZE, End, label_line_ends, log_axis, log_snr_axis
-from ntkdiag.report.figures.frames import cell_edges, positive
+from ntkdiag.report.columns import cell_edges, positive
+from ntkdiag.report.drawing import style, theme
+from ntkdiag.report.drawing.axes import log_axis, log_snr_axis
+from ntkdiag.report.drawing.labels import LABEL_SIZE, End, label_line_ends
+from ntkdiag.report.figure_decorator import figure
+from ntkdiag.report.figure_order import Group
+from ntkdiag.report.inputs import WEIGHTS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -97,6 +101,16 @@ def plot_curves(
     ]
 
 
+@figure(
+    "weights",
+    draws=WEIGHTS,
+    group=Group.WEIGHTS,
+    title="Loss weights",
+    caption="How much each noise level counts in the loss, every curve scaled to mean 1 over the "
+    "levels shown as training samples them. A curve with several names is one objective under several "
+    "names.",
+    size=(5.6, 4.2),
+)
 def draw_weights_of(axes: Axes, subject: tuple[Diagnosis, Mapping[str, Weight] | None]) -> None:
     """The given weights over the measured range; with none given, every rule for the target that was measured.
 
@@ -234,7 +248,7 @@ def _draw_density(axes: Axes, log_snr: np.ndarray, density: np.ndarray) -> None:
     """The training density as a hill over the lower fifth of the axes."""
     if not density.max() > 0:
         return
-    quiet = style.theme().muted
+    quiet = theme.current().muted
     hill = 0.2 * density / density.max()
     axes.fill_between(log_snr, 0, hill, color=quiet, alpha=0.18, lw=0, transform=axes.get_xaxis_transform())
     peak = log_snr[np.argmax(density)]

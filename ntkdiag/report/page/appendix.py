@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from ntkdiag.report.formatting import MISSING
 from ntkdiag.report.page.markup import Html, element, table
 from ntkdiag.report.tables import Table
-from ntkdiag.report.wording import MISSING
 
 if TYPE_CHECKING:
     from ntkdiag.diagnosis import Diagnosis

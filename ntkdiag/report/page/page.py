@@ -11,15 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 from ntkdiag import provenance
 from ntkdiag.errors import InputError
-from ntkdiag.report.drawing.figure_spec import FigureSpec
-from ntkdiag.report.drawing.material import Material
-from ntkdiag.report.drawing.registry import FIGURES, GROUPS
-from ntkdiag.report.drawing.render import render_panels
-from ntkdiag.report.page import about, appendix
-from ntkdiag.report.page.headlines import headlines
+from ntkdiag.report.figure_decorator import ReportFigure
+from ntkdiag.report.figure_order import Group
+from ntkdiag.report.figures import FIGURES
+from ntkdiag.report.inputs import QUALITY, ReportInputs
+from ntkdiag.report.page import appendix, introduction
 from ntkdiag.report.page.markup import Html, element, join, picture, table
 from ntkdiag.report.page.stylesheet import STYLESHEET
+from ntkdiag.report.page.summary_sentences import summary_sentences
 from ntkdiag.report.page.verdicts import verdict_cards
+from ntkdiag.report.render import render_panels
 from ntkdiag.report.tables import full_table, quality_table, summary_table
 
 if TYPE_CHECKING:
@@ -60,72 +61,80 @@ def write_page(
     Raises:
         InputError: the file cannot be written.
     """
-    material = Material(diagnosis, verdicts, tables, runs, samples, quality)
-    provenance.write_text(path, build_page(material))
+    inputs = ReportInputs(diagnosis, verdicts, tables, runs, samples, quality)
+    provenance.write_text(path, build_page(inputs))
     return Path(path)
 
 
-def build_page(material: Material) -> Html:
+def build_page(inputs: ReportInputs) -> Html:
     """The page as text."""
     left_out: dict[str, str] = {}
-    figures = {name: _figure(spec, material, left_out) for name, spec in FIGURES.items()}
+    figures = {name: _figure(figure, inputs, left_out) for name, figure in FIGURES.items()}
+    diagnosis = inputs.diagnosis
     body = element(
         "main",
-        about.header(material.diagnosis),
-        about.measured(material.diagnosis),
-        about.on_what(material.diagnosis),
-        _says(material, figures),
-        appendix.section(material.diagnosis, _grid(figures, "more"), left_out),
+        introduction.header(diagnosis),
+        introduction.measured(diagnosis),
+        introduction.on_what(diagnosis),
+        _results(inputs, figures),
+        appendix.section(diagnosis, _grid(figures, Group.APPENDIX), left_out),
     )
     head = element(
         "head",
         element("meta", charset="utf-8"),
         element("meta", http_equiv="Content-Security-Policy", content=_POLICY),
         element("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        element("title", about.title(material.diagnosis)),
+        element("title", introduction.title(diagnosis)),
         element("style", Html(STYLESHEET)),
     )
     return Html(f"<!DOCTYPE html>\n{element('html', head, element('body', body), lang='en')}\n")
 
 
-def _says(material: Material, figures: Mapping[str, Html]) -> Html:
+def _results(inputs: ReportInputs, figures: Mapping[str, Html]) -> Html:
     """Verdicts first, then sentences, the figures by question, and the numbers."""
-    parts = [element("h2", "What it says"), verdict_cards(material.verdicts)]
-    sentences = [element("li", sentence) for sentence in headlines(material.diagnosis)]
-    parts += [element("h3", "At a glance"), element("ul", *sentences, class_="readings")]
-    for group, heading in GROUPS.items():
+    parts = [element("h2", "What it says"), verdict_cards(inputs.verdicts)]
+    sentences = [element("li", sentence) for sentence in summary_sentences(inputs.diagnosis)]
+    parts += [element("h3", "At a glance"), element("ul", *sentences, class_="sentences")]
+    for group in Group:
+        if group is Group.APPENDIX:
+            continue
         grid = _grid(figures, group)
-        if group == "training" and material.quality is not None and len(material.quality):
+        if group is Group.TRAINING and QUALITY.is_given(inputs):
             caption = "Quality of the samples of each run, with intervals"
-            grid = join([grid, table(quality_table(material.quality), caption, ("run",))])
+            grid = join([grid, table(quality_table(QUALITY.take(inputs)), caption, ("run",))])
         if grid:
-            parts += [element("h3", heading), grid]
-    numbers = summary_table(material.diagnosis, material.tables, material.runs)
+            parts += [element("h3", group.value), grid]
+    numbers = summary_table(inputs.diagnosis, inputs.tables, inputs.runs)
     caption = "Everything above in numbers, noisiest level first. PR: participation ratio. GSNR: gradient signal / noise."
     parts += [element("h3", "In numbers"), table(numbers, caption)]
-    if material.diagnosis.full is not None:
+    if inputs.diagnosis.full is not None:
         parts.append(
-            table(full_table(material.diagnosis), "The full kernel in numbers. PR: participation ratio.")
+            table(full_table(inputs.diagnosis), "The full kernel in numbers. PR: participation ratio.")
         )
     return element("section", *parts)
 
 
-def _grid(figures: Mapping[str, Html], group: str) -> Html:
-    drawn = [figures[name] for name, spec in FIGURES.items() if spec.group == group and figures[name]]
+def _grid(figures: Mapping[str, Html], group: Group) -> Html:
+    drawn = [figures[name] for name, figure in FIGURES.items() if figure.group is group and figures[name]]
     return element("div", *drawn, class_="figures") if drawn else Html("")
 
 
-def _figure(spec: FigureSpec, material: Material, left_out: dict[str, str]) -> Html:
-    """A figure with its caption; empty, and the reason noted, where what was handed in cannot be drawn."""
-    if not material.has(spec.subject):
+def _figure(figure: ReportFigure[Any], inputs: ReportInputs, left_out: dict[str, str]) -> Html:
+    """A figure with its caption.
+
+    Empty if the inputs do not contain what it draws; empty as well, with the reason added to `left_out`, if that cannot be
+    drawn.
+    """
+    if not figure.draws.is_given(inputs):
         return Html("")
+    part = figure.draws.take(inputs)
     try:
-        light = render_panels(spec, material, "light")
-        dark = render_panels(spec, material, "dark")
+        light = render_panels(figure, part, "light")
+        dark = render_panels(figure, part, "dark")
     except InputError as error:
-        left_out[spec.title] = str(error)
+        left_out[figure.title] = str(error)
         return Html("")
-    pictures = [picture(light[panel], dark[panel], f"{spec.title}. {spec.caption}") for panel in light]
-    caption = element("figcaption", element("h4", spec.title), element("p", spec.caption))
-    panels = element("div", *pictures, class_="panels small" if spec.size[0] < 5 else "panels")
+    pictures = [picture(light[panel], dark[panel], f"{figure.title}. {figure.caption}") for panel in light]
+    caption = element("figcaption", element("h4", figure.title), element("p", figure.caption))
+    panels = element("div", *pictures, class_="panels small" if figure.size[0] < 5 else "panels")
     return element("figure", caption, panels, **({"class_": "wide"} if len(pictures) > 1 else {}))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ntkdiag.report.drawing.style import DARK, LIGHT, Theme
+from ntkdiag.report.drawing.theme import DARK, LIGHT, Theme
 
 
 def _variables(theme: Theme) -> str:
@@ -42,7 +42,7 @@ padding:.1rem .7rem;font-weight:600;font-size:.85rem}}
 .claim{{color:var(--muted);font-size:.85rem;margin-left:.5rem}}
 .statement{{font-weight:600}}
 .numbers,.note{{font-size:.9rem;color:var(--muted)}}
-.readings li{{margin:.35rem 0}}
+.sentences li{{margin:.35rem 0}}
 .figures{{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,30rem),1fr));gap:1rem;
 align-items:start;grid-auto-flow:dense}}
 .figures>figure:only-child{{grid-column:1/-1;max-width:44rem}}

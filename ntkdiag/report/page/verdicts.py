@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from ntkdiag.report.formatting import MISSING, interval, number, p_value
 from ntkdiag.report.page.markup import Html, element
 from ntkdiag.report.tables import text
-from ntkdiag.report.wording import MISSING, interval, number, p_value
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ntkdiag.report.drawing import axes as report_axes
-from ntkdiag.report.drawing import style
+from ntkdiag.report.drawing import labels, style
 
 heights = st.lists(st.floats(0, 1), min_size=1, max_size=12).map(np.array)
 
@@ -21,7 +21,7 @@ def new_axes() -> Axes:
 
 @given(heights, st.floats(0.01, 0.08))
 def test_spread_keeps_the_gap_the_order_and_the_frame(wanted: np.ndarray, gap: float) -> None:
-    placed = report_axes.spread(wanted, gap)
+    placed = labels.spread(wanted, gap)
     order = np.argsort(wanted, kind="stable")
     assert (np.diff(placed[order]) >= gap - 1e-9).all()
     if gap * (len(wanted) - 1) <= 1:
@@ -30,10 +30,10 @@ def test_spread_keeps_the_gap_the_order_and_the_frame(wanted: np.ndarray, gap: f
 
 
 def test_spread_leaves_alone_what_is_apart_and_centres_what_touches() -> None:
-    assert report_axes.spread(np.array([0.1, 0.5, 0.9]), 0.1) == pytest.approx([0.1, 0.5, 0.9])
-    assert report_axes.spread(np.array([0.5, 0.5]), 0.1) == pytest.approx([0.45, 0.55])
-    assert report_axes.spread(np.array([1.0, 1.0]), 0.1) == pytest.approx([0.9, 1.0])
-    assert report_axes.spread(np.array([0.5, 0.5, 0.5]), 0.8) == pytest.approx([-0.3, 0.5, 1.3])
+    assert labels.spread(np.array([0.1, 0.5, 0.9]), 0.1) == pytest.approx([0.1, 0.5, 0.9])
+    assert labels.spread(np.array([0.5, 0.5]), 0.1) == pytest.approx([0.45, 0.55])
+    assert labels.spread(np.array([1.0, 1.0]), 0.1) == pytest.approx([0.9, 1.0])
+    assert labels.spread(np.array([0.5, 0.5, 0.5]), 0.8) == pytest.approx([-0.3, 0.5, 1.3])
 
 
 @pytest.mark.parametrize("scale", ["linear", "log"])
@@ -42,7 +42,7 @@ def test_line_end_labels_stand_at_the_height_of_their_line(scale: str) -> None:
     axes.set_yscale(scale)
     axes.set_ylim(1, 100)
     axes.set_xlim(0, 1)
-    report_axes.label_line_ends(axes, [report_axes.End(1.0, 10.0, "ten", style.line("erd"))])
+    labels.label_line_ends(axes, [labels.End(1.0, 10.0, "ten", style.line("erd"))])
     (text,) = axes.texts
     assert text.get_text() == "ten"
     assert text.get_color() == style.colour("erd")
@@ -52,20 +52,18 @@ def test_line_end_labels_stand_at_the_height_of_their_line(scale: str) -> None:
 def test_labels_show_their_dashes_only_where_colours_repeat() -> None:
     solid, dashed = style.Line("#000000"), style.Line("#000000", (0, (1, 1)))
     apart, alike = new_axes(), new_axes()
-    report_axes.label_line_ends(
-        apart, [report_axes.End(1, 0.2, "a", solid), report_axes.End(1, 0.8, "b", style.line("erd"))]
+    labels.label_line_ends(
+        apart, [labels.End(1, 0.2, "a", solid), labels.End(1, 0.8, "b", style.line("erd"))]
     )
-    report_axes.label_line_ends(
-        alike, [report_axes.End(1, 0.2, "a", solid), report_axes.End(1, 0.8, "b", dashed)]
-    )
+    labels.label_line_ends(alike, [labels.End(1, 0.2, "a", solid), labels.End(1, 0.8, "b", dashed)])
     assert len(apart.lines) == 0
     assert len(alike.lines) == 2
 
 
 def test_a_line_without_a_finite_point_has_no_end() -> None:
     x = np.arange(3.0)
-    assert report_axes.line_end("a", x, np.full(3, np.nan), style.line("erd")) == []
-    (end,) = report_axes.line_end("a", x, np.array([1.0, 2.0, np.nan]), style.line("erd"))
+    assert labels.line_end("a", x, np.full(3, np.nan), style.line("erd")) == []
+    (end,) = labels.line_end("a", x, np.array([1.0, 2.0, np.nan]), style.line("erd"))
     assert (end.x, end.y) == (1.0, 2.0)
 
 
@@ -76,7 +74,7 @@ def test_point_labels_do_not_cover_points_bars_or_each_other() -> None:
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1)
     axes.figure.draw_without_rendering()
-    report_axes.label_points(axes, x, y, ["−9", "−7", "−5", "9"], (y - 0.04, y + 0.04))
+    labels.label_points(axes, x, y, ["−9", "−7", "−5", "9"], (y - 0.04, y + 0.04))
     boxes = [text.get_window_extent() for text in axes.texts]
     assert not any(a.overlaps(b) for place, a in enumerate(boxes) for b in boxes[:place])
     points = axes.transData.transform(np.column_stack([x, y]))

@@ -11,6 +11,7 @@ from matplotlib.colors import to_rgb
 
 from ntkdiag.errors import InputError
 from ntkdiag.report.drawing import style
+from ntkdiag.report.drawing import theme as themes
 
 # Linear-RGB matrices of full dichromacy: Machado, Oliveira & Fernandes 2009, table of severity 1.0.
 VISION = {
@@ -34,7 +35,7 @@ VISION = {
 TO_XYZ = np.array(
     [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]]
 )
-THEMES = list(style.THEMES.values())
+THEMES = list(themes.THEMES.values())
 
 
 def linear(colour: str) -> np.ndarray:
@@ -56,24 +57,24 @@ def contrast(a: str, b: str) -> float:
 
 @pytest.mark.parametrize("vision", VISION)
 @pytest.mark.parametrize("theme", THEMES, ids=lambda theme: theme.name)
-def test_colours_of_a_group_differ_for_every_vision(theme: style.Theme, vision: str) -> None:
-    roles = [theme.colours[name] for name in style.ROLES] + list(theme.others[:2])
-    targets = [theme.colours[name] for name in style.TARGET_COLOURS]
+def test_colours_of_a_group_differ_for_every_vision(theme: themes.Theme, vision: str) -> None:
+    roles = [theme.colours[name] for name in themes.ROLES] + list(theme.others[:2])
+    targets = [theme.colours[name] for name in themes.TARGET_COLOURS]
     for group in (roles, targets):
         seen = [lab(np.array(VISION[vision]) @ linear(colour)) for colour in group]
         assert min(np.linalg.norm(a - b) for a, b in itertools.combinations(seen, 2)) > 18
 
 
 @pytest.mark.parametrize("theme", THEMES, ids=lambda theme: theme.name)
-def test_lines_stand_out_from_the_background_and_text_is_readable(theme: style.Theme) -> None:
+def test_lines_stand_out_from_the_background_and_text_is_readable(theme: themes.Theme) -> None:
     assert min(contrast(colour, theme.surface) for colour in (*theme.colours.values(), *theme.others)) > 2.9
     assert contrast(theme.ink, theme.surface) > 7
     assert contrast(theme.muted, theme.surface) > 4.5
 
 
-@pytest.mark.parametrize("name", style.THEMES)
+@pytest.mark.parametrize("name", themes.THEMES)
 def test_log_snr_map_gets_steadily_brighter_from_noisy_to_clean(name: str) -> None:
-    with style.applied(name):
+    with themes.applied(name):
         colours = style.log_snr_map(np.array([-10.0, 10.0])).to_rgba(np.linspace(-10, 10, 50))
     lightness = [lab(linear(tuple(colour[:3])))[0] for colour in colours]
     steps = np.diff(lightness)
@@ -88,24 +89,24 @@ def test_one_log_snr_alone_sits_in_the_middle_of_the_map() -> None:
 
 def test_rc_is_set_inside_the_block_and_restored_after_an_error() -> None:
     before = dict(matplotlib.rcParams)
-    with pytest.raises(RuntimeError), style.applied("dark"):
-        assert matplotlib.rcParams["figure.facecolor"] == style.DARK.surface
+    with pytest.raises(RuntimeError), themes.applied("dark"):
+        assert matplotlib.rcParams["figure.facecolor"] == themes.DARK.surface
         assert matplotlib.rcParams["text.parse_math"] is False  # a name may hold a dollar sign
-        assert style.theme() is style.DARK
+        assert themes.current() is themes.DARK
         raise RuntimeError
     assert dict(matplotlib.rcParams) == before
-    assert style.theme() is style.LIGHT
+    assert themes.current() is themes.LIGHT
 
 
 def test_blocks_nest() -> None:
-    with style.applied("dark"):
-        with style.applied("light"):
-            assert style.colour("erd") == style.LIGHT.colours["erd"]
-        assert style.colour("erd") == style.DARK.colours["erd"]
+    with themes.applied("dark"):
+        with themes.applied("light"):
+            assert style.colour("erd") == themes.LIGHT.colours["erd"]
+        assert style.colour("erd") == themes.DARK.colours["erd"]
 
 
 def test_unknown_theme_and_thing_are_refused_with_the_names_that_exist() -> None:
-    with pytest.raises(InputError, match="light, dark"), style.applied("drak"):
+    with pytest.raises(InputError, match="light, dark"), themes.applied("drak"):
         pass
     with pytest.raises(InputError, match="Did you mean 'untrained'"):
         style.colour("untraind")

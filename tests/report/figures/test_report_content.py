@@ -15,12 +15,14 @@ from matplotlib.figure import Figure
 
 from ntkdiag.errors import InputError
 from ntkdiag.process import schedules
-from ntkdiag.report.drawing import style
+from ntkdiag.report import FIGURES
+from ntkdiag.report import runs as run_tables
+from ntkdiag.report.drawing import curves, style
 from ntkdiag.report.figures import (
     coupling,
     effective,
+    loss,
     quality,
-    rank,
     recoverability,
     samples,
     spectra,
@@ -45,7 +47,7 @@ def curve(axes: Axes, colour: str) -> np.ndarray:
 
 def test_effective_rank_shows_both_networks_and_the_interval(axes: Axes, diagnosis: SimpleNamespace) -> None:
     shuffled = diagnosis.summary.sample(frac=1, random_state=0)
-    rank.draw_effective_rank(axes, SimpleNamespace(**vars(diagnosis) | {"summary": shuffled}))
+    FIGURES["effective_rank"].draw(axes, SimpleNamespace(**vars(diagnosis) | {"summary": shuffled}))
     expected = diagnosis.summary[["log_snr", "effective_rank"]].to_numpy()
     assert np.allclose(curve(axes, style.colour("trained")), expected)
     control = diagnosis.refs["untrained"].summary[["log_snr", "effective_rank"]].to_numpy()
@@ -60,14 +62,14 @@ def test_an_interval_that_stands_alone_is_a_bar(axes: Axes) -> None:
     x = np.arange(4.0)
     y, nan = np.ones(4), np.nan
     low, high = np.array([0.5, 0.5, nan, 0.5]), np.array([2.0, 2.0, nan, 2.0])
-    rank.draw_with_interval(axes, x, y, low, high, drawn=style.line("erd"))
+    curves.draw_with_interval(axes, x, y, low, high, look=style.line("erd"))
     (bars,) = [c for c in axes.collections if type(c).__name__ == "LineCollection"]
     assert [segment[0][0] for segment in bars.get_segments()] == [3.0]
 
 
 def test_negative_signal_is_shown_on_a_linear_axis(axes: Axes, diagnosis: SimpleNamespace) -> None:
     diagnosis.summary.loc[0, "gsnr"] = -0.05
-    rank.draw_gsnr(axes, diagnosis)
+    loss.draw_gsnr(axes, diagnosis)
     assert axes.get_yscale() == "linear"
     assert axes.get_ylim()[0] < -0.05
     assert np.isclose(curve(axes, style.colour("trained"))[:, 1].min(), -0.05)
@@ -117,11 +119,13 @@ def test_points_of_recoverability_are_labelled_and_coloured_by_log_snr(
     assert "rank correlation 1.0" in axes.get_title(loc="left") + axes.get_title()
 
 
-def test_spearman_averages_ties() -> None:
-    from scipy.stats import spearmanr
-
-    a, b = np.array([1.0, 2.0, 2.0, 4.0, 0.0]), np.array([3.0, 1.0, 2.0, 2.0, 5.0])
-    assert recoverability.spearman(a, b) == pytest.approx(spearmanr(a, b).statistic)
+def test_the_rank_correlation_averages_ties(axes: Axes, diagnosis: SimpleNamespace) -> None:
+    """By hand: ranks 1, 2½, 2½, 4 against 1, 2, 3, 4 have correlation 4.5 / √(4.5 · 5)."""
+    diagnosis.summary = diagnosis.summary.iloc[:4].assign(
+        amplitude=[0.0, 1.0, 1.0, 4.0], effective_rank=[1.0, 2.0, 5.0, 9.0]
+    )
+    recoverability.draw_against_rank(axes, diagnosis, "amplitude")
+    assert "rank correlation 0.95 over 4 " in axes.get_title(loc="left") + axes.get_title()
 
 
 def test_scores_without_a_finite_value_are_left_out(cases: SimpleNamespace) -> None:
@@ -138,7 +142,7 @@ def test_a_floor_known_only_from_above_is_called_so(cases: SimpleNamespace) -> N
     names = []
     for diagnosis in (exact, bound):
         axes = Figure().add_subplot()
-        recoverability.draw_loss(axes, diagnosis)
+        loss.draw_loss(axes, diagnosis)
         names.append([text.get_text() for text in axes.texts])
     assert "floor: not learnable" in names[0]
     assert "floor is below this" in names[1]
@@ -302,10 +306,10 @@ def test_one_run_or_none_in_common_gives_no_ratio(axes: Axes) -> None:
 def test_histories_and_losses_are_told_apart_by_their_columns() -> None:
     history = pd.DataFrame({"step": [0, 10], "loss": [1.0, 0.5], "log_snr": 0.0})
     runs = {"a": history, "b": losses([1.0]), "c": {"history": history, "buckets": losses([2.0])}}
-    assert set(training.histories(runs)) == {"a", "c"}
-    assert set(training.bucket_losses(runs)) == {"b", "c"}
+    assert set(run_tables.histories(runs)) == {"a", "c"}
+    assert set(run_tables.bucket_losses(runs)) == {"b", "c"}
     with pytest.raises(InputError, match="step and loss"):
-        training.histories({"b": losses([1.0])})
+        run_tables.histories({"b": losses([1.0])})
 
 
 def test_running_mean_is_centred_and_skips_holes() -> None:
@@ -316,7 +320,7 @@ def test_running_mean_is_centred_and_skips_holes() -> None:
 
 def test_images_are_tiled_row_by_row_in_grey() -> None:
     images = np.stack([np.full((1, 2, 3), value) for value in (-1.0, 0.0, 1.0, 5.0)])
-    picture = samples.tile(images, side=3)
+    picture = samples.grid_of(images, side=3)
     assert picture.shape == (2 * 3 + 1, 3 * 4 + 1)
     assert np.array_equal(picture[1:3, 1:4], np.zeros((2, 3)))
     assert np.array_equal(picture[1:3, 5:8], np.full((2, 3), 0.5))
@@ -328,7 +332,7 @@ def test_images_are_tiled_row_by_row_in_grey() -> None:
 def test_colour_images_keep_their_channels_and_bad_pixels_are_grey() -> None:
     image = np.full((1, 3, 1, 1), -1.0)
     image[0, 0], image[0, 1] = 1.0, np.nan
-    assert np.allclose(samples.tile(image)[1, 1], [1.0, 0.5, 0.0])
+    assert np.allclose(samples.grid_of(image)[1, 1], [1.0, 0.5, 0.0])
 
 
 def test_real_data_comes_first_and_lies_under_generated_points(axes: Axes, cases: SimpleNamespace) -> None:

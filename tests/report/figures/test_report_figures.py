@@ -20,21 +20,24 @@ from matplotlib.text import Text
 
 from ntkdiag.errors import InputError
 from ntkdiag.report import FIGURES
-from ntkdiag.report.drawing import style
-from ntkdiag.report.drawing.material import Material
-from ntkdiag.report.drawing.render import compose
+from ntkdiag.report import inputs as parts
+from ntkdiag.report.drawing import theme as themes
+from ntkdiag.report.inputs import ReportInputs
+from ntkdiag.report.render import compose
 
 
-def whole_material(cases: SimpleNamespace, diagnosis: SimpleNamespace) -> Material:
+def whole_inputs(cases: SimpleNamespace, diagnosis: SimpleNamespace) -> ReportInputs:
     log_snr = diagnosis.summary["log_snr"].to_numpy()
-    return Material(diagnosis, cases.verdicts(), None, cases.runs(log_snr), cases.images(), cases.quality())
+    return ReportInputs(
+        diagnosis, cases.verdicts(), None, cases.runs(log_snr), cases.images(), cases.quality()
+    )
 
 
-def drawn(name: str, material: Material, theme: str = "light") -> Figure:
-    spec = FIGURES[name]
-    subject = material.subject(spec.subject)
-    with style.applied(theme):
-        return compose(spec, subject, spec.panel_names(subject))
+def drawn(name: str, inputs: ReportInputs, theme: str = "light") -> Figure:
+    figure = FIGURES[name]
+    part = figure.draws.take(inputs)
+    with themes.applied(theme):
+        return compose(figure, part, figure.panel_names(part))
 
 
 def texts_of(figure: Figure) -> list[Text]:
@@ -56,8 +59,8 @@ def outside(axis: Any) -> list[Text]:
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_no_text_lies_over_another_or_leaves_the_figure(name: str, cases: SimpleNamespace) -> None:
-    with style.applied("light"):
-        figure = drawn(name, whole_material(cases, cases.diagnosis()))
+    with themes.applied("light"):
+        figure = drawn(name, whole_inputs(cases, cases.diagnosis()))
         figure.draw_without_rendering()
         # Text's own extent: that of an annotation would take in the line to what it names.
         labelled = [(text.get_text(), Text.get_window_extent(text).padded(-1)) for text in texts_of(figure)]
@@ -71,7 +74,7 @@ def test_no_text_lies_over_another_or_leaves_the_figure(name: str, cases: Simple
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_axes_are_named(name: str, cases: SimpleNamespace) -> None:
-    figure = drawn(name, whole_material(cases, cases.diagnosis(4)))
+    figure = drawn(name, whole_inputs(cases, cases.diagnosis(4)))
     for axes in figure.axes:
         if axes.axison and axes.get_label() != "<colorbar>":
             assert axes.get_xlabel()
@@ -140,10 +143,12 @@ def test_every_figure_copes_with_what_is_missing(variant: str, cases: SimpleName
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for name in [
-            name for name, spec in FIGURES.items() if spec.subject in ("diagnosis", "full", "weights")
+            name
+            for name, spec in FIGURES.items()
+            if spec.draws in (parts.DIAGNOSIS, parts.FULL_KERNEL, parts.WEIGHTS)
         ]:
             try:
-                figure = drawn(name, Material(diagnosis))
+                figure = drawn(name, ReportInputs(diagnosis))
                 figure.draw_without_rendering()
             except InputError:
                 refused.add(name)
@@ -158,22 +163,21 @@ def test_figures_without_anything_to_draw_say_so(cases: SimpleNamespace) -> None
     empty.coupling = empty.coupling.iloc[:0]
     for name in ("effective_rank", "trace", "spectra", "spectrum_map", "rarefaction", "kernel_coupling"):
         with pytest.raises(InputError, match="at least one finite value"):
-            drawn(name, Material(empty))
+            drawn(name, ReportInputs(empty))
     for name in ("loss_ratio", "quality", "samples"):
         with pytest.raises(InputError, match="got none"):
-            drawn(name, Material(empty))
+            drawn(name, ReportInputs(empty))
 
 
 @pytest.mark.parametrize(
-    "name", [name for name, spec in FIGURES.items() if spec.subject in ("diagnosis", "full")]
+    "name", [name for name, spec in FIGURES.items() if spec.draws in (parts.DIAGNOSIS, parts.FULL_KERNEL)]
 )
 def test_a_figure_is_drawn_on_the_axes_it_is_given(name: str, diagnosis: SimpleNamespace) -> None:
     """On one of two axes, outside any style block: the other stays empty, rc stays as it was."""
     before = dict(matplotlib.rcParams)
     ours, theirs = Figure().subplots(1, 2)
-    spec = FIGURES[name]
-    panel = spec.panel_names(diagnosis)[0]
-    spec.draw()(ours, diagnosis, *(() if panel is None else (panel,)))
+    figure = FIGURES[name]
+    figure.draw(ours, diagnosis, figure.panel_names(diagnosis)[0])
     assert ours.has_data()
     assert not theirs.has_data()
     assert dict(matplotlib.rcParams) == before
@@ -186,15 +190,15 @@ import sys
 sys.path.insert(0, "tests/report")
 import report_cases as cases
 from ntkdiag.report import FIGURES
-from ntkdiag.report.drawing.material import Material
-from ntkdiag.report.drawing.render import compose
+from ntkdiag.report.inputs import ReportInputs
+from ntkdiag.report.render import compose
 
 diagnosis = cases.make_diagnosis(3)
 runs = cases.make_runs(diagnosis.summary["log_snr"].to_numpy())
-material = Material(diagnosis, runs=runs, samples=cases.make_points(), quality=cases.make_quality())
-for spec in FIGURES.values():
-    subject = material.subject(spec.subject)
-    compose(spec, subject, spec.panel_names(subject))
+inputs = ReportInputs(diagnosis, runs=runs, samples=cases.make_points(), quality=cases.make_quality())
+for figure in FIGURES.values():
+    part = figure.draws.take(inputs)
+    compose(figure, part, figure.panel_names(part))
 assert "matplotlib.pyplot" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[3])
@@ -208,7 +212,7 @@ def test_hostile_names_are_drawn_as_they_are(cases: SimpleNamespace) -> None:
     quality = pd.DataFrame({"run": [bad], "metric": [bad], "value": [1.0], "low": [0.5], "high": [2.0]})
     diagnosis = cases.diagnosis(2)
     diagnosis.refs = {bad: diagnosis.refs["untrained"]}
-    material = Material(
+    inputs = ReportInputs(
         diagnosis,
         tables={bad: lambda x: x.exp()},
         runs=runs,
@@ -216,10 +220,9 @@ def test_hostile_names_are_drawn_as_they_are(cases: SimpleNamespace) -> None:
         quality=quality,
     )
     for name in ("effective_rank", "weights", "loss_ratio", "history", "samples", "quality", "loss"):
-        spec, subject = FIGURES[name], material.subject(FIGURES[name].subject)
-        figure = compose(
-            spec, subject, spec.panel_names(subject)
-        )  # with the caller's rc, which reads formulae
+        part = FIGURES[name].draws.take(inputs)
+        # With the caller's rc, which reads formulae.
+        figure = compose(FIGURES[name], part, FIGURES[name].panel_names(part))
         figure.draw_without_rendering()
         shown = [text.get_text() for text in texts_of(figure)]
         assert any("$\\frac{<script>$ alert" in text for text in shown), name

@@ -14,12 +14,12 @@ from matplotlib.figure import Figure
 from ntkdiag.errors import InputError
 from ntkdiag.report import FIGURES, plot, save_figures
 from ntkdiag.report.drawing import style
-from ntkdiag.report.drawing.material import Material
-from ntkdiag.report.figures import eigenfunctions, full, spectra
+from ntkdiag.report.figures import eigenfunctions, full_kernel, spectra
+from ntkdiag.report.inputs import FULL_KERNEL, ReportInputs
 from ntkdiag.report.page import page
 from ntkdiag.report.tables import full_table
 
-NAMES = [name for name, spec in FIGURES.items() if spec.subject == "full"]
+NAMES = [name for name, spec in FIGURES.items() if spec.draws is FULL_KERNEL]
 
 
 @pytest.fixture
@@ -33,31 +33,31 @@ def points(axes: Axes, place: int) -> np.ndarray:
 
 
 def test_density_is_a_line_and_a_band_a_bucket_in_eigenvalues(axes: Axes, diagnosis: SimpleNamespace) -> None:
-    full.draw_density(axes, diagnosis)
+    full_kernel.draw_density(axes, diagnosis)
     assert len(axes.lines) == len(axes.collections) == len(diagnosis.summary)
     assert axes.get_xscale() == axes.get_yscale() == "log"
     rows = diagnosis.full.density[diagnosis.full.density["bucket"] == 3]
-    expected = full.smeared(rows["log_eigenvalue"].to_numpy(), rows["density"].to_numpy())
-    shown, kept = points(axes, 3), expected > full.LEAST_DENSITY
+    expected = full_kernel.smeared(rows["log_eigenvalue"].to_numpy(), rows["density"].to_numpy())
+    shown, kept = points(axes, 3), expected > full_kernel.LEAST_DENSITY
     assert kept.any() and not kept.all()
     assert np.allclose(shown[kept, 0], np.exp(rows["log_eigenvalue"][kept]))
     assert np.allclose(shown[kept, 1], expected[kept])
     assert np.isnan(shown[~kept, 1]).all()
     band = axes.collections[3].get_paths()[0].vertices[:, 1]
     assert band.max() == pytest.approx(1.2 * expected.max())  # as the rows' high is
-    assert band.min() == pytest.approx(full.LEAST_DENSITY)
+    assert band.min() == pytest.approx(full_kernel.LEAST_DENSITY)
 
 
 def test_smearing_keeps_the_number_of_eigenvalues() -> None:
     place = np.linspace(-10, 5, 301)
     peak = np.exp(-0.5 * ((place + 3) / 0.15) ** 2) / (0.15 * np.sqrt(2 * np.pi))
-    found = full.smeared(place, np.where(peak > 1e-9, peak, np.nan))
+    found = full_kernel.smeared(place, np.where(peak > 1e-9, peak, np.nan))
     assert np.trapezoid(found, place) == pytest.approx(1, rel=1e-3)
     mean = np.trapezoid(found * place, place)
     spread = np.sqrt(np.trapezoid(found * (place - mean) ** 2, place))
     assert (mean, spread) == (
         pytest.approx(-3, rel=1e-3),
-        pytest.approx(np.hypot(0.15, full.WIDTH), rel=1e-2),
+        pytest.approx(np.hypot(0.15, full_kernel.WIDTH), rel=1e-2),
     )
 
 
@@ -65,7 +65,7 @@ def test_smearing_keeps_the_number_of_eigenvalues() -> None:
 def test_alignment_adds_up_from_nothing(axes: Axes, diagnosis: SimpleNamespace, signal: str) -> None:
     shuffled = diagnosis.full.spectra.sample(frac=1, random_state=0)
     diagnosis.full.spectra = shuffled
-    full.draw_alignment(axes, diagnosis, signal)
+    full_kernel.draw_alignment(axes, diagnosis, signal)
     rows = shuffled[shuffled["bucket"] == 2].sort_values("index")
     expected = np.append(0, np.cumsum(rows[f"{signal}_alignment"]))
     assert np.allclose(points(axes, 2), np.column_stack([np.arange(6), expected]))
@@ -73,12 +73,12 @@ def test_alignment_adds_up_from_nothing(axes: Axes, diagnosis: SimpleNamespace, 
 
 
 def test_one_noise_level_alone_is_named(axes: Axes, cases: SimpleNamespace) -> None:
-    full.draw_alignment(axes, cases.diagnosis(1), "residual")
+    full_kernel.draw_alignment(axes, cases.diagnosis(1), "residual")
     assert axes.get_title() + axes.get_title(loc="left") == "residual, log-SNR 0"
 
 
 def test_contraction_is_a_band_at_each_buckets_own_times(axes: Axes, diagnosis: SimpleNamespace) -> None:
-    full.draw_contraction(axes, diagnosis)
+    full_kernel.draw_contraction(axes, diagnosis)
     rows = diagnosis.full.contraction[diagnosis.full.contraction["bucket"] == 7]
     assert np.allclose(points(axes, 7), rows[["time", "high"]])
     edges = axes.collections[7].get_paths()[0].vertices
@@ -95,19 +95,19 @@ def test_a_log_snr_has_the_same_colour_as_in_the_spectra(diagnosis: SimpleNamesp
 
     expected = colours(spectra.draw_spectra)
     assert len(set(expected)) == len(expected)
-    assert colours(full.draw_density) == colours(full.draw_alignment, "target") == expected
-    assert colours(full.draw_contraction) == expected
+    assert colours(full_kernel.draw_density) == colours(full_kernel.draw_alignment, "target") == expected
+    assert colours(full_kernel.draw_contraction) == expected
 
 
 def test_rank_stands_beside_the_control(axes: Axes, diagnosis: SimpleNamespace) -> None:
-    full.draw_full_rank(axes, diagnosis)
+    full_kernel.draw_full_rank(axes, diagnosis)
     ours = diagnosis.full.summary[["log_snr", "effective_rank"]].to_numpy()
     theirs = diagnosis.refs["untrained"].full.summary[["log_snr", "effective_rank"]].to_numpy()
     assert np.allclose(points(axes, 0), ours) and np.allclose(points(axes, 1), theirs)
     assert axes.lines[1].get_color() == style.colour("untrained")
     diagnosis.refs["untrained"].full = None
     alone = Figure().add_subplot()
-    full.draw_full_rank(alone, diagnosis)
+    full_kernel.draw_full_rank(alone, diagnosis)
     assert len(alone.lines) == 1
 
 
@@ -179,7 +179,7 @@ def test_outputs_that_are_no_images_are_left_out_with_a_sentence(
     with pytest.raises(InputError, match=r"images \[C, H, W\]; got outputs of shape \[2\]"):
         eigenfunctions.samples_shown(diagnosis)
     monkeypatch.setattr(page, "FIGURES", {name: FIGURES[name] for name in ("eigenfunctions", "contraction")})
-    text = page.build_page(Material(diagnosis))
+    text = page.build_page(ReportInputs(diagnosis))
     assert (
         "<b>What is learned fastest</b>: figure &#x27;eigenfunctions&#x27;: expected outputs that are images"
         in text
@@ -194,9 +194,9 @@ def test_without_a_full_kernel_the_page_says_nothing_of_it(
     cases: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(page, "FIGURES", {name: FIGURES[name] for name in ("trace", "contraction")})
-    text = page.build_page(Material(cases.diagnosis(2, full=False)))
+    text = page.build_page(ReportInputs(cases.diagnosis(2, full=False)))
     assert "full kernel" not in text and "Figures left out" not in text
-    with_it = page.build_page(Material(cases.diagnosis(2)))
+    with_it = page.build_page(ReportInputs(cases.diagnosis(2)))
     assert "What the full kernel adds" in with_it and "The full kernel in numbers" in with_it
     assert "each of the 3,072 outputs of the 48 samples" in with_it
     assert with_it.index("Trace of the kernel") < with_it.index("What the full kernel adds")
@@ -214,16 +214,16 @@ def test_without_a_full_kernel_a_figure_says_how_to_get_one(
 def test_without_quadrature_the_density_says_how_to_get_it(axes: Axes, diagnosis: SimpleNamespace) -> None:
     diagnosis.full.density = diagnosis.full.density.iloc[:0]
     with pytest.raises(InputError, match="--slq 2"):
-        full.draw_density(axes, diagnosis)
+        full_kernel.draw_density(axes, diagnosis)
     diagnosis.full.spectra[["target_alignment", "residual_alignment"]] = np.nan
     with pytest.raises(InputError, match="a target or a residual"):
-        full.signals_present(diagnosis)
+        full_kernel.signals_present(diagnosis)
 
 
 def test_figures_of_the_full_kernel_are_saved_with_the_others(
     cases: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ntkdiag.report.drawing.render.FIGURES", {name: FIGURES[name] for name in NAMES})
+    monkeypatch.setattr("ntkdiag.report.render.FIGURES", {name: FIGURES[name] for name in NAMES})
     assert list(save_figures(tmp_path / "with", cases.diagnosis(3))) == NAMES
     assert save_figures(tmp_path / "without", cases.diagnosis(3, full=False)) == {}
 

@@ -14,7 +14,7 @@ import pytest
 
 from ntkdiag.errors import InputError
 from ntkdiag.report import FIGURES, write_page
-from ntkdiag.report.drawing.material import Material
+from ntkdiag.report.inputs import QUALITY, RUNS, SAMPLES, ReportInputs
 from ntkdiag.report.page import page
 from ntkdiag.report.page.markup import Html, element, join, table
 from ntkdiag.report.tables import Table
@@ -130,8 +130,8 @@ def test_each_figure_has_a_caption_and_a_dark_and_a_light_picture(hostile_page: 
         assert re.search(r"<figcaption><h4>.+?</h4><p>.+?</p></figcaption>", figure, flags=re.S)
         assert "screen and (prefers-color-scheme: dark)" in figure
         assert re.search(r'<img src="data:.+? alt="[^"]{20,}', figure, flags=re.S)
-    assert "Loss relative to the baseline, level by level</b>: " in hostile_page
-    assert "What weights and sampling amount to</b>: " in hostile_page
+    for name in ("loss_ratio", "effective_weights"):
+        assert f"<b>{FIGURES[name].title}</b>: " in hostile_page
 
 
 @pytest.fixture
@@ -148,7 +148,7 @@ def shown(text: str) -> str:
 def test_verdicts_come_with_effect_interval_and_corrected_p(
     diagnosis: SimpleNamespace, cases: SimpleNamespace
 ) -> None:
-    text = shown(page.build_page(Material(diagnosis, verdicts=cases.verdicts())))
+    text = shown(page.build_page(ReportInputs(diagnosis, verdicts=cases.verdicts())))
     assert (
         "Of 3 claims about representation degradation: 1 supported, 1 contradicted, 1 inconclusive." in text
     )
@@ -165,7 +165,7 @@ def test_a_verdict_that_could_not_be_tested_says_so(
     verdicts.loc[2, ["effect", "low", "high", "p_value", "p_holm"]] = np.nan
     verdicts.loc[0, "p_holm"] = 1e-5
     verdicts["note"] = np.nan
-    text = shown(page.build_page(Material(diagnosis, verdicts=verdicts)))
+    text = shown(page.build_page(ReportInputs(diagnosis, verdicts=verdicts)))
     assert "Not testable here." in text
     assert "p < 0.001 after" in text
     assert not re.search(r"\bnan\b", text.lower())
@@ -173,7 +173,7 @@ def test_a_verdict_that_could_not_be_tested_says_so(
 
 @pytest.mark.usefixtures("quick")
 def test_facts_of_the_measurement_are_on_the_page(diagnosis: SimpleNamespace) -> None:
-    text = shown(page.build_page(Material(diagnosis)))
+    text = shown(page.build_page(ReportInputs(diagnosis)))
     for fact in (
         "At which noise levels can digits-dit still learn?",
         "10 noise levels from log-SNR −9 (noisiest) to 9, on 48 samples each",
@@ -203,10 +203,10 @@ def test_a_bare_diagnosis_still_gives_a_page(cases: SimpleNamespace, tmp_path: P
 
 
 def test_empty_parts_count_as_missing(diagnosis: SimpleNamespace) -> None:
-    material = Material(diagnosis, pd.DataFrame(), {}, {}, {}, pd.DataFrame())
-    assert not any(material.has(name) for name in ("runs", "samples", "quality"))
+    inputs = ReportInputs(diagnosis, pd.DataFrame(), {}, {}, {}, pd.DataFrame())
+    assert not any(part.is_given(inputs) for part in (RUNS, SAMPLES, QUALITY))
     with pytest.raises(InputError, match="runs to draw"):
-        material.subject("runs")
+        RUNS.take(inputs)
 
 
 @pytest.mark.usefixtures("quick")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from ntkdiag.report import headlines, summary_table, verdict_table
+from ntkdiag.report import summary_sentences, summary_table
 from ntkdiag.report.tables import Table, quality_table
 
 
@@ -56,54 +56,51 @@ def test_text_columns_are_aligned() -> None:
     assert text == "  a  long\n─────────\n  1     2\n333     4"
 
 
-def test_verdicts_and_quality_as_tables(cases: SimpleNamespace) -> None:
-    verdicts = verdict_table(cases.verdicts())
-    assert verdicts.rows[0][:4] == ("C1", "supported", "1.8 [1.6, 2.0]", "0.0012")
-    assert verdicts.rows[0][4] == "< 0.001"
+def test_quality_as_a_table(cases: SimpleNamespace) -> None:
     quality = quality_table(cases.quality())
     assert quality.columns == ("run", "FD-digits (lower is better)", "coverage")
     assert quality.rows[1] == ("erd", "11.1 [10.3, 12.0]", "0.900 [0.837, 0.972]")
     assert quality_table(cases.quality().iloc[:4]).rows[1][2] == "–"
 
 
-def test_headlines_name_where_rank_is_lost_against_the_control(diagnosis: SimpleNamespace) -> None:
-    said = " ".join(headlines(diagnosis))
+def test_sentences_name_where_rank_is_lost_against_the_control(diagnosis: SimpleNamespace) -> None:
+    said = " ".join(summary_sentences(diagnosis))
     assert "lowest at log-SNR −9, with 2.28 [2.12, 2.48], and highest at 9" in said
     assert "below the untrained network's at log-SNR −9 and −7" in said
     assert "log-SNR −9 and 9 pull against each other the most (cosine −0.25)" in said
     assert "Rarefaction still rises" in said
 
 
-def test_headlines_claim_no_difference_that_the_intervals_do_not_allow(diagnosis: SimpleNamespace) -> None:
+def test_sentences_claim_no_difference_that_the_intervals_do_not_allow(diagnosis: SimpleNamespace) -> None:
     diagnosis.summary["effective_rank_low"] = 0.0
     diagnosis.summary["effective_rank_high"] = 99.0
-    said = " ".join(headlines(diagnosis))
+    said = " ".join(summary_sentences(diagnosis))
     assert "no sure difference" in said
     assert "At no noise level" in said
 
 
-def test_headlines_say_when_samples_are_enough_and_nothing_conflicts(diagnosis: SimpleNamespace) -> None:
+def test_sentences_say_when_samples_are_enough_and_nothing_conflicts(diagnosis: SimpleNamespace) -> None:
     diagnosis.rarefaction["effective_rank"] = 5.0
     diagnosis.coupling["gradient_cosine"] = 0.5
-    said = " ".join(headlines(diagnosis))
+    said = " ".join(summary_sentences(diagnosis))
     assert "Rarefaction has flattened" in said
     assert "No two noise levels" in said
     diagnosis.coupling.loc[0, "gradient_cosine"] = np.nan
-    assert "Of the noise levels whose mean gradient stands out" in " ".join(headlines(diagnosis))
+    assert "Of the noise levels whose mean gradient stands out" in " ".join(summary_sentences(diagnosis))
 
 
 def test_rarefaction_slope_is_told_for_a_doubling(diagnosis: SimpleNamespace) -> None:
     frame = diagnosis.rarefaction
     frame["effective_rank"] = frame["samples"] ** 0.5
-    assert "about 41%" in " ".join(headlines(diagnosis))
+    assert "about 41%" in " ".join(summary_sentences(diagnosis))
 
 
 @pytest.mark.parametrize("buckets", [1, 2])
-def test_headlines_of_a_bare_diagnosis(cases: SimpleNamespace, buckets: int) -> None:
+def test_sentences_of_a_bare_diagnosis(cases: SimpleNamespace, buckets: int) -> None:
     diagnosis = cases.diagnosis(buckets=buckets, untrained=False, oracle=False)
     diagnosis.coupling = diagnosis.coupling.iloc[:0]
     diagnosis.rarefaction = diagnosis.rarefaction.iloc[:0]
-    said = headlines(diagnosis)
+    said = summary_sentences(diagnosis)
     assert any("No untrained control" in sentence for sentence in said)
     diagnosis.summary["effective_rank"] = np.nan
-    assert not any("Effective rank" in sentence for sentence in headlines(diagnosis))
+    assert not any("Effective rank" in sentence for sentence in summary_sentences(diagnosis))

@@ -11,16 +11,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ntkdiag.errors import InputError
+from ntkdiag.report.columns import column, ordered, positive, require_finite
 from ntkdiag.report.drawing import style
 from ntkdiag.report.drawing.axes import log_axis, log_snr_bar
-from ntkdiag.report.figures.frames import column, ordered, positive, require_finite
-from ntkdiag.report.figures.rank import draw_summaries
-from ntkdiag.report.wording import level
+from ntkdiag.report.drawing.curves import draw_summaries
+from ntkdiag.report.figure_decorator import figure
+from ntkdiag.report.figure_order import Group
+from ntkdiag.report.formatting import level
+from ntkdiag.report.inputs import FULL_KERNEL, full_kernel_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from ntkdiag.diagnosis import Diagnosis, FullKernel
+    from ntkdiag.diagnosis import Diagnosis
 
 # Lanczos quadrature stands for the many small eigenvalues by a few nodes, which are no peaks: densities are drawn smeared by
 # this much in ln e (tuned here), where a single eigenvalue has a peak of 0.7; below LEAST_DENSITY there is none.
@@ -28,22 +31,40 @@ WIDTH, LEAST_DENSITY = 0.6, 0.1
 SIGNALS = {"target": "target_alignment", "residual": "residual_alignment"}
 
 
+@figure(
+    "full_rank",
+    draws=FULL_KERNEL,
+    group=Group.FULL_KERNEL,
+    title="Effective rank of the full kernel",
+    caption="Directions in samples and outputs together, of which there are many more than samples. "
+    "Bands are 90% intervals over random vectors for these samples; they do not cover the choice of "
+    "samples.",
+)
 def draw_full_rank(axes: Axes, diagnosis: Diagnosis) -> None:
     """Effective rank of the full kernel with its interval over random vectors, beside the untrained control."""
-    kernels = {"trained": full_of(diagnosis)} | {
+    kernels = {"trained": full_kernel_of(diagnosis)} | {
         name: ref.full for name, ref in diagnosis.refs.items() if ref.full is not None
     }
     summaries = {name: kernel.summary for name, kernel in kernels.items()}
     draw_summaries(axes, summaries, "effective_rank", "effective rank of the full kernel (directions)")
 
 
+@figure(
+    "full_density",
+    draws=FULL_KERNEL,
+    group=Group.FULL_KERNEL,
+    title="Spectral density of the full kernel",
+    caption="How many of its eigenvalues lie around each size, with 90% bands over random vectors: on "
+    "the right the few strong directions, on the left the many in which almost nothing is learned. "
+    "Ripples on the left are not peaks.",
+)
 def draw_density(axes: Axes, diagnosis: Diagnosis) -> None:
     """Eigenvalues per unit of ln e against e, with a band over random vectors, one line a bucket; see `WIDTH`.
 
     Raises:
         InputError: no density was measured.
     """
-    frame = ordered(full_of(diagnosis).density, "log_eigenvalue")
+    frame = ordered(full_kernel_of(diagnosis).density, "log_eigenvalue")
     require_finite(
         "full_density", column(frame, "density"), fix="Measure with --slq 2 or more random vectors."
     )
@@ -80,13 +101,23 @@ def signals_present(diagnosis: Diagnosis) -> list[str]:
     Raises:
         InputError: none is.
     """
-    spectra = full_of(diagnosis).spectra
+    spectra = full_kernel_of(diagnosis).spectra
     names = [name for name, of in SIGNALS.items() if np.isfinite(column(spectra, of)).any()]
     if not names:
         raise InputError("figure 'alignment'", expected="a target or a residual that is not zero", got="none")
     return names
 
 
+@figure(
+    "alignment",
+    draws=FULL_KERNEL,
+    group=Group.FULL_KERNEL,
+    title="What lies in the strongest directions",
+    caption="A curve that climbs at once belongs to a signal that the network can learn fast. The "
+    "residual is what the network still gets wrong: where its curve is flat, the error lies in "
+    "directions that are hardly learned.",
+    panels=signals_present,
+)
 def draw_alignment(axes: Axes, diagnosis: Diagnosis, signal: str) -> None:
     """Share of a signal's energy in the first k eigenfunctions, against k, one line a bucket.
 
@@ -95,7 +126,7 @@ def draw_alignment(axes: Axes, diagnosis: Diagnosis, signal: str) -> None:
         diagnosis: With a full kernel.
         signal: "target" or "residual".
     """
-    full = full_of(diagnosis)
+    full = full_kernel_of(diagnosis)
     frame = ordered(full.spectra, "index")
     require_finite("alignment", column(frame, SIGNALS[signal]))
     mappable = style.log_snr_map(column(frame, "log_snr"))
@@ -118,13 +149,22 @@ def draw_alignment(axes: Axes, diagnosis: Diagnosis, signal: str) -> None:
     axes.set_title(signal if len(levels) > 1 else f"{signal}, log-SNR {level(levels[0])}")
 
 
+@figure(
+    "contraction",
+    draws=FULL_KERNEL,
+    group=Group.FULL_KERNEL,
+    title="How fast the residual would shrink",
+    caption="Under gradient flow with the kernel as it is now. The true curve lies within the band, "
+    "whose upper edge is the line; the band is wide at late times, which the smallest eigenvalues "
+    "decide.",
+)
 def draw_contraction(axes: Axes, diagnosis: Diagnosis) -> None:
     """Share of the residual's energy that is left against gradient-flow time, between its bounds, one band a bucket.
 
     Raises:
         InputError: no bucket has a kernel and a residual.
     """
-    frame = ordered(full_of(diagnosis).contraction, "time")
+    frame = ordered(full_kernel_of(diagnosis).contraction, "time")
     require_finite("contraction", positive(column(frame, "time")), column(frame, "high"))
     mappable = style.log_snr_map(column(frame, "log_snr"))
     for _, rows in frame.groupby("bucket"):
@@ -137,22 +177,6 @@ def draw_contraction(axes: Axes, diagnosis: Diagnosis) -> None:
     axes.set_xlabel("gradient-flow time, in 1 / eigenvalue")
     axes.set_ylabel("share of the residual's energy left")
     log_snr_bar(axes, mappable, column(frame, "log_snr"))
-
-
-def full_of(diagnosis: Diagnosis) -> FullKernel:
-    """The full kernel of a diagnosis.
-
-    Raises:
-        InputError: it has none.
-    """
-    if diagnosis.full is None:
-        raise InputError(
-            "full kernel to draw",
-            expected="a diagnosis that has it",
-            got="the trace kernel alone",
-            fix="Measure with --kernel full.",
-        )
-    return diagnosis.full
 
 
 def _whole_index(axes: Axes, index: np.ndarray) -> None:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ntkdiag.report.columns import column, ordered
 from ntkdiag.report.figures.coupling import coupling_matrix
-from ntkdiag.report.figures.frames import column, ordered
-from ntkdiag.report.wording import interval, level, number
+from ntkdiag.report.formatting import interval, level, number
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ntkdiag.diagnosis import Diagnosis
 
 
-def headlines(diagnosis: Diagnosis) -> list[str]:
+def summary_sentences(diagnosis: Diagnosis) -> list[str]:
     """Sentences on rank, control, strength, samples and conflicts; those that cannot be said are left out.
 
     Args:

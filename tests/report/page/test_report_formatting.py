@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ntkdiag.report import wording
+from ntkdiag.report import formatting
 
 
 @pytest.mark.parametrize(
-    ("value", "told"),
+    ("value", "expected"),
     [
         (0.0, "0"),
         (1.0, "1.00"),
@@ -29,8 +29,8 @@ from ntkdiag.report import wording
         (0.9999, "1.00"),
     ],
 )
-def test_number(value: float | None, told: str) -> None:
-    assert wording.number(value) == told
+def test_number(value: float | None, expected: str) -> None:
+    assert formatting.number(value) == expected
 
 
 @given(
@@ -39,36 +39,37 @@ def test_number(value: float | None, told: str) -> None:
     )
 )
 def test_a_number_reads_back_to_three_digits(value: float) -> None:
-    told = wording.number(value).replace("−", "-")
+    expected = formatting.number(value).replace("−", "-")
     digits = str.maketrans("⁻⁰¹²³⁴⁵⁶⁷⁸⁹", "-0123456789")
-    mantissa, _, power = told.partition("×10")
+    mantissa, _, power = expected.partition("×10")
     back = float(mantissa) * 10.0 ** int(power.translate(digits) or 0)
     assert back == pytest.approx(value, rel=5.1e-3)
 
 
 @pytest.mark.parametrize(
-    ("value", "told"), [(-9.0, "−9"), (2.5, "2.5"), (-0.01, "0"), (0.0, "0"), (10.0, "10"), (-1.25, "−1.2")]
+    ("value", "expected"),
+    [(-9.0, "−9"), (2.5, "2.5"), (-0.01, "0"), (0.0, "0"), (10.0, "10"), (-1.25, "−1.2")],
 )
-def test_level(value: float, told: str) -> None:
-    assert wording.level(value) == told
+def test_level(value: float, expected: str) -> None:
+    assert formatting.level(value) == expected
 
 
 def test_interval_falls_back_to_the_number_alone() -> None:
-    assert wording.interval(8.1, 7.52, 8.69) == "8.10 [7.52, 8.69]"
-    assert wording.interval(0.03, -0.09, 0.15, digits=2) == "0.030 [−0.090, 0.15]"
-    assert wording.interval(8.1, float("nan"), 9.0) == "8.10"
-    assert wording.interval(8.1) == "8.10"
+    assert formatting.interval(8.1, 7.52, 8.69) == "8.10 [7.52, 8.69]"
+    assert formatting.interval(0.03, -0.09, 0.15, digits=2) == "0.030 [−0.090, 0.15]"
+    assert formatting.interval(8.1, float("nan"), 9.0) == "8.10"
+    assert formatting.interval(8.1) == "8.10"
 
 
 @pytest.mark.parametrize(
-    ("value", "told"), [(0.0004, "< 0.001"), (0.0123, "0.012"), (1.0, "1"), (float("nan"), "–")]
+    ("value", "expected"), [(0.0004, "< 0.001"), (0.0123, "0.012"), (1.0, "1"), (float("nan"), "–")]
 )
-def test_p_value(value: float, told: str) -> None:
-    assert wording.p_value(value) == told
+def test_p_value(value: float, expected: str) -> None:
+    assert formatting.p_value(value) == expected
 
 
 @pytest.mark.parametrize(
-    ("value", "told"),
+    ("value", "expected"),
     [
         (1.0, "1"),
         (0.95, "0.95"),
@@ -80,12 +81,12 @@ def test_p_value(value: float, told: str) -> None:
         (0.0, ""),
     ],
 )
-def test_log_tick(value: float, told: str) -> None:
-    assert wording.log_tick(value) == told
+def test_log_tick(value: float, expected: str) -> None:
+    assert formatting.log_tick(value) == expected
 
 
 def test_a_name_from_outside_becomes_one_short_printable_line() -> None:
-    assert wording.one_line("two\nlines\tand\x00 more") == "two lines and more"
-    assert wording.one_line("right-to-left \u202e override") == "right-to-left override"
-    assert wording.one_line("x" * 100) == "x" * 39 + "…"
-    assert wording.one_line(7) == "7"
+    assert formatting.one_line("two\nlines\tand\x00 more") == "two lines and more"
+    assert formatting.one_line("right-to-left \u202e override") == "right-to-left override"
+    assert formatting.one_line("x" * 100) == "x" * 39 + "…"
+    assert formatting.one_line(7) == "7"

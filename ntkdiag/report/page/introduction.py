@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from ntkdiag.report.figures.frames import column, ordered
+from ntkdiag.report.columns import column, ordered
+from ntkdiag.report.formatting import MISSING, level, one_line
 from ntkdiag.report.page.markup import Html, element
-from ntkdiag.report.wording import MISSING, level, one_line
 
 if TYPE_CHECKING:
     from ntkdiag.diagnosis import Diagnosis

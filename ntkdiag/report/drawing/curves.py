@@ -1,0 +1,100 @@
+"""Numbers over log-SNR: lines with their intervals, the measured network beside the networks it is compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from ntkdiag.report.columns import column, ordered, positive, require_finite
+from ntkdiag.report.drawing import style, theme
+from ntkdiag.report.drawing.axes import log_axis, log_snr_axis, whole_ticks
+from ntkdiag.report.drawing.labels import label_line_ends, line_end
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+
+    from ntkdiag.diagnosis import Diagnosis
+
+Scale = Literal["count", "log", "free"]
+MOST_MARKED = 20  # points; among more, full-size markers would hide the line
+
+
+def draw_column(axes: Axes, diagnosis: Diagnosis, name: str, label: str, scale: Scale = "count") -> None:
+    """One column of the summary against log-SNR with its interval, beside the reference networks.
+
+    Args:
+        axes: Where to draw.
+        diagnosis: What was measured; references without the column are left out.
+        name: Column of `diagnosis.summary`; `name_low` and `name_high` are its interval if present.
+        label: Vertical axis, with units.
+        scale: count: from zero up, whole ticks; log: logarithmic, values not above zero are left out;
+            free: linear, with a line at zero.
+
+    Raises:
+        InputError: the column has no finite value to draw.
+    """
+    summaries = {"trained": diagnosis.summary} | {key: ref.summary for key, ref in diagnosis.refs.items()}
+    draw_summaries(axes, summaries, name, label, scale)
+
+
+def draw_summaries(
+    axes: Axes, summaries: Mapping[str, pd.DataFrame], name: str, label: str, scale: Scale = "count"
+) -> None:
+    """One column of several tables against log-SNR.
+
+    Args:
+        axes: Where to draw.
+        summaries: Name of a network → its table; the first is the one measured.
+        name, label, scale: As for `draw_column`.
+
+    Raises:
+        InputError: the first has no finite value to draw.
+    """
+    log = scale == "log"
+    measured = next(iter(summaries.values()))
+    require_finite(name, _values(measured, name, log))
+    ends = []
+    for key, look in style.lines(summaries).items():
+        summary = ordered(summaries[key])
+        values = _values(summary, name, log)
+        log_snr = column(summary, "log_snr")
+        low, high = _values(summary, f"{name}_low", log), _values(summary, f"{name}_high", log)
+        draw_with_interval(axes, log_snr, values, low, high, look=look)
+        ends += line_end(key, log_snr, values, look)
+    if scale == "log":
+        log_axis(axes, "y")
+    elif scale == "count":
+        axes.set_ylim(bottom=0)
+        whole_ticks(axes)
+    else:
+        axes.axhline(0, color=theme.current().muted, lw=0.9)
+    log_snr_axis(axes, column(measured, "log_snr"))
+    axes.set_ylabel(label)
+    label_line_ends(axes, ends if len(summaries) > 1 else [])
+
+
+def draw_with_interval(
+    axes: Axes, x: np.ndarray, y: np.ndarray, low: np.ndarray, high: np.ndarray, *, look: style.Line
+) -> None:
+    """A line with markers and its interval: a band, or a bar where neither neighbour has an interval.
+
+    Args:
+        axes: Where to draw.
+        x, y: Points [n]; NaN leaves a gap.
+        low, high: Interval [n]; NaN for none.
+        look: Colour, dashes, marker.
+    """
+    size = 4.5 if len(x) <= MOST_MARKED else 2.0
+    axes.plot(x, y, **look.plot, marker=look.marker, ms=size, mec=look.colour, mfc=look.colour)
+    axes.fill_between(x, low, high, color=look.colour, alpha=0.18, lw=0)
+    whole = np.isfinite(low) & np.isfinite(high)
+    alone = whole & ~np.append(False, whole[:-1]) & ~np.append(whole[1:], False)
+    axes.vlines(x[alone], low[alone], high[alone], color=look.colour, lw=1.4)
+
+
+def _values(summary: pd.DataFrame, name: str, log: bool) -> np.ndarray:
+    values = column(summary, name)
+    return positive(values) if log else values

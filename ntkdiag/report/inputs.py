@@ -1,0 +1,116 @@
+"""What a report is made of: a diagnosis, and whatever else is at hand. A `Part` is what one figure draws of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sized
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from ntkdiag.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+
+    from ntkdiag.diagnosis import Diagnosis, FullKernel
+    from ntkdiag.report.runs import Runs
+
+    Weights = Mapping[str, Callable[[Any], Any]]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class ReportInputs:
+    """The inputs of a report; all but the diagnosis may be missing.
+
+    Attributes:
+        diagnosis: What was measured.
+        verdicts: A row a claim: claim, statement, verdict, effect, low, high, p_value, p_holm, test, note.
+        tables: Name → weight as a function of log-SNR, such as a `WeightTable`.
+        runs: Name of a training run → its history (step, loss) or its loss per bucket (bucket, log_snr,
+            loss, loss_low, loss_high), or a mapping with both.
+        samples: Name → generated samples [N, 1|3, H, W] or [N, 2]; real data is named "data".
+        quality: A row a run and metric: run, metric, value, low, high.
+    """
+
+    diagnosis: Diagnosis
+    verdicts: pd.DataFrame | None = None
+    tables: Weights | None = None
+    runs: Runs | None = None
+    samples: Mapping[str, np.ndarray] | None = None
+    quality: pd.DataFrame | None = None
+
+
+@dataclass(frozen=True)
+class Part(Generic[T]):
+    """One part of the inputs, with the type that a figure of it receives.
+
+    Attributes:
+        name: As messages call it.
+        take: Returns the part, or raises an `InputError` that says how to provide it.
+    """
+
+    name: str
+    take: Callable[[ReportInputs], T]
+
+    def is_given(self, inputs: ReportInputs) -> bool:
+        """Whether the inputs contain this part."""
+        try:
+            self.take(inputs)
+        except InputError:
+            return False
+        return True
+
+
+def full_kernel_of(diagnosis: Diagnosis) -> FullKernel:
+    """The full kernel of a diagnosis.
+
+    Raises:
+        InputError: only the trace kernel was measured.
+    """
+    if diagnosis.full is None:
+        raise InputError(
+            "full kernel to draw",
+            expected="a diagnosis that has it",
+            got="the trace kernel alone",
+            fix="Measure with --kernel full.",
+        )
+    return diagnosis.full
+
+
+def _with_full_kernel(inputs: ReportInputs) -> Diagnosis:
+    full_kernel_of(inputs.diagnosis)
+    return inputs.diagnosis
+
+
+S = TypeVar("S", bound=Sized)
+
+
+def _required(part: S | None, name: str) -> S:
+    if part is None or len(part) == 0:
+        raise InputError(f"{name} to draw", expected=f"{name}=…", got="none")
+    return part
+
+
+def _runs(inputs: ReportInputs) -> Runs:
+    return _required(inputs.runs, "runs")
+
+
+def _samples(inputs: ReportInputs) -> Mapping[str, np.ndarray]:
+    return _required(inputs.samples, "samples")
+
+
+def _quality(inputs: ReportInputs) -> pd.DataFrame:
+    return _required(inputs.quality, "quality")
+
+
+DIAGNOSIS: Part[Diagnosis] = Part("diagnosis", lambda inputs: inputs.diagnosis)
+FULL_KERNEL: Part[Diagnosis] = Part("full kernel", _with_full_kernel)
+# Without weight tables, every rule for the target of the diagnosis is drawn.
+WEIGHTS: Part[tuple[Diagnosis, Weights | None]] = Part(
+    "weights", lambda inputs: (inputs.diagnosis, inputs.tables)
+)
+RUNS: Part[Runs] = Part("runs", _runs)
+SAMPLES: Part[Mapping[str, np.ndarray]] = Part("samples", _samples)
+QUALITY: Part[pd.DataFrame] = Part("quality", _quality)
