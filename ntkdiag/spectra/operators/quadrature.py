@@ -18,6 +18,7 @@ from torch import Tensor
 from ntkdiag.confidence import Interval, from_influence, quantile
 from ntkdiag.errors import require_positive_int
 from ntkdiag.spectra.operators.lanczos import Apply, TopEigenpairs
+from ntkdiag.spectra.operators.tridiagonal import gauss_rule, project_out, tridiagonalise
 
 Array = NDArray[np.float64]
 
@@ -55,7 +56,7 @@ def lanczos_quadrature(
     seed: int = 0,
     known: TopEigenpairs | None = None,
 ) -> Quadrature:
-    """Gauss quadrature of the spectral density by Lanczos from random directions, fully reorthogonalised.
+    """Gauss quadrature of the spectral density by Lanczos from random directions.
 
     Args:
         apply: The operator, [n, b] → [n, b], symmetric.
@@ -76,52 +77,14 @@ def lanczos_quadrature(
     left = size - top.shape[1]
     if left == 0:
         return Quadrature(np.zeros((vectors, 1)), np.zeros((vectors, 1)), 0, values, 0)
-    steps = min(steps, left)
     generator = torch.Generator().manual_seed(seed)
-    start = _without(torch.randn(size, vectors, generator=generator, dtype=torch.float64).to(like), top)
-    basis = [start / start.norm(dim=0)]  # each [n, V]
-    diagonal, beside = [], []
-    for step in range(steps):
-        image = _without(apply(basis[-1]), top)
-        diagonal.append((basis[-1] * image).sum(0))
-        if step + 1 == steps:
-            break
-        for _ in range(2):
-            for earlier in basis:
-                image = image - earlier * (earlier * image).sum(0)
-        length = image.norm(dim=0)
-        scale = torch.stack(diagonal).abs().amax(0)
-        alive = length > 10 * torch.finfo(like.dtype).eps * math.sqrt(size) * scale
-        beside.append(torch.where(alive, length, 0.0))
-        basis.append(torch.where(alive, image / torch.where(alive, length, 1.0), 0.0))
-        if not bool(alive.any()):
-            diagonal.append(torch.zeros_like(length))
-            break
-    nodes, weights = _gauss(diagonal, beside)
-    return Quadrature(nodes, weights, left, values, vectors * len(diagonal))
-
-
-def _without(block: Tensor, top: Tensor) -> Tensor:
-    """The part of [n, V] orthogonal to orthonormal columns [n, k]."""
-    return block - top @ (top.mT @ block)
-
-
-def _gauss(diagonal: list[Tensor], beside: list[Tensor]) -> tuple[Array, Array]:
-    """Nodes and weights of each vector's tridiagonal matrix (Golub & Welsch 1969)."""
-    alphas = torch.stack(diagonal, 1).double().cpu().numpy()  # [V, m]
-    vectors = len(alphas)
-    betas = torch.stack(beside, 1).double().cpu().numpy() if beside else np.zeros((vectors, 0))  # [V, m − 1]
-    steps = alphas.shape[1]
-    nodes, weights = np.zeros((vectors, steps)), np.zeros((vectors, steps))
+    start = project_out(torch.randn(size, vectors, generator=generator, dtype=torch.float64).to(like), top)
+    found = tridiagonalise(apply, start / start.norm(dim=0), min(steps, left), top)
+    nodes, weights = np.zeros((vectors, found.steps)), np.zeros((vectors, found.steps))
     for v in range(vectors):
-        closed = np.flatnonzero(betas[v] == 0)
-        length = int(closed[0]) + 1 if len(closed) else steps
-        matrix = np.diag(alphas[v, :length])
-        index = np.arange(length - 1)
-        matrix[index, index + 1] = matrix[index + 1, index] = betas[v, : length - 1]
-        values, small = np.linalg.eigh(matrix)
-        nodes[v, :length], weights[v, :length] = values, small[0] ** 2
-    return nodes, weights
+        m = found.length(v)
+        nodes[v, :m], weights[v, :m] = gauss_rule(found.diagonal[v, :m], found.beside[v, : m - 1])
+    return Quadrature(nodes, weights, left, values, vectors * found.steps)
 
 
 def entropy_effective_rank(rule: Quadrature, level: float = 0.9) -> Interval:

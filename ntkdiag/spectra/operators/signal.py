@@ -7,16 +7,15 @@ Gauss-Radau rule with a node at 0 above (Golub & Meurant 1994, "Matrices, moment
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from ntkdiag.errors import require_positive_int
 from ntkdiag.spectra.operators.lanczos import Apply
+from ntkdiag.spectra.operators.tridiagonal import gauss_rule, tridiagonalise
 
 Array = NDArray[np.float64]
 
@@ -52,7 +51,7 @@ class SignalSpectrum:
 
 
 def signal_spectrum(apply: Apply, signal: Tensor, *, steps: int = 40) -> SignalSpectrum | None:
-    """Lanczos from a signal, with full reorthogonalisation.
+    """Quadrature rules by Lanczos from a signal.
 
     Args:
         apply: The operator, [n, b] → [n, b], symmetric and positive semi-definite.
@@ -69,38 +68,23 @@ def signal_spectrum(apply: Apply, signal: Tensor, *, steps: int = 40) -> SignalS
     size = float(signal.norm())
     if size == 0:
         return None
-    basis = [(signal / size)[:, None]]
-    diagonal: list[float] = []
-    beside: list[float] = []
-    for _ in range(min(steps, len(signal))):
-        image = apply(basis[-1])
-        diagonal.append(float((basis[-1] * image).sum()))
-        known = torch.cat(basis, 1)
-        for _ in range(2):
-            image = image - known @ (known.mT @ image)
-        beside.append(float(image.norm()))
-        rounding = torch.finfo(signal.dtype).eps * math.sqrt(len(signal)) * max(map(abs, diagonal))
-        if beside[-1] <= 10 * rounding or len(basis) == len(signal):
-            rule = _rule(diagonal, beside[:-1])
-            return SignalSpectrum(rule, rule, len(diagonal))
-        basis.append(image / beside[-1])
-    return SignalSpectrum(_rule(diagonal, beside[:-1]), _rule(*_with_zero(diagonal, beside)), len(diagonal))
+    found = tridiagonalise(apply, (signal / size)[:, None], min(steps, len(signal)))
+    diagonal, beside = found.diagonal[0], found.beside[0]
+    lower = _rule(diagonal, beside[:-1])
+    closed = beside[-1] == 0 or found.steps == len(signal)
+    upper = lower if closed else _rule(np.append(diagonal, _last_entry(diagonal, beside)), beside)
+    return SignalSpectrum(lower, upper, found.steps)
 
 
-def _with_zero(diagonal: list[float], beside: list[float]) -> tuple[list[float], list[float]]:
-    """The tridiagonal matrix, longer by one, that has 0 among its eigenvalues (Golub 1973)."""
-    matrix = _tridiagonal(diagonal, beside[:-1])
+def _last_entry(diagonal: Array, beside: Array) -> float:
+    """The diagonal entry that gives the matrix, longer by one, the eigenvalue 0 (Golub 1973)."""
+    matrix = np.diag(diagonal) + np.diag(beside[:-1], 1) + np.diag(beside[:-1], -1)
     last = np.zeros(len(diagonal))
     last[-1] = beside[-1] ** 2
-    return [*diagonal, float(np.linalg.lstsq(matrix, last)[0][-1])], beside
+    return float(np.linalg.lstsq(matrix, last)[0][-1])
 
 
-def _rule(diagonal: list[float], beside: list[float]) -> tuple[Array, Array]:
-    """Nodes and weights of a tridiagonal matrix (Golub & Welsch 1969); nodes below zero are rounding."""
-    nodes, vectors = np.linalg.eigh(_tridiagonal(diagonal, beside))
-    return np.clip(nodes, 0, None), vectors[0] ** 2
-
-
-def _tridiagonal(diagonal: list[float], beside: list[float]) -> Array:
-    matrix: Array = np.diag(diagonal) + np.diag(beside, 1) + np.diag(beside, -1)
-    return matrix
+def _rule(diagonal: Array, beside: Array) -> tuple[Array, Array]:
+    """The Gauss rule with nodes below zero, which are rounding, set to zero."""
+    nodes, weights = gauss_rule(diagonal, beside)
+    return np.clip(nodes, 0, None), weights

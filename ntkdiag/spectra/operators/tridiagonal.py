@@ -1,0 +1,100 @@
+"""Lanczos tridiagonalisation: the operator as a small tridiagonal matrix, seen from each of several starting vectors.
+
+The eigenpairs of that matrix are a Gauss quadrature rule for vᵀ f(A) v (Golub & Welsch 1969). Full reorthogonalisation,
+because kernels of rank far below their size are the rule here.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ntkdiag.spectra.operators.lanczos import Apply
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Tridiagonal:
+    """One symmetric tridiagonal matrix a starting vector.
+
+    Attributes:
+        diagonal: [V, m] float64.
+        beside: Off-diagonal entries, [V, m] float64; the last leads to the vector that would come next. 0 where the Krylov
+            space closed: what follows it says nothing.
+    """
+
+    diagonal: Array
+    beside: Array
+
+    @property
+    def steps(self) -> int:
+        """Products spent on each vector, m."""
+        return self.diagonal.shape[1]
+
+    def length(self, v: int) -> int:
+        """Steps of vector v until its Krylov space closed, at most m."""
+        closed = np.flatnonzero(self.beside[v] == 0)
+        return int(closed[0]) + 1 if len(closed) else self.steps
+
+
+def tridiagonalise(apply: Apply, start: Tensor, steps: int, deflated: Tensor | None = None) -> Tridiagonal:
+    """Lanczos from each column, all advanced together.
+
+    Args:
+        apply: The operator, [n, b] → [n, b], symmetric.
+        start: Unit vectors [n, V], orthogonal to `deflated`.
+        steps: Products to spend on each, at most n; fewer where all Krylov spaces close.
+        deflated: Orthonormal columns [n, k] whose span is taken out of the operator.
+    """
+    limit = 10 * torch.finfo(start.dtype).eps * math.sqrt(len(start))
+    basis = [start]  # each [n, V]
+    diagonal: list[Tensor] = []
+    beside: list[Tensor] = []
+    for _ in range(steps):
+        image = apply(basis[-1])
+        if deflated is not None:
+            image = project_out(image, deflated)
+        diagonal.append((basis[-1] * image).sum(0))
+        for _ in range(2):  # twice is enough (Kahan; Parlett 1998, section 6.9)
+            image = _orthogonal(image, basis)
+        length = image.norm(dim=0)
+        alive = length > limit * torch.stack(diagonal).abs().amax(0)
+        beside.append(torch.where(alive, length, 0.0))
+        if not bool(alive.any()):
+            break
+        basis.append(torch.where(alive, image / torch.where(alive, length, 1.0), 0.0))
+    return Tridiagonal(*(torch.stack(part, 1).double().cpu().numpy() for part in (diagonal, beside)))
+
+
+def _orthogonal(image: Tensor, basis: list[Tensor]) -> Tensor:
+    """Each column of [n, V] made orthogonal to the same column of all earlier blocks."""
+    if image.shape[1] == 1:
+        return project_out(image, torch.cat(basis, 1))
+    for earlier in basis:
+        image = image - earlier * (earlier * image).sum(0)
+    return image
+
+
+def project_out(block: Tensor, directions: Tensor) -> Tensor:
+    """The part of [n, V] orthogonal to orthonormal columns [n, k]."""
+    return block - directions @ (directions.mT @ block)
+
+
+def gauss_rule(diagonal: Array, beside: Array) -> tuple[Array, Array]:
+    """Quadrature rule of a tridiagonal matrix (Golub & Welsch 1969).
+
+    Args:
+        diagonal: [m].
+        beside: Off-diagonal entries, [m − 1].
+
+    Returns:
+        Nodes [m], ascending, and weights [m] of sum 1.
+    """
+    nodes, vectors = np.linalg.eigh(np.diag(diagonal) + np.diag(beside, 1) + np.diag(beside, -1))
+    return nodes, vectors[0] ** 2
