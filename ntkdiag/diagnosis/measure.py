@@ -14,9 +14,9 @@ from ntkdiag import provenance
 from ntkdiag.data import Data
 from ntkdiag.denoiser import Denoiser
 from ntkdiag.diagnosis.bayes import BayesTruth, bayes_truth
-from ntkdiag.diagnosis.checks import require_comparable, require_forward, require_full
-from ntkdiag.diagnosis.full import FullKernel, FullSettings, measure_full
-from ntkdiag.diagnosis.kernels import Kernels, Progress, gradient_energy, measure_kernels
+from ntkdiag.diagnosis.bucket_kernels import Kernels, Progress, gradient_energy, measure_kernels
+from ntkdiag.diagnosis.full_kernel import FullKernel, FullSettings, measure_full
+from ntkdiag.diagnosis.preconditions import require_comparable, require_forward, require_full
 from ntkdiag.diagnosis.result import Diagnosis
 from ntkdiag.diagnosis.tables import (
     BucketViews,

@@ -6,7 +6,7 @@ spectra.csv        a row an eigenvalue
 coupling.csv       a row a pair of buckets
 rarefaction.csv    effective rank against the number of samples
 grams.safetensors  the kernels themselves
-full_*.csv, eigenfunctions.safetensors  the full kernel, where it was measured (see `full_files`)
+full_*.csv, eigenfunctions.safetensors  the full kernel, where it was measured (see `full_kernel_files`)
 refs/<name>/       reference networks measured on the same draws (the untrained control)
 """
 
@@ -23,9 +23,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ntkdiag import provenance
-from ntkdiag.diagnosis.full import FullKernel
-from ntkdiag.diagnosis.full_files import read_full, write_full
-from ntkdiag.diagnosis.reading import read_table, read_tensors
+from ntkdiag.diagnosis.file_readers import read_table, read_tensors
+from ntkdiag.diagnosis.full_kernel import FullKernel
+from ntkdiag.diagnosis.full_kernel_files import read_full, write_full
 from ntkdiag.errors import InputError
 
 TABLES = ("summary", "spectra", "coupling", "rarefaction")
@@ -60,7 +60,7 @@ class Diagnosis:
             from R probes also "per_probe" [B, R, N, N], and "trace_stderr" [B, N, N] unless R is 1.
         meta: Provenance and configuration; plain JSON values.
         refs: Reference networks measured on the same draws, by name.
-        full: The full kernel, every output a row of its own (see `ntkdiag.diagnosis.full`); None where it was not
+        full: The full kernel, every output a row of its own (see `ntkdiag.diagnosis.full_kernel`); None where it was not
             measured.
 
     Columns of `summary`; `_low` and `_high` are the ends of 90% intervals, NaN where too few samples allow none:

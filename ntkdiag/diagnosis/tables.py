@@ -8,7 +8,7 @@ import torch
 
 from ntkdiag.denoiser import Denoiser
 from ntkdiag.diagnosis.bayes import BayesTruth
-from ntkdiag.diagnosis.kernels import Kernels
+from ntkdiag.diagnosis.bucket_kernels import Kernels
 from ntkdiag.process import target as targets
 from ntkdiag.process.buckets import Buckets
 from ntkdiag.recoverability import amplitude, contamination, gradient_cosine, learnability, median_half_life

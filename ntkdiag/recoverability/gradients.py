@@ -11,7 +11,7 @@ import numpy as np
 
 from ntkdiag.errors import InputError
 from ntkdiag.spectra.dense.eigen import Array
-from ntkdiag.spectra.dense.statistics import evaluate_all
+from ntkdiag.spectra.dense.named_statistics import evaluate_all
 
 
 @dataclass(frozen=True)

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from ntkdiag.confidence import Interval
 from ntkdiag.spectra.dense.eigen import Spectrum, eigenpairs, eigenvalues
+from ntkdiag.spectra.dense.named_statistics import STATISTICS, Statistic, evaluate
+from ntkdiag.spectra.dense.pairs import participation_ratio_pairs
 from ntkdiag.spectra.dense.rank import (
     decay_exponent,
     effective_rank,
     numerical_rank,
     participation_ratio,
-    participation_ratio_pairs,
     stable_rank,
     top_k_energy,
 )
-from ntkdiag.spectra.dense.statistics import STATISTICS, Statistic, evaluate
-from ntkdiag.spectra.operators.lanczos import TopEigenpairs, top_eigenpairs
+from ntkdiag.spectra.operators.block_lanczos import TopEigenpairs, top_eigenpairs
 from ntkdiag.spectra.operators.quadrature import (
     Quadrature,
     density,

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 import ntkdiag as nd
 from ntkdiag.denoiser import Denoiser
-from ntkdiag.diagnosis.full import DATA_MODES, FullKernel, FullSettings, measure_full
+from ntkdiag.diagnosis.full_kernel import DATA_MODES, FullKernel, FullSettings, measure_full
 from ntkdiag.errors import InputError
 from ntkdiag.process import schedules, target
 from ntkdiag.process.bayes.principal import Principal

@@ -14,8 +14,8 @@ from pandas.testing import assert_frame_equal
 from safetensors.torch import load_file, save_file
 
 from ntkdiag.diagnosis import Diagnosis, FullKernel, FullSettings
-from ntkdiag.diagnosis.full import measure_full
-from ntkdiag.diagnosis.full_files import FULL_TABLES
+from ntkdiag.diagnosis.full_kernel import measure_full
+from ntkdiag.diagnosis.full_kernel_files import FULL_TABLES
 from ntkdiag.errors import InputError
 from ntkdiag.process.buckets import PairedDraws
 

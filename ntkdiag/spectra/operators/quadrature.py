@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ntkdiag.confidence import Interval, from_influence, quantile
 from ntkdiag.errors import require_positive_int
-from ntkdiag.spectra.operators.lanczos import Apply, TopEigenpairs
+from ntkdiag.spectra.operators.block_lanczos import Apply, TopEigenpairs
 from ntkdiag.spectra.operators.tridiagonal import gauss_rule, project_out, tridiagonalise
 
 Array = NDArray[np.float64]

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ntkdiag.errors import require_positive_int
-from ntkdiag.spectra.operators.lanczos import Apply
+from ntkdiag.spectra.operators.block_lanczos import Apply
 from ntkdiag.spectra.operators.tridiagonal import gauss_rule, tridiagonalise
 
 Array = NDArray[np.float64]

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ntkdiag.confidence import Interval, quantile, symmetric
 from ntkdiag.errors import InputError
-from ntkdiag.spectra.operators.lanczos import Apply
+from ntkdiag.spectra.operators.block_lanczos import Apply
 
 
 @dataclass(frozen=True)

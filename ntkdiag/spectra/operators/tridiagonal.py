@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ntkdiag.spectra.operators.lanczos import Apply
+from ntkdiag.spectra.operators.block_lanczos import Apply
 
 Array = NDArray[np.float64]
 

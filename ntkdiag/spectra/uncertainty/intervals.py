@@ -12,7 +12,7 @@ import numpy as np
 
 from ntkdiag.confidence import Interval
 from ntkdiag.spectra.dense.eigen import Array, GramLike, gram_array
-from ntkdiag.spectra.dense.statistics import Scale, Statistic, statistic
+from ntkdiag.spectra.dense.named_statistics import Scale, Statistic, statistic
 from ntkdiag.spectra.uncertainty.jackknife import interval_from_draws
 from ntkdiag.spectra.uncertainty.resampling import (
     DRAWS,

@@ -13,7 +13,7 @@ import numpy as np
 from ntkdiag.confidence import Interval, quantile, require_level
 from ntkdiag.errors import InputError, require_one_of
 from ntkdiag.spectra.dense.eigen import Array, GramLike, real_array
-from ntkdiag.spectra.dense.statistics import Scale
+from ntkdiag.spectra.dense.named_statistics import Scale
 from ntkdiag.spectra.uncertainty.resampling import Replicates
 
 # scale → (forward, backward, derivative of backward expressed in the value)

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from ntkdiag.errors import InputError, require_positive_int
 from ntkdiag.spectra.dense.eigen import Array, GramLike, gram_array
-from ntkdiag.spectra.dense.rank import checked_noise, pair_products, pair_sums
-from ntkdiag.spectra.dense.statistics import Statistic, evaluate_all, statistic
+from ntkdiag.spectra.dense.named_statistics import Statistic, evaluate_all, statistic
+from ntkdiag.spectra.dense.pairs import checked_noise, pair_products, pair_sums
 
 Indices = NDArray[np.intp]
 

@@ -24,7 +24,7 @@ from ntkdiag.spectra import (
     stable_rank,
     top_k_energy,
 )
-from ntkdiag.spectra.dense.statistics import evaluate_all
+from ntkdiag.spectra.dense.named_statistics import evaluate_all
 
 RANKS: list[Callable] = [effective_rank, participation_ratio, stable_rank, numerical_rank]
 spectra = arrays(np.float64, st.integers(1, 12), elements=st.floats(0, 1e3)).map(lambda e: np.sort(e)[::-1])

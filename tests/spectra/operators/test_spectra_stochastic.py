@@ -9,7 +9,7 @@ from prescribed import SIZE, SPECTRA, matrix
 
 from ntkdiag.errors import InputError
 from ntkdiag.spectra.dense.rank import effective_rank
-from ntkdiag.spectra.operators.lanczos import top_eigenpairs
+from ntkdiag.spectra.operators.block_lanczos import top_eigenpairs
 from ntkdiag.spectra.operators.quadrature import density, entropy_effective_rank, lanczos_quadrature
 from ntkdiag.spectra.operators.stochastic_trace import trace_estimates
 

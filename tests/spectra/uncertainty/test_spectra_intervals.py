@@ -24,7 +24,7 @@ from ntkdiag.spectra import (
     subsample_interval,
     subsample_intervals,
 )
-from ntkdiag.spectra.dense.statistics import trace
+from ntkdiag.spectra.dense.named_statistics import trace
 from ntkdiag.spectra.uncertainty.resampling import resample, resample_buckets
 
 LINEAR_TRACE = Statistic("linear trace", "gram", trace, "linear", "population")

@@ -17,8 +17,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ntkdiag import provenance
-from ntkdiag.diagnosis.full import FullKernel
-from ntkdiag.diagnosis.reading import read_table, read_tensors
+from ntkdiag.diagnosis.file_readers import read_table, read_tensors
+from ntkdiag.diagnosis.full_kernel import FullKernel
 from ntkdiag.errors import InputError
 
 FULL_TABLES = ("summary", "spectra", "density", "contraction")

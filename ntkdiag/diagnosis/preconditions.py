@@ -8,7 +8,7 @@ import torch
 
 from ntkdiag.data import Data
 from ntkdiag.denoiser import Denoiser
-from ntkdiag.diagnosis.full import FullSettings
+from ntkdiag.diagnosis.full_kernel import FullSettings
 from ntkdiag.diagnosis.result import require_folder_name
 from ntkdiag.errors import InputError, require_positive_int
 from ntkdiag.modes import measuring

@@ -9,7 +9,7 @@ from prescribed import SIZE, SPECTRA, matrix
 from scipy.sparse.linalg import aslinearoperator, eigsh
 
 from ntkdiag.errors import InputError, MeasurementError
-from ntkdiag.spectra.operators.lanczos import top_eigenpairs
+from ntkdiag.spectra.operators.block_lanczos import top_eigenpairs
 
 
 def solve(a: torch.Tensor, count: int, **options):

@@ -14,13 +14,13 @@ import torch
 from torch import Tensor
 
 from ntkdiag.denoiser import Denoiser
-from ntkdiag.diagnosis.kernels import Progress
+from ntkdiag.diagnosis.bucket_kernels import Progress
 from ntkdiag.errors import InputError
 from ntkdiag.kernel.operator import NTKOperator
 from ntkdiag.modes import evaluating
 from ntkdiag.process.bayes.principal import Principal
 from ntkdiag.process.buckets import Buckets, PairedDraws
-from ntkdiag.spectra.operators.lanczos import Apply, TopEigenpairs, top_eigenpairs
+from ntkdiag.spectra.operators.block_lanczos import Apply, TopEigenpairs, top_eigenpairs
 from ntkdiag.spectra.operators.quadrature import density, entropy_effective_rank, lanczos_quadrature
 from ntkdiag.spectra.operators.signal import signal_spectrum
 from ntkdiag.spectra.operators.stochastic_trace import trace_estimates

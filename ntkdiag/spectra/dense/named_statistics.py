@@ -15,12 +15,10 @@ import numpy as np
 
 from ntkdiag.errors import require_one_of
 from ntkdiag.spectra.dense.eigen import Array, batched_eigenvalues
+from ntkdiag.spectra.dense.pairs import pair_products, pair_ratio, pair_sums
 from ntkdiag.spectra.dense.rank import (
     decay_exponent,
     effective_rank,
-    pair_products,
-    pair_ratio,
-    pair_sums,
     participation_ratio,
     stable_rank,
 )
