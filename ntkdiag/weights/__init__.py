@@ -6,7 +6,7 @@ from ntkdiag.weights.measured.from_diagnosis import measured
 from ntkdiag.weights.measured.scores import SCORES
 from ntkdiag.weights.refresh.history import Record
 from ntkdiag.weights.refresh.refresher import Refresher
-from ntkdiag.weights.rules.catalogue import RULES, Rule
+from ntkdiag.weights.rules.catalogue import RULES, Parameter, Rule, register_rule, unregister_rule
 from ntkdiag.weights.rules.evaluate import effective, evaluate
 from ntkdiag.weights.source import WeightSource
 from ntkdiag.weights.tables.from_rule import rule
@@ -16,6 +16,7 @@ from ntkdiag.weights.tables.weight_table import WeightTable
 __all__ = [
     "RULES",
     "SCORES",
+    "Parameter",
     "Record",
     "Refresher",
     "Rule",
@@ -24,6 +25,8 @@ __all__ = [
     "effective",
     "evaluate",
     "measured",
+    "register_rule",
     "rule",
     "save_steps",
+    "unregister_rule",
 ]

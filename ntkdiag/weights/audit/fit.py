@@ -1,4 +1,4 @@
-"""Fit: the parameters under which a candidate comes closest to measured weights, up to a constant factor.
+"""The fit of a candidate to measured weights: the parameters under which it comes closest, up to a constant factor.
 
 Distances are in ln w and absolute, so that a curve which agrees over half of its length is recognised there.
 """
@@ -18,9 +18,10 @@ from torch import Tensor
 
 from ntkdiag.errors import InputError
 from ntkdiag.process.schedules.base import Schedule
-from ntkdiag.weights.audit import parameter_ranges
 from ntkdiag.weights.audit.batch_checks import Curve
-from ntkdiag.weights.audit.candidates import TERMINAL, Candidate, Values
+from ntkdiag.weights.audit.candidates import Candidate, Values
+from ntkdiag.weights.audit.known_mistakes import TERMINAL
+from ntkdiag.weights.audit.parameter_ranges import COARSE, coarse_values, search_range
 
 # Largest relative difference of weights that counts as equal: SNR computed from float32 ᾱ is off by 6e-4
 # at the cleanest step of the usual betas.
@@ -101,15 +102,13 @@ def fit(
     search = _Search(candidate, curve, schedule)
     given = dict(fixed or {})
     grids = {
-        name: [given[name]]
-        if name in given
-        else parameter_ranges.coarse_values(name, candidate, curve.log_snr)
+        name: [given[name]] if name in given else coarse_values(name, candidate, curve.log_snr)
         for name in search.names
     }
     starts: list[Values] = [
         dict(zip(grids, values, strict=True)) for values in itertools.product(*grids.values())
     ]
-    if search.steps is not None:
+    if search.power is not None:
         starts = [{**start, **search.exponent(start), **given} for start in starts]
     # Rounded, so that of two conventions which agree the first is taken.
     scored = [(round(search.distance(start), 9), index) for index, start in enumerate(starts)]
@@ -133,9 +132,10 @@ class _Search:
         self.log_weight = torch.where(positive, curve.weight, math.nan).log()
         self.log_weight[curve.weight == 0] = -math.inf
         self.positive = positive
-        # P2 is (k + SNR)^−γ: ln w is a straight line in γ, whose best value needs no search.
-        self.steps = "gamma" if candidate.rule.name == "p2" else None
-        self.names = [name for name in candidate.rule.parameters if name != self.steps]
+        # ln w is a straight line in an exponent, whose best value needs no search.
+        parameters = candidate.rule.parameters
+        self.power = next((name for name, parameter in parameters.items() if parameter.exponent), None)
+        self.names = [name for name in parameters if name != self.power]
         if candidate.distortion.fitted:
             self.names.append(TERMINAL)
 
@@ -151,7 +151,7 @@ class _Search:
 
     def distance(self, values: Values) -> float:
         """Mean |ln ratio|, infinite where there is none."""
-        if self.steps is not None and self.steps not in values:
+        if self.power is not None and self.power not in values:
             return math.inf
         ratio = self.log_ratio(values)
         if ratio is None:
@@ -161,40 +161,33 @@ class _Search:
 
     def exponent(self, values: Values) -> Values:
         """The parameter in which ln w is a straight line, by least squares; nothing for rules without one."""
-        if self.steps is None:
+        if self.power is None:
             return {}
-        start, end = (self.log_ratio({**values, self.steps: value}) for value in (0.0, 1.0))
+        start, end = (self.log_ratio({**values, self.power: value}) for value in (0.0, 1.0))
         if start is None or end is None:
             return {}
         level = start[self.positive] - start[self.positive].mean()
         slope = (start - end)[self.positive]
         slope = slope - slope.mean()
-        power = (slope @ slope).item()
-        return {self.steps: max((level @ slope).item() / power if power > 0 else 0.0, _LEAST_EXPONENT)}
+        square = (slope @ slope).item()
+        return {self.power: max((level @ slope).item() / square if square > 0 else 0.0, _LEAST_EXPONENT)}
 
     def refine(self, values: Values, free: list[str], given: Values) -> Values:
-        """Search around the best coarse values, on the axis of bends."""
-        bounds = [parameter_ranges.bounds(name, self.log_snr) for name in free]
+        """Search around the best coarse values, over the log-SNR of the bends."""
+        ranges = [search_range(name, self.candidate, self.log_snr) for name in free]
 
         def at(point: Iterable[float]) -> Values:
-            kept = [min(max(u, low), high) for u, (low, high) in zip(point, bounds, strict=True)]
-            settled = {
-                **values,
-                **{name: parameter_ranges.value(name, u) for name, u in zip(free, kept, strict=True)},
-            }
+            moved = {name: one.value(u) for name, one, u in zip(free, ranges, point, strict=True)}
+            settled = {**values, **moved}
             return {**settled, **self.exponent(settled), **given}
 
         def objective(point: Any) -> float:
             return self.distance(at(np.atleast_1d(point).tolist()))
 
-        # A default may lie outside the bounds.
-        start = [
-            min(max(parameter_ranges.position(name, float(values[name])), low), high)
-            for name, (low, high) in zip(free, bounds, strict=True)
-        ]
+        start = [one.position(float(values[name])) for name, one in zip(free, ranges, strict=True)]
         if len(free) == 1:
-            low, high = bounds[0]
-            width = 2 * (high - low) / parameter_ranges.COARSE
+            low, high = ranges[0].low, ranges[0].high
+            width = 2 * (high - low) / COARSE
             scalar = optimize.minimize_scalar(
                 objective,
                 bounds=(max(low, start[0] - width), min(high, start[0] + width)),

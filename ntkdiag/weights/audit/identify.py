@@ -12,8 +12,9 @@ from torch import Tensor
 from ntkdiag.process.schedules.base import Schedule
 from ntkdiag.weights.audit.audit_finding import AuditFinding
 from ntkdiag.weights.audit.batch_checks import Curve
-from ntkdiag.weights.audit.candidates import TERMINAL, Candidate, Values, mistaken, mistaken_twice, sound
+from ntkdiag.weights.audit.candidates import Candidate, Values, mistaken, mistaken_twice, sound
 from ntkdiag.weights.audit.fit import TOLERANCE, Fit, fit
+from ntkdiag.weights.audit.known_mistakes import TERMINAL, WRONG_FORMULAS
 from ntkdiag.weights.rules.catalogue import RULES, Rule
 
 # Rescaling betas in float32 costs digits of 1 − ᾱ at the clean end.
@@ -80,8 +81,7 @@ class _Case:
     def unnamed(self, matches: tuple[Fit, ...], nearest: Fit | None) -> list[AuditFinding]:
         """Nothing is said of the weights: which rule are they, or whose mistake?"""
         if matches:
-            hint = [_root_hint("note")] if self.plain_x0_on_v(matches) else []
-            return [_equals(matches[0], matches[1:]), *hint]
+            return [_equals(matches[0], matches[1:]), *self.lookalikes(matches)]
         slip = self.first_equal(
             candidate for rule in RULES.values() for candidate in mistaken(rule, self.target, self.schedule)
         )
@@ -103,8 +103,6 @@ class _Case:
         slip = self.first_equal(mistaken(rule, self.target, self.schedule))
         if slip is not None:
             return self.mistakes(slip)
-        if rule.name == "debias" and self.plain_x0_on_v(matches):
-            return [_root_hint("mistake")]
         if matches:
             text = f"the weights are those of {matches[0].name}, not of {rule.name}"
             return [AuditFinding("another_rule", "mistake", text)]
@@ -134,8 +132,15 @@ class _Case:
         text = f"weights for {self.target} that are {found.name}: {found.candidate.text}{terminal}"
         return [AuditFinding(name, "mistake", text) for name in found.candidate.mistakes]
 
-    def plain_x0_on_v(self, matches: tuple[Fit, ...]) -> bool:
-        return self.target == "v" and any(found.rule == "constant_x0" for found in matches)
+    def lookalikes(self, matches: tuple[Fit, ...]) -> list[AuditFinding]:
+        """Mistakes in another rule that give the weights of one of these."""
+        rules = {found.rule for found in matches}
+        wrong = (one for listed in WRONG_FORMULAS.values() for one in listed)
+        return [
+            AuditFinding(one.mistake, "note", one.text)
+            for one in wrong
+            if one.same_as in rules and one.formula.home == self.target
+        ]
 
 
 def _equals(found: Fit, others: tuple[Fit, ...] = ()) -> AuditFinding:
@@ -173,8 +178,3 @@ def _other_parameters(found: Fit, parameters: Values) -> AuditFinding:
     return AuditFinding(
         "other_parameters", "mistake", f"the weights are those of {found.name}, not of {said}"
     )
-
-
-def _root_hint(severity: str) -> AuditFinding:
-    text = "1/(1 + SNR) on v is the plain error of x0; debias on v is √SNR/(1 + SNR)"
-    return AuditFinding("debias_without_root", severity, text)

@@ -1,63 +1,68 @@
-"""Space: where the parameters of a candidate are looked for.
+"""Where the parameters of a candidate are searched: over the log-SNR at which they bend the curve of weights.
 
-Every bend of a rule sits at some log-SNR u, and u is what is searched: γ = e^u for min-SNR. A bend is looked
-for only where there are noise levels on both sides of it, since it would not be seen anywhere else.
+A bend is searched only where there are noise levels on both sides of it, since elsewhere no weight shows it.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from ntkdiag.weights.audit.candidates import TERMINAL, Candidate
+from ntkdiag.weights.audit.candidates import Candidate
+from ntkdiag.weights.audit.known_mistakes import TERMINAL
+from ntkdiag.weights.rules.catalogue import Parameter
 
+# Values of a coarse search, evenly spaced in log-SNR.
 COARSE = 33
 
-# √ᾱ_T of a schedule of betas: 5e-5 for the cosine one of diffusers, 0.07 for that of Stable Diffusion.
-_TERMINAL_ALPHA = (math.log(1e-6), math.log(0.5))
-# Parameter → its value for a bend at u, and the way back.
-_BENDS: Mapping[str, tuple[Callable[[float], float], Callable[[float], float]]] = {
-    "gamma": (math.exp, math.log),
-    "k": (math.exp, math.log),
-    "sigma_data": (lambda u: math.exp(-u / 2), lambda value: -2 * math.log(value)),
-    "bias": (float, float),
-    TERMINAL: (math.exp, math.log),
-}
+_TERMINAL_ALPHA = Parameter(0.0, at_least=0.0, bend="snr")
+# ln √ᾱ_T of a schedule of betas: 5e-5 for the cosine one of diffusers, 0.07 for that of Stable Diffusion.
+_TERMINAL_RANGE = (math.log(1e-6), math.log(0.5))
 
 
-def coarse_values(name: str, candidate: Candidate, log_snr: Tensor) -> list[float | str]:
-    """Coarse values of a parameter: the names it may take; or its default and 33 others, evenly spaced in u.
+@dataclass(frozen=True)
+class SearchRange:
+    """A parameter, and the range of log-SNR over which its bend is searched."""
+
+    parameter: Parameter
+    low: float
+    high: float
+
+    def value(self, log_snr: float) -> float:
+        """The parameter that bends the curve at `log_snr`, which is moved into the range."""
+        return self.parameter.at_bend(min(max(log_snr, self.low), self.high))
+
+    def position(self, value: float) -> float:
+        """Log-SNR of the bend for a value of the parameter; the end of the range for one outside of it."""
+        return min(max(self.parameter.bend_of(value), self.low), self.high)
+
+    def coarse(self) -> list[float]:
+        """33 values, evenly spaced in log-SNR."""
+        return [self.value(level) for level in torch.linspace(self.low, self.high, COARSE).tolist()]
+
+
+def search_range(name: str, candidate: Candidate, log_snr: Tensor) -> SearchRange:
+    """The range for a parameter that is a number.
 
     Args:
-        name: Of the parameter.
+        name: Of the parameter, or `TERMINAL`.
         candidate: Whose it is.
         log_snr: Where weights are known, ascending [n].
     """
+    if name == TERMINAL:
+        return SearchRange(_TERMINAL_ALPHA, *_TERMINAL_RANGE)
+    low, high = log_snr[0].item(), log_snr[-1].item()
+    margin = (high - low) / 20
+    return SearchRange(candidate.rule.parameters[name], low + margin, high - margin)
+
+
+def coarse_values(name: str, candidate: Candidate, log_snr: Tensor) -> list[float | str]:
+    """Coarse values of a parameter: the names it may take, or its default and 33 other numbers; as `search_range`."""
     parameter = candidate.rule.parameters.get(name)
     if parameter is not None and parameter.choices:
         return list(parameter.choices)
-    low, high = bounds(name, log_snr)
-    row: list[float | str] = [value(name, u) for u in torch.linspace(low, high, COARSE).tolist()]
+    row: list[float | str] = [*search_range(name, candidate, log_snr).coarse()]
     return row if parameter is None else [float(parameter.default), *row]
-
-
-def bounds(name: str, log_snr: Tensor) -> tuple[float, float]:
-    """Lowest and highest u of a parameter."""
-    if name == TERMINAL:
-        return _TERMINAL_ALPHA
-    low, high = log_snr[0].item(), log_snr[-1].item()
-    margin = (high - low) / 20
-    return low + margin, high - margin
-
-
-def value(name: str, position: float) -> float:
-    """The parameter for u."""
-    return _BENDS[name][0](position)
-
-
-def position(name: str, value: float) -> float:
-    """u for the parameter."""
-    return _BENDS[name][1](value)

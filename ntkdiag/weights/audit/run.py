@@ -19,9 +19,8 @@ from ntkdiag.weights.audit.mean_and_trend import check_mean, effective, trend
 from ntkdiag.weights.audit.result import Audit, worst_first
 from ntkdiag.weights.audit.weight_function import WeightFunction
 from ntkdiag.weights.rules.catalogue import find
+from ntkdiag.weights.rules.evaluate import PATH_FREE_TARGETS, depends_on_schedule
 from ntkdiag.weights.source import WeightSource
-
-_NEED_SCHEDULE = ("score", "flow", "F")
 
 
 def audit(
@@ -63,9 +62,7 @@ def audit(
     expected = _expectation(rule, parameters)
     examined = WeightFunction.of(weights, target, argument, schedule)
     path = examined.argument.schedule
-    if path is None and (
-        examined.target in _NEED_SCHEDULE or (expected.rule and expected.rule.name == "sigmoid")
-    ):
+    if path is None and _needs_schedule(examined.target, expected):
         raise InputError("schedule", expected="the schedule trained on", got="none",
                          fix="Pass schedule=, for example ntkdiag.schedules.flow().")  # fmt: skip
     curve, findings = measure(examined)
@@ -102,6 +99,12 @@ def _expectation(rule: str | None, parameters: dict[str, float | str]) -> Expect
     found = find(rule)
     settled = found.settle(parameters)
     return Expectation(found, {name: settled[name] for name in parameters})
+
+
+def _needs_schedule(target: str, expected: Expectation) -> bool:
+    if expected.rule is None:
+        return target not in PATH_FREE_TARGETS
+    return depends_on_schedule(expected.rule, target, expected.rule.settle(expected.parameters))
 
 
 def _written(examined: WeightFunction, curve: Curve) -> Curve:

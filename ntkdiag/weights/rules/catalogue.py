@@ -1,34 +1,55 @@
-"""The list of closed-form weights: name, formula, the target it is written on, and its parameters.
+"""The catalogue of closed-form rules, and `register_rule`, the decorator that puts a rule into it.
 
-To add one: a function in formulas.py that returns ln w, and an entry in `RULES` here.
+A rule is one decorated function. All that shows rules reads `RULES`: tables, the command line, the audit and the
+figures. The published rules are in formulas.py; docs/extend/weight_rule.py adds one from outside the package.
 """
 
 from __future__ import annotations
 
-import sys
+import inspect
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from types import MappingProxyType
 from typing import Any
 
 from torch import Tensor
 
-from ntkdiag.errors import InputError, require_one_of
-from ntkdiag.recoverability import CONVENTIONS
-from ntkdiag.weights.rules import formulas
+from ntkdiag.errors import InputError, require_number, require_one_of
+from ntkdiag.process.target import target_name
 
-# Of a float; a whole number may be larger, and NaN is not at most this either.
-_LARGEST = sys.float_info.max
+Formula = Callable[..., Tensor]
+# What a formula may ask for by the name of an argument, besides the parameters of its rule.
+_CONTEXT = ("schedule", "target")
+# How a parameter follows from the log-SNR at which it bends the curve, and the way back.
+BENDS: Mapping[str, tuple[Callable[[float], float], Callable[[float], float]]] = {
+    "snr": (math.exp, math.log),
+    "sigma": (lambda log_snr: math.exp(-log_snr / 2), lambda sigma: -2 * math.log(sigma)),
+    "log_snr": (float, float),
+}
 
 
 @dataclass(frozen=True)
 class Parameter:
-    """A rule's parameter: its default, and the values it may take (a lower bound, or a list of names)."""
+    """A parameter of a rule: its default, the values it may take, and where an audit searches for it.
+
+    Attributes:
+        default: Value where none is given.
+        above, at_least: Lower bound of a number, excluded or included; at most one of them.
+        choices: The names it may take, for a parameter that is not a number.
+        bend: Which quantity the parameter is at the noise level where it bends the curve: "snr" (γ of min-SNR),
+            "sigma" (a noise level σ/α) or "log_snr". An audit searches the noise levels that it sees. Left out: "snr"
+            for a parameter that cannot be negative, otherwise "log_snr".
+        exponent: Whether the weight is some function of log-SNR to this power; an audit then solves for it.
+    """
 
     default: float | str
     above: float | None = None
     at_least: float | None = None
     choices: tuple[str, ...] = ()
+    bend: str | None = None
+    exponent: bool = False
 
     def check(self, name: str, value: Any) -> float | str:
         """Return `value` as stored.
@@ -38,19 +59,25 @@ class Parameter:
         """
         if self.choices:
             return require_one_of(name, value, self.choices)
-        number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= _LARGEST
-        too_low = number and (
-            (self.above is not None and value <= self.above)
-            or (self.at_least is not None and value < self.at_least)
-        )
-        if not number or too_low:
-            raise InputError(name, expected=self._range(), got=repr(value))
-        return float(value)
+        return require_number(name, value, above=self.above, at_least=self.at_least)
 
-    def _range(self) -> str:
+    def at_bend(self, log_snr: float) -> float:
+        """The value that bends the curve at `log_snr`, moved into the range of the parameter."""
+        least = -math.inf if self.at_least is None else self.at_least
         if self.above is not None:
-            return f"a number above {self.above:g}"
-        return f"a number of at least {self.at_least:g}" if self.at_least is not None else "a finite number"
+            least = math.nextafter(self.above, math.inf)
+        return max(BENDS[self._bend][0](log_snr), least)
+
+    def bend_of(self, value: float) -> float:
+        """Log-SNR at which the curve bends, −∞ or ∞ where it does not."""
+        if self._bend != "log_snr" and value <= 0:
+            return -math.inf if self._bend == "snr" else math.inf
+        return BENDS[self._bend][1](value)
+
+    @property
+    def _bend(self) -> str:
+        bounds = [bound for bound in (self.above, self.at_least) if bound is not None]
+        return self.bend or ("snr" if bounds and bounds[0] >= 0 else "log_snr")
 
 
 @dataclass(frozen=True)
@@ -59,19 +86,32 @@ class Rule:
 
     Attributes:
         name: As `evaluate` takes it.
-        home: Target the formula is written on; None: it is given anew for each target.
+        home: Target the formula is written on; None: the formula gives a weight of its own for each target.
         formula: ln w as a function of log-SNR, with the parameters as keywords.
         text: The formula, for people.
         parameters: What may be set.
-        needs: Which of "schedule" and "target" the formula is handed besides.
+        reference: Where the rule was published.
+        at_zero_snr: From the parameters to the weight at SNR 0, for a rule that sets one in place of its limit.
     """
 
     name: str
     home: str | None
-    formula: Callable[..., Tensor]
+    formula: Formula
     text: str
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
-    needs: tuple[str, ...] = ()
+    reference: str = ""
+    at_zero_snr: Callable[..., float | None] | None = None
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Which of "schedule" and "target" the formula takes besides the parameters."""
+        return tuple(name for name in _CONTEXT if name in _arguments(self.formula))
+
+    @property
+    def requires_schedule(self) -> bool:
+        """Whether the formula cannot be evaluated without a schedule on any target."""
+        schedule = _arguments(self.formula).get("schedule")
+        return schedule is not None and schedule.default is inspect.Parameter.empty
 
     def settle(self, given: Mapping[str, Any]) -> dict[str, float | str]:
         """All parameters: those given, checked, and the defaults of the others.
@@ -89,54 +129,76 @@ class Rule:
         }
 
 
-_GAMMA = {"gamma": Parameter(5.0, above=0.0)}
+_registered: dict[str, Rule] = {}
+RULES: Mapping[str, Rule] = MappingProxyType(_registered)
 
-RULES: Mapping[str, Rule] = MappingProxyType(
-    {
-        rule.name: rule
-        for rule in (
-            Rule("constant_epsilon", "epsilon", formulas.constant, "1 on ε"),
-            Rule("constant_x0", "x0", formulas.constant, "1 on x0"),
-            Rule("constant_v", "v", formulas.constant, "1 on v"),
-            Rule("min_snr", "x0", formulas.min_snr, "min(SNR, γ) on x0", _GAMMA),
-            Rule("soft_min_snr", "x0", formulas.soft_min_snr, "γ·SNR/(SNR + γ) on x0", _GAMMA),
-            Rule(
-                "p2",
-                "epsilon",
-                formulas.p2,
-                "(k + SNR)^−γ on ε",
-                {"k": Parameter(1.0, at_least=0.0), "gamma": Parameter(1.0, at_least=0.0)},
-            ),
-            Rule("debias", "epsilon", formulas.debias, "1/√SNR on ε"),
-            Rule("truncated_snr", "x0", formulas.truncated_snr, "max(SNR, 1) on x0"),
-            Rule(
-                "edm",
-                "x0",
-                formulas.edm,
-                "SNR + 1/σ_d² on x0 (1 on F)",
-                {"sigma_data": Parameter(0.5, above=0.0)},
-            ),
-            Rule(
-                "sigmoid",
-                "epsilon",
-                formulas.sigmoid,
-                "sigmoid(b − λ)/p(λ) on ε",
-                {"bias": Parameter(2.0)},
-                needs=("schedule",),
-            ),
-            Rule(
-                "erd",
-                None,
-                formulas.erd,
-                "ε: σ, x0: α, v: α σ, each its own objective",
-                {"convention": Parameter("vp", choices=CONVENTIONS)},
-                needs=("schedule", "target"),
-            ),
-            Rule("uniform", "x0", formulas.uniform, "1 on the linear path's velocity"),
-            Rule("cosmap", "x0", formulas.cosmap, "2/(π(1 − 2t + 2t²)) on the linear path's velocity"),
-        )
-    }
-)
+
+def register_rule(
+    name: str,
+    home: str | None,
+    *,
+    text: str,
+    reference: str = "",
+    parameters: Mapping[str, Parameter] | None = None,
+    at_zero_snr: Callable[..., float | None] | None = None,
+) -> Callable[[Formula], Formula]:
+    """A decorator that adds a closed-form rule to `RULES`.
+
+    The decorated function takes log-SNR (finite, float64, any shape) and, as keywords, every parameter; it returns
+    ln w of the same shape. It may also take `target`, and `schedule`: without a default where it always needs the
+    schedule trained on, with None as the default where it needs one for some targets or parameters; it then raises an
+    `InputError` for them.
+
+    Args:
+        name: A lower-case identifier.
+        home: Target whose squared error the weight multiplies; on other targets the weight is converted so that the
+            objective stays the same. None: the formula takes `target` and nothing is converted.
+        text: The formula in one line.
+        reference: Where it was published.
+        parameters: The keywords of the function, with defaults and ranges.
+        at_zero_snr: See `Rule`.
+
+    Returns:
+        The decorator; the function itself stays as it is.
+
+    Raises:
+        InputError: a name that is taken or no identifier, an unknown target, or parameters that are not the keywords
+            of the function.
+
+    Example:
+        >>> @register_rule("squared_snr", "epsilon", text="SNR² on ε")
+        ... def squared_snr(log_snr):
+        ...     return 2 * log_snr
+    """
+    if not name.isidentifier() or name != name.lower():
+        raise InputError("name of a rule", expected="a lower-case identifier", got=repr(name))
+
+    def register(formula: Formula) -> Formula:
+        known = _registered.get(name)
+        if known is not None and _origin(known.formula) != _origin(formula):
+            raise InputError("name of a rule", expected="a name that is not taken", got=repr(name))
+        settled = dict(parameters or {})
+        if "log_snr" in settled or _keywords(formula) != set(settled):
+            keywords = ", ".join(sorted(_keywords(formula))) or "none"
+            raise InputError(
+                f"parameters of rule '{name}'",
+                expected=f"the keywords of its function: {keywords}",
+                got=", ".join(sorted(settled)) or "none",
+            )
+        own = None if home is None else target_name(home)
+        _registered[name] = Rule(name, own, formula, text, settled, reference, at_zero_snr)
+        return formula
+
+    return register
+
+
+def unregister_rule(name: str) -> None:
+    """Take a rule out of `RULES`.
+
+    Raises:
+        InputError: no such rule.
+    """
+    del _registered[find(name).name]
 
 
 def find(name: str) -> Rule:
@@ -154,3 +216,18 @@ def find(name: str) -> Rule:
             fix="Use 'edm' for its fixed part, or a Refresher for weights that follow the training.",
         )
     return RULES[require_one_of("rule", key, RULES)]
+
+
+@cache
+def _arguments(formula: Formula) -> Mapping[str, inspect.Parameter]:
+    return inspect.signature(formula).parameters
+
+
+def _keywords(formula: Formula) -> set[str]:
+    """The parameters that a formula takes: its arguments but for log-SNR, the first, and the context."""
+    return set(list(_arguments(formula))[1:]) - set(_CONTEXT)
+
+
+def _origin(formula: Formula) -> tuple[str, str]:
+    """Module and name: a cell of a notebook that runs again defines the same rule again."""
+    return formula.__module__, formula.__qualname__

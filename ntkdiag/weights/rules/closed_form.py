@@ -43,7 +43,7 @@ class ClosedForm:
         """Settle names and defaults, and drop a schedule that plays no part."""
         form = find(rule)
         values = form.settle(parameters)
-        kept = schedule if rules.depends_on_schedule(form.name, target, values) else None
+        kept = schedule if rules.depends_on_schedule(form, target, values) else None
         return cls(form.name, target, values, clip, kept)
 
     def __call__(self, log_snr: Tensor) -> Tensor:

@@ -20,6 +20,9 @@ from ntkdiag.process.schedules.base import Schedule
 from ntkdiag.process.target import target_name, x0_gain
 from ntkdiag.weights.rules.catalogue import Rule, find
 
+# Targets whose gain is a function of log-SNR alone, the same on every path.
+PATH_FREE_TARGETS = ("epsilon", "x0", "v")
+
 LogWeight = Callable[[Tensor], Tensor]
 
 # Past this log-SNR every rule is a straight line in λ to the last digit (its bends sit at ln γ, ln k, …),
@@ -58,9 +61,9 @@ def evaluate(
     name = target_name(target)
     level = _float64(log_snr)
     weight = with_limits(log_weight_of(form, name, schedule, values), level).exp()
-    if values.get("convention") == "official":
-        # The published code sets the weight to one where there is no signal at all.
-        weight = torch.where(level == -math.inf, 1.0, weight)
+    at_zero_snr = form.at_zero_snr(**values) if form.at_zero_snr else None
+    if at_zero_snr is not None:
+        weight = torch.where(level == -math.inf, at_zero_snr, weight)
     return _finish(weight, log_snr, clip, f"rule '{form.name}' on {name}")
 
 
@@ -123,12 +126,13 @@ def log_gain(target: str, schedule: Schedule | None, log_snr: Tensor) -> Tensor:
     return 2 * x0_gain(target, _given(schedule, f"target {target} depends on it"), log_snr).abs().log()
 
 
-def depends_on_schedule(rule: str, target: str, parameters: Mapping[str, Any]) -> bool:
-    """Whether `evaluate` reads the schedule for this rule on this target."""
-    form = find(rule)
-    if target in ("score", "flow", "F") or form.name == "sigmoid":
+def depends_on_schedule(rule: Rule, target: str, parameters: Mapping[str, float | str]) -> bool:
+    """Whether a rule with all of its parameters cannot be evaluated on this target without a schedule."""
+    try:
+        log_weight_of(rule, target, None, parameters)(torch.zeros((), dtype=torch.float64))
+    except InputError:
         return True
-    return form.name == "erd" and form.settle(parameters)["convention"] != "vp"
+    return False
 
 
 def with_limits(log_weight: LogWeight, log_snr: Tensor) -> Tensor:
@@ -168,8 +172,8 @@ def log_weight_of(
         InputError: a schedule is needed and missing.
     """
     context: dict[str, Any] = {"schedule": schedule, "target": target}
-    if "schedule" in rule.needs and rule.home is not None:
-        context["schedule"] = _given(schedule, f"rule '{rule.name}' divides by its density")
+    if rule.requires_schedule:
+        context["schedule"] = _given(schedule, f"the formula of rule '{rule.name}' takes it")
     handed = {name: context[name] for name in rule.needs}
     home = rule.home
     if home is None or home == target:

@@ -339,7 +339,7 @@ def test_half_precision_overflow_is_refused_not_returned() -> None:
         (lambda: evaluate("erd", "v", 0.0, convention="paper"), "expected one of vp, raw, official"),
         (
             lambda: evaluate("sigmoid", "epsilon", 0.0),
-            r"schedule: expected a schedule, because rule 'sigmoid'",
+            r"schedule: expected a schedule, because the formula of rule 'sigmoid'",
         ),
         (lambda: evaluate("min_snr", "F", 0.0), r"schedule: expected a schedule, because target F"),
         (lambda: evaluate("min_snr", "v", math.nan), "log_snr: expected numbers; got NaN"),
