@@ -106,7 +106,7 @@ WRONG_FORMULAS: Mapping[str, tuple[WrongFormula, ...]] = {
         WrongFormula(
             "debias_without_root",
             "1/(1 + SNR) on v is the plain error of x0; debias on v is √SNR/(1 + SNR)",
-            Rule("debias_without_root", "v", _no_root, "1/(1 + SNR) on v"),
+            Rule("inverse_one_plus_snr", "v", _no_root, "1/(1 + SNR) on v"),
             same_as="constant_x0",
         ),
     ),
