@@ -117,7 +117,9 @@ def fit(
         return None
     free = [name for name, grid in grids.items() if len(grid) > 1 and isinstance(grid[0], float)]
     values = starts[index]
-    if free and best < _HOPELESS and best > 0:
+    # The coarse values of two parameters lie too far apart to judge by.
+    several = len([name for name in free if name != TERMINAL]) > 1
+    if free and best > 0 and (several or best < _HOPELESS):
         values = search.refine(values, free, given)
     return search.settle(search.rounded(values, given))
 
