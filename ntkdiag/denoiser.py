@@ -1,7 +1,7 @@
 """Denoiser: any network together with the process it was trained on and the target it predicts.
 
-Everything that measures or trains sees a `Denoiser` and never asks how the network wants its input;
-that knowledge sits in `call`.
+Everything that measures or trains uses a `Denoiser`, so only the `call` given here knows how the network takes
+its input.
 """
 
 from __future__ import annotations
@@ -30,13 +30,19 @@ class Denoiser(nn.Module):
         schedule: The noising process x = α x0 + σ ε the network was (or will be) trained on.
         target: What the network predicts: epsilon, x0, v, score, flow or F.
         call: How the network is called. None: `network(x, time)` with the schedule's native time [N];
-            "log_snr": `network(x / √(α²+σ²), log_snr)`, the input brought to the variance-preserving
-            path, as the reference networks of this package want it; or a function
-            `call(network, x, log_snr, cond) → prediction`. With cond, the first two add it as a
+            "log_snr": `network(x / √(α²+σ²), log_snr)`, the input scaled to the variance-preserving path,
+            which is how the reference networks of this package are called. Or a function
+            `call(network, x, log_snr, cond) → prediction`. If there is a cond, the first two pass it as the
             third argument.
 
     Raises:
         InputError: unknown target or call, or a network that is not a module.
+
+    Example:
+        >>> network = nd.models.build("mlp", (2,))
+        >>> denoiser = nd.Denoiser(network, nd.schedules.cosine(), "v", call="log_snr")
+        >>> denoiser(torch.zeros(5, 2), log_snr=0.0).shape
+        torch.Size([5, 2])
     """
 
     def __init__(
@@ -60,14 +66,14 @@ class Denoiser(nn.Module):
         Args:
             x: Noisy input [N, *shape].
             log_snr: Log-SNR, one number or [N].
-            cond: Conditioning handed on to the network, [N, ...] or None.
+            cond: Conditioning that is passed to the network, [N, ...] or None.
 
         Returns:
             Prediction of the target, [N, *shape].
 
         Raises:
-            InputError: another number of log-SNR values than samples, or a network that returns another shape
-                than its input's.
+            InputError: the number of log-SNR values is not that of the samples, or the network's output has
+                another shape than its input.
         """
         level = torch.as_tensor(log_snr, dtype=x.dtype, device=x.device)
         if level.ndim > 1 or level.numel() not in (1, x.shape[0]):

@@ -14,7 +14,7 @@ from ntkdiag.errors import MeasurementError
 
 @contextmanager
 def in_mode(module: nn.Module, training: bool) -> Iterator[None]:
-    """The module in train or eval mode for the block; the mode of every submodule is restored, and nothing else."""
+    """The module in train or eval mode for the block; afterwards every submodule has its own mode again."""
     before = {part: part.training for part in module.modules()}
     module.train(training)
     try:
@@ -26,7 +26,7 @@ def in_mode(module: nn.Module, training: bool) -> Iterator[None]:
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[Tensor]:
-    """`measuring` without gradients; yields a parameter, which has the dtype and device that inputs need."""
+    """`measuring` without gradients; yields a parameter, whose dtype and device the inputs need."""
     with measuring(module), torch.no_grad():
         yield next(module.parameters(), torch.empty(0))
 
@@ -54,8 +54,8 @@ def measuring(module: nn.Module) -> Iterator[None]:
     written = [name for name, (parameter, version) in versions.items() if _version(parameter) != version]
     if written:
         raise MeasurementError(
-            f"network: expected parameters that a forward leaves as they are; got {', '.join(written)} written into. "
-            "Keep that to train mode (if self.training: ...)."
+            f"network: expected a forward that does not change parameters; got a change of {', '.join(written)}. "
+            "Do that in train mode only (if self.training: ...)."
         )
 
 
@@ -64,7 +64,7 @@ def _version(tensor: Tensor) -> int:
 
 
 class _Kept:
-    """The attributes of one module, and what is in those that are lists or dicts (its hooks, parameters, buffers)."""
+    """The attributes of one module, and the items of those that are lists or dicts (hooks, parameters, buffers)."""
 
     def __init__(self, part: nn.Module) -> None:
         self._part = part
@@ -86,7 +86,7 @@ class _Kept:
 
 
 def _same_items(mapping: dict[Any, Any], pairs: list[tuple[Any, Any]]) -> bool:
-    """Whether a dict holds these very objects, in this order; values such as tensors cannot be compared."""
+    """Whether a dict holds these very objects in this order; `==` would fail for values such as tensors."""
     return len(mapping) == len(pairs) and all(
         a is b and x is y for (a, x), (b, y) in zip(mapping.items(), pairs, strict=True)
     )

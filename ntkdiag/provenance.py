@@ -1,8 +1,7 @@
-"""What produced this number, and how files reach the disk: whole, or not at all.
+"""What produced a result (versions, device, data hash), and files and folders that are written whole or not at all.
 
-`environment` and `digest` describe a run (versions, device, data hash). `write_text`/`write_bytes`
-replace a file atomically; `read_text` reads one that may be anything. `run_folder` builds a whole folder
-aside and moves it into place at the end, and never replaces a folder that is not a run of this package.
+`write_text` and `write_bytes` replace a file atomically; `read_text` reads a file from outside. `run_folder`
+fills a temporary folder and renames it at the end; it replaces only folders that this package wrote.
 """
 
 from __future__ import annotations
@@ -25,12 +24,12 @@ from ntkdiag.errors import InputError
 if TYPE_CHECKING:
     import torch
 
-# A folder that holds one of these was written by this package and may be replaced with force.
+# A folder with one of these files was written by this package and may be replaced with force.
 RUN_MARKERS = ("diagnosis.json", "training.json", "demo.json", "verdicts.json")
 
 
 def environment(device: torch.device | str = "cpu") -> dict[str, str]:
-    """Versions and hardware behind a number: python, packages, platform, device name, thread count."""
+    """Versions and hardware of this run: Python, packages, platform, device, number of threads."""
     import torch
 
     versions = {name: metadata.version(name) for name in ("ntkdiag", "torch", "numpy", "scipy", "pandas")}
@@ -46,19 +45,19 @@ def environment(device: torch.device | str = "cpu") -> dict[str, str]:
 
 
 def digest(*tensors: torch.Tensor) -> str:
-    """SHA-256 over dtype, shape and bytes of tensors: equal data gives an equal string."""
+    """SHA-256 over the dtype, shape and bytes of tensors; equal tensors give equal strings."""
     import torch
 
     sha = hashlib.sha256()
     for tensor in tensors:
         sha.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
-        # Bytes rather than numbers: numpy has no bfloat16.
+        # Viewed as bytes, because numpy has no bfloat16.
         sha.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return sha.hexdigest()
 
 
 def is_file(path: Path | str) -> bool:
-    """Whether there is a file of that name; False too for names that no file can have, such as one of 300 letters."""
+    """Whether there is a file of that name; also False for a name that no file can have, such as one of 300 letters."""
     try:
         return Path(path).is_file()
     except (OSError, ValueError):
@@ -66,10 +65,10 @@ def is_file(path: Path | str) -> bool:
 
 
 def read_text(path: Path | str) -> str:
-    """A whole text file in UTF-8; a byte-order mark, as spreadsheets write it, is left out.
+    """The content of a text file in UTF-8, without the byte-order mark that spreadsheets write.
 
     Raises:
-        InputError: the file is missing, is no file of its own (a pipe or a device may never end), or is not text.
+        InputError: the file is missing or is not text, or the path is a pipe or a device, which may never end.
     """
     path = Path(path)
     try:
@@ -82,12 +81,12 @@ def read_text(path: Path | str) -> str:
         raise InputError(str(path), expected="a readable file", got=error.strerror) from error
     except UnicodeDecodeError as error:
         raise InputError(str(path), expected="a text file in UTF-8", got="other bytes") from error
-    except ValueError as error:  # of the path: a NUL, or letters that the file system has no bytes for
+    except ValueError as error:  # the path has a NUL, or characters that the file system cannot encode
         raise InputError(repr(str(path)), expected="the path of a file", got=str(error)) from error
 
 
 def write_bytes(path: Path | str, data: bytes) -> None:
-    """Write a file so that a reader sees the old content or the new, never a part.
+    """Write a file atomically: a reader sees the old content or the new, never a part.
 
     Raises:
         InputError: the parent folder is missing or cannot be written to.
@@ -115,7 +114,7 @@ def write_text(path: Path | str, text: str) -> None:
 
 
 def write_json(path: Path | str, value: Any) -> None:
-    """`write_text` of indented JSON; NaN and infinities are refused, since JSON has none."""
+    """`write_text` of indented JSON with sorted keys; ValueError for NaN and infinities, which JSON does not have."""
     write_text(path, json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n")
 
 
@@ -129,16 +128,16 @@ def jsonable(value: Any) -> Any:
 
 
 def is_run(folder: Path) -> bool:
-    """Whether this package wrote `folder`."""
+    """Whether `folder` holds a run of this package."""
     return any((folder / marker).is_file() for marker in RUN_MARKERS)
 
 
 def check_free(path: Path | str, force: bool = False) -> None:
-    """Refuse an output folder that is in use, before any work is spent on it.
+    """Refuse an output folder that is in use; called before any work is done.
 
     Raises:
-        InputError: `path` is a file, holds foreign files, holds a run and `force` is off, or holds a run and
-            the current folder.
+        InputError: `path` is a file, a folder with files that this package did not write, a run (unless `force`
+            is set), or a run that contains the current folder.
     """
     path = Path(path)
     if not path.exists():
@@ -162,14 +161,14 @@ def check_free(path: Path | str, force: bool = False) -> None:
 
 @contextmanager
 def run_folder(path: Path | str, force: bool = False) -> Iterator[Path]:
-    """Yield an empty folder beside `path` to fill; it becomes `path` when the block ends without an error.
+    """Yield an empty temporary folder, which is renamed to `path` if the block ends without an error.
 
     Args:
-        path: The folder to make. Missing parents are made.
-        force: Replace a folder that holds an earlier run (never one with foreign files).
+        path: The folder to make; missing parents are made too.
+        force: Replace an earlier run at `path`. A folder with other files in it is never replaced.
 
     Raises:
-        InputError: see `check_free`; or the folder cannot be made there.
+        InputError: see `check_free`; or the folder cannot be made.
     """
     check_free(path, force)
     path = Path(path).resolve()
@@ -189,18 +188,18 @@ def run_folder(path: Path | str, force: bool = False) -> Iterator[Path]:
 
 
 def _swap(building: Path, path: Path) -> None:
-    """Move `building` to `path`; an earlier run there is set aside first, deleted only afterwards."""
+    """Rename `building` to `path`; an earlier run there is renamed first and deleted last."""
     if not path.exists():
         building.replace(path)
         return
-    aside = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".old"))
-    path.replace(aside)
+    earlier = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".old"))
+    path.replace(earlier)
     try:
         building.replace(path)
     except BaseException:
-        aside.replace(path)
+        earlier.replace(path)
         raise
-    shutil.rmtree(aside)
+    shutil.rmtree(earlier)
 
 
 def _umask() -> int:

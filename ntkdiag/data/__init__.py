@@ -1,4 +1,4 @@
-"""Data to train and measure on: two sets that need no download, and arrays from .npy files."""
+"""Data to train and measure on: two data sets that need no download, and samples from .npy files."""
 
 from __future__ import annotations
 
@@ -22,10 +22,18 @@ def load(name_or_path: str | Path, seed: int = 0) -> Data:
 
     Args:
         name_or_path: "digits", "mixture", or a path that ends in .npy (see `from_npy`).
-        seed: Seed of the split (of the draw, for the mixture).
+        seed: Seed of the split into training and held-out samples; of the draw, for the mixture.
+
+    Returns:
+        `Data`: float32 samples `train` [N, *shape] and `held_out` [M, *shape].
 
     Raises:
-        InputError: unknown name, missing file, or a file that does not hold samples.
+        InputError: unknown name, missing file, or a file without samples in it.
+
+    Example:
+        >>> digits = load("digits")
+        >>> digits.train.shape, digits.held_out.shape
+        (torch.Size([1400, 1, 8, 8]), torch.Size([397, 1, 8, 8]))
     """
     if Path(name_or_path).suffix == ".npy" or is_file(name_or_path):
         return from_npy(name_or_path, seed)

@@ -1,4 +1,4 @@
-"""A data set is two tensors: what the network is trained on, and what it never sees."""
+"""A data set: training samples, and held-out samples that the network never sees."""
 
 from __future__ import annotations
 
@@ -22,14 +22,20 @@ class Data:
     """Samples with a fixed split into training and held-out ones.
 
     Args:
-        name: What reports call the data.
+        name: Name of the data in reports.
         train: Training samples [N, *shape], floating point and finite.
         held_out: Held-out samples [M, *shape] of the same dtype.
-        oracle: The exact posterior mean of the distribution the samples come from, where it is known.
+        oracle: The optimal denoiser of the distribution that the samples come from, where it is known.
 
     Raises:
-        InputError: a part is empty, is not floating point, holds a NaN or infinity, or the parts differ in
+        InputError: a part is empty, is not floating point, contains a NaN or infinity, or the parts differ in
             shape or dtype.
+
+    Example:
+        >>> points = torch.linspace(-1, 1, 20).reshape(10, 2)
+        >>> data = nd.data.Data("line", train=points[:8], held_out=points[8:])
+        >>> data.shape
+        (2,)
     """
 
     name: str
@@ -54,21 +60,21 @@ class Data:
 
     @cached_property
     def variance(self) -> float:
-        """Mean over the dimensions of the training samples' population variance."""
+        """Variance of the training samples (divisor N), averaged over the dimensions."""
         return float(self.train.double().var(dim=0, correction=0).mean())
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of both parts: equal data, equally split, gives an equal string."""
+        """SHA-256 of both parts; equal data with an equal split has an equal digest."""
         return provenance.digest(self.train, self.held_out)
 
 
 def check_samples(what: str, samples: Tensor) -> None:
-    """Refuse what cannot be samples, naming the first bad one.
+    """Refuse tensors that are not samples; the error names the first bad sample.
 
     Args:
-        what: The samples as the user knows them.
-        samples: Candidate [N, *shape].
+        what: Name of the samples in the error.
+        samples: Tensor to check, [N, *shape] expected.
 
     Raises:
         InputError: not floating point, no sample, no dimension, or a NaN or infinity.

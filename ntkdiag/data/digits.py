@@ -1,7 +1,7 @@
-"""The 1,797 handwritten digits of 8×8 pixels that come inside scikit-learn: real images without a download.
+"""The 1,797 handwritten digits of 8×8 pixels that scikit-learn includes: real images without a download.
 
 Source: E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits, UCI repository, 1998 (the test
-part, which is what scikit-learn carries).
+part, which is the one that scikit-learn includes).
 """
 
 from __future__ import annotations

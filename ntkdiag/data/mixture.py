@@ -1,7 +1,6 @@
 """Eight Gaussian modes on a circle: data whose optimal denoiser is known exactly.
 
-Everything a trained network does can be compared with the truth here: its loss with the Bayes floor, its
-samples with the true density.
+A trained network can be compared with the truth: its loss with the Bayes floor, its samples with the true density.
 """
 
 from __future__ import annotations
@@ -16,8 +15,8 @@ from ntkdiag.errors import require_positive_int
 from ntkdiag.process.bayes import MixtureOracle
 
 MODES = 8
-# The modes stand 0.77 = 7.7 standard deviations apart, so they are separate; the variance per dimension is
-# radius²/2 + std² = 0.51, close enough to 1 that log-SNR 0 is where signal and noise balance.
+# Neighbouring modes are 0.77 = 7.7 standard deviations apart, so they do not overlap. The variance per dimension
+# is radius²/2 + std² = 0.51, so signal and noise balance near log-SNR 0.
 RADIUS = 1.0
 STD = 0.1
 
@@ -29,7 +28,7 @@ def mixture_means() -> Tensor:
 
 
 def mixture(train: int = 8192, held_out: int = 4096, seed: int = 0) -> Data:
-    """Draw the mixture.
+    """Draw samples of the mixture: eight modes in two dimensions.
 
     Args:
         train: Number of training points.
@@ -41,6 +40,10 @@ def mixture(train: int = 8192, held_out: int = 4096, seed: int = 0) -> Data:
 
     Raises:
         InputError: a number is not a positive integer.
+
+    Example:
+        >>> mixture(train=100, held_out=10).oracle.label
+        'exact posterior of the mixture'
     """
     require_positive_int("train", train)
     require_positive_int("held_out", held_out)

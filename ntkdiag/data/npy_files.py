@@ -1,6 +1,6 @@
 """Samples from a .npy file.
 
-The file is read as data, never as code, and refused unless its samples can be trained on as they are.
+The file is read as data, never as code, and refused if a network could not be trained on its samples.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ _HELD_OUT_SHARE = 0.2
 
 
 def from_npy(path: Path | str, seed: int = 0) -> Data:
-    """Load samples and hold a fifth of them out.
+    """Load samples from a .npy file and hold a fifth of them out.
 
     Args:
-        path: A .npy file of [N, ...]: floating point, taken as it is, or uint8, scaled from 0..255 to
-            [-1, 1]. Images are channels first, [N, channels, height, width].
+        path: A .npy file of shape [N, ...]. Floating-point values are used unchanged; uint8 values are scaled
+            from 0..255 to [-1, 1]. Images are [N, channels, height, width].
         seed: Seed of the split.
 
     Returns:
@@ -38,7 +38,7 @@ def from_npy(path: Path | str, seed: int = 0) -> Data:
         raise InputError(
             str(path), expected="at least two samples, [N, ...]", got=f"shape {list(array.shape)}"
         )
-    with np.errstate(over="ignore"):  # what float32 cannot hold becomes inf, and is refused by name below
+    with np.errstate(over="ignore"):  # a value beyond float32 becomes inf, which check_samples refuses
         samples = torch.from_numpy(array.astype(np.float32))
     if array.dtype == np.uint8:
         samples = samples / 127.5 - 1
@@ -47,14 +47,14 @@ def from_npy(path: Path | str, seed: int = 0) -> Data:
 
 
 def _read(path: Path) -> np.ndarray:
-    """The array in a .npy file, its header checked against the file's size before memory is taken for it."""
+    """The array in a .npy file. Memory mapping checks the header against the file's size before memory is allocated."""
     if not is_file(path):
         raise InputError(
             str(path), expected="an existing .npy file", got="no such file", fix=_neighbours(path)
         )
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except Exception as error:  # of a damaged header numpy raises whatever reading it as Python or ZIP raises
+    except Exception as error:  # for a damaged header numpy raises whatever its parser or zipfile raises
         raise InputError(
             str(path),
             expected="a whole .npy file without Python objects",
@@ -69,7 +69,7 @@ def _read(path: Path) -> np.ndarray:
 
 
 def _neighbours(path: Path) -> str | None:
-    """What .npy files the folder of a missing file does have."""
+    """The .npy files in the folder of a missing file, as a remedy."""
     try:
         names = sorted(file.name for file in path.parent.glob("*.npy"))[:5] if path.parent.is_dir() else []
     except OSError:

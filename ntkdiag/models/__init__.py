@@ -18,7 +18,7 @@ MODELS: dict[str, type[MLP] | type[DiT]] = {"mlp": MLP, "dit": DiT}
 
 
 def build(name: str, shape: tuple[int, ...], seed: int = 0, **options: Any) -> nn.Module:
-    """Make a reference network with weights that depend on the seed alone.
+    """Make a reference network whose initial weights depend on the seed alone.
 
     Args:
         name: "mlp" or "dit".
@@ -27,18 +27,23 @@ def build(name: str, shape: tuple[int, ...], seed: int = 0, **options: Any) -> n
         options: Arguments of the network's class (`width`, `depth`, ...).
 
     Returns:
-        The network, in float32 on torch's current default device. It takes the log-SNR itself:
+        The network, in float32 on torch's default device. It is called with the log-SNR:
         `Denoiser(network, ..., call="log_snr")`.
 
     Raises:
         InputError: unknown name or option, or sizes that do not fit together.
+
+    Example:
+        >>> network = build("dit", (1, 8, 8), width=32, depth=2)
+        >>> network(torch.zeros(3, 1, 8, 8), torch.zeros(3)).shape
+        torch.Size([3, 1, 8, 8])
     """
     network = MODELS[require_one_of("model", name, MODELS)]
     known = [option for option in inspect.signature(network).parameters if option != "shape"]
     for option in options:
         require_one_of(f"option of model '{name}'", option, known)
     sizes = tuple(require_positive_int(f"shape {tuple(shape)}", size) for size in shape)
-    # nn.Module initialisers draw from torch's default generator; lend it the seed and put it back.
+    # Initialisers draw from torch's default generator, so it is seeded here and restored afterwards.
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         return network(sizes, **options)

@@ -43,7 +43,7 @@ def modulate(tokens: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
 
 
 class Block(nn.Module):
-    """Self-attention and a GELU MLP, each on modulated tokens and added through a gate."""
+    """Self-attention and a GELU MLP; the input of each is modulated, and its output is multiplied by a gate and added."""
 
     def __init__(self, width: int, heads: int, mlp_ratio: int) -> None:
         super().__init__()
@@ -82,15 +82,20 @@ class DiT(nn.Module):
         depth: Number of blocks.
         heads: Attention heads.
         mlp_ratio: Hidden units of a block's MLP, in units of `width`.
-        frequencies: Sine/cosine pairs that carry the log-SNR.
+        frequencies: Number of sine/cosine pairs in which the log-SNR is expanded.
         classes: Number of class labels; None for none.
         zero_init: Start all modulations, gates and the output layer at exactly zero, as the paper does for
-            training. Such a network predicts 0 for every input and only its output layer receives gradient,
-            so its kernel says nothing about the architecture. The default starts them at small random
-            values: a live network, whose untrained kernel is a fair control.
+            training. Such a network predicts 0 for every input and only its output layer has a gradient,
+            so its kernel says nothing about the architecture. By default they start at small random values,
+            so that the untrained network is a fair control.
 
     Raises:
         InputError: the sizes do not fit together.
+
+    Example:
+        >>> network = DiT((1, 8, 8), width=32, depth=2, classes=10)
+        >>> network(torch.zeros(3, 1, 8, 8), torch.zeros(3), torch.tensor([0, 5, 9])).shape
+        torch.Size([3, 1, 8, 8])
     """
 
     positions: Tensor

@@ -1,7 +1,7 @@
-"""How a reference network is told the noise level and, if it has classes, the label.
+"""The condition vector of a reference network, from the log-SNR and, if it has classes, the label.
 
-The log-SNR is bounded first, so that an infinite one (no noise, or nothing but noise) is an ordinary
-input; then it is spread over sines and cosines, and a small MLP turns these into the condition vector.
+The log-SNR is first bounded, so that an infinite one (no noise, or noise alone) is an ordinary input. Then it
+is expanded in sines and cosines, and a small MLP turns these into the condition vector.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from ntkdiag.errors import InputError, require_positive_int
 
-# tanh(log_snr / 8) keeps two thirds of its range for |log_snr| < 6.5, where images lose their structure, and
-# still tells 10 from 12. Between the slowest and the fastest wave a period covers 4 to 1/8 of [-1, 1]
-# (32 down to 1 unit of log-SNR at the centre). Both tuned here.
+# tanh(log_snr / 8) uses two thirds of its range for |log_snr| < 6.5, where images lose their structure, and
+# still separates 10 from 12. On [-1, 1], the slowest wave has a period of 4 and the fastest one of 1/8 (32 and
+# 1 units of log-SNR at the centre). Both tuned here.
 _LOG_SNR_SCALE = 8.0
 _SLOWEST, _FASTEST = 0.5, 16.0
 
@@ -29,9 +29,9 @@ class Condition(nn.Module):
     """Log-SNR and optional class label to one vector per sample.
 
     Args:
-        width: Length of the vector returned.
-        frequencies: Number of sine/cosine pairs the log-SNR is spread over.
-        classes: Number of classes; None for a network without labels. One more row is kept for "no label".
+        width: Length of the condition vector.
+        frequencies: Number of sine/cosine pairs in which the log-SNR is expanded.
+        classes: Number of classes; None for a network without labels. The embedding has one more row, for "no label".
 
     Raises:
         InputError: a size is not a positive integer.
@@ -69,7 +69,7 @@ class Condition(nn.Module):
 
 
 def check_input(x: Tensor, log_snr: Tensor, shape: tuple[int, ...]) -> None:
-    """Refuse inputs of another shape than the network was built for, before a matrix product does.
+    """Refuse inputs of another shape than the network was built for, with a clear message.
 
     Raises:
         InputError: `x` is not [N, *shape] or `log_snr` is not [N].

@@ -1,7 +1,6 @@
 """A multilayer perceptron for vectors: the reference network of the two-dimensional mixture.
 
-Every hidden layer adds a shift made from the log-SNR before its SiLU, so the noise level reaches all of
-them and not the first alone.
+Every hidden layer adds a shift, computed from the log-SNR, before its SiLU, so the noise level enters every layer.
 """
 
 from __future__ import annotations
@@ -15,17 +14,21 @@ from ntkdiag.models.embedding import Condition, check_input
 
 
 class MLP(nn.Module):
-    """Denoising MLP on samples of any shape, which it flattens.
+    """Denoising MLP for samples of any shape, which are flattened.
 
     Args:
         shape: Shape of one sample, without the batch dimension.
         width: Units of each hidden layer.
         depth: Number of hidden layers.
-        frequencies: Sine/cosine pairs that carry the log-SNR.
+        frequencies: Number of sine/cosine pairs in which the log-SNR is expanded.
         classes: Number of class labels; None for none.
 
     Raises:
         InputError: a size is not a positive integer.
+
+    Example:
+        >>> MLP((2,), width=32)(torch.zeros(5, 2), torch.zeros(5)).shape
+        torch.Size([5, 2])
     """
 
     def __init__(

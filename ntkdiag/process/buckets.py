@@ -1,7 +1,7 @@
-"""Buckets: the log-SNR intervals that are compared, and the paired draws every bucket is measured on.
+"""Buckets: the log-SNR intervals that are compared, and the paired draws that every bucket is measured on.
 
-The same data points and the same noise are used at every noise level, so that a difference between two
-buckets is never a difference between two draws.
+Every bucket uses the same data points and the same noise, so a difference between two buckets is not a
+difference between two draws.
 """
 
 from __future__ import annotations
@@ -19,8 +19,11 @@ from ntkdiag.errors import InputError, require_positive_int
 from ntkdiag.process.log_snr import Level, as_level
 from ntkdiag.process.schedules.base import Schedule
 
-# Share of training that `Buckets.from_density` leaves out on each unbounded side (tuned here): a table of
-# weights learns nothing from buckets that reach out to where training draws one sample in a thousand.
+# Log-SNR that a plain count of buckets spans: beyond it nothing visible happens to data of unit scale (tuned here).
+DEFAULT_RANGE = (-10.0, 10.0)
+
+# Share of training that `Buckets.from_density` leaves out on each unbounded side (tuned here): training draws
+# too few samples there for the weights to matter.
 TAIL = 1e-3
 
 
@@ -30,10 +33,19 @@ class Buckets:
 
     Args:
         edges: Ends of the intervals, finite and strictly increasing, one more than there are buckets.
-        centers: Where each bucket is measured, inside its interval.
+        centers: Log-SNR at which each bucket is measured, inside its interval.
 
     Raises:
-        InputError: edges or centers that are none.
+        InputError: edges that do not increase, or a center outside its bucket.
+
+    Example:
+        >>> buckets = nd.Buckets.uniform(-10, 10, 4)
+        >>> buckets.edges
+        (-10.0, -5.0, 0.0, 5.0, 10.0)
+        >>> buckets.centers
+        (-7.5, -2.5, 2.5, 7.5)
+        >>> buckets.assign(1.0).item()  # the bucket that contains log-SNR 1
+        2
     """
 
     edges: tuple[float, ...]
@@ -56,8 +68,13 @@ class Buckets:
     def uniform(cls, low: float, high: float, count: int) -> Buckets:
         """`count` buckets of equal width from log-SNR `low` to `high`, measured at their midpoints.
 
+        Args:
+            low: Lowest edge, finite.
+            high: Highest edge, finite and above `low`.
+            count: Number of buckets, at least 1.
+
         Raises:
-            InputError: `low` is not below `high`, or no bucket is asked for.
+            InputError: `low` is not below `high`, or `count` is not a positive integer.
         """
         require_positive_int("bucket count", count)
         if not -math.inf < low < high < math.inf:
@@ -66,7 +83,10 @@ class Buckets:
 
     @classmethod
     def from_edges(cls, edges: Iterable[float]) -> Buckets:
-        """Buckets between given log-SNR edges, strictly increasing, measured at their midpoints.
+        """Buckets between given edges, measured at their midpoints.
+
+        Args:
+            edges: Log-SNR, at least two, finite and strictly increasing.
 
         Raises:
             InputError: fewer than two edges, or edges that are not finite or do not increase.
@@ -77,13 +97,17 @@ class Buckets:
 
     @classmethod
     def from_density(cls, schedule: Schedule, count: int) -> Buckets:
-        """`count` buckets that training visits equally often, measured at their medians.
+        """`count` buckets in which training draws equally often, measured at their medians.
 
-        Where the schedule's log-SNR is unbounded, the outermost 0.1% of training on that side is in no
-        bucket, and neither is a step of SNR 0.
+        Where the schedule's log-SNR is unbounded, the outermost 0.1% of training on that side lies in no
+        bucket. Neither does a step of SNR 0.
+
+        Args:
+            schedule: Its density is that of training.
+            count: Number of buckets, at least 1.
 
         Raises:
-            InputError: no bucket is asked for.
+            InputError: `count` is not a positive integer.
         """
         require_positive_int("bucket count", count)
         low, high = schedule.support
@@ -103,14 +127,14 @@ class Buckets:
         return self.count
 
     def assign(self, log_snr: Level) -> Tensor:
-        """Index of the bucket that holds each log-SNR.
+        """Index of the bucket that contains each log-SNR.
 
         Args:
             log_snr: Tensor of any shape, or one number.
 
         Returns:
-            int64 of that shape; −1 outside all buckets and for NaN. A bucket holds its lower edge, the last
-            one its upper edge too.
+            int64 of that shape; −1 outside all buckets and for NaN. A bucket contains its lower edge; the
+            last bucket contains its upper edge too.
         """
         level = as_level(log_snr)
         wide = level.double().contiguous()
@@ -130,7 +154,7 @@ class PairedDraws:
         epsilon: Standard normal noise [N, *shape] of the same dtype.
 
     Raises:
-        InputError: shapes that differ.
+        InputError: `x0` and `epsilon` differ in shape.
     """
 
     x0: Tensor
@@ -157,16 +181,16 @@ class PairedDraws:
         Args:
             data: All points to choose from [M, *shape], floating point.
             samples: N, at most M.
-            seed: Seed of both, from which independent streams for data and noise are derived.
-            data_seed: Seed of the choice of points alone, in place of `seed`.
-            noise_seed: Seed of the noise alone, in place of `seed`.
+            seed: Seed of the choice of points and of the noise, which use independent streams.
+            data_seed: Seed of the choice of points, if not `seed`.
+            noise_seed: Seed of the noise, if not `seed`.
 
         Returns:
             The draws, on the device and in the dtype of `data`. Equal seeds give equal draws, on any device;
             the noise depends neither on the points chosen nor on the dtype (up to rounding).
 
         Raises:
-            InputError: more samples than data, data that is not floating point, or a negative seed.
+            InputError: more samples than data points, data that is not floating point, or a negative seed.
         """
         if not isinstance(data, Tensor) or data.ndim == 0 or not data.is_floating_point():
             got = f"{data.dtype} {tuple(data.shape)}" if isinstance(data, Tensor) else type(data).__name__
@@ -203,7 +227,7 @@ def _require_edges(edges: tuple[float, ...]) -> None:
 
 
 def _generator(seed: int, stream: int) -> torch.Generator:
-    """A generator of its own for each (seed, stream): plain equal seeds would correlate the streams."""
+    """A generator for one (seed, stream); two generators of one plain seed would draw correlated numbers."""
     require_positive_int("seed", seed, minimum=0)
     state = np.random.SeedSequence([seed, stream]).generate_state(1, np.uint64)[0]
     return torch.Generator().manual_seed(int(state))

@@ -1,6 +1,6 @@
 """Log-SNR values as tensors: the precision they are computed in, and α and σ of the variance-preserving path.
 
-Levels are one number or a tensor; `expand` shapes one level a sample so that it multiplies a batch.
+A level is one number or a tensor; `expand` shapes one number per sample so that it multiplies a batch.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def apply_wide(function: Callable[[Tensor], Tensor], value: Level) -> Tensor:
 
 
 def expand(values: Tensor, like: Tensor) -> Tensor:
-    """Shape one number a sample so that it multiplies a batch.
+    """Shape one number per sample so that it multiplies a batch.
 
     Args:
         values: A scalar tensor or [N].

@@ -1,7 +1,7 @@
-"""Target: what a network is asked to predict, y = c_x x0 + c_ε ε, and how one target turns into another.
+"""Target: what a network predicts, y = c_x x0 + c_ε ε, and how one target is converted into another.
 
-Given the noisy x, every target says the same thing as x0 up to a known factor k ("gain"), so losses,
-floors and kernels convert between targets by k².
+Given the noisy x, every target is k x0 plus a known term, with a known factor k (the "gain"), so losses,
+Bayes floors and kernels convert between targets by k².
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ _ALIASES = {
 
 
 def target_name(text: str) -> str:
-    """The settled name of a target.
+    """The name of a target as it stands in `TARGETS`.
 
     Args:
-        text: A name of `TARGETS`, or "eps", "ε", and diffusers' "sample", "v_prediction", "flow_prediction".
+        text: A name of `TARGETS`; "eps" or "ε"; or diffusers' "sample", "v_prediction", "flow_prediction".
 
     Raises:
         InputError: anything else.
@@ -39,7 +39,7 @@ def target_name(text: str) -> str:
 
 
 def coefficients(target: str, schedule: Schedule, log_snr: Level) -> tuple[Tensor, Tensor]:
-    """(c_x, c_ε) of y = c_x x0 + c_ε ε, each of the shape and dtype of `log_snr` (float64 for a number).
+    """The coefficients (c_x, c_ε) of y = c_x x0 + c_ε ε, each in the shape and dtype of `log_snr`.
 
     epsilon (0, 1), x0 (1, 0), v (−σ, α), score (0, −1/σ), flow (dα/dt, dσ/dt) in the schedule's time,
     F (s/(σ_d √(s²+σ_d²)), −σ_d/√(s²+σ_d²)) with s = σ/α: Salimans & Ho 2022 (v), Karras et al. 2022 (F).
@@ -56,10 +56,10 @@ def coefficients(target: str, schedule: Schedule, log_snr: Level) -> tuple[Tenso
 
 
 def value(target: str, schedule: Schedule, log_snr: Level, x0: Tensor, epsilon: Tensor) -> Tensor:
-    """The target itself.
+    """The value of a target, y = c_x x0 + c_ε ε.
 
     Args:
-        target: Name.
+        target: Name of the target.
         schedule: The process.
         log_snr: One number or [N].
         x0: Data [N, *shape].
@@ -73,7 +73,7 @@ def value(target: str, schedule: Schedule, log_snr: Level, x0: Tensor, epsilon: 
 
 
 def to_x0(target: str, schedule: Schedule, log_snr: Level, prediction: Tensor, x: Tensor) -> Tensor:
-    """The x0 that a prediction stands for, given the noisy input.
+    """The x0 that follows from a prediction and the noisy input.
 
     Args:
         target: What `prediction` predicts.
@@ -83,7 +83,7 @@ def to_x0(target: str, schedule: Schedule, log_snr: Level, prediction: Tensor, x
         x: The noisy input it was made from, [N, *shape].
 
     Returns:
-        [N, *shape]; not finite where the target says nothing of x0 (epsilon and score at SNR = 0).
+        [N, *shape]; not finite where the target does not determine x0 (epsilon and score at SNR = 0).
     """
     if target_name(target) == "x0":
         return prediction
@@ -91,7 +91,7 @@ def to_x0(target: str, schedule: Schedule, log_snr: Level, prediction: Tensor, x
 
 
 def to_epsilon(target: str, schedule: Schedule, log_snr: Level, prediction: Tensor, x: Tensor) -> Tensor:
-    """The ε that a prediction stands for; arguments as `to_x0`, not finite for x0 at infinite SNR."""
+    """The ε that follows from a prediction, with the arguments of `to_x0`; not finite for x0 at infinite SNR."""
     if target_name(target) == "epsilon":
         return prediction
     return _solve(target, schedule, log_snr, prediction, x)[1]
@@ -100,7 +100,7 @@ def to_epsilon(target: str, schedule: Schedule, log_snr: Level, prediction: Tens
 def convert(
     prediction: Tensor, x: Tensor, log_snr: Level, schedule: Schedule, source: str, destination: str
 ) -> Tensor:
-    """A prediction of `source` rewritten as one of `destination`; shapes as in `to_x0`."""
+    """A prediction of target `source` converted into one of target `destination`; shapes as in `to_x0`."""
     source, destination = target_name(source), target_name(destination)
     if source == destination:
         return prediction
@@ -108,18 +108,24 @@ def convert(
         return to_x0(source, schedule, log_snr, prediction, x)
     epsilon = to_epsilon(source, schedule, log_snr, prediction, x)
     if destination in ("epsilon", "score"):
-        # c_x is 0: an x0 that could not be recovered must not spoil the result.
+        # c_x is 0 here, and 0 times an x0 that is not finite would be NaN.
         return expand(coefficients(destination, schedule, log_snr)[1], x) * epsilon
     return value(destination, schedule, log_snr, to_x0(source, schedule, log_snr, prediction, x), epsilon)
 
 
 def x0_gain(target: str, schedule: Schedule, log_snr: Level) -> Tensor:
-    """k = c_x − c_ε α/σ, the factor of x0 in the target once x is known: y = k x0 + (c_ε/σ) x.
+    """The gain k = c_x − c_ε α/σ: given the noisy x, a target is y = k x0 + (c_ε/σ) x.
 
-    Hence loss_y = k² loss_x0, floor_y = k² MMSE, and for kernels K_x0 = K_y / k².
+    Hence loss_y = k² loss_x0, floor_y = k² MMSE, and for kernels K_x0 = K_y / k². Computed in closed form, without
+    the subtraction: −√SNR for epsilon, 1 for x0, −1/σ for v.
+
+    Args:
+        target: Name of the target.
+        schedule: The process.
+        log_snr: One number or a tensor.
 
     Returns:
-        Shape and dtype of `log_snr`. In closed form, without the subtraction: ε −√SNR, x0 1, v −1/σ.
+        Shape and dtype of `log_snr` (float64 for a number).
     """
     level = as_level(log_snr)
     name, wide = target_name(target), widen(level)
@@ -136,15 +142,14 @@ def convert_weight(
 ) -> Tensor:
     """The weight on `destination` that makes the same objective as `weight` on `source`.
 
-    w_destination = w_source k_source²/k_destination², so that weight·loss does not depend on the target
-    the loss is written on.
+    w_destination = w_source k_source²/k_destination², so that weight·loss is the same for both targets.
 
     Args:
         weight: Weight of the squared error of `source`, one number or the shape of `log_snr`.
-        log_snr: Where it applies.
+        log_snr: Log-SNR at which the weight applies.
         schedule: The process.
-        source: Target the weight is meant for.
-        destination: Target it is to be used on.
+        source: Target whose squared error `weight` multiplies.
+        destination: Target whose squared error the result multiplies.
 
     Returns:
         Shape of `weight` and `log_snr` broadcast; may be infinite at infinite log-SNR.
@@ -155,7 +160,7 @@ def convert_weight(
     if source == destination:
         return given * torch.ones_like(level)
     wide, result = widen(level), widen(given)
-    # A score is −ε/σ on any path: taking σ² out first leaves ratios that are exact at both ends.
+    # The score is −ε/σ on any path: once σ² is divided out, the ratios are exact at log-SNR ±inf.
     if source == "score":
         result = result / schedule.sigma(wide) ** 2
     if destination == "score":
@@ -170,9 +175,9 @@ def variance(target: str, schedule: Schedule, log_snr: Level, data_variance: Lev
     """Variance of the target per dimension, c_x² Var(x0) + c_ε².
 
     Args:
-        target: Name.
+        target: Name of the target.
         schedule: The process.
-        log_snr: Where.
+        log_snr: One number or a tensor.
         data_variance: Mean variance of a dimension of the data.
     """
     c_x, c_epsilon = coefficients(target, schedule, log_snr)
@@ -198,7 +203,7 @@ def _coefficients(target: str, schedule: Schedule, log_snr: Tensor) -> tuple[Ten
 
 
 def _scaled_gain(target: str, schedule: Schedule, log_snr: Tensor) -> Tensor:
-    """The gain times the variance-preserving σ, and times the path's σ for the score: finite at ±inf."""
+    """The gain times the variance-preserving σ (for the score, times the path's σ too), which is finite at ±inf."""
     alpha, sigma = vp_alpha(log_snr), vp_sigma(log_snr)
     match target:
         case "epsilon":
@@ -225,7 +230,7 @@ def _solve(
     if name == "score":
         name, y = "epsilon", -expand(schedule.sigma(level), noisy) * y
     c_x, c_epsilon = _coefficients(name, schedule, level)
-    # Brought to the variance-preserving scale, the determinant is −scaled gain and cannot overflow.
+    # On the variance-preserving scale the determinant is minus the scaled gain and cannot overflow.
     scaled_x = noisy / expand(torch.hypot(schedule.alpha(level), schedule.sigma(level)), noisy)
     alpha, sigma = expand(vp_alpha(level), noisy), expand(vp_sigma(level), noisy)
     determinant = -expand(_scaled_gain(name, schedule, level), noisy)

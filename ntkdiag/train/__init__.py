@@ -1,6 +1,6 @@
-"""The reference trainer: train a denoiser under given weights, save and resume it, sample from it, judge it.
+"""The reference trainer: train a denoiser under given loss weights, save and resume it, draw samples, evaluate them.
 
-It exists to show whether weights help. It never measures a kernel; weights come in as a function.
+It shows whether loss weights help. It never measures a kernel: the weights are an argument.
 """
 
 from ntkdiag.train.checkpoints.weight_files import load_weights, save_weights

@@ -8,29 +8,33 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ntkdiag.errors import InputError, require_one_of, require_positive_int
+from ntkdiag.errors import require_number, require_one_of, require_positive_int
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """What a training run does, apart from its data, its denoiser and its weights.
+    """The settings of a training run; data, denoiser and loss weights are arguments of `train`.
 
     Args:
-        steps: Optimizer steps in all.
-        batch: Samples a step, drawn with replacement.
-        learning_rate: Of AdamW, after the warm-up.
+        steps: Number of optimizer steps.
+        batch: Samples in a step, drawn with replacement.
+        learning_rate: Learning rate of AdamW after the warm-up.
         weight_decay: Decoupled weight decay of AdamW, on every parameter.
         beta1: Decay of AdamW's first moment, in [0, 1).
         beta2: Decay of AdamW's second moment, in [0, 1).
-        gradient_clip: Largest norm of the whole gradient; None for no clipping.
-        warmup: Steps over which the learning rate rises linearly from learning_rate / warmup; 0 for none.
-        ema_decay: Decay of the averaged weights, in [0, 1), once its own warm-up is over.
-        seed: Seed of the batches, the noise and the noise levels, each with a generator of its own.
-        log_every: Steps averaged in one row of the history.
+        gradient_clip: Largest norm of the gradient of all parameters together; None for no clipping.
+        warmup: Steps in which the learning rate rises linearly from learning_rate / warmup; 0 for none.
+        ema_decay: Decay of the averaged weights, in [0, 1); smaller in the first steps (see `moving_average`).
+        seed: Seed of three generators: for the data points, the noise and the noise levels.
+        log_every: Steps that one row of the history averages over.
         checkpoint_every: Steps between checkpoints.
 
     Raises:
         InputError: a setting is out of its range.
+
+    Example:
+        >>> nd.train.TrainConfig(steps=100, warmup=10).rate(0)  # one tenth of the learning rate
+        0.0001
     """
 
     steps: int = 4000
@@ -52,29 +56,30 @@ class TrainConfig:
         for name in ("warmup", "seed"):
             require_positive_int(name, getattr(self, name), minimum=0)
         for name, high in _BELOW.items():
-            value = getattr(self, name)
-            if not isinstance(value, int | float) or not 0 <= value < high:
-                raise InputError(name, expected=f"a number in [0, {high:g})", got=repr(value))
-        clip = self.gradient_clip
-        if clip is not None and (not isinstance(clip, int | float) or not 0 < clip < math.inf):
-            raise InputError("gradient_clip", expected="a positive number or None", got=repr(clip))
+            require_number(name, getattr(self, name), 0, high, "[)")
+        if self.gradient_clip is not None:
+            require_number("gradient_clip (None for no clipping)", self.gradient_clip, 0)
 
     @classmethod
     def preset(cls, name: str, **overrides: Any) -> TrainConfig:
-        """Settings for a data set of this package.
+        """Settings that suit a data set of this package.
 
         Args:
             name: "digits" (the DiT of the default size) or "mixture" (the MLP of the default size).
-            overrides: Settings to change.
+            overrides: Settings that differ from the preset.
 
         Raises:
             InputError: unknown preset or setting, or a setting out of its range.
+
+        Example:
+            >>> nd.train.TrainConfig.preset("mixture", steps=200).batch
+            256
         """
         return cls.from_dict(PRESETS[require_one_of("preset", name, PRESETS)] | overrides)
 
     @classmethod
     def from_dict(cls, settings: Mapping[str, Any]) -> TrainConfig:
-        """Settings from a mapping; what is left out keeps its default.
+        """Settings from a mapping; settings that are left out have their default.
 
         Raises:
             InputError: unknown setting, or a setting out of its range.
@@ -85,7 +90,7 @@ class TrainConfig:
         return cls(**settings)
 
     def rate(self, step: int) -> float:
-        """Learning rate of a step, counted from 0."""
+        """Learning rate of a step; the first step is 0."""
         return self.learning_rate * (min(1.0, (step + 1) / self.warmup) if self.warmup else 1.0)
 
 

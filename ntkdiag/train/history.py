@@ -1,6 +1,6 @@
-"""What a run reports of itself: loss as a mean and by noise level, kept on the device between rows.
+"""The history of a training run: the loss, in the mean and by bucket, accumulated on the device between two rows.
 
-Nothing here waits for the device except `check` and `row`, which are called once in many steps.
+Only `check` and `row`, which are called once in many steps, wait for the device.
 """
 
 from __future__ import annotations
@@ -17,26 +17,26 @@ _SCALARS = ("loss", "weighted_loss", "grad_norm")
 
 
 class Meter:
-    """Running sums since the last row of the history.
+    """Sums since the last row of the history.
 
     Args:
-        buckets: Noise levels whose losses are reported apart.
-        interval: Most steps between two rows.
-        device: Where the losses are.
+        buckets: Noise levels whose losses are reported separately.
+        interval: Largest number of steps between two rows.
+        device: Device of the losses.
     """
 
     def __init__(self, buckets: Buckets, interval: int, device: torch.device) -> None:
         self.buckets = buckets
         self.state = {
             "scalars": torch.zeros(interval, len(_SCALARS), device=device),
-            # One more place at the end for samples outside all buckets, which index -1 reaches.
+            # The last entry is for samples outside all buckets, whose index is -1.
             "sums": torch.zeros(len(buckets) + 1, device=device),
             "counts": torch.zeros(len(buckets) + 1, device=device),
         }
         self.filled = 0
 
     def add(self, log_snr: Tensor, losses: Tensor, weighted: Tensor, grad_norm: Tensor) -> None:
-        """Take in one step: log-SNR and unweighted losses [N], the weighted mean and the gradient's norm."""
+        """Add one step: log-SNR and unweighted losses [N], the weighted mean loss and the gradient's norm."""
         losses = losses.detach()
         self.state["scalars"][self.filled] = torch.stack([losses.mean(), weighted.detach(), grad_norm])
         place = self.buckets.assign(log_snr) % len(self.state["sums"])
@@ -45,39 +45,40 @@ class Meter:
         self.filled += 1
 
     def check(self, step: int) -> None:
-        """Stop a run that has gone wrong.
+        """Raise an error if the loss or the gradient was not finite in a step since the last row.
 
         Args:
-            step: Steps done so far.
+            step: Number of steps done.
 
         Raises:
-            MeasurementError: loss or gradient was not finite in a step since the last row; it is named.
+            MeasurementError: it was not; the error names the step.
         """
         rows = self.state["scalars"][: self.filled].tolist()
         for offset, row in enumerate(rows):
             if not all(map(math.isfinite, row)):
-                told = ", ".join(f"{name} {value:g}" for name, value in zip(_SCALARS, row, strict=True))
+                values = ", ".join(f"{name} {value:g}" for name, value in zip(_SCALARS, row, strict=True))
+                failed = step - self.filled + offset + 1
                 raise MeasurementError(
-                    f"training went wrong at step {step - self.filled + offset + 1}: {told}. "
-                    "Lower learning_rate, or see whether the weights are infinite somewhere."
+                    f"training: expected a finite loss and gradient; got {values} at step {failed}. "
+                    "Lower learning_rate, or check whether the loss weights are infinite at some log-SNR."
                 )
 
     def row(self) -> dict[str, float]:
-        """Means since the last row, by column of the history; NaN for a bucket no sample fell into."""
+        """Means since the last row, by column of the history; NaN for a bucket without samples."""
         scalars = self.state["scalars"][: self.filled].double().mean(dim=0).tolist()
         by_bucket = (self.state["sums"] / self.state["counts"]).tolist()[:-1]
         names = bucket_columns(self.buckets)
         return dict(zip([*_SCALARS, *names], [*scalars, *by_bucket], strict=True))
 
     def reset(self) -> None:
-        """Begin a new row."""
+        """Start a new row."""
         for tensor in self.state.values():
             tensor.zero_()
         self.filled = 0
 
 
 def bucket_columns(buckets: Buckets) -> list[str]:
-    """Names of the history's columns that hold one bucket's unweighted loss."""
+    """Names of the history's columns for the unweighted loss of each bucket."""
     return [f"loss_bucket_{index}" for index in range(len(buckets))]
 
 

@@ -1,4 +1,4 @@
-"""Ctrl-C held back until a step is whole, so that what is saved then can be resumed exactly."""
+"""Ctrl-C takes effect only at the end of a training step, so that a checkpoint written then can be resumed exactly."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from types import FrameType
 
 
 @contextmanager
-def held_interrupt() -> Iterator[Callable[[], bool]]:
-    """Remember the first Ctrl-C instead of raising it; a second one raises at once.
+def deferred_interrupt() -> Iterator[Callable[[], bool]]:
+    """Record the first Ctrl-C instead of raising KeyboardInterrupt; a second one raises at once.
 
     Yields:
-        A function that tells whether Ctrl-C came. Outside the main thread, where Python delivers no
-        signals, and where signals are ignored or handled elsewhere, it is always False.
+        A function that returns whether there was a Ctrl-C. It is always False outside the main thread, where Python
+        delivers no signals, and where SIGINT is ignored or has another handler.
     """
-    asked = False
+    interrupted = False
     main_thread = threading.current_thread() is threading.main_thread()
     if not main_thread or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
         yield lambda: False
         return
 
-    def remember(number: int, frame: FrameType | None) -> None:
-        nonlocal asked
-        if asked:
+    def record(number: int, frame: FrameType | None) -> None:
+        nonlocal interrupted
+        if interrupted:
             raise KeyboardInterrupt
-        asked = True
+        interrupted = True
 
-    signal.signal(signal.SIGINT, remember)
+    signal.signal(signal.SIGINT, record)
     try:
-        yield lambda: asked
+        yield lambda: interrupted
     finally:
         signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -1,7 +1,7 @@
-"""The reference trainer: a denoiser, data and loss weights in; averaged weights and a history out.
+"""The training loop: takes a denoiser, data and loss weights; returns the averaged network and a history.
 
-It is handed the weights as a function of log-SNR and never asks where they come from. The history reports
-the unweighted loss of every noise level, since one average hides all that this package is about.
+The loss weights are a function of log-SNR. The history has the unweighted loss of every bucket, because the
+mean over all noise levels hides the differences between them.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from ntkdiag.modes import in_mode
 from ntkdiag.process.buckets import Buckets
 from ntkdiag.train.checkpoints.run_folder import Progress, RunFolder, describe_problem
 from ntkdiag.train.config import TrainConfig
-from ntkdiag.train.interrupt import held_interrupt
+from ntkdiag.train.interrupt import deferred_interrupt
 from ntkdiag.train.loss import denoising_losses, draw_batch
 from ntkdiag.train.state import TrainState
 from ntkdiag.weights.source import WeightSource
@@ -36,16 +36,16 @@ _BUCKETS = 10
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What training leaves.
+    """The result of training.
 
     Attributes:
-        denoiser: The moving average of the weights, a copy: the one to sample from and to measure.
-        history: A row per `log_every` steps, means since the row before: step, loss (unweighted),
-            weighted_loss, grad_norm (before clipping), loss_bucket_0 ... (unweighted, NaN where no sample
-            fell), seconds (of training, since its start).
-        buckets: The noise levels of the history's columns.
+        denoiser: A copy of the denoiser with the moving average of its weights: sample from this one and measure it.
+        history: A row for every `log_every` steps, with means since the previous row: step, loss (unweighted),
+            weighted_loss, grad_norm (before clipping), loss_bucket_0 ... (unweighted; NaN if no sample was in
+            that bucket), seconds (spent in training since its start).
+        buckets: The buckets of the history's columns.
         config: The settings.
-        step: Steps done.
+        step: Number of steps done.
     """
 
     denoiser: Denoiser
@@ -68,30 +68,38 @@ def train(
     progress: Report | None = None,
     notes: dict[str, Any] | None = None,
 ) -> TrainResult:
-    """Train a denoiser, in place, on weight(log-SNR) · mean squared error of its own target.
+    """Train a denoiser in place on weight(log-SNR) · mean squared error of its target.
 
-    Equal arguments give equal bytes on one machine, and a run that was interrupted and resumed gives the
-    bytes of one that was not, as long as the network draws no random numbers itself (dropout does).
+    On one machine, equal arguments give equal bytes, and so does a run that was interrupted and resumed, as long as
+    the network itself draws no random numbers (as dropout does).
 
     Args:
-        denoiser: Trained on the device its parameters are on.
-        data: Its training part is used, moved to that device and dtype.
-        weights: Weights for the denoiser's target, best of mean 1 under its schedule; None for 1 everywhere.
+        denoiser: The network to train, on the device of its parameters.
+        data: The training part is used, moved to that device and dtype.
+        weights: Weights for the denoiser's target, preferably of mean 1 under its schedule; None for 1 everywhere.
         config: Settings.
-        buckets: Noise levels of the history; ten of equal share in training if left out.
-        out: Folder for checkpoints, and at the end average.safetensors and history.csv.
-        resume: Go on from the checkpoint in `out`; only `steps` and `checkpoint_every` may have changed.
+        buckets: Buckets of the history; by default ten in which training draws equally often.
+        out: Folder for checkpoints and, at the end, average.safetensors and history.csv.
+        resume: Continue from the checkpoint in `out`; only `steps` and `checkpoint_every` may have changed.
         force: Replace an earlier run in `out`.
-        progress: Called at every row of the history.
-        notes: JSON-able remarks kept in training.json.
+        progress: Called at every row of the history with (steps done, steps in all, mean unweighted loss).
+        notes: JSON-able remarks that are stored in training.json.
 
     Returns:
         The averaged denoiser and the history.
 
     Raises:
         InputError: arguments that do not fit together, a folder in use, or a checkpoint of another run.
-        MeasurementError: loss or gradient stopped being finite; the last checkpoint is kept.
-        KeyboardInterrupt: Ctrl-C, after a checkpoint was written if `out` is given.
+        MeasurementError: the loss or the gradient is no longer finite; the last checkpoint is kept.
+        KeyboardInterrupt: Ctrl-C; if `out` is given, a checkpoint was written before.
+
+    Example:
+        >>> network = nd.models.build("mlp", (2,), width=16)
+        >>> denoiser = nd.Denoiser(network, nd.schedules.cosine(), "v", call="log_snr")
+        >>> config = nd.train.TrainConfig(steps=20, log_every=10)
+        >>> result = nd.train.train(denoiser, nd.data.load("mixture"), None, config)
+        >>> result.history["step"].tolist()
+        [10, 20]
     """
     if weights is not None and weights.target != denoiser.target:
         raise InputError(
@@ -100,7 +108,7 @@ def train(
             got=f"weights for {weights.target}",
         )
     if resume and out is None:
-        raise InputError("resume", expected="out=, the folder of the run to go on with", got="no folder")
+        raise InputError("resume", expected="out=, the folder of the run to continue", got="no folder")
     buckets = buckets or Buckets.from_density(denoiser.schedule, _BUCKETS)
     folder = None
     if out is not None:
@@ -110,8 +118,8 @@ def train(
         run.resume()
     else:
         run.begin(force)
-    with in_mode(denoiser, training=True), held_interrupt() as interrupted:
-        run.go(interrupted, progress)
+    with in_mode(denoiser, training=True), deferred_interrupt() as interrupted:
+        run.train(interrupted, progress)
     history = pd.DataFrame(run.rows).astype({"step": "int64"})
     average = run.state.average.denoiser.eval()
     if folder is not None:
@@ -120,7 +128,7 @@ def train(
 
 
 class _Run:
-    """One call of `train` on its way."""
+    """The state and the steps of one call of `train`."""
 
     def __init__(
         self, state: TrainState, data: Data, weights: WeightSource | None, folder: RunFolder | None
@@ -132,20 +140,20 @@ class _Run:
         self.seconds = 0.0
 
     def begin(self, force: bool) -> None:
-        """Write the untrained network first: a folder that cannot be written to fails now, not in an hour."""
+        """Write a checkpoint of the untrained network, so that a folder that cannot be written to fails at once."""
         if self.folder is not None:
             self.folder.clear(force)
             self.save()
 
     def resume(self) -> None:
-        """Take up the folder's checkpoint."""
+        """Continue from the checkpoint in the folder."""
         if self.folder is not None:
             self.rows, self.seconds, weights = self.folder.load(self.state)
             if self.weights is not None:
                 self.weights.load_state_dict(weights)
 
-    def go(self, interrupted: Callable[[], bool], progress: Report | None) -> None:
-        """Train to the last step; on Ctrl-C save and raise."""
+    def train(self, interrupted: Callable[[], bool], progress: Report | None) -> None:
+        """Train to the last step; after Ctrl-C, save and raise KeyboardInterrupt."""
         while self.state.step < self.config.steps:
             started = time.perf_counter()
             self._step()
@@ -153,7 +161,7 @@ class _Run:
             last = done == self.config.steps
             row_ends = last or done % self.config.log_every == 0
             if row_ends:
-                self._check()  # waits for the device, so it belongs to the time of training
+                self._check()  # it waits for the device, so it counts as training time
             self.seconds += time.perf_counter() - started
             if row_ends:
                 self._log(progress)
@@ -164,10 +172,10 @@ class _Run:
                 raise KeyboardInterrupt
 
     def save(self) -> None:
-        """Write a checkpoint, unless what it would hold is not finite.
+        """Write a checkpoint.
 
         Raises:
-            MeasurementError: it is not.
+            MeasurementError: the loss or the gradient is not finite; nothing is written.
         """
         if self.folder is not None:
             self._check()

@@ -1,4 +1,4 @@
-"""The denoising loss, one number a sample, so that it can be weighted and told apart by noise level."""
+"""The denoising loss of every sample, so that it can be weighted and averaged by noise level."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ntkdiag.process.schedules.base import Schedule
 
 
 class Batch(NamedTuple):
-    """What one training step sees: data [N, *shape], noise [N, *shape] and log-SNR [N]."""
+    """The samples of one training step: data [N, *shape], noise [N, *shape] and log-SNR [N]."""
 
     x0: Tensor
     epsilon: Tensor
@@ -20,7 +20,7 @@ class Batch(NamedTuple):
 
 
 class Generators(NamedTuple):
-    """One source of randomness for each thing drawn, so that one can be changed and the others kept."""
+    """A random generator each for data, noise and log-SNR, so that one can change while the others stay."""
 
     data: torch.Generator
     noise: torch.Generator
@@ -34,7 +34,7 @@ def draw_batch(train: Tensor, schedule: Schedule, count: int, generators: Genera
         train: Training samples [M, *shape].
         schedule: Its density is the distribution of the log-SNR.
         count: Samples to draw, N.
-        generators: Of data, noise and log-SNR.
+        generators: Random generators of data, noise and log-SNR.
     """
     device = train.device
     index = torch.randint(len(train), (count,), generator=generators.data, device=device)
@@ -44,12 +44,12 @@ def draw_batch(train: Tensor, schedule: Schedule, count: int, generators: Genera
 
 
 def denoising_losses(denoiser: Denoiser, batch: Batch, cond: Any = None) -> Tensor:
-    """Squared error of the denoiser's own target, mean over the dimensions of a sample.
+    """Squared error of the denoiser's target, averaged over the dimensions of each sample.
 
     Args:
-        denoiser: Its schedule noises the data, its target is what the prediction is compared with.
+        denoiser: Network, schedule and target.
         batch: Data, noise and log-SNR.
-        cond: Handed on to the network.
+        cond: Conditioning that is passed to the network, or None.
 
     Returns:
         Unweighted losses [N], ≥ 0.

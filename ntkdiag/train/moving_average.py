@@ -1,4 +1,4 @@
-"""The exponential moving average of a network's weights, which is what samples are drawn from."""
+"""The exponential moving average of a network's weights; samples are drawn from the averaged network."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from ntkdiag.denoiser import Denoiser
 
 
 class Average:
-    """A copy of a denoiser that follows it slowly.
+    """A copy of a denoiser whose weights are the moving average of the trained ones.
 
     Args:
-        live: The denoiser that is trained; its parameters must stay the same tensors.
-        decay: Share of the average kept at a step, in [0, 1), once the ramp is over.
+        live: The denoiser that is trained; its parameters must remain the same tensors.
+        decay: Factor of the average in each step, in [0, 1); smaller in the first steps, see `average_decay`.
     """
 
     def __init__(self, live: Denoiser, decay: float) -> None:
@@ -26,7 +26,7 @@ class Average:
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """Move every parameter towards the live one, and copy the buffers.
+        """Move every parameter towards the trained one, and copy the buffers.
 
         Args:
             step: Steps done before this one.
@@ -37,9 +37,9 @@ class Average:
 
 
 def average_decay(step: int, decay: float) -> float:
-    """Decay at a step, min(decay, (1 + step) / (10 + step)).
+    """Decay in a step, min(decay, (1 + step) / (10 + step)).
 
-    The ramp lets the average forget the initial weights; it is that of TensorFlow's
+    The smaller decay of the first steps makes the average forget the initial weights, as in TensorFlow's
     `ExponentialMovingAverage(num_updates=step)`.
 
     Args:

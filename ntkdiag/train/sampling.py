@@ -2,7 +2,7 @@
 
 On the variance-preserving scale z = x/√(α²+σ²) every path is a quarter turn: with the angle φ given by
 tan φ = σ/α = e^{-log_snr/2}, z = cos φ x0 + sin φ ε and dz/dφ = -sin φ x0 + cos φ ε, which is the v target.
-So one solver serves all schedules and, through conversion to v, all targets.
+So one solver works for all schedules and, by conversion to v, for all targets.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from ntkdiag.modes import evaluating
 from ntkdiag.process import target
 from ntkdiag.process.log_snr import expand
 
-# Beyond these log-SNR nothing visible happens to data of unit scale; beyond these quantiles of its training
-# density a network has hardly been trained (both tuned here).
+# Beyond this log-SNR nothing visible happens to data of unit scale; beyond this quantile of the training density
+# a network has hardly been trained (both tuned here).
 _WIDEST = 10.0
 _UNTRAINED = 1e-3
 
@@ -30,23 +30,23 @@ def flow_map(
 ) -> Tensor:
     """Carry noisy samples from one log-SNR to another along the probability-flow ODE.
 
-    The ODE is equation 13 of Song et al. 2021 (arXiv 2011.13456) in other coordinates. Solved by Heun's
-    method in the angle, with steps of equal log-SNR: of the second-order ways tried on the eight-mode mixture
-    with its exact posterior this had the smallest error (7e-4 RMS at 32 steps from log-SNR -10 to 10).
+    The ODE is equation 13 of Song et al. 2021 (arXiv 2011.13456) in other coordinates. It is solved by Heun's
+    method in the angle, with steps of equal log-SNR. Of the second-order methods tried on the eight-mode mixture
+    with its exact posterior, this one had the smallest error (7e-4 RMS with 32 steps from log-SNR -10 to 10).
 
     Args:
-        denoiser: Gives the direction.
+        denoiser: Network, schedule and target.
         x: Samples [N, *shape] at log-SNR `start`.
-        start: Finite log-SNR; below `stop` to remove noise, above it to add noise back.
+        start: Finite log-SNR; below `stop` to remove noise, above it to add noise.
         stop: Finite log-SNR.
-        steps: Number of steps; two network calls each.
-        cond: Handed on to the network.
+        steps: Number of steps, at least 1; each needs two network calls.
+        cond: Conditioning that is passed to the network, or None.
 
     Returns:
         Samples [N, *shape] at log-SNR `stop`.
 
     Raises:
-        InputError: no step.
+        InputError: `steps` is not a positive integer.
     """
     require_positive_int("steps", steps)
     levels = torch.linspace(start, stop, steps + 1, dtype=torch.float64)
@@ -71,23 +71,29 @@ def sample(
     cond: Tensor | None = None,
     batch: int = 1024,
 ) -> Tensor:
-    """Draw samples: noise, carried to high log-SNR, and denoised there once more.
+    """Draw samples: noise is carried to high log-SNR along the ODE and denoised there once more.
 
     Args:
         denoiser: Network, schedule and target.
         count: Number of samples.
-        shape: Shape of one.
+        shape: Shape of one sample.
         steps: Steps of the solver.
-        seed: Of the noise, which depends on nothing else: networks compared at one seed start alike.
-        log_snr_range: Where to start and end; if left out, where the schedule trains, within [-10, 10].
+        seed: Seed of the noise, which depends on nothing else: for one seed, all networks start from the same noise.
+        log_snr_range: Log-SNR at the start and the end; by default where the schedule trains, within [-10, 10].
         cond: Class labels [count], or None.
-        batch: Samples carried at once.
+        batch: Samples per network call.
 
     Returns:
         [count, *shape] in the network's dtype, on its device.
 
     Raises:
-        InputError: a count or number of steps below 1, or a range that does not rise.
+        InputError: a count or number of steps below 1, or a range whose start is not below its end.
+
+    Example:
+        >>> network = nd.models.build("mlp", (2,))
+        >>> denoiser = nd.Denoiser(network, nd.schedules.cosine(), "v", call="log_snr")
+        >>> sample(denoiser, 10, (2,), steps=4).shape
+        torch.Size([10, 2])
     """
     require_positive_int("count", count)
     require_positive_int("batch", batch)
@@ -107,7 +113,7 @@ def sample(
 
 
 def _direction(denoiser: Denoiser, z: Tensor, log_snr: Tensor, cond: Any) -> Tensor:
-    """dz/dφ, the prediction as v."""
+    """dz/dφ, which is the prediction as v."""
     x = z * _path_scale(denoiser, log_snr, z)
     level = log_snr.to(z).expand(len(z))
     prediction = denoiser(x, level, cond)
@@ -115,7 +121,7 @@ def _direction(denoiser: Denoiser, z: Tensor, log_snr: Tensor, cond: Any) -> Ten
 
 
 def _path_scale(denoiser: Denoiser, log_snr: Tensor | float, like: Tensor) -> Tensor:
-    """√(α²+σ²): what the path multiplies the variance-preserving one by."""
+    """√(α²+σ²), the ratio of the path to the variance-preserving path."""
     schedule = denoiser.schedule
     return expand(torch.hypot(schedule.alpha(log_snr), schedule.sigma(log_snr)), like)
 

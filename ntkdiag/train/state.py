@@ -1,4 +1,4 @@
-"""Everything that changes while a network is trained, and its way to a checkpoint and back."""
+"""Everything that changes during training (weights, average, optimizer, generators), as tensors of a checkpoint."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from ntkdiag.train.moving_average import Average
 
 
 class TrainState:
-    """Network, average, optimizer, random generators and the row of the history that is being filled.
+    """Network, average, optimizer, random generators and the current row of the history.
 
     Args:
         denoiser: Trained in place.
         config: Settings of the run.
-        buckets: Noise levels the history tells apart.
+        buckets: Buckets of the history.
 
     Raises:
-        InputError: the network has nothing to train.
+        InputError: the network has no parameter that requires grad.
     """
 
     def __init__(self, denoiser: Denoiser, config: TrainConfig, buckets: Buckets) -> None:
@@ -51,7 +51,7 @@ class TrainState:
         self.step = 0
 
     def update(self, weighted: Tensor) -> Tensor:
-        """One optimizer step down a weighted loss; returns the gradient's norm before clipping."""
+        """Do one optimizer step on a weighted loss; returns the norm of the gradient before clipping."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.rate(self.step)
         self.optimizer.zero_grad(set_to_none=True)
@@ -64,7 +64,7 @@ class TrainState:
         return norm
 
     def tensors(self) -> dict[str, Tensor]:
-        """A copy of all of it on the CPU; names begin with the part: model, average, optimizer, ..."""
+        """A copy of the whole state on the CPU; each name begins with its part: model, average, optimizer, ..."""
         parts: dict[str, Mapping[str, Tensor]] = {
             "model": state_of(self.denoiser.network),
             "average": state_of(self.average.denoiser.network),
@@ -79,16 +79,16 @@ class TrainState:
         }
 
     def load(self, tensors: Mapping[str, Tensor], step: int, filled: int, what: str) -> None:
-        """Go on from a checkpoint.
+        """Restore the state of a checkpoint.
 
         Args:
-            tensors: What `tensors` returned.
-            step: Steps done.
-            filled: Steps in the row of the history that is being filled.
-            what: Where the checkpoint comes from, for the error.
+            tensors: The tensors that `tensors` returned.
+            step: Number of steps done.
+            filled: Number of steps in the current row of the history.
+            what: Name of the checkpoint in an error.
 
         Raises:
-            InputError: it does not fit this network, or holds a NaN.
+            InputError: the tensors do not fit this network, or contain a NaN.
         """
         load_state(self.denoiser.network, part_of(tensors, "model"), f"{what}: model")
         load_state(self.average.denoiser.network, part_of(tensors, "average"), f"{what}: average")
@@ -140,6 +140,6 @@ def part_of(tensors: Mapping[str, Tensor], part: str) -> dict[str, Tensor]:
 
 
 def _seeded(seed: int, count: int, device: torch.device) -> list[torch.Generator]:
-    """Independent generators from one seed; numpy's SeedSequence keeps neighbouring seeds apart."""
+    """Independent generators from one seed; with numpy's SeedSequence, neighbouring seeds are independent too."""
     seeds = np.random.SeedSequence(seed).generate_state(count)
     return [torch.Generator(device).manual_seed(int(value)) for value in seeds]

@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from ntkdiag.cli.ending import terminated_as_interrupted
-from ntkdiag.train.interrupt import held_interrupt
+from ntkdiag.train.interrupt import deferred_interrupt
 
 
 def test_sigterm_is_passed_on_as_ctrl_c_and_told_apart() -> None:
@@ -28,7 +28,7 @@ def test_ctrl_c_is_not_sigterm() -> None:
 
 
 def test_training_holds_it_until_a_step_is_whole() -> None:
-    with terminated_as_interrupted() as terminated, held_interrupt() as asked:
+    with terminated_as_interrupted() as terminated, deferred_interrupt() as asked:
         signal.raise_signal(signal.SIGTERM)
         assert asked() and terminated()
 

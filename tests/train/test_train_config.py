@@ -38,7 +38,10 @@ def test_warm_up_rises_linearly_and_stays():
         ({"learning_rate": "fast"}, "learning_rate.*got 'fast'"),
         ({"ema_decay": 1.0}, r"ema_decay: expected a number in \[0, 1\)"),
         ({"beta2": 1.0}, "beta2"),
-        ({"gradient_clip": 0.0}, "gradient_clip: expected a positive number or None; got 0.0"),
+        (
+            {"gradient_clip": 0.0},
+            r"gradient_clip \(None for no clipping\): expected a positive number; got 0.0",
+        ),
         ({"gradient_clip": float("inf")}, "gradient_clip"),
         ({"lerning_rate": 1.0}, "training setting.*Did you mean 'learning_rate'"),
     ],

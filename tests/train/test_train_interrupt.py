@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from ntkdiag.train.interrupt import held_interrupt
+from ntkdiag.train.interrupt import deferred_interrupt
 
 
 def ctrl_c():
@@ -14,7 +14,7 @@ def ctrl_c():
 
 
 def test_first_ctrl_c_is_remembered_and_the_second_raises():
-    with held_interrupt() as asked:
+    with deferred_interrupt() as asked:
         assert not asked()
         ctrl_c()
         assert asked()
@@ -24,7 +24,7 @@ def test_first_ctrl_c_is_remembered_and_the_second_raises():
 
 
 def test_handler_is_put_back_after_an_error():
-    with pytest.raises(ZeroDivisionError), held_interrupt():
+    with pytest.raises(ZeroDivisionError), deferred_interrupt():
         raise ZeroDivisionError
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
@@ -33,7 +33,7 @@ def test_a_handler_of_the_caller_is_left_in_charge():
     heard = []
     before = signal.signal(signal.SIGINT, lambda number, frame: heard.append(number))
     try:
-        with held_interrupt() as asked:
+        with deferred_interrupt() as asked:
             ctrl_c()
             assert heard == [signal.SIGINT]
             assert not asked()
@@ -45,7 +45,7 @@ def test_it_works_outside_the_main_thread():
     answers = []
 
     def work():
-        with held_interrupt() as asked:
+        with deferred_interrupt() as asked:
             answers.append(asked())
 
     thread = threading.Thread(target=work)

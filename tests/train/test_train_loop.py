@@ -240,7 +240,7 @@ class Exploding(Doubling):
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(tmp_path, step):
     """At step 6 a checkpoint is due within a row; it must not be written."""
     out = tmp_path / "run"
-    words = rf"wrong at step {step}: loss \d.*weighted_loss inf.*is kept in .*run"
+    words = rf"got loss \d.*weighted_loss inf.* at step {step}\. .*is kept in .*run"
     with pytest.raises(MeasurementError, match=words):
         train(small_denoiser(), small_data(), Exploding(step), QUICK, out=out)
     assert read_manifest(out).step == (0 if step == 6 else 6)

@@ -75,12 +75,12 @@ def _work(folder: Path, plan: Plan, seed: int, bars: Progress) -> Outcome:
     from ntkdiag.claims import judge
     from ntkdiag.cli.inputs.loading import subject
     from ntkdiag.diagnosis import measure
-    from ntkdiag.process.buckets import Buckets
+    from ntkdiag.process.buckets import DEFAULT_RANGE, Buckets
     from ntkdiag.weights import rule
 
     recipe = Recipe("dit", dict(plan.network), "cosine", {}, "v", "log_snr", "digits", seed)
     start = subject(recipe, None, "cpu")
-    buckets = Buckets.uniform(-10, 10, plan.buckets)
+    buckets = Buckets.uniform(*DEFAULT_RANGE, plan.buckets)
     table = rule("erd", start.denoiser.target, start.denoiser.schedule)
 
     results = {"constant": _train("constant", None, start, folder, plan, buckets, bars)}

@@ -17,7 +17,6 @@ Made = TypeVar("Made")
 
 _WORDS = {"true": True, "false": False, "none": None}
 _UNITS = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3}
-_RANGE = "-10,10"
 # How Python's remedies are typed.
 _OPTIONS = {
     "schedule=ntkdiag.schedules.cosine()": "--schedule cosine",
@@ -108,7 +107,7 @@ def buckets(text: str, span: str | None, schedule: Schedule) -> Buckets:
     Raises:
         InputError: none of these, a range beside edges or density, or buckets that cannot be.
     """
-    from ntkdiag.process.buckets import Buckets
+    from ntkdiag.process.buckets import DEFAULT_RANGE, Buckets
 
     kind, colon, rest = text.partition(":")
     if colon and kind != "density":
@@ -119,7 +118,7 @@ def buckets(text: str, span: str | None, schedule: Schedule) -> Buckets:
         return Buckets.from_density(schedule, _count(rest))
     if "," in text:
         return Buckets.from_edges(numbers("--buckets", text))
-    ends = numbers("--range", span or _RANGE)
+    ends = numbers("--range", span) if span else DEFAULT_RANGE
     if len(ends) != 2:
         raise InputError("--range", expected="two numbers, LOW,HIGH", got=repr(span))
     return Buckets.uniform(ends[0], ends[1], _count(text))

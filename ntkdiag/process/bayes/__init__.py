@@ -1,8 +1,7 @@
-"""Optimal denoisers: what the best possible network would answer, and the loss no training removes.
+"""Optimal denoisers: the prediction of the best possible network, and the loss that no training removes.
 
-An oracle knows the posterior of x0 given its noisy version for one distribution of data: Gaussian,
-Gaussian mixture, or a finite set of points. `floor` and `bayes_share` turn its error into those of any
-prediction target.
+An oracle computes the posterior mean of x0 given its noisy version, for one distribution of the data: a Gaussian,
+a mixture of Gaussians, or a finite set of points. `floor` and `bayes_share` convert its error to any target.
 """
 
 from ntkdiag.process.bayes.finite import FiniteOracle

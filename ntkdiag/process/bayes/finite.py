@@ -1,7 +1,7 @@
-"""A finite data set: the optimum of the training loss itself, which memorises the training points.
+"""A finite set of points: the minimiser of the training loss, which memorises the training points.
 
-The posterior over the points is a softmax of −SNR ‖x/α − p‖²/2. It is built up block by block with a
-running maximum, so the [samples, points] matrix never exists as a whole.
+The posterior over the points is a softmax of −SNR ‖x/α − p‖²/2. It is accumulated block by block with a
+running maximum, so the whole [samples, points] matrix is never formed.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from torch import Tensor
 from ntkdiag.errors import InputError
 from ntkdiag.process.bayes.oracle import PosteriorOracle
 
-# Elements of the largest intermediate that is held at once: 32 MiB in float64.
+# Most elements of an intermediate: 32 MiB in float64.
 _BLOCK = 2**22
-# Below this α or σ only the limit matters; squares and their ratio stay inside float64.
+# Smallest α and σ that are used, so that squares and their ratio are finite in float64.
 _TINY = 1e-100
-# Rounding error of a posterior's logit that is let pass for speed: a relative 1e-9 of each probability.
+# Rounding error of a logit that is accepted for speed: a relative 1e-9 of each posterior probability.
 _LOGIT_ERROR = 1e-9
 
 
@@ -26,7 +26,7 @@ class FiniteOracle(PosteriorOracle):
     """x0 is one of the given points, each equally likely.
 
     Args:
-        points: [M, *shape], floating point; kept as given and widened block by block.
+        points: [M, *shape], floating point; kept in their dtype and converted to float64 block by block.
 
     Raises:
         InputError: no points.

@@ -1,4 +1,4 @@
-"""Bayes floor: the part of a loss that no network can remove, and the share of the target that it can learn.
+"""Bayes floor: the part of a loss that no network can remove, and the share of the target that can be learned.
 
 Given the noisy x every target is k·x0 plus something known, so the smallest possible squared error of a
 target is k² times the MMSE of x0, with k from `target.x0_gain`.
@@ -28,7 +28,7 @@ def linear_mmse(eigenvalues: Tensor, log_snr: Level) -> Tensor:
     """
     level = as_level(log_snr).double()
     spread = eigenvalues.to(level)
-    # s/(1 + SNR s) = s·sigmoid(−λ − ln s); ln 0 + inf is no number, and a variance of 0 leaves no error.
+    # s/(1 + SNR s) = s·sigmoid(−λ − ln s). The clamp avoids ln 0, which would give NaN; a variance of 0 leaves no error.
     left = spread * torch.sigmoid(-(level[..., None] + spread.clamp(min=1e-300).log()))
     return left.mean(-1)
 
@@ -37,7 +37,7 @@ def floor(target: str, schedule: Schedule, log_snr: Level, mmse: Tensor) -> Tens
     """Irreducible loss per dimension of a target, k² MMSE.
 
     Args:
-        target: What is predicted.
+        target: Name of the target.
         schedule: The process.
         log_snr: Finite, of the shape of `mmse`.
         mmse: E‖x0 − E[x0|x]‖² per dimension.
@@ -55,7 +55,7 @@ def bayes_share(
     """Recoverable share of a target's variance, ρ = 1 − floor/Var(y).
 
     Args:
-        target: What is predicted.
+        target: Name of the target.
         schedule: The process.
         log_snr: Finite, of the shape of `mmse`.
         mmse: E‖x0 − E[x0|x]‖² per dimension.

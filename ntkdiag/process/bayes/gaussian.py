@@ -1,4 +1,4 @@
-"""Gaussian data: the one case in which the optimal denoiser is linear and everything has a closed form."""
+"""Gaussian data, whose optimal denoiser is linear and whose MMSE has a closed form."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class GaussianOracle(PosteriorOracle):
 
     Args:
         mean: [*shape].
-        covariance: [D, D], symmetric and positive semi-definite, D being the number of elements of `mean`; or its
-            principal directions.
-        label: What its answers are.
+        covariance: [D, D], symmetric and positive semi-definite, where D is the number of elements of `mean`; or
+            its principal directions.
+        label: What the posterior mean is, in the words of a report.
 
     Attributes:
         principal: The covariance, by its principal directions.
@@ -42,8 +42,8 @@ class GaussianOracle(PosteriorOracle):
     def fit(cls, points: Tensor) -> GaussianOracle:
         """The Gaussian with the mean and covariance of points [N, *shape].
 
-        For data that is not Gaussian its posterior mean is the best linear denoiser: its MMSE is an upper
-        bound of the true one, and its recoverable share a lower bound.
+        For data that is not Gaussian, the posterior mean is the best linear denoiser, the MMSE is an upper
+        bound of the true one, and the recoverable share is a lower bound.
 
         Raises:
             InputError: fewer than two points.
@@ -59,7 +59,7 @@ class GaussianOracle(PosteriorOracle):
         return self._mean + (normal * variances.sqrt()) @ directions.mT
 
     def mmse_estimate(self, log_snr: Level, samples: int = SAMPLES, seed: int = 0) -> tuple[Tensor, Tensor]:
-        """The closed form, with standard error zero; nothing is drawn."""
+        """The closed form and a standard error of zero; `samples` and `seed` are not used."""
         variances = self.principal.variances
         value = linear_mmse(variances, log_snr) * (len(variances) / self.dimensions)
         return value, torch.zeros_like(value)
@@ -67,7 +67,7 @@ class GaussianOracle(PosteriorOracle):
     def _moments(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
         variances, directions = self.principal.variances, self.principal.directions
         total = alpha**2 * variances + sigma**2
-        # total is 0 only for a direction without spread seen without noise: its mean is known exactly.
+        # total is 0 only in a direction without variance, at σ = 0: there x0 is known exactly.
         known = total == 0
         gain = torch.where(known, 0.0, alpha * variances / total)
         centred = (x - alpha * self._mean) @ directions

@@ -1,7 +1,7 @@
-"""A mixture of Gaussians: data with many modes whose posterior is still known exactly.
+"""A mixture of Gaussians: data with several modes whose posterior is known exactly.
 
-Given x, each component is Gaussian again; the posterior mean weighs the components' own posterior means by
-how probable each component has become.
+Given x, the posterior is again a mixture: its mean is the components' posterior means, weighted by the
+posterior probability of each component.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from ntkdiag.errors import InputError
 from ntkdiag.process.bayes.oracle import PosteriorOracle
 from ntkdiag.process.log_snr import Level, as_level
 
-# Elements of the [samples, components, D] intermediate that are held at once: 32 MiB in float64.
+# Most elements of the [samples, components, D] intermediate: 32 MiB in float64.
 _BLOCK = 2**22
 
 
@@ -24,7 +24,7 @@ class MixtureOracle(PosteriorOracle):
 
     Args:
         means: [K, *shape].
-        std: Positive: one number, [K] (one a component) or [K, *shape].
+        std: Positive standard deviations: one number, [K] (one per component) or [K, *shape].
         weights: [K], non-negative, normalised to sum 1; None for equal weights.
 
     Raises:
@@ -86,7 +86,7 @@ class MixtureOracle(PosteriorOracle):
         total = alpha**2 * self._variances + sigma**2
         means = self._means + alpha * self._variances / total * (x[:, None] - alpha * self._means)
         mean = (share * means).sum(1)
-        # Within the components, plus between them as differences: no cancellation at high SNR.
+        # Variance within the components plus variance between them; the difference form does not cancel at high SNR.
         spread = self._variances * sigma**2 / total + (means - mean[:, None]) ** 2
         return mean, (share * spread).sum((1, 2))
 

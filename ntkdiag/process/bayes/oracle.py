@@ -1,8 +1,8 @@
 """Oracle: the posterior mean E[x0|x] of a known data distribution, and the error (MMSE) it leaves.
 
-The MMSE of a distribution without a closed form is averaged over seeded draws. What is averaged is the
-posterior variance, not the squared error of the posterior mean: both have the same expectation, and the
-variance does not carry the noise of the one x0 that happened to be drawn (Rao-Blackwell).
+The MMSE of a distribution without a closed form is a mean over seeded draws. It averages the posterior variance,
+not the squared error of the posterior mean: the expectation is the same and the standard error smaller
+(Rao-Blackwell), since the variance does not depend on the x0 that was drawn.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from torch import Tensor
 from ntkdiag.errors import InputError, require_positive_int
 from ntkdiag.process.log_snr import Level, as_level, vp_alpha, vp_sigma
 
-# Draws of an MMSE by Monte Carlo: a relative standard error near 1% on the mixtures of this package.
+# Draws of a Monte Carlo MMSE: a relative standard error near 1% on the mixtures of this package.
 SAMPLES = 4096
 
 
 @runtime_checkable
 class Oracle(Protocol):
-    """What measurements ask of an optimal denoiser.
+    """The optimal denoiser of a distribution, as measurements use it.
 
     Attributes:
         name: Short name of the distribution.
-        label: What the answer is, as a report should put it ("exact posterior of the mixture").
+        label: What the posterior mean is, in the words of a report ("exact posterior of the mixture").
     """
 
     name: str
@@ -51,8 +51,8 @@ class Oracle(Protocol):
 
         Args:
             log_snr: Any shape.
-            samples: Draws of the Monte Carlo estimate, where there is no closed form.
-            seed: Its seed; the same draws serve every log-SNR.
+            samples: Draws of the Monte Carlo estimate; not used where there is a closed form.
+            seed: Seed of the draws, which are the same for every log-SNR.
 
         Returns:
             float64, the shape of `log_snr`.
@@ -65,7 +65,7 @@ class Oracle(Protocol):
 
 
 class PosteriorOracle(ABC):
-    """Shape, dtype and Monte Carlo handling; a distribution adds its posterior moments on flat vectors.
+    """What all oracles share: shapes, dtypes and Monte Carlo. A subclass adds its posterior moments of flat vectors.
 
     Args:
         shape: Shape of one sample, D elements.
@@ -79,7 +79,7 @@ class PosteriorOracle(ABC):
         self.dimensions = math.prod(shape)
 
     def sample(self, count: int, generator: torch.Generator) -> Tensor:
-        """Draw data [count, *shape], float64; the generator is one of the CPU."""
+        """Draw data [count, *shape], float64, with a generator on the CPU."""
         require_positive_int("count", count, minimum=0)
         return self._sample(count, generator).reshape(count, *self.shape)
 
@@ -115,7 +115,7 @@ class PosteriorOracle(ABC):
         Args:
             log_snr: Any shape.
             samples: Number of draws of x0 and noise, at least 2.
-            seed: Their seed; every log-SNR sees the same draws.
+            seed: Seed of the draws, which are the same for every log-SNR.
 
         Returns:
             (value, standard error), float64, each of the shape of `log_snr`.
@@ -134,7 +134,7 @@ class PosteriorOracle(ABC):
         return _stack(means, level), _stack(errors, level)
 
     def _flatten(self, x: Tensor, alpha: Level, sigma: Level) -> tuple[Tensor, Tensor, Tensor]:
-        """x as [N, D], levels as [N, 1], float64 on the CPU, where the oracle's numbers are."""
+        """x as [N, D] and levels as [N, 1], in float64 on the CPU, where the oracle computes."""
         if tuple(x.shape[1:]) != self.shape or x.ndim == 0:
             raise InputError(
                 f"input of the {self.name} oracle",
@@ -147,7 +147,7 @@ class PosteriorOracle(ABC):
 
 
 def _column(label: str, value: Level, count: int) -> Tensor:
-    """One number, or one a sample, as [N, 1]."""
+    """One number, or one per sample, as [N, 1]."""
     level = as_level(value).detach().to("cpu", torch.float64)
     if level.ndim > 1 or level.numel() not in (1, count):
         raise InputError(label, expected=f"one number or {count}", got=f"shape {list(level.shape)}")

@@ -1,6 +1,7 @@
-"""Constructors of schedules: the names users type, as `ntkdiag.schedules.cosine()`.
+"""Schedules by name: `ntkdiag.schedules.cosine()`, `linear_beta()`, `flow()`, `edm()`, `from_diffusers(scheduler)`.
 
-Each returns a `Schedule`; its `describe()` gives the name and parameters that `named` turns back into it.
+Each function returns a `Schedule` (see `base`); `named` makes one from the name and parameters that
+`Schedule.describe` gives.
 """
 
 from __future__ import annotations
@@ -32,23 +33,47 @@ __all__ = [
 
 
 def cosine() -> Schedule:
-    """Variance preserving, α = cos(πt/2), t uniform on [0, 1] (Nichol & Dhariwal 2021, no offset)."""
+    """Variance preserving, α = cos(πt/2), t uniform on [0, 1] (Nichol & Dhariwal 2021, without their offset).
+
+    Example:
+        >>> round(cosine().sigma(0.0).item() ** 2, 6)  # at log-SNR 0, half of the variance is noise
+        0.5
+    """
     return Cosine()
 
 
 def linear_beta(steps: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02) -> Schedule:
-    """DDPM's table (Ho et al. 2020).
+    """DDPM's discrete schedule, β rising linearly over the steps (Ho et al. 2020).
 
     Args:
         steps: Number of steps, at least 2.
         beta_start: β of the first step, in (0, 1).
         beta_end: β of the last step, in (0, 1).
+
+    Raises:
+        InputError: a number out of its range.
+
+    Example:
+        >>> round(linear_beta().log_snr(0).item(), 3)  # the first step, ᾱ = 1 − 1e-4
+        9.21
     """
     return LinearBeta(steps, beta_start, beta_end)
 
 
 def linear_log_snr(log_snr_min: float = -10.0, log_snr_max: float = 10.0) -> Schedule:
-    """Variance preserving, log-SNR uniform between two ends (Kingma et al. 2021)."""
+    """Variance preserving, log-SNR uniform between two ends (Kingma et al. 2021).
+
+    Args:
+        log_snr_min: Log-SNR at t = 1, finite.
+        log_snr_max: Log-SNR at t = 0, finite and above `log_snr_min`.
+
+    Raises:
+        InputError: ends that are not finite or not in this order.
+
+    Example:
+        >>> linear_log_snr(-6, 10).time(2.0).item()
+        0.5
+    """
     return LinearLogSNR(log_snr_min, log_snr_max)
 
 
@@ -58,7 +83,14 @@ def flow(logit_mean: float | None = None, logit_std: float | None = None, shift:
     Args:
         logit_mean: Mean of logit t in training; None for uniform t.
         logit_std: Standard deviation of logit t in training; None for uniform t.
-        shift: Resolution shift of training time towards noise (Esser et al. 2024, equation 23).
+        shift: Resolution shift of training time towards noise, positive (Esser et al. 2024, equation 23).
+
+    Raises:
+        InputError: one of mean and standard deviation without the other, or a number out of its range.
+
+    Example:
+        >>> flow().log_snr(0.5).item(), flow().rates(0.0)[1].item()
+        (0.0, 1.0)
     """
     return Flow(logit_mean, logit_std, shift)
 
@@ -70,18 +102,29 @@ def edm(sigma_data: float = 0.5, p_mean: float = -1.2, p_std: float = 1.2) -> Sc
         sigma_data: Standard deviation of the data that the F target assumes.
         p_mean: Mean of ln s in training; −0.4 in EDM2 (Karras et al. 2024).
         p_std: Standard deviation of ln s in training; 1.0 in EDM2.
+
+    Raises:
+        InputError: a standard deviation that is not positive.
+
+    Example:
+        >>> round(edm().log_snr(2.0).item(), 4)  # at noise level s = 2: −2 ln s
+        -1.3863
     """
     return EDM(sigma_data, p_mean, p_std)
 
 
 def from_table(log_snr: Sequence[float] | np.ndarray | Tensor) -> Schedule:
-    """A variance-preserving schedule from its log-SNR at every step.
+    """A discrete, variance-preserving schedule from its log-SNR at every step.
 
     Args:
         log_snr: Strictly decreasing; the last entry may be −inf (zero terminal SNR).
 
     Raises:
-        InputError: anything else.
+        InputError: entries that are not numbers, do not decrease, or are infinite elsewhere.
+
+    Example:
+        >>> from_table([4.0, 0.0, -4.0]).log_snr(1.5).item()
+        -2.0
     """
     try:
         levels = tuple(float(value) for value in log_snr)
@@ -103,14 +146,18 @@ SCHEDULES: Mapping[str, Callable[..., Schedule]] = {
 
 
 def named(name: str, **parameters: Any) -> Schedule:
-    """The schedule of that name, as the command line and run files give it.
+    """The schedule of a given name, as the command line and the files of a run write it.
 
     Args:
         name: A key of `SCHEDULES`.
         parameters: Arguments of that constructor.
 
     Raises:
-        InputError: unknown name, parameter or value.
+        InputError: unknown name or parameter, or a value out of its range.
+
+    Example:
+        >>> named("flow", shift=3.0) == flow(shift=3.0)
+        True
     """
     constructor = SCHEDULES[require_one_of("schedule", name, SCHEDULES)]
     signature = inspect.signature(constructor)

@@ -1,7 +1,7 @@
 """Schedule: how a diffusion process mixes data and noise, as functions of the log-SNR.
 
-x = α x0 + σ ε, SNR = α²/σ², log-SNR = ln SNR. Every schedule of this package answers the same questions
-(α, σ, its own time, its training density) on the one axis all of them share, the log-SNR.
+x = α x0 + σ ε, SNR = α²/σ², log-SNR = ln SNR. Every schedule gives α, σ, its own time and its training density
+at a log-SNR, which is the one axis that all schedules share.
 """
 
 from __future__ import annotations
@@ -33,7 +33,14 @@ class Schedule(ABC):
     Attributes:
         name: Name of the constructor.
         variance_preserving: Whether α² + σ² = 1.
-        discrete: Whether training knows a finite list of steps only.
+        discrete: Whether training draws from a finite list of steps.
+
+    Example:
+        >>> schedule = nd.schedules.cosine()
+        >>> round(schedule.time(0.0).item(), 6)  # log-SNR 0 is at t = 1/2
+        0.5
+        >>> round(schedule.alpha(2.0).item() ** 2 + schedule.sigma(2.0).item() ** 2, 6)
+        1.0
     """
 
     name: ClassVar[str]
@@ -42,7 +49,7 @@ class Schedule(ABC):
 
     @property
     def sigma_data(self) -> float:
-        """Standard deviation the data is assumed to have by the F target; 1, where F is −v, except on EDM."""
+        """Standard deviation of the data that the F target assumes: that of EDM, else 1 (then F is −v)."""
         return 1.0
 
     @property
@@ -51,15 +58,15 @@ class Schedule(ABC):
         """Distribution of log-SNR in training."""
 
     def alpha(self, log_snr: Level) -> Tensor:
-        """Factor of the data, α ≥ 0."""
+        """Coefficient of the data, α ≥ 0."""
         return apply_wide(self._alpha, log_snr)
 
     def sigma(self, log_snr: Level) -> Tensor:
-        """Factor of the noise, σ ≥ 0."""
+        """Coefficient of the noise, σ ≥ 0."""
         return apply_wide(self._sigma, log_snr)
 
     def time(self, log_snr: Level) -> Tensor:
-        """The schedule's own time, growing with noise: t in [0, 1], a step index, or EDM's noise level."""
+        """The schedule's own time, which increases with noise: t in [0, 1], a step index, or EDM's noise level s."""
         return apply_wide(self._time, log_snr)
 
     def log_snr(self, time: Level) -> Tensor:
@@ -67,14 +74,14 @@ class Schedule(ABC):
         return apply_wide(self._log_snr, time)
 
     def rates(self, log_snr: Level) -> tuple[Tensor, Tensor]:
-        """(dα/dt, dσ/dt) in the schedule's own time."""
+        """Derivatives (dα/dt, dσ/dt) with respect to the schedule's own time."""
         level = as_level(log_snr)
         alpha_rate, sigma_rate = self._rates(widen(level))
         return alpha_rate.to(level.dtype), sigma_rate.to(level.dtype)
 
     @property
     def support(self) -> tuple[float, float]:
-        """Lowest and highest log-SNR of training; may be infinite."""
+        """Lowest and highest log-SNR that training draws; either may be infinite."""
         return self.distribution.support
 
     def density(self, log_snr: Level) -> Tensor:
@@ -86,15 +93,15 @@ class Schedule(ABC):
         return apply_wide(self.distribution.cdf, log_snr)
 
     def quantile(self, probability: Level) -> Tensor:
-        """Log-SNR below which the share `probability` in (0, 1) of training lies; the inverse of `cdf`."""
+        """Log-SNR below which a share `probability` of training lies; the inverse of `cdf`."""
         return apply_wide(self.distribution.quantile, probability)
 
     def sample(self, count: int, generator: torch.Generator) -> Tensor:
         """Draw log-SNR values as training does.
 
         Args:
-            count: How many.
-            generator: Source of randomness; its device is that of the result.
+            count: Number of values.
+            generator: Random generator; the result is on its device.
 
         Returns:
             Tensor [count], float64.
@@ -127,7 +134,7 @@ class Schedule(ABC):
         return expand(alpha, x0) * x0 + expand(sigma, x0) * epsilon
 
     def describe(self) -> dict[str, Any]:
-        """Name and parameters for JSON, infinities as text; `schedules.named(**describe())` is self."""
+        """Name and parameters as JSON can hold them; `schedules.named(**describe())` gives this schedule again."""
         return {"name": self.name, **jsonable(dataclasses.asdict(self))}
 
     def _alpha(self, log_snr: Tensor) -> Tensor:

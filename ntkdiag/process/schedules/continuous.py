@@ -1,7 +1,7 @@
 """Continuous schedules: cosine, linear in log-SNR, rectified flow, EDM.
 
-Each class gives one published path as functions of log-SNR λ; the constructors users call are in
-`ntkdiag.process.schedules`.
+Each class is one published path, written as functions of the log-SNR λ. Users call the constructors in
+`ntkdiag.schedules`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ntkdiag.errors import InputError
+from ntkdiag.errors import InputError, require_number
 from ntkdiag.process.schedules.base import Schedule
 from ntkdiag.process.schedules.training_distributions import (
     Distribution,
@@ -100,8 +100,8 @@ class Flow(Schedule):
                 got=f"logit_mean={self.logit_mean}, logit_std={self.logit_std}",
             )
         if self.logit_std is not None:
-            require_positive("flow logit_std", self.logit_std)
-        require_positive("flow shift", self.shift)
+            require_number("flow logit_std", self.logit_std, 0)
+        require_number("flow shift", self.shift, 0)
 
     @property
     def distribution(self) -> Distribution:
@@ -137,8 +137,8 @@ class EDM(Schedule):
     p_std: float = 1.2
 
     def __post_init__(self) -> None:
-        require_positive("edm sigma_data", self.sigma_data)
-        require_positive("edm p_std", self.p_std)
+        require_number("edm sigma_data", self.sigma_data, 0)
+        require_number("edm p_std", self.p_std, 0)
 
     @property
     def distribution(self) -> Distribution:
@@ -158,14 +158,3 @@ class EDM(Schedule):
 
     def _rates(self, log_snr: Tensor) -> tuple[Tensor, Tensor]:
         return torch.zeros_like(log_snr), torch.ones_like(log_snr)
-
-
-def require_positive(what: str, value: float) -> float:
-    """Return `value` if it is a positive finite number.
-
-    Raises:
-        InputError: otherwise.
-    """
-    if not 0 < value < math.inf:
-        raise InputError(what, expected="a positive number", got=value)
-    return value

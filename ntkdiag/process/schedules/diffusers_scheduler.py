@@ -23,20 +23,25 @@ _LOOKED_FOR = (
 
 
 def from_diffusers(scheduler: Any) -> Schedule:
-    """The process a diffusers scheduler was configured for.
+    """The schedule that a scheduler of the diffusers library is configured for.
 
     Args:
         scheduler: Recognised by, in this order: a config that says flow (`use_flow_sigmas`, or a
             `prediction_type` of "flow_prediction") → rectified flow; `alphas_cumprod` → a table;
-            `config.sigma_data` → EDM, whose training density is that of Karras et al. 2022 as the
-            scheduler holds none; `sigmas` within [0, 1] → rectified flow. A flow's `shift` is taken over
+            `config.sigma_data` → EDM with the training density of Karras et al. 2022, since the
+            scheduler has none; `sigmas` within [0, 1] → rectified flow. The `shift` of a flow is read
             unless the config makes it depend on the image size.
 
     Returns:
-        The schedule. A table follows `alphas_cumprod` as it is now: rescale betas before, not after.
+        The schedule. `alphas_cumprod` is read now: if the script rescales its betas, call this afterwards.
 
     Raises:
-        InputError: none of these was found, or their values make no process.
+        InputError: none of these was found, or their values are out of range.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> from_diffusers(SimpleNamespace(alphas_cumprod=[0.9, 0.5, 0.1])).name
+        'from_table'
     """
     config = getattr(scheduler, "config", None)
     if _get(config, "use_flow_sigmas") or _get(config, "prediction_type") == "flow_prediction":
@@ -54,7 +59,7 @@ def from_diffusers(scheduler: Any) -> Schedule:
         "scheduler",
         expected=_LOOKED_FOR,
         got=type(scheduler).__name__,
-        fix="Give the path by hand: ntkdiag.schedules.from_table(log_snr), flow() or edm().",
+        fix="Name the schedule yourself: ntkdiag.schedules.from_table(log_snr), flow() or edm().",
     )
 
 
@@ -69,7 +74,7 @@ def timestep_of_pure_noise(scheduler: Any) -> float:
 
 
 def _table(alphas_cumprod: Any) -> Schedule:
-    """Table from ᾱ: log-SNR = ln ᾱ − ln(1 − ᾱ), in double precision, −inf where ᾱ = 0."""
+    """The discrete schedule with these ᾱ: log-SNR = ln ᾱ − ln(1 − ᾱ), in double precision, −inf where ᾱ = 0."""
     alpha_bar = _values("scheduler alphas_cumprod", alphas_cumprod)
     if alpha_bar.numel() == 0 or not bool(((alpha_bar >= 0) & (alpha_bar < 1)).all()):
         raise InputError(
@@ -82,7 +87,7 @@ def _table(alphas_cumprod: Any) -> Schedule:
 
 
 def _shift(config: Any) -> float:
-    """Shift of flow time towards noise; 1 if there is none, or if it depends on the image size."""
+    """Shift of the flow's time towards noise; 1 if there is none, or if it depends on the image size."""
     if _get(config, "use_dynamic_shifting"):
         return 1.0
     # SD3-like schedulers call it `shift`, multistep ones `flow_shift`.
@@ -93,7 +98,7 @@ def _shift(config: Any) -> float:
 
 
 def _get(config: Any, name: str) -> Any:
-    """An entry of a config, which is a mapping in diffusers and may be an object elsewhere."""
+    """An entry of a config, which is a mapping in diffusers and may be another object elsewhere."""
     return config.get(name) if isinstance(config, Mapping) else getattr(config, name, None)
 
 

@@ -1,6 +1,6 @@
-"""Discrete schedules: variance-preserving tables of log-SNR, one entry a step, as DDPM trains on.
+"""Discrete schedules, such as DDPM's: variance preserving, given by the log-SNR of every step.
 
-Between steps, time and log-SNR are interpolated; training itself only ever sees the steps.
+Training draws steps alone; between two steps, time and log-SNR are interpolated.
 """
 
 from __future__ import annotations
@@ -15,21 +15,22 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from ntkdiag.errors import InputError, require_positive_int
+from ntkdiag.errors import InputError, require_number, require_positive_int
 from ntkdiag.process.log_snr import vp_alpha, vp_sigma
 from ntkdiag.process.schedules.base import Schedule
 from ntkdiag.process.schedules.training_distributions import Distribution, Steps
 
-# A thousand times the usual number; a table file that names more would only fill the memory of who opens it.
+# A thousand times the usual number. A file that asks for more would only exhaust the memory of its reader.
 _MOST_STEPS = 1_000_000
 
 
 @dataclass(frozen=True)
 class TableSchedule(Schedule):
-    """Variance preserving; the schedule's time is the index of the step, 0 the cleanest, as a float.
+    """A variance-preserving schedule of finitely many steps.
 
-    Log-SNR is linear in time between steps and constant beyond the ends. If the last step has SNR 0,
-    α (not log-SNR) is linear in the last interval.
+    The schedule's time is the index of the step as a float; step 0 has the least noise. Log-SNR is linear in
+    time between steps and constant beyond the ends. If the last step has SNR 0, α (not log-SNR) is linear in
+    the last interval.
     """
 
     discrete: ClassVar[bool] = True
@@ -75,7 +76,7 @@ class TableSchedule(Schedule):
         return alpha_rate, -alpha / sigma * alpha_rate
 
     def _interval(self, log_snr: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(step, its log-SNR, the next step's log-SNR) of the interval that holds each value."""
+        """For each value: the index of the step before it, that step's log-SNR, and the next step's log-SNR."""
         table = self._table.to(log_snr)
         step = torch.searchsorted(-table, -log_snr.contiguous(), right=True) - 1
         step = step.clamp(0, len(table) - 2)
@@ -99,8 +100,7 @@ class LinearBeta(TableSchedule):
         if require_positive_int("linear_beta steps", self.steps, minimum=2) > _MOST_STEPS:
             raise InputError("linear_beta steps", expected=f"at most {_MOST_STEPS:,}", got=self.steps)
         for label, value in (("beta_start", self.beta_start), ("beta_end", self.beta_end)):
-            if not 0 < value < 1:
-                raise InputError(f"linear_beta {label}", expected="a number between 0 and 1", got=value)
+            require_number(f"linear_beta {label}", value, 0, 1)
 
     @cached_property
     def levels(self) -> tuple[float, ...]:
@@ -112,10 +112,10 @@ class LinearBeta(TableSchedule):
 
 @dataclass(frozen=True)
 class LogSNRTable(TableSchedule):
-    """A table given as it is.
+    """A schedule whose log-SNR is given for every step.
 
     Args:
-        log_snr: Log-SNR of every step, strictly decreasing; only the last may be −inf.
+        steps: Log-SNR of every step, strictly decreasing; only the last may be −inf.
     """
 
     name: ClassVar[str] = "from_table"
@@ -144,7 +144,7 @@ class LogSNRTable(TableSchedule):
         return self.steps
 
     def describe(self) -> dict[str, Any]:
-        """Name and table; see `Schedule.describe`."""
+        """Name and log-SNR of the steps; see `Schedule.describe`."""
         parameters = super().describe()
         return {"name": parameters["name"], "log_snr": parameters["steps"]}
 

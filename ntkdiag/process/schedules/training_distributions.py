@@ -1,7 +1,7 @@
-"""Distributions of log-SNR: which noise levels training looks at, and how often.
+"""Distributions of log-SNR: which noise levels training draws, and how often.
 
-If training draws the schedule's time t from p(t), log-SNR λ has density p(λ) = −(dt/dλ) p(t). The few
-distributions that published schedules lead to are written here in closed form.
+If training draws the schedule's time t from p(t), the log-SNR λ has density p(λ) = −(dt/dλ) p(t). This file holds
+the closed forms of the few distributions that published schedules lead to.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor
 
 
 class Distribution(Protocol):
-    """A distribution on the log-SNR axis; functions take floating tensors and keep shape and dtype."""
+    """A distribution of log-SNR; its functions take floating tensors and keep shape and dtype."""
 
     @property
     def support(self) -> tuple[float, float]:
@@ -38,7 +38,7 @@ class Distribution(Protocol):
 
 @dataclass(frozen=True)
 class Uniform:
-    """Constant between `low` and `high`."""
+    """Uniform distribution between `low` and `high`."""
 
     low: float
     high: float
@@ -81,7 +81,7 @@ class Normal:
 
 @dataclass(frozen=True)
 class Logistic:
-    """Logistic of scale 2, density sech²((λ − mean)/4)/8: the law of mean − 2 logit(t), t uniform."""
+    """Logistic distribution of scale 2, density sech²((λ − mean)/4)/8: that of mean − 2 logit(t) for uniform t."""
 
     mean: float = 0.0
 
@@ -102,7 +102,7 @@ class Logistic:
 
 @dataclass(frozen=True)
 class HyperbolicSecant:
-    """Density sech(λ/2)/(2π): the law of −2 ln tan(πt/2), t uniform."""
+    """Hyperbolic secant distribution, density sech(λ/2)/(2π): that of −2 ln tan(πt/2) for uniform t."""
 
     @property
     def support(self) -> tuple[float, float]:
@@ -120,20 +120,20 @@ class HyperbolicSecant:
 
 def log_tangent(turn: Tensor) -> Tensor:
     """2 ln tan(π turn/2) for turn in [0, 1], exactly −inf at 0 and inf at 1."""
-    # tan(π/2) is finite in floating point; 1 − turn is exact above one half, so mirror there.
+    # tan(π/2) is finite in floating point, so above one half the value at 1 − turn, which is exact, is mirrored.
     near = torch.minimum(turn, 1 - turn)
     return 2 * torch.log(torch.tan(near * (math.pi / 2))) * torch.where(turn > 0.5, -1.0, 1.0)
 
 
 @dataclass(frozen=True)
 class Steps:
-    """Equal mass on each step of a table, spread evenly between the midpoints to its neighbours.
+    """Equal mass on every step, spread evenly over a cell that ends halfway to the neighbouring steps.
 
-    The outermost cells are as wide outwards as inwards. A last step of log-SNR −inf (zero terminal SNR)
-    is an atom: `density` leaves its mass out, `cdf` counts it, `quantile` returns −inf for it.
+    The first and the last cell extend as far outwards as inwards. A last step of log-SNR −inf (zero terminal
+    SNR) is a point mass: `density` leaves it out, `cdf` counts it, `quantile` returns −inf for it.
 
     Args:
-        levels: Log-SNR of every step, strictly decreasing, all finite but perhaps the last.
+        levels: Log-SNR of every step, strictly decreasing; the last may be −inf.
     """
 
     levels: tuple[float, ...]
@@ -172,7 +172,7 @@ class Steps:
 
     @cached_property
     def _edges(self) -> Tensor:
-        """Ends of the cells of the finite steps, ascending."""
+        """Boundaries of the cells of the finite steps, ascending."""
         finite = [level for level in reversed(self.levels) if math.isfinite(level)]
         levels = torch.tensor(finite, dtype=torch.float64)
         middle = (levels[1:] + levels[:-1]) / 2

@@ -1,1 +1,1 @@
-"""The state of a training run, and its way to disk and back."""
+"""Checkpoints of a training run, and safetensors files of a network's weights."""

@@ -1,7 +1,7 @@
-"""Checkpoints: one .safetensors file of tensors, and training.json, which says which file that is.
+"""Checkpoints: a .safetensors file of tensors, and training.json, which names that file.
 
-The JSON is replaced last and at once, so a process killed at any moment leaves the previous checkpoint
-whole. Nothing in a checkpoint is executed when it is read.
+The JSON file is replaced last and atomically, so a process that is killed at any moment leaves the previous
+checkpoint intact. Reading a checkpoint executes nothing in it.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ MANIFEST = "training.json"
 
 
 class Manifest(BaseModel):
-    """All of a checkpoint that is not a tensor.
+    """The content of training.json: everything in a checkpoint that is not a tensor.
 
     Attributes:
-        format: Version of this layout.
-        step: Optimizer steps done.
+        format: Version of this file format.
+        step: Number of optimizer steps done.
         tensors: Name of the tensor file, in the same folder.
         config: The `TrainConfig`.
-        problem: What is trained on what: data, schedule, target, buckets.
-        history: The columns so far; null where a bucket saw no sample.
+        problem: Data, schedule, target and buckets.
+        history: Columns of the history so far; null where a bucket had no sample.
         filled: Steps since the last row of the history.
-        seconds: Time spent training.
-        weights: State of the weight source.
+        seconds: Time spent in training, in seconds.
+        weights: State of the loss weights.
         environment: Versions and device.
-        notes: Whatever the caller of `train` wanted kept.
+        notes: The remarks that `train` was given.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -60,11 +60,11 @@ def tensor_file(step: int) -> str:
 
 
 def write_checkpoint(folder: Path, manifest: Manifest, tensors: dict[str, Tensor]) -> None:
-    """Make this the folder's checkpoint; the one before it is deleted last.
+    """Write a checkpoint; the previous one is deleted last.
 
     Args:
         folder: An existing folder.
-        manifest: Its `tensors` names the file to write.
+        manifest: The content of training.json; `tensors` names the tensor file to write.
         tensors: Contiguous tensors that share no memory.
 
     Raises:
@@ -72,7 +72,7 @@ def write_checkpoint(folder: Path, manifest: Manifest, tensors: dict[str, Tensor
     """
     path = folder / manifest.tensors
     try:
-        # Each step has a file of its own, so the one the manifest names meanwhile is never written over.
+        # Every step has its own file, so the file that training.json names at this moment is not overwritten.
         safetensors.torch.save_file(tensors, path)
         with path.open("rb") as stream:
             os.fsync(stream.fileno())
@@ -80,7 +80,7 @@ def write_checkpoint(folder: Path, manifest: Manifest, tensors: dict[str, Tensor
         raise InputError(
             str(folder), expected="a folder with room to write a checkpoint", got=error
         ) from error
-    # Not write_json, which sorts keys: the columns of the history keep their order.
+    # Not write_json, which sorts the keys: the columns of the history must keep their order.
     text = json.dumps(manifest.model_dump(), indent=2, allow_nan=False)
     provenance.write_text(folder / MANIFEST, text + "\n")
     for old in folder.glob("checkpoint-*"):
@@ -89,10 +89,10 @@ def write_checkpoint(folder: Path, manifest: Manifest, tensors: dict[str, Tensor
 
 
 def read_manifest(folder: Path | str) -> Manifest:
-    """The manifest of a training folder.
+    """The content of training.json in a training folder.
 
     Raises:
-        InputError: there is none, or it is not one of this package.
+        InputError: there is no such file, or it was not written by this package.
     """
     path = Path(folder) / MANIFEST
     try:

@@ -1,4 +1,4 @@
-"""The folder of a training run: a checkpoint while it runs, averaged weights and history when it is done."""
+"""The folder of a training run: a checkpoint during the run, averaged weights and history at its end."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from ntkdiag.train.state import TrainState
 AVERAGE_FILE = "average.safetensors"
 HISTORY_FILE = "history.csv"
 
-# Settings in which a resumed run may differ from the one before: they change no step that was taken.
+# Settings in which a resumed run may differ, since they change no step that was done before.
 _FREE = ("steps", "checkpoint_every")
 
 
 class Progress(NamedTuple):
-    """What a run has to show so far, apart from its tensors: rows of the history, seconds, weights' state."""
+    """What a checkpoint stores beside tensors: rows of the history, seconds, state of the loss weights."""
 
     rows: list[dict[str, float]]
     seconds: float
@@ -36,13 +36,13 @@ class Progress(NamedTuple):
 
 
 class RunFolder:
-    """A folder that holds one training run.
+    """The folder of one training run.
 
     Args:
         path: The folder.
         config: Settings of the run.
-        problem: What is trained on what; see `describe_problem`.
-        notes: JSON-able remarks to keep.
+        problem: Data, schedule, target and buckets; see `describe_problem`.
+        notes: JSON-able remarks that are stored in training.json.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class RunFolder:
         self.path.mkdir(parents=True)
 
     def save(self, state: TrainState, progress: Progress) -> None:
-        """Make this the checkpoint."""
+        """Write a checkpoint of this state."""
         manifest = Manifest(
             step=state.step,
             tensors=tensor_file(state.step),
@@ -81,10 +81,10 @@ class RunFolder:
         write_checkpoint(self.path, manifest, state.tensors())
 
     def load(self, state: TrainState) -> Progress:
-        """Bring a state to the checkpoint.
+        """Restore a state from the checkpoint.
 
         Raises:
-            InputError: there is none, it is damaged, or it belongs to another run.
+            InputError: there is no checkpoint, it is damaged, or it belongs to another run.
         """
         manifest, tensors = read_checkpoint(self.path)
         self._check_same(manifest)
@@ -92,7 +92,7 @@ class RunFolder:
         return Progress(from_columns(manifest.history), manifest.seconds, manifest.weights)
 
     def finish(self, average: Denoiser, history: pd.DataFrame) -> None:
-        """Write what the run was for."""
+        """Write the averaged weights and the history."""
         save_weights(average, self.path / AVERAGE_FILE)
         provenance.write_text(self.path / HISTORY_FILE, history.to_csv(index=False))
 
@@ -114,7 +114,7 @@ class RunFolder:
 
 
 def describe_problem(denoiser: Denoiser, data: Data, buckets: Buckets) -> dict[str, Any]:
-    """What must be equal for a run to be the same run, ready for JSON."""
+    """What must be the same when a run is resumed, JSON-able: data, schedule, target and buckets."""
     return {
         "data": {"name": data.name, "digest": data.digest, "shape": list(data.shape)},
         "schedule": denoiser.schedule.describe(),

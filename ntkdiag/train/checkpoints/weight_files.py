@@ -1,4 +1,4 @@
-"""Weights in safetensors files: read as data, and refused unless every name and shape fits the network."""
+"""Weights in safetensors files: read as data, and refused unless every name and shape is that of the network."""
 
 from __future__ import annotations
 
@@ -19,11 +19,16 @@ def save_weights(network: nn.Module, path: Path | str) -> None:
     """Write a network's parameters and buffers to a .safetensors file, whole or not at all.
 
     Args:
-        network: Any module; of a `Denoiser`, its network.
+        network: Any module; for a `Denoiser`, the network inside it is saved.
         path: The file to write.
 
     Raises:
         InputError: the folder cannot be written to.
+
+    Example:
+        >>> network = nd.models.build("mlp", (2,))
+        >>> save_weights(network, "weights.safetensors")
+        >>> load_weights(network, "weights.safetensors")
     """
     provenance.write_bytes(path, safetensors.torch.save(state_of(bare(network))))
 
@@ -32,12 +37,13 @@ def load_weights(network: nn.Module, path: Path | str) -> None:
     """Load a .safetensors file into a network, in place.
 
     Args:
-        network: Any module; of a `Denoiser`, its network. Stored numbers are cast to its dtype and device.
+        network: Any module; for a `Denoiser`, the network inside it is loaded. The stored numbers are converted to
+            its dtype and device.
         path: The file.
 
     Raises:
-        InputError: the file is missing or damaged, its names or shapes are not the network's (the first ones
-            are named), or it holds a NaN or infinity.
+        InputError: the file is missing or damaged, its names or shapes are not the network's (the error names
+            the first ones), or it contains a NaN or infinity.
     """
     load_state(bare(network), read_tensors(path), str(path))
 
@@ -48,7 +54,7 @@ def bare(network: nn.Module) -> nn.Module:
 
 
 def state_of(module: nn.Module) -> dict[str, Tensor]:
-    """A copy of a module's state on the CPU; tied tensors are written out once for each name."""
+    """A copy of a module's state on the CPU; tied tensors are copied once for each of their names."""
     return {
         name: value.detach().to("cpu", copy=True).contiguous() for name, value in module.state_dict().items()
     }
@@ -70,12 +76,12 @@ def read_tensors(path: Path | str) -> dict[str, Tensor]:
 
 
 def load_state(module: nn.Module, state: Mapping[str, Tensor], what: str) -> None:
-    """Copy a state into a module after checking all of it.
+    """Load a state into a module if all of it fits.
 
     Args:
-        module: Changed in place, or left as it was if the state does not fit.
+        module: Changed in place; unchanged if the state does not fit.
         state: Tensors by name.
-        what: Where the state comes from, for the error.
+        what: Name of the state's source in an error.
 
     Raises:
         InputError: see `load_weights`.
@@ -88,13 +94,13 @@ def check_fit(wanted: Mapping[str, Tensor], state: Mapping[str, Tensor], what: s
     """Refuse tensors that differ from the wanted ones in name or shape, or are not finite.
 
     Raises:
-        InputError: in one line, the first missing, unexpected and misshapen names, or the first tensor
-            that holds a NaN or infinity.
+        InputError: names the first missing, unexpected and misshapen tensors, or the first one that contains a
+            NaN or infinity.
     """
     faults = [
-        _told("missing", [f"{name} {list(wanted[name].shape)}" for name in wanted if name not in state]),
-        _told("unexpected", [f"{name} {list(state[name].shape)}" for name in state if name not in wanted]),
-        _told(
+        _fault("missing", [f"{name} {list(wanted[name].shape)}" for name in wanted if name not in state]),
+        _fault("unexpected", [f"{name} {list(state[name].shape)}" for name in state if name not in wanted]),
+        _fault(
             "of another shape",
             [
                 f"{name} {list(state[name].shape)} instead of {list(wanted[name].shape)}"
@@ -106,14 +112,14 @@ def check_fit(wanted: Mapping[str, Tensor], state: Mapping[str, Tensor], what: s
     if any(faults):
         raise InputError(what, expected=f"its {len(wanted)} tensors", got="; ".join(filter(None, faults)))
     for name, value in state.items():
-        kind = wanted[name].dtype
-        if value.is_complex() and not kind.is_complex:
+        dtype = wanted[name].dtype
+        if value.is_complex() and not dtype.is_complex:
             raise InputError(what, expected=f"real numbers in {name}", got=str(value.dtype))
-        # As the network will hold them: 1e300 is infinite in float32. Through float64, as float8 has no isfinite.
-        held = value.to(kind)
-        if not bool(torch.isfinite(held if kind.is_complex else held.double()).all()):
+        # Checked in the network's dtype, since 1e300 is infinite in float32; as float64, since float8 has no isfinite.
+        converted = value.to(dtype)
+        if not bool(torch.isfinite(converted if dtype.is_complex else converted.double()).all()):
             raise InputError(what, expected="finite numbers", got=f"a NaN or infinity in {name}")
 
 
-def _told(fault: str, names: list[str]) -> str:
-    return f"{len(names)} {fault} (first: {names[0]})" if names else ""
+def _fault(kind: str, names: list[str]) -> str:
+    return f"{len(names)} {kind} (first: {names[0]})" if names else ""

@@ -1,1 +1,1 @@
-"""What a trained network is worth: losses by noise level, samples and their quality."""
+"""Evaluation of a trained network: its loss in every bucket, and the quality of its samples."""

@@ -1,7 +1,7 @@
 """Held-out loss of every bucket, with every sample's value kept.
 
-All buckets and all networks see the same data and noise for the same seed, so two networks are compared
-sample by sample and the spread between samples cancels.
+For one seed, all buckets and all networks are given the same data and noise. So two networks are compared
+sample by sample, and the variation between samples cancels.
 """
 
 from __future__ import annotations
@@ -24,25 +24,25 @@ from ntkdiag.train.loss import Batch, denoising_losses
 
 @dataclass(frozen=True)
 class BucketValues:
-    """One number per bucket and sample.
+    """One value per bucket and sample.
 
     Args:
-        buckets: B noise levels, measured at their centers.
-        per_sample: [B, N] float64 on the CPU; column n belongs to the same data point and noise in every row.
+        buckets: The B buckets, measured at their centers.
+        per_sample: [B, N] float64 on the CPU; column n is the same data point and noise in every row.
     """
 
     buckets: Buckets
     per_sample: Tensor
 
     def table(self, confidence: float = 0.95) -> pd.DataFrame:
-        """Mean of each bucket with its interval.
+        """Mean of each bucket with its confidence interval.
 
         Args:
-            confidence: Of the Student t interval over samples, in (0, 1).
+            confidence: Level of the Student t interval over samples, in (0, 1).
 
         Returns:
-            A row a bucket: bucket, log_snr, samples, mean, stderr, low, high; stderr and interval are NaN for
-            a single sample.
+            One row per bucket with bucket, log_snr, samples, mean, stderr, low, high; stderr, low and high are
+            NaN for a single sample.
         """
         count = self.per_sample.shape[1]
         mean = self.per_sample.mean(dim=1).numpy()
@@ -67,7 +67,7 @@ class BucketValues:
         """Paired difference, sample by sample, of two measurements on the same draws.
 
         Raises:
-            InputError: they have other buckets or another number of samples.
+            InputError: the two have different buckets or numbers of samples.
         """
         if self.buckets != other.buckets or self.per_sample.shape != other.per_sample.shape:
             raise InputError(
@@ -89,15 +89,22 @@ def bucket_losses(
     """Unweighted held-out loss at the center of every bucket.
 
     Args:
-        denoiser: Put in evaluation mode meanwhile.
-        data: Its held-out part is drawn from; or draws, and then `samples` and `seed` are not used.
-        buckets: Noise levels.
-        samples: Held-out points, drawn without replacement; fewer if there are not as many.
-        seed: Of points and noise.
+        denoiser: The network, measured in eval mode.
+        data: Data whose held-out part is drawn from; or draws, and then `samples` and `seed` are not used.
+        buckets: The buckets.
+        samples: Number of held-out points, drawn without replacement; all of them if there are fewer.
+        seed: Seed of points and noise.
         batch: Samples per forward pass.
 
     Returns:
-        Mean squared error of the denoiser's target over dimensions, per bucket and sample.
+        Squared error of the denoiser's target, averaged over dimensions, for every bucket and sample.
+
+    Example:
+        >>> network = nd.models.build("mlp", (2,))
+        >>> denoiser = nd.Denoiser(network, nd.schedules.cosine(), "v", call="log_snr")
+        >>> losses = bucket_losses(denoiser, nd.data.load("mixture"), nd.Buckets.uniform(-8, 8, 4))
+        >>> losses.per_sample.shape
+        torch.Size([4, 256])
     """
     if isinstance(data, PairedDraws):
         draws = data

@@ -1,7 +1,7 @@
 """How good samples are, without a pretrained feature network: energy distance and exact likelihood.
 
-Every figure comes with its standard error and with what real data scores by the same measure, since a
-distance of zero is out of reach for any finite sample.
+Every value has a standard error, and beside it stands the value of real data by the same measure, since no
+finite sample has a distance of zero.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from ntkdiag.confidence import quantile
 from ntkdiag.errors import InputError
 from ntkdiag.process.bayes import MixtureOracle
 
-# Elements of a block of pairwise distances held at once: 32 MiB in float64.
+# Most elements of a block of pairwise distances: 32 MiB in float64.
 _BLOCK = 2**22
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number with its uncertainty.
+    """A number with its confidence interval.
 
     Attributes:
         value: The estimate.
         stderr: Its standard error.
-        low, high: Its interval.
+        low, high: Ends of its confidence interval.
     """
 
     value: float
@@ -36,18 +36,18 @@ class Estimate:
 
     @classmethod
     def normal(cls, value: float, stderr: float, confidence: float) -> Estimate:
-        """With a normal interval."""
+        """An estimate with a normal confidence interval."""
         reach = quantile(confidence) * stderr
         return cls(value, stderr, value - reach, value + reach)
 
 
 @dataclass(frozen=True)
 class EnergyDistance:
-    """Energy distance of samples to real data, beside that of real data to itself.
+    """Energy distance of samples to real data, and of real data to itself.
 
     Attributes:
-        samples: Samples against held-out data.
-        floor: As many real samples against the same held-out data: what a perfect sampler would score.
+        samples: Distance between samples and held-out data.
+        floor: Distance between as many real samples and the same held-out data, as a perfect sampler would have.
     """
 
     samples: Estimate
@@ -57,19 +57,25 @@ class EnergyDistance:
 def energy_distance(left: Tensor, right: Tensor, confidence: float = 0.95) -> Estimate:
     """2 E‖X-Y‖ - E‖X-X'‖ - E‖Y-Y'‖ (Székely & Rizzo 2013), zero exactly if the distributions are equal.
 
-    The U-statistic: unbiased, so it may fall below zero. The standard error is the jackknife's over both
-    samples (Arvesen 1969), which errs on the large side when the distributions are nearly equal.
+    The U-statistic, which is unbiased and may therefore be negative. The standard error is that of the jackknife over
+    both samples (Arvesen 1969), which is too large when the distributions are nearly equal.
 
     Args:
         left: [N, *shape], N at least 3.
         right: [M, *shape], M at least 3.
-        confidence: Of the normal interval, in (0, 1).
+        confidence: Level of the normal interval, in (0, 1).
 
     Returns:
-        The estimate in the units of the data.
+        The estimate, in the units of the data.
 
     Raises:
         InputError: fewer than three samples on a side, or samples of different shapes.
+
+    Example:
+        >>> points = torch.randn(200, 2, generator=torch.Generator().manual_seed(0))
+        >>> estimate = energy_distance(points[:100], points[100:])
+        >>> estimate.low < 0 < estimate.high
+        True
     """
     if left.shape[1:] != right.shape[1:]:
         raise InputError(
@@ -101,14 +107,14 @@ def energy_distance(left: Tensor, right: Tensor, confidence: float = 0.95) -> Es
 def energy_distance_to_data(
     samples: Tensor, held_out: Tensor, real: Tensor, seed: int = 0, confidence: float = 0.95
 ) -> EnergyDistance:
-    """Energy distance of samples to held-out data, with the floor real data sets.
+    """Energy distance of samples to held-out data, and of real data to the same held-out data.
 
     Args:
         samples: [N, *shape].
-        held_out: Real data the network never saw, [M, *shape].
-        real: Other real data to measure the floor with, [K, *shape]; the training data.
-        seed: Of the choice of as many real samples as there are samples, if there are enough.
-        confidence: Of the intervals.
+        held_out: Real data that the network never saw, [M, *shape].
+        real: Other real data [K, *shape], such as the training data; its distance to `held_out` is the floor.
+        seed: Seed of the choice of N points of `real` (all of them if K is smaller).
+        confidence: Level of the intervals, in (0, 1).
 
     Raises:
         InputError: fewer than three samples on a side, or samples of different shapes.
@@ -123,13 +129,13 @@ def energy_distance_to_data(
 def log_likelihood(samples: Tensor, oracle: MixtureOracle, confidence: float = 0.95) -> Estimate:
     """Mean log-density of samples under the true distribution, in nats per sample.
 
-    It rewards samples near the modes and does not notice a mode left out: read it beside the energy
-    distance, and against its value on held-out data (minus the entropy), which it should equal, not exceed.
+    It is high for samples near the modes, even if a mode is missing. So read it beside the energy distance, and
+    compare it with its value for held-out data (minus the entropy): it should equal that value, not exceed it.
 
     Args:
         samples: [N, *shape], N at least 2.
-        oracle: The true distribution.
-        confidence: Of the normal interval, in (0, 1).
+        oracle: The true distribution of the data.
+        confidence: Level of the normal interval, in (0, 1).
 
     Raises:
         InputError: fewer than two samples, or samples of another shape.
@@ -141,12 +147,12 @@ def log_likelihood(samples: Tensor, oracle: MixtureOracle, confidence: float = 0
 
 
 def _row_sums(left: Tensor, right: Tensor) -> Tensor:
-    """Σ_j ‖left_i - right_j‖ for every i, [N], block by block."""
+    """Σ_j ‖left_i - right_j‖ for every i, [N], computed block by block."""
     rows = max(1, _BLOCK // len(right))
-    exact = "donot_use_mm_for_euclid_dist"  # the matrix product loses the digits of small distances
+    exact = "donot_use_mm_for_euclid_dist"  # a matrix product would lose the digits of small distances
     return torch.cat([torch.cdist(block, right, compute_mode=exact).sum(dim=1) for block in left.split(rows)])
 
 
 def _statistic(within_x: Tensor, within_y: Tensor, across: Tensor, n: int, m: int) -> Tensor:
-    """The U-statistic from sums of distances over ordered pairs."""
+    """The U-statistic, from sums of distances over ordered pairs."""
     return 2 * across / (n * m) - within_x / (n * (n - 1)) - within_y / (m * (m - 1))

@@ -203,7 +203,7 @@ def test_a_network_that_writes_into_its_own_parameters_is_refused(engine: str) -
 
     net = Net(forward, layer=nn.Linear(4, 4))
     measured_once = net(X)  # normalised now: the values do not change any more
-    with pytest.raises(MeasurementError, match=r"got layer\.weight written into\. Keep that to train mode"):
+    with pytest.raises(MeasurementError, match=r"got a change of layer\.weight\. Do that in train mode only"):
         measured(net, engine)
     assert torch.allclose(net(X), measured_once)
 

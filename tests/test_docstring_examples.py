@@ -1,0 +1,36 @@
+"""The examples in docstrings run and give what they say."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+from pathlib import Path
+
+import pytest
+import torch
+
+import ntkdiag
+
+PACKAGE = Path(ntkdiag.__file__).parent
+FILES = [path for path in sorted(PACKAGE.rglob("*.py")) if ">>> " in path.read_text()]
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+@pytest.mark.parametrize("path", FILES, ids=module_name)
+def test_docstring_examples(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    module = importlib.import_module(module_name(path))
+    outcome = doctest.testmod(
+        module, extraglobs={"nd": ntkdiag, "torch": torch}, optionflags=doctest.ELLIPSIS
+    )
+    assert outcome.attempted > 0
+    assert outcome.failed == 0
+
+
+def test_an_example_that_is_wrong_fails() -> None:
+    example = doctest.DocTestParser().get_doctest(">>> 1 + 1\n3\n", {}, "wrong", None, None)
+    assert doctest.DocTestRunner(verbose=False).run(example, out=lambda text: None).failed == 1
