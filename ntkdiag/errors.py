@@ -81,6 +81,7 @@ def require_number(
     above: float | None = None,
     at_least: float | None = None,
     at_most: float | None = None,
+    below: float | None = None,
 ) -> float:
     """Return `got` as a float if it is a finite number (Python's or numpy's) within the bounds.
 
@@ -88,7 +89,7 @@ def require_number(
         what: The thing that is checked, as the user names it.
         got: What came.
         above, at_least: Lower bound, excluded or included; give one at most.
-        at_most: Upper bound, included.
+        at_most, below: Upper bound, included or excluded; give one at most.
 
     Raises:
         InputError: otherwise; True and False are no numbers here.
@@ -101,19 +102,17 @@ def require_number(
         (above is not None and value <= above)
         or (at_least is not None and value < at_least)
         or (at_most is not None and value > at_most)
+        or (below is not None and value >= below)
     )
     if outside or not math.isfinite(value):
-        raise InputError(what, expected=_range(above, at_least, at_most), got=repr(got))
+        raise InputError(what, expected=_range(above, at_least, at_most, below), got=repr(got))
     return value
 
 
-def _range(above: float | None, at_least: float | None, at_most: float | None) -> str:
+def _range(above: float | None, at_least: float | None, at_most: float | None, below: float | None) -> str:
+    """The numbers within the bounds, in words."""
     if at_least is not None and at_most is not None:
         return f"a number from {at_least:g} to {at_most:g}"
-    if above is not None:
-        lower = f"a number above {above:g}"
-    elif at_least is not None:
-        lower = f"a number of at least {at_least:g}"
-    else:
-        return "a finite number" if at_most is None else f"a number of at most {at_most:g}"
-    return lower if at_most is None else f"{lower}, at most {at_most:g}"
+    words = {"above": above, "of at least": at_least, "of at most": at_most, "below": below}
+    bounds = [f"{word} {bound:g}" for word, bound in words.items() if bound is not None]
+    return f"a number {' and '.join(bounds)}" if bounds else "a finite number"

@@ -27,7 +27,7 @@ def test_docstring_examples(path: Path, tmp_path: Path, monkeypatch: pytest.Monk
     outcome = doctest.testmod(
         module, extraglobs={"nd": ntkdiag, "torch": torch}, optionflags=doctest.ELLIPSIS
     )
-    assert outcome.attempted > 0
+    assert outcome.attempted > 0 or "# doctest: +SKIP" in path.read_text()
     assert outcome.failed == 0
 
 

@@ -15,7 +15,7 @@ from ntkdiag.claims.verdict import verdict
 from ntkdiag.data import Data
 from ntkdiag.denoiser import Denoiser
 from ntkdiag.diagnosis import Diagnosis, measure
-from ntkdiag.process.buckets import Buckets
+from ntkdiag.process.buckets import DEFAULT_RANGE, Buckets
 from ntkdiag.spectra.uncertainty.resampling import DRAWS
 
 COLUMNS = [
@@ -82,6 +82,6 @@ def verify(
         InputError: as `measure` and `judge`.
         MeasurementError: as `measure`.
     """
-    buckets = Buckets.uniform(-10, 10, count=10) if buckets is None else buckets
+    buckets = Buckets.uniform(*DEFAULT_RANGE, count=10) if buckets is None else buckets
     diagnosis = measure(denoiser, data, buckets, samples=samples, probes=probes, seed=seed, refs=refs)
     return judge(diagnosis, seed=seed)

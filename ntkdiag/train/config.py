@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -56,9 +55,9 @@ class TrainConfig:
         for name in ("warmup", "seed"):
             require_positive_int(name, getattr(self, name), minimum=0)
         for name, high in _BELOW.items():
-            require_number(name, getattr(self, name), 0, high, "[)")
+            require_number(name, getattr(self, name), at_least=0.0, below=high)
         if self.gradient_clip is not None:
-            require_number("gradient_clip (None for no clipping)", self.gradient_clip, 0)
+            require_number("gradient_clip (None for no clipping)", self.gradient_clip, above=0.0)
 
     @classmethod
     def preset(cls, name: str, **overrides: Any) -> TrainConfig:
@@ -94,14 +93,8 @@ class TrainConfig:
         return self.learning_rate * (min(1.0, (step + 1) / self.warmup) if self.warmup else 1.0)
 
 
-# Settings that are numbers from 0 up to, but not including, a bound.
-_BELOW = {
-    "learning_rate": math.inf,
-    "weight_decay": math.inf,
-    "beta1": 1.0,
-    "beta2": 1.0,
-    "ema_decay": 1.0,
-}
+# Settings that are numbers of at least 0, and the bound that they are below.
+_BELOW = {"learning_rate": None, "weight_decay": None, "beta1": 1.0, "beta2": 1.0, "ema_decay": 1.0}
 
 PRESETS: dict[str, dict[str, Any]] = {
     "digits": {"steps": 4000, "batch": 128, "learning_rate": 2e-3},

@@ -100,8 +100,8 @@ class Flow(Schedule):
                 got=f"logit_mean={self.logit_mean}, logit_std={self.logit_std}",
             )
         if self.logit_std is not None:
-            require_number("flow logit_std", self.logit_std, 0)
-        require_number("flow shift", self.shift, 0)
+            require_number("flow logit_std", self.logit_std, above=0.0)
+        require_number("flow shift", self.shift, above=0.0)
 
     @property
     def distribution(self) -> Distribution:
@@ -137,8 +137,8 @@ class EDM(Schedule):
     p_std: float = 1.2
 
     def __post_init__(self) -> None:
-        require_number("edm sigma_data", self.sigma_data, 0)
-        require_number("edm p_std", self.p_std, 0)
+        require_number("edm sigma_data", self.sigma_data, above=0.0)
+        require_number("edm p_std", self.p_std, above=0.0)
 
     @property
     def distribution(self) -> Distribution:

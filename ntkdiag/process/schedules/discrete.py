@@ -100,7 +100,7 @@ class LinearBeta(TableSchedule):
         if require_positive_int("linear_beta steps", self.steps, minimum=2) > _MOST_STEPS:
             raise InputError("linear_beta steps", expected=f"at most {_MOST_STEPS:,}", got=self.steps)
         for label, value in (("beta_start", self.beta_start), ("beta_end", self.beta_end)):
-            require_number(f"linear_beta {label}", value, 0, 1)
+            require_number(f"linear_beta {label}", value, above=0.0, below=1.0)
 
     @cached_property
     def levels(self) -> tuple[float, ...]:

@@ -369,7 +369,7 @@ def test_every_constructor_is_named_after_its_schedule() -> None:
         (lambda: schedules.named("edm", sigma_dat=1.0), "Did you mean 'sigma_data'"),
         (lambda: schedules.named("from_table"), "missing a required argument: 'log_snr'"),
         (lambda: schedules.flow(logit_mean=0.0), "both logit_mean and logit_std"),
-        (lambda: schedules.flow(0.0, 0.0), "flow logit_std: expected a positive number; got 0.0"),
+        (lambda: schedules.flow(0.0, 0.0), "flow logit_std: expected a number above 0; got 0.0"),
         (lambda: schedules.flow(shift=-1.0), "flow shift"),
         (lambda: schedules.edm(sigma_data=0.0), "edm sigma_data"),
         (lambda: schedules.edm(p_std=math.nan), "edm p_std"),
