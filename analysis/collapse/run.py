@@ -1,9 +1,9 @@
 """The paper's toy study with intervals: does the kernel of a network on a 2-D mixture collapse, where, for which target?
 
-    python analysis/collapse/run.py            # about 8 minutes on two cores
+    python analysis/collapse/run.py            # about 5 minutes on one core
     python analysis/collapse/run.py --quick    # one seed, few steps: does it run?
 
-Writes results/buckets.csv (a row a seed, target, step and bucket), results/effects.csv (what the README quotes) and
+Writes results/buckets.csv (one row per seed, target, step and bucket), results/effects.csv (what the README quotes) and
 results/run.json (machine, versions, seconds).
 """
 
@@ -32,7 +32,7 @@ HERE = Path(__file__).parent
 
 
 class Observer:
-    """Constant weights that look at the network at chosen steps."""
+    """Constant weights that call a function after chosen training steps."""
 
     def __init__(self, denoiser: nd.Denoiser, steps: list[int], look: Any) -> None:
         self.target = denoiser.target
@@ -61,11 +61,10 @@ def measure_bucket(
     spectrum = nd.spectra.eigenvalues(full.matrix)
     level = torch.tensor(log_snr, dtype=torch.float64)
     x0, noise = draws.x0.double(), draws.epsilon.double()
-    x = schedule.diffuse(x0, noise, level)
+    x, wanted = denoiser.training_pair(x0, noise, level)
     alpha, sigma = schedule.alpha(level), schedule.sigma(level)
     mean = data.oracle.posterior_mean(x, alpha, sigma)
     best = target.value(name, schedule, level, mean, (x - alpha * mean) / sigma)
-    wanted = target.value(name, schedule, level, x0, noise)
     with torch.no_grad():
         predicted = denoiser(x.float(), log_snr).double()
     residual, unlearnable = predicted - wanted, best - wanted
@@ -89,7 +88,7 @@ def measure_bucket(
 
 
 def one_network(name: str, seed: int, config: dict[str, Any]) -> list[dict[str, Any]]:
-    """Train one network and look at it on the way."""
+    """Train one network and measure it at the chosen steps."""
     data = nd.data.load("mixture")
     network = nd.models.build("mlp", data.shape, seed=seed)
     denoiser = nd.Denoiser(network, nd.schedules.cosine(), name, call="log_snr")

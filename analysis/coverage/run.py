@@ -96,7 +96,7 @@ def gradient_case(size: float, samples: int, options: dict[str, Any]) -> tuple[d
 
 
 def probe_case(
-    correlation: float, told: str, samples: int, probes: int, options: dict[str, Any]
+    correlation: float, known_noise: str, samples: int, probes: int, options: dict[str, Any]
 ) -> tuple[dict[str, float], Callable]:
     """Jacobians [D=8, P=30] with correlated outputs, read by ±1 probes that all samples share."""
     mixing = np.linalg.cholesky((1 - correlation) * np.eye(8) + correlation)
@@ -118,7 +118,7 @@ def probe_case(
             "nothing": {},
             "stderr": {"stderr": grams.std(0, ddof=1) / np.sqrt(probes)},
             "per_probe": {"per_probe": grams},
-        }[told]
+        }[known_noise]
         return subsample_intervals(list(answers), grams.mean(0), seed=seed, **known, **options)
 
     return answers, trial
@@ -175,7 +175,7 @@ def coverage(trial: Callable, answers: dict[str, float], config: dict[str, Any])
 
 
 def study(config: dict[str, Any]) -> pd.DataFrame:
-    """Every case of the study, a row a statistic."""
+    """Every case of the study, one row per statistic."""
     rows: list[dict[str, Any]] = []
     base = {"level": config["level"], "draws": config["draws"]}
     usual = base | {"fraction": config["fraction"]}
@@ -198,10 +198,14 @@ def study(config: dict[str, Any]) -> pd.DataFrame:
     for size in (0.0, 0.3, 1.0, 3.0):
         add("gradient", f"‖mean‖ = {size:g}", at, default, *gradient_case(size, at, usual))
     for correlation in (0.1, 0.5):
-        for told in ("nothing", "stderr", "per_probe"):
-            population = f"outputs correlate {correlation}, {told} known"
+        for noise in ("nothing", "stderr", "per_probe"):
+            population = f"outputs correlate {correlation}, {noise} known"
             add(
-                "probes", population, at, default, *probe_case(correlation, told, at, config["probes"], usual)
+                "probes",
+                population,
+                at,
+                default,
+                *probe_case(correlation, noise, at, config["probes"], usual),
             )
     for shared in (0.0, 0.9):
         add("paired buckets", f"features correlate {shared}", at, default, *pair_case(shared, at, usual))

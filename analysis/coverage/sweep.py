@@ -25,7 +25,7 @@ READ = {
 
 
 def sweep(config: dict[str, Any]) -> pd.DataFrame:
-    """A row a population, number of samples and statistic."""
+    """One row per population, number of samples and statistic."""
     rows = []
     for name in config["populations"]:
         for samples in config["samples"]:
@@ -54,7 +54,7 @@ def cell(name: str, samples: int, config: dict[str, Any]) -> list[dict[str, Any]
             misfits.append(fit.misfit)
     place = {"population": name, "samples": samples}
     rows = [
-        place | {"statistic": statistic} | told(intervals, float(READ[statistic](spectrum)))
+        place | {"statistic": statistic} | summarised(intervals, float(READ[statistic](spectrum)))
         for statistic, intervals in found.items()
         if intervals
     ]
@@ -63,7 +63,7 @@ def cell(name: str, samples: int, config: dict[str, Any]) -> list[dict[str, Any]
     return rows
 
 
-def told(intervals: list[Interval], truth: float) -> dict[str, float]:
+def summarised(intervals: list[Interval], truth: float) -> dict[str, float]:
     """Medians, 90% range of the value, and how often the interval holds the population's value."""
     value, low, high = (np.array([getattr(i, end) for i in intervals]) for end in ("value", "low", "high"))
     known = np.isfinite(low) & np.isfinite(high)

@@ -102,7 +102,7 @@ def covers(interval: Interval, answer: float) -> bool:
 
 
 def study(config: dict[str, Any]) -> pd.DataFrame:
-    """A row a claim, a column a spectrum: share of seeds in which it held."""
+    """One row per claim, one column per spectrum: share of the seeds in which the claim held."""
     shares = {}
     for name, eigenvalues in spectra(config["size"]).items():
         held = pd.DataFrame(trial(eigenvalues, seed, config) for seed in range(config["seeds"]))

@@ -16,7 +16,7 @@ from ntkdiag.spectra.dense.eigen import Array
 
 EXHAUSTIVE = 7  # up to 7! = 5,040 orders are enumerated, beyond that they are drawn
 _NUMBERS_AT_ONCE = 2**22  # of pairs of buckets in memory: 32 MiB
-# Values closer than this share of the largest are ties: mirrored buckets and constant rulers differ by rounding.
+# Values closer than this share of the largest are ties: those of mirrored buckets may differ by rounding.
 TIE = 1e-9
 
 

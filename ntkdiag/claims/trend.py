@@ -78,22 +78,22 @@ def compare(
     )
 
 
-def thirds(ruler: Array) -> Array:
+def thirds(ordering: Array) -> Array:
     """Weights over buckets that compare the most recoverable third with the least recoverable third.
 
     Args:
-        ruler: Recoverability of each bucket, [B], B ≥ 2.
+        ordering: What orders the buckets, such as their recoverability, [B], B ≥ 2.
 
     Returns:
         [B], summing to 0: the mean over the upper third minus the mean over the lower third. Thirds are rounded up, and
-        buckets that tie with the border of a third all belong to it. All zero for a constant ruler.
+        buckets that tie with the border of a third all belong to it. All zero where the ordering is constant.
     """
-    count = len(ruler)
+    count = len(ordering)
     size = math.ceil(count / 3)
-    ordered = np.sort(ruler)
-    margin = TIE * np.abs(ruler).max()
-    upper = ruler >= ordered[-size] - margin
-    lower = ruler <= ordered[size - 1] + margin
+    ordered = np.sort(ordering)
+    margin = TIE * np.abs(ordering).max()
+    upper = ordering >= ordered[-size] - margin
+    lower = ordering <= ordered[size - 1] + margin
     both = upper & lower
     upper, lower = upper & ~both, lower & ~both
     if not (upper.any() and lower.any()):

@@ -1,6 +1,7 @@
-"""judge and verify: every registered claim tested on one Diagnosis, p-values corrected together, a row a claim.
+"""`judge` and `verify`: every registered claim is tested on one diagnosis; one row per claim.
 
-Sample sizes, seeds, thresholds and tests are fixed before data is seen; nothing is repeated until it is significant.
+p-values are corrected for the number of claims. Sample sizes, seeds, thresholds and tests are fixed before any data is
+seen, and nothing is repeated until it is significant.
 """
 
 from __future__ import annotations
@@ -72,8 +73,8 @@ def verify(
 
     Args:
         denoiser, data, samples, probes, refs: As in `measure`.
-        buckets: Ten from log-SNR −10 to 10 if None.
-        seed: Of draws, probes, subsets and permutations.
+        buckets: Log-SNR buckets; ten from −10 to 10 if None.
+        seed: Seed of draws, probes, subsets and permutations.
 
     Returns:
         As `judge`.
@@ -81,6 +82,10 @@ def verify(
     Raises:
         InputError: as `measure` and `judge`.
         MeasurementError: as `measure`.
+
+    Example:
+        verdicts = nd.verify(denoiser, nd.data.load("digits"), refs={"untrained": untrained})
+        print(verdicts[["claim", "verdict", "effect", "low", "high"]])
     """
     buckets = Buckets.uniform(*DEFAULT_RANGE, count=10) if buckets is None else buckets
     diagnosis = measure(denoiser, data, buckets, samples=samples, probes=probes, seed=seed, refs=refs)

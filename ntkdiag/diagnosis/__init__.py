@@ -1,4 +1,4 @@
-"""From a model and data to a Diagnosis: kernels, spectra and recoverability per log-SNR bucket, saved as a folder."""
+"""From a model and data to a `Diagnosis`: kernels, spectra and recoverability per log-SNR bucket, saved as a folder."""
 
 from ntkdiag.diagnosis.full_kernel import FullKernel, FullSettings
 from ntkdiag.diagnosis.measure import measure

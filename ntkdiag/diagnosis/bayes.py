@@ -1,4 +1,4 @@
-"""The Bayes side of a diagnosis: irreducible loss and recoverable share per bucket, and what is left to learn."""
+"""The Bayes reference of a diagnosis: per bucket, the loss that no training removes and the recoverable share."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class BayesTruth:
     Attributes:
         source: Where the numbers come from, in words.
         share: Recoverable share of the target's variance [B], in [0, 1].
-        floor: Loss no training removes [B]; an upper bound of it where the source is linear.
+        floor: Loss that no training removes [B]; an upper bound of it where the source is linear.
         optimal: E[y | x] for every sample [B, N, D] where the posterior is exact, else None.
     """
 
@@ -50,7 +50,14 @@ class BayesTruth:
 def bayes_truth(
     denoiser: Denoiser, data: Data, draws: PairedDraws, buckets: Buckets, seed: int
 ) -> BayesTruth:
-    """Oracle numbers for a denoiser's target; from the data's covariance alone where no oracle is known."""
+    """The Bayes reference of a denoiser's target; from the data's covariance where the posterior is not known.
+
+    Args:
+        denoiser: Its target and schedule are used.
+        data: Its oracle is used if it has one.
+        draws, buckets: Those of the measurement.
+        seed: Seed of Monte Carlo estimates of the oracle.
+    """
     schedule, target = denoiser.schedule, denoiser.target
     log_snr = torch.tensor(buckets.centers, dtype=torch.float64)
     oracle = bayes.GaussianOracle.fit(data.train) if data.oracle is None else data.oracle

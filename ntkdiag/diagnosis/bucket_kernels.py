@@ -1,4 +1,4 @@
-"""The kernels of one network on paired draws: what is computed on the device, before any statistic is read off."""
+"""Kernels, predictions and residuals of one network in all buckets: everything that is computed on the device."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tables and tensors read back from a diagnosis folder: bit by bit what was written, or refused in one line."""
+"""Read tables and tensors of a diagnosis folder exactly as they were written, or say in one line what is wrong."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _TRUTH = {"True": True, "False": False}
 
 
 def read_table(path: Path, columns: tuple[str, ...], words: tuple[str, ...] = ()) -> pd.DataFrame:
-    """A CSV table, numbers and truth values to the bit.
+    """Read a CSV table; numbers and truth values come back exactly.
 
     Args:
         path: The file.
-        columns: Columns that must be there; others may be.
+        columns: Columns that the table must have; it may have others.
         words: Columns that may hold text; all others hold numbers or truth values.
 
     Raises:
@@ -37,7 +37,7 @@ def read_table(path: Path, columns: tuple[str, ...], words: tuple[str, ...] = ()
     if missing:
         raise InputError(str(path), expected="columns " + ", ".join(columns), got=f"none named {missing[0]}")
     if table.empty:
-        return table.astype("float64")  # no rows tell no type
+        return table.astype("float64")  # without rows the type is unknown
     for name in table.columns:
         if name not in words and not is_numeric_dtype(table[name]):
             raise InputError(
@@ -47,12 +47,12 @@ def read_table(path: Path, columns: tuple[str, ...], words: tuple[str, ...] = ()
 
 
 def read_tensors(path: Path, names: tuple[str, ...], kind: str) -> dict[str, Tensor]:
-    """A safetensors file.
+    """Read a safetensors file.
 
     Args:
         path: The file.
-        names: Tensors that must be there; others may be.
-        kind: What they are called in the message.
+        names: Tensors that the file must have; it may have others.
+        kind: What a tensor is called in the error message.
 
     Raises:
         InputError: no such file, another format, or a tensor that is missing.
@@ -68,7 +68,7 @@ def read_tensors(path: Path, names: tuple[str, ...], kind: str) -> dict[str, Ten
 
 
 def _values(texts: list[str]) -> list[int] | list[float] | list[bool] | list[str]:
-    """A column as whole numbers, else numbers, else truth values, else as it is; Python reads the very bits."""
+    """A column as integers, else floats, else truth values, else text; Python's own parser rounds correctly."""
     try:
         return [int(text) for text in texts]
     except ValueError:

@@ -1,7 +1,7 @@
-"""The full kernel per bucket, matrix-free: its top eigenfunctions, moments and density, and what they are aligned with.
+"""The full kernel of each bucket from products alone: top eigenfunctions, moments, density, alignment with the target.
 
-Here every output of every sample is a row, where the trace kernel sums over outputs. Eigenvalues are those of Θ/(N·D), so
-that their sum is the trace of the trace kernel K/N.
+Every output of every sample is one row of the full kernel; the trace kernel sums over outputs. Eigenvalues are those of
+Θ/(N·D), so that their sum is the trace of the trace kernel K/N.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ GRID_POINTS = 121
 
 @dataclass(frozen=True)
 class FullSettings:
-    """What to spend on each bucket.
+    """How accurately, and at what cost, the full kernel of each bucket is measured.
 
     Attributes:
-        top_k: Eigenpairs.
+        top_k: Number of eigenpairs.
         tolerance: Largest residual of an eigenpair, relative to the top eigenvalue.
-        trace_vectors: Vectors of each half of Hutch++.
-        quadrature_vectors: Vectors of Lanczos quadrature; 0 leaves density and effective rank out.
-        quadrature_steps: Lanczos steps of each.
+        trace_vectors: Number of random vectors in each half of Hutch++.
+        quadrature_vectors: Number of random vectors of Lanczos quadrature; 0 omits density and effective rank.
+        quadrature_steps: Lanczos steps from each of them.
         contraction_steps: Lanczos steps from the residual.
-        chunk: Samples whose graph is held at a time; None holds a whole bucket.
+        chunk: Number of samples whose autograd graph is in memory at a time; None keeps a whole bucket.
     """
 
     top_k: int = 16
@@ -66,8 +66,8 @@ class FullKernel:
             ((u·y)²/‖y‖² and the same for the residual), data_share (energy of the eigenfunction in the data's leading
             covariance modes).
         density: log_eigenvalue, density (eigenvalues per unit ln e), low, high; empty without quadrature.
-        contraction: time (gradient flow, in 1/e), low and high (bounds on the share of the residual's energy that is still
-            there; exact where they meet).
+        contraction: time (gradient flow, in 1/e), low and high (bounds on the share of the residual's energy that is left;
+            exact where they are equal).
         eigenfunctions: [B, top_k, N, *shape], unit norm over (N, *shape).
     """
 
@@ -80,7 +80,7 @@ class FullKernel:
 
 @dataclass
 class _Rows:
-    """Rows of the tables while buckets are measured."""
+    """Rows of the tables, one list entry for each measured bucket."""
 
     summary: list[dict[str, object]] = field(default_factory=list)
     spectra: list[pd.DataFrame] = field(default_factory=list)
@@ -99,22 +99,22 @@ def measure_full(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> FullKernel:
-    """Measure the full kernel of each bucket without forming it.
+    """Measure the full kernel of each bucket without forming the matrix.
 
     Args:
         denoiser: The network.
         data: Training samples [M, *shape], whose covariance modes eigenfunctions are compared with.
         draws: Paired draws, shared by all buckets.
         buckets: Log-SNR buckets, measured at their centres.
-        settings: What to spend.
-        seed: Of all random vectors.
-        progress: Called with (what is being done, done so far, total).
+        settings: Accuracy and cost.
+        seed: Seed of all random vectors.
+        progress: Called with (description of the work, steps done, steps in total).
 
     Returns:
         `FullKernel`.
 
     Raises:
-        InputError: more eigenpairs asked for than the kernel has rows.
+        InputError: more eigenpairs than the kernel has rows.
     """
     chosen = settings or FullSettings()
     rows_ = draws.x0.numel()
@@ -173,7 +173,7 @@ def _bucket(
 def _moments(
     apply: Apply, operator: NTKOperator, top: TopEigenpairs, settings: FullSettings, seed: int
 ) -> tuple[dict[str, object], pd.DataFrame | None, int]:
-    """Columns of the summary, the density where it is asked for, and products spent with those of `top`."""
+    """Columns of the summary, the density (None without quadrature), and the number of products, those of `top` included."""
     size, like = operator.shape[0], operator.like
     traces = trace_estimates(apply, like, size, settings.trace_vectors, seed=seed + 1)
     row: dict[str, object] = {"top_eigenvalue": float(top.values[0]), "converged": top.converged}
@@ -238,7 +238,7 @@ def _spectra(
 
 
 def _contraction(apply: Apply, residual: Tensor, steps: int, peak: float) -> tuple[pd.DataFrame, int]:
-    """Bounds on what gradient flow leaves of the residual, and products spent; no rows without a kernel or a residual."""
+    """Bounds on the residual's energy under gradient flow, and the number of products; no rows if either is zero."""
     empty = pd.DataFrame({"time": [], "low": [], "high": []})
     found = signal_spectrum(apply, residual, steps=steps) if peak > 0 else None
     if found is None:

@@ -1,8 +1,8 @@
 """The full kernel's part of a diagnosis folder.
 
-full_summary.csv            a row a bucket
-full_spectra.csv            a row an eigenpair
-full_density.csv            eigenvalues per unit ln e; no rows where no density was asked for
+full_summary.csv            one row per bucket
+full_spectra.csv            one row per eigenpair
+full_density.csv            eigenvalues per unit ln e; no rows without quadrature
 full_contraction.csv        what gradient flow leaves of the residual, over time
 eigenfunctions.safetensors  the eigenfunctions [B, k, N, *shape]
 """
@@ -38,19 +38,27 @@ EIGENFUNCTIONS = "eigenfunctions"
 
 
 def write_full(full: FullKernel, folder: Path) -> None:
-    """Write the five files into a folder that is being built."""
+    """Write the five files.
+
+    Args:
+        full: The full kernel.
+        folder: Folder of a diagnosis that is being written.
+    """
     for name in FULL_TABLES:
         provenance.write_text(folder / f"full_{name}.csv", getattr(full, name).to_csv(index=False))
     save_file({EIGENFUNCTIONS: full.eigenfunctions.contiguous()}, folder / f"{EIGENFUNCTIONS}.safetensors")
 
 
 def read_full(folder: Path, log_snr: Sequence[float], samples: int) -> FullKernel:
-    """Read them back.
+    """Read the five files.
 
     Args:
-        folder: Of the diagnosis.
-        log_snr: Of the buckets, [B], as the summary of the trace kernel has them.
+        folder: Folder of a saved diagnosis.
+        log_snr: Log-SNR of each bucket, [B], from the summary of the trace kernel.
         samples: N.
+
+    Returns:
+        `FullKernel`.
 
     Raises:
         InputError: a file is missing or damaged, or does not fit the others.
@@ -68,7 +76,7 @@ def read_full(folder: Path, log_snr: Sequence[float], samples: int) -> FullKerne
 def _require_fit(
     folder: Path, tables: dict[str, pd.DataFrame], functions: Tensor, log_snr: list[float], samples: int
 ) -> None:
-    """A row a bucket and a row an eigenfunction; curves of one length, of buckets that the summary has."""
+    """Check that tables and eigenfunctions have the same buckets, samples and numbers of rows."""
     buckets, shape = len(log_snr), tuple(functions.shape)
     if len(shape) < 4 or shape[0] != buckets or shape[2] != samples:
         raise InputError(

@@ -1,4 +1,4 @@
-"""measure: model + data + buckets → Diagnosis."""
+"""`measure`: kernels, spectra and recoverability of a network per log-SNR bucket, as a `Diagnosis`."""
 
 from __future__ import annotations
 
@@ -58,25 +58,29 @@ def measure(
         data: Samples are drawn from its training part without replacement.
         buckets: Log-SNR buckets.
         samples: N per bucket; compare diagnoses only at equal N, since ranks grow with it.
-        probes: R random ±1 probes of the trace kernel; 3 or more enter the intervals.
-        seed: Seeds of data, noise and probes are separate streams derived from it.
+        probes: R random ±1 probes of the trace kernel; with 3 or more, intervals include the spread over probes.
+        seed: Seed from which the separate streams of data, noise and probes are derived.
         refs: Reference networks by name, of the same target and schedule, measured on the same draws; "untrained"
             is the control that claims use.
-        engine, params, memory: As in `gram`.
-        name: What the network is called in progress messages.
-        full: What to spend on the full kernel, where every output is a row of its own; None leaves it out. It is
-            measured of the references too, on the same draws, at the same price again, which is some hundred
-            products a bucket (a forward and backward over the samples each); the engine and its memory are of the
-            trace kernel alone.
-        progress: Called with (what is being done, done so far, total).
+        engine, params, memory: As in `gram`; for the trace and residual kernels.
+        name: Name of the network in progress messages.
+        full: Settings of the full kernel, which has a row for every output of every sample; None omits it. It is
+            measured for the network and every reference, and costs some hundred products a bucket for each (one
+            product is a forward and a backward pass over the samples).
+        progress: Called with (description of the work, steps done, steps in total).
 
     Returns:
         A `Diagnosis`.
 
     Raises:
-        InputError: no samples, more samples than data, references that do not fit, a full kernel that cannot be, or
-            what `gram` refuses.
+        InputError: no samples, more samples than data, references with another target or schedule, a full kernel
+            that cannot be measured with these settings, or as `gram`.
         MeasurementError: the network gives non-finite numbers.
+
+    Example:
+        diagnosis = nd.measure(denoiser, nd.data.load("digits"), nd.Buckets.uniform(-10, 10, count=10))
+        print(diagnosis.summary[["log_snr", "effective_rank", "effective_rank_low", "effective_rank_high"]])
+        diagnosis.save("runs/diagnosis")
     """
     require_positive_int("samples", samples)
     require_positive_int("probes", probes)
@@ -155,11 +159,11 @@ def _full_kernel(
     name: str,
     progress: Progress,
 ) -> FullKernel:
-    def told(stage: str, done: int, total: int) -> None:
+    def report(stage: str, done: int, total: int) -> None:
         progress(f"{stage} of the {name} network", done, total)
 
     with measuring(denoiser):
-        return measure_full(denoiser, data.train, draws, buckets, settings, seed=seed, progress=told)
+        return measure_full(denoiser, data.train, draws, buckets, settings, seed=seed, progress=report)
 
 
 def _noise_energy(
@@ -170,7 +174,7 @@ def _noise_energy(
     truth: BayesTruth,
     settings: dict[str, Any],
 ) -> torch.Tensor | None:
-    """Gradient energy of what no training removes, E[y|x] − y; None where the posterior is not known."""
+    """Gradient energy of the Bayes noise E[y|x] − y of each sample; None where the posterior is not known."""
     if truth.optimal is None:
         return None
     options = {name: settings[name] for name in ("engine", "params", "memory")}
@@ -200,7 +204,7 @@ def _meta(
 
 
 def _grams(kernels: Kernels, buckets: int) -> dict[str, torch.Tensor]:
-    """Kernels to keep: the trace kernel by bucket with its probes, the residual kernel across buckets."""
+    """Kernels that the diagnosis keeps: the trace kernel of each bucket with its probes, the residual kernel of all."""
     samples = kernels.trace.matrix.shape[0] // buckets
 
     def diagonal(matrix: torch.Tensor) -> torch.Tensor:
@@ -217,5 +221,5 @@ def _grams(kernels: Kernels, buckets: int) -> dict[str, torch.Tensor]:
 
 
 def _tensors(network: torch.nn.Module) -> list[torch.Tensor]:
-    """Parameters and buffers in order; extra state that is no tensor is left out."""
+    """Parameters and buffers in order, without extra state that is not a tensor."""
     return [value for value in network.state_dict().values() if isinstance(value, torch.Tensor)]

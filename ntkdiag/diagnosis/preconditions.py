@@ -1,4 +1,4 @@
-"""What can be refused before a measurement costs anything: networks that do not fit, a full kernel that cannot be."""
+"""Checks before a measurement starts: that networks fit the data and each other, and that a full kernel can be measured."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ntkdiag.modes import measuring
 
 
 def require_full(settings: FullSettings, rows: int, params: str | Sequence[str] | None) -> None:
-    """Fail before any work if the full kernel cannot be measured as asked."""
+    """Raise an error before any work if the full kernel cannot be measured with these settings."""
     for what, value, least in (
         ("top_k", settings.top_k, 1),
         ("trace_vectors", settings.trace_vectors, 3),
@@ -33,7 +33,7 @@ def require_full(settings: FullSettings, rows: int, params: str | Sequence[str] 
 
 
 def require_comparable(name: str, reference: Denoiser, denoiser: Denoiser) -> None:
-    """Fail before any work if a reference's numbers would mean something else than the network's."""
+    """Raise an error before any work if a reference has another target or schedule than the network."""
     require_folder_name(f"reference '{name}'", name)
     for what, own, other in (
         ("target", denoiser.target, reference.target),
@@ -44,7 +44,7 @@ def require_comparable(name: str, reference: Denoiser, denoiser: Denoiser) -> No
 
 
 def require_forward(denoiser: Denoiser, data: Data) -> None:
-    """Fail before any work if the network cannot take the data."""
+    """Raise an error before any work if the network cannot run on the data."""
     parameter = next(denoiser.parameters(), None)
     if parameter is None:
         raise InputError("network", expected="a network with parameters", got="none")

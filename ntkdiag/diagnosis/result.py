@@ -1,9 +1,9 @@
-"""Diagnosis: what a measurement found, as tables, kernels and provenance; one folder on disk.
+"""`Diagnosis`: the result of a measurement as tables, kernels and provenance, saved as one folder.
 
 diagnosis.json     versions, device, seeds, configuration, data hash
-summary.csv        a row a bucket
-spectra.csv        a row an eigenvalue
-coupling.csv       a row a pair of buckets
+summary.csv        one row per bucket
+spectra.csv        one row per eigenvalue
+coupling.csv       one row per pair of buckets
 rarefaction.csv    effective rank against the number of samples
 grams.safetensors  the kernels themselves
 full_*.csv, eigenfunctions.safetensors  the full kernel, where it was measured (see `full_kernel_files`)
@@ -52,16 +52,16 @@ class Diagnosis:
     """The result of `measure`.
 
     Attributes:
-        summary: A row a log-SNR bucket; see below.
-        spectra: A row an eigenvalue of K/N, descending within a bucket, with its share of the sum.
-        coupling: A row a pair of buckets: normalised cross kernel, and cosine of mean gradients.
+        summary: One row per log-SNR bucket; see below.
+        spectra: One row per eigenvalue of K/N, descending within a bucket, with its share of the sum.
+        coupling: One row per pair of buckets: normalised cross kernel, and cosine of mean gradients.
         rarefaction: Effective rank of subsets of the samples, by subset size.
         grams: Kernels in float64: "trace" [B, N, N] and "residual" [B·N, B·N]; where the trace kernel is estimated
             from R probes also "per_probe" [B, R, N, N], and "trace_stderr" [B, N, N] unless R is 1.
         meta: Provenance and configuration; plain JSON values.
         refs: Reference networks measured on the same draws, by name.
-        full: The full kernel, every output a row of its own (see `ntkdiag.diagnosis.full_kernel`); None where it was not
-            measured.
+        full: The full kernel, with a row for every output of every sample (see `ntkdiag.diagnosis.full_kernel`); None
+            where it was not measured.
 
     Columns of `summary`; `_low` and `_high` are the ends of 90% intervals, NaN where too few samples allow none:
         bucket, log_snr (where it was measured), log_snr_low, log_snr_high (the bucket's edges), samples (N).
@@ -70,7 +70,7 @@ class Diagnosis:
             participation_ratio, stable_rank, numerical_rank, decay_exponent: of K/N, see `ntkdiag.spectra`.
         top8_energy: Share of the trace in the eight largest eigenvalues. negative_mass: Share of |e| in negative ones.
         trace_x0: The trace had the network predicted x0, trace / k².
-        amplitude, bayes_share, learnability: Recoverability by three rulers, see `ntkdiag.recoverability` and
+        amplitude, bayes_share, learnability: Three measures of recoverability, see `ntkdiag.recoverability` and
             `ntkdiag.process.bayes`.
         floor, excess: Loss that no training removes, loss that training can still remove; excess is NaN, and
             floor an upper bound, where the posterior is not known exactly (`meta["bayes_source"]`).
@@ -94,7 +94,7 @@ class Diagnosis:
 
         Raises:
             InputError: the folder is in use (an earlier run is replaced only with `force`), or the name of a
-                reference cannot be that of a folder.
+                reference cannot name a folder.
         """
         for name in self.refs:
             require_folder_name("name of a reference", name)
@@ -123,11 +123,14 @@ class Diagnosis:
         Raises:
             InputError: not a diagnosis folder, a file is missing or damaged, columns or kernels are missing, or
                 they do not fit together.
+
+        Example:
+            diagnosis = nd.Diagnosis.load("runs/diagnosis")
         """
         folder = Path(folder)
         meta = _read_meta(folder)
         tables = {name: read_table(folder / f"{name}.csv", REQUIRED_COLUMNS[name]) for name in TABLES}
-        # Other kernels are there only where the trace kernel is an estimate.
+        # Other kernels are saved only where the trace kernel is an estimate.
         grams = read_tensors(folder / "grams.safetensors", ("trace", "residual"), "kernel")
         _require_fit(folder, tables, grams)
         full = None
@@ -138,10 +141,10 @@ class Diagnosis:
 
 
 def require_folder_name(what: str, name: str) -> None:
-    """A name that can be a folder inside another one and nothing else.
+    """Check that a name can be the name of a folder inside another one.
 
     Raises:
-        InputError: otherwise.
+        InputError: it contains a path separator or another character that is not allowed.
     """
     if not re.fullmatch(r"\w[\w .+-]*", name):
         raise InputError(what, expected="a name of letters, digits, spaces and . _ + -", got=repr(name))
@@ -163,7 +166,7 @@ def _read_meta(folder: Path) -> dict[str, Any]:
 
 
 def _require_fit(folder: Path, tables: dict[str, pd.DataFrame], grams: dict[str, Tensor]) -> None:
-    """Tables and kernels of the same number of buckets B and samples N."""
+    """Check that tables and kernels have the same number of buckets B and samples N."""
     buckets, samples = len(tables["summary"]), grams["trace"].shape[-1]
     shapes = {"trace": (buckets, samples, samples), "residual": (buckets * samples,) * 2}
     for name, shape in shapes.items():

@@ -1,4 +1,4 @@
-"""Tables of a diagnosis: statistics read off the kernels, a row a bucket, an eigenvalue or a pair of buckets."""
+"""Tables of a diagnosis: statistics of the kernels, one row per bucket, per eigenvalue or per pair of buckets."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ MIN_SAMPLES = 4  # below this no interval can be formed
 
 
 class BucketViews:
-    """The kernels of each bucket, cut out of the cross-bucket kernels."""
+    """The kernels of each bucket, as blocks of the kernels over all buckets."""
 
     def __init__(self, kernels: Kernels, buckets: int) -> None:
         trace, residual = kernels.trace.matrix.numpy(), kernels.residual.matrix.numpy()
@@ -61,7 +61,7 @@ def summary_table(
     kappa: float,
     seed: int,
 ) -> pd.DataFrame:
-    """A row a bucket; columns as `Diagnosis.summary` describes.
+    """One row per bucket; columns as `Diagnosis` describes them.
 
     `noise_energy` is the gradient energy of each sample's Bayes noise, [B, N], where the posterior is known.
     """
@@ -91,7 +91,7 @@ def summary_table(
 
 
 def spectra_table(views: BucketViews, buckets: Buckets) -> pd.DataFrame:
-    """A row an eigenvalue of K/N, descending within a bucket."""
+    """One row per eigenvalue of K/N, descending within a bucket."""
     parts = [
         pd.DataFrame(
             {
@@ -108,7 +108,7 @@ def spectra_table(views: BucketViews, buckets: Buckets) -> pd.DataFrame:
 
 
 def coupling_table(kernels: Kernels, buckets: Buckets) -> pd.DataFrame:
-    """A row a pair of buckets: cross kernel over the geometric mean of the two, and cosine of mean gradients."""
+    """One row per pair of buckets: cross kernel over the geometric mean of the two, and cosine of mean gradients."""
     count = buckets.count
     matrix = kernels.trace.matrix.numpy()
     samples = len(matrix) // count
@@ -147,7 +147,7 @@ def _loss(losses: Array) -> dict[str, float]:
 
 
 def _spectral(views: BucketViews, b: int, seed: int) -> dict[str, float]:
-    """Trace, eigenvalues and ranks; intervals for those that have one."""
+    """Trace, eigenvalues and ranks, with intervals for those in `WITH_INTERVAL`."""
     spectrum, matrix = views.spectra[b], views.trace[b]
     found: dict[str, Interval] = {}
     if spectrum.samples >= MIN_SAMPLES:
@@ -164,7 +164,7 @@ def _spectral(views: BucketViews, b: int, seed: int) -> dict[str, float]:
 
 def _learning(kernels: Kernels, views: BucketViews, b: int, kappa: float) -> dict[str, float]:
     spectrum = views.spectra[b]
-    assert spectrum.vectors is not None  # BucketViews asks for them
+    assert spectrum.vectors is not None  # BucketViews computes them
     wanted = kernels.wanted[b].numpy()
     residual = (kernels.predictions[b] - kernels.wanted[b]).numpy()
     nan = float("nan")

@@ -1,8 +1,8 @@
-"""Recoverability: how much of a target the noisy input still tells, by several rulers.
+"""Recoverability: how much of a target the noisy input determines, by several measures.
 
-`amplitude` is a closed form (the ERD score), `learnability` reads the kernel's spectrum, `gradient_signal` asks whether
-per-sample gradients agree with one another, `contamination` how much of them is noise. The ruler that needs the data's
-distribution, `bayes_share`, is in `ntkdiag.process.bayes`.
+`amplitude` is a closed form (the ERD score), `learnability` reads the kernel's spectrum, `gradient_signal` says whether
+per-sample gradients agree with one another, and `contamination` how much of them is noise. The measure that needs the
+data's distribution, `bayes_share`, is in `ntkdiag.process.bayes`.
 """
 
 from ntkdiag.recoverability.amplitude import CONVENTIONS, amplitude, log_amplitude

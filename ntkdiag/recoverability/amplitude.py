@@ -1,7 +1,7 @@
 """Amplitude: the root-mean-square size of the part of a target that the noisy input expresses, the ERD score.
 
-For y = c_x x0 + c_ε ε seen through x = α x0 + σ ε, with data of unit variance, it is √((c_x α)² + (c_ε σ)²). It is
-defined anew on every target: ε, x0 and v give three different rulers, never one converted.
+For y = c_x x0 + c_ε ε and x = α x0 + σ ε, with data of unit variance, it is √((c_x α)² + (c_ε σ)²). It is defined
+separately for every target: those of ε, x0 and v are three different measures and do not convert into one another.
 Source: Yao et al. 2026, "Elucidating Representation Degradation Problem in Diffusion Model Training",
 arXiv 2605.10790.
 """
@@ -33,7 +33,7 @@ def amplitude(target: str, schedule: Schedule | None, log_snr: Level, convention
         target: epsilon, x0, v, score, flow or F.
         schedule: The path; not needed for epsilon, x0 and v under "vp".
         log_snr: Log-SNR, any shape; −∞ under "vp" and "official" for epsilon, x0 and v, finite otherwise.
-        convention: Which α and σ the amplitude is taken of.
+        convention: Whose α and σ enter.
             "vp": those of the unit-variance path, α² = sigmoid(λ). ε: σ, x0: α, v: √2 α σ, linear flow: 1.
             "raw": the schedule's own, the vp amplitude times √(α² + σ²).
             "official": what the published code computes: ε: σ, x0: α, v: α σ of the schedule's own path, flow: 1;
@@ -53,7 +53,7 @@ def amplitude(target: str, schedule: Schedule | None, log_snr: Level, convention
 
 
 def log_amplitude(target: str, schedule: Schedule | None, log_snr: Tensor, convention: str = "vp") -> Tensor:
-    """ln of `amplitude`, which neither overflows nor vanishes at extreme log-SNR; arguments as there, finite log-SNR."""
+    """ln of `amplitude`, exact also where the amplitude would overflow or vanish; same arguments, finite log-SNR."""
     require_one_of("convention", convention, CONVENTIONS)
     name = target_name(target)
     path = _path(name, schedule, convention)
@@ -86,7 +86,7 @@ def _official(target: str, path: Schedule, log_snr: Tensor) -> Tensor:
 
 
 def _path(target: str, schedule: Schedule | None, convention: str) -> Schedule:
-    """The schedule given, or any, where all give the same."""
+    """The given schedule, or any schedule where all give the same amplitude."""
     if schedule is not None:
         return schedule
     if convention == "vp" and target in _SAME_ON_EVERY_PATH:

@@ -24,7 +24,7 @@ def contamination(noise_energy: Array, residual_energy: Array, level: float = 0.
         level: Nominal coverage.
 
     Returns:
-        The ratio of means; it passes 1 where noise and learnable parts partly cancel. The interval is symmetric in the
+        The ratio of means; it exceeds 1 where noise and learnable parts partly cancel. The interval is symmetric in the
         logarithm (delta method over pairs, Student's t); NaN ends for fewer than 4 samples, all NaN without gradients.
 
     Raises:

@@ -1,6 +1,6 @@
 """Gradient signal: whether per-sample gradients agree with one another, within a bucket and between buckets.
 
-All of it is read off the residual Gram G_ij = g_i · g_j, without ever holding a gradient.
+Everything is computed from the residual Gram G_ij = g_i · g_j, so that no gradient needs to be stored.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ import numpy as np
 from ntkdiag.errors import InputError
 from ntkdiag.spectra.dense.eigen import Array
 
-# Eigenvalues below this share of the largest are rounding of a float32 network, not rates.
+# Eigenvalues below this share of the largest are rounding errors of a float32 network.
 RESOLUTION = 1e-6
 
 
@@ -42,7 +42,7 @@ def learnability(eigenvalues: Array, vectors: Array, signal: Array, kappa: float
 
 
 def contraction(eigenvalues: Array, share: Array, time: float) -> float:
-    """What is left of a residual's energy after gradient flow for a time τ, C(τ) = Σ_k p_k e^{−2τ e_k}.
+    """Share of a residual's energy that is left after gradient flow for a time τ, C(τ) = Σ_k p_k e^{−2τ e_k}.
 
     Args:
         eigenvalues: e_k, [N].

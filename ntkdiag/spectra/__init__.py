@@ -1,4 +1,8 @@
-"""What a Gram matrix says: its eigenvalues, how many directions they hold, and how sure that is."""
+"""Spectra of kernels: eigenvalues, effective ranks, and the uncertainty of both.
+
+`dense/` reads a Gram matrix in memory, `uncertainty/` gives its statistics intervals over samples and probes, and
+`operators/` estimates the same of a kernel that is only known as a product (the full kernel).
+"""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from analysis.coverage.run import POPULATIONS
-from analysis.coverage.sweep import READ, sweep, told
+from analysis.coverage.sweep import READ, summarised, sweep
 from figures import coverage
 from ntkdiag.spectra import Interval
 
@@ -38,7 +38,7 @@ def test_naive_is_bound_by_n_and_the_answer_is_the_populations() -> None:
 
 def test_medians_pass_over_what_has_no_interval() -> None:
     ends = [(1.0, 3.0), (2.0, 6.0), (np.nan, np.nan)]
-    found = told([Interval(2.0, low, high, 1.0, 0.9, "") for low, high in ends], truth=2.5)
+    found = summarised([Interval(2.0, low, high, 1.0, 0.9, "") for low, high in ends], truth=2.5)
     assert (found["low"], found["high"], found["value"]) == (1.5, 4.5, 2.0)
     assert found["without_interval"] == pytest.approx(1 / 3) and found["holds_truth"] == pytest.approx(2 / 3)
 

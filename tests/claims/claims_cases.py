@@ -74,7 +74,7 @@ def simulate(
     )
 
 
-def along(ruler: Array, low: float, high: float) -> Array:
-    """A quantity that rises with a ruler from `low` to `high`."""
-    share = (ruler - ruler.min()) / np.ptp(ruler)
+def along(ordering: Array, low: float, high: float) -> Array:
+    """A quantity that rises with an ordering from `low` to `high`."""
+    share = (ordering - ordering.min()) / np.ptp(ordering)
     return low + share * (high - low)

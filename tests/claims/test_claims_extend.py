@@ -40,9 +40,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.usefixtures("example")
 def test_its_verdict_follows_what_is_planted() -> None:
-    ruler = reach("v", levels())
-    falling = judge(simulate("v", flatness=along(ruler, 0.4, 0.9)), draws=100).iloc[-1]
-    rising = judge(simulate("v", flatness=along(ruler, 0.9, 0.4)), draws=100).iloc[-1]
+    ordering = reach("v", levels())
+    falling = judge(simulate("v", flatness=along(ordering, 0.4, 0.9)), draws=100).iloc[-1]
+    rising = judge(simulate("v", flatness=along(ordering, 0.9, 0.4)), draws=100).iloc[-1]
     assert (falling["claim"], falling["statement"], falling["verdict"]) == ("C4", STATEMENT, "supported")
     assert rising["verdict"] == "contradicted"
 

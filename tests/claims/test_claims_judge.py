@@ -91,11 +91,11 @@ def test_an_effect_smaller_than_counts_is_contradicted_however_sure() -> None:
 # --- C3, what degradation follows
 
 
-@pytest.mark.parametrize(("target", "ruler"), [("epsilon", EPSILON), ("v", V)])
-def test_degradation_along_recoverability_is_told_from_degradation_with_noise(
-    target: str, ruler: Any
+@pytest.mark.parametrize(("target", "ordering"), [("epsilon", EPSILON), ("v", V)])
+def test_degradation_along_recoverability_is_distinguished_from_degradation_with_noise(
+    target: str, ordering: Any
 ) -> None:
-    assert verdicts(simulate(target, flatness=along(ruler, 0.4, 0.9)))["C3"] == "supported"
+    assert verdicts(simulate(target, flatness=along(ordering, 0.4, 0.9)))["C3"] == "supported"
     assert verdicts(simulate(target, flatness=along(LEVELS, 0.4, 0.9)))["C3"] == "contradicted"
 
 
@@ -239,8 +239,8 @@ def test_support_is_rare_at_the_smallest_effect_that_counts() -> None:
     Only the interval guards here, so its own error rate is seen: within three standard errors of 5% over 300 draws.
     """
     log_snr = levels(6)
-    ruler = reach("epsilon", log_snr)
-    size = np.exp(math.log(1.1) * thirds(ruler))  # ± ln 1.1 / 2 in two thirds of two buckets each
+    ordering = reach("epsilon", log_snr)
+    size = np.exp(math.log(1.1) * thirds(ordering))  # ± ln 1.1 / 2 in two thirds of two buckets each
     lows, highs = 0, 0
     for seed in range(300):
         evidence = gather(

@@ -52,49 +52,51 @@ def test_mirrored_values_tie_though_they_differ_by_rounding() -> None:
 
 @pytest.mark.parametrize("count", [2, 3, 5, 7])
 def test_few_buckets_have_an_exact_p_value(count: int) -> None:
-    ruler = np.arange(float(count))
+    ordering = np.arange(float(count))
     values = np.random.default_rng(count).standard_normal(count)
     taus = [
-        stats.kendalltau(ruler, values[list(order)]).statistic
+        stats.kendalltau(ordering, values[list(order)]).statistic
         for order in itertools.permutations(range(count))
     ]
-    expected = np.mean(np.array(taus) >= stats.kendalltau(ruler, values).statistic - 1e-12)
-    assert permutation_p_value(lambda v: kendall(ruler, v), values, seed=0) == pytest.approx(expected)
-    best = permutation_p_value(lambda v: kendall(ruler, v), ruler, seed=0)
+    expected = np.mean(np.array(taus) >= stats.kendalltau(ordering, values).statistic - 1e-12)
+    assert permutation_p_value(lambda v: kendall(ordering, v), values, seed=0) == pytest.approx(expected)
+    best = permutation_p_value(lambda v: kendall(ordering, v), ordering, seed=0)
     assert best == pytest.approx(1 / math.factorial(count))
-    assert permutation_p_value(lambda v: kendall(ruler, v), -ruler, seed=0) == 1.0
+    assert permutation_p_value(lambda v: kendall(ordering, v), -ordering, seed=0) == 1.0
 
 
 def test_the_exact_p_value_is_scipys() -> None:
-    ruler, values = np.arange(7.0), np.array([0.0, 2, 1, 3, 5, 4, 6])
-    expected = stats.kendalltau(ruler, values, method="exact", alternative="greater").pvalue
-    assert permutation_p_value(lambda v: kendall(ruler, v), values, seed=0) == pytest.approx(expected)
+    ordering, values = np.arange(7.0), np.array([0.0, 2, 1, 3, 5, 4, 6])
+    expected = stats.kendalltau(ordering, values, method="exact", alternative="greater").pvalue
+    assert permutation_p_value(lambda v: kendall(ordering, v), values, seed=0) == pytest.approx(expected)
 
 
-def test_ties_of_the_ruler_count_as_often_as_they_can_be_swapped() -> None:
-    ruler = np.array([1.0, 2, 3, 2, 1])
-    found = permutation_p_value(lambda v: kendall(ruler, v), ruler + 0.01 * np.arange(5), seed=0)
+def test_ties_of_the_ordering_count_as_often_as_they_can_be_swapped() -> None:
+    ordering = np.array([1.0, 2, 3, 2, 1])
+    found = permutation_p_value(lambda v: kendall(ordering, v), ordering + 0.01 * np.arange(5), seed=0)
     assert found == pytest.approx(4 / 120)
 
 
 def test_many_buckets_have_a_sampled_p_value_that_is_never_zero() -> None:
-    ruler = np.arange(12.0)
-    assert permutation_p_value(lambda v: kendall(ruler, v), ruler, seed=0, draws=99) == pytest.approx(1 / 100)
+    ordering = np.arange(12.0)
+    assert permutation_p_value(lambda v: kendall(ordering, v), ordering, seed=0, draws=99) == pytest.approx(
+        1 / 100
+    )
     values = np.random.default_rng(1).standard_normal(12)
-    expected = stats.kendalltau(ruler, values, method="exact", alternative="greater").pvalue
-    found = permutation_p_value(lambda v: kendall(ruler, v), values, seed=0)
+    expected = stats.kendalltau(ordering, values, method="exact", alternative="greater").pvalue
+    found = permutation_p_value(lambda v: kendall(ordering, v), values, seed=0)
     assert abs(found - expected) < 4 * math.sqrt(expected * (1 - expected) / 9999)
-    assert found == permutation_p_value(lambda v: kendall(ruler, v), values, seed=0)
-    assert found != permutation_p_value(lambda v: kendall(ruler, v), values, seed=1)
+    assert found == permutation_p_value(lambda v: kendall(ordering, v), values, seed=0)
+    assert found != permutation_p_value(lambda v: kendall(ordering, v), values, seed=1)
 
 
 def test_memory_is_bounded_without_changing_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    ruler, values = np.arange(9.0), np.random.default_rng(2).standard_normal(9)
+    ordering, values = np.arange(9.0), np.random.default_rng(2).standard_normal(9)
     seen: list[int] = []
 
     def score(v: np.ndarray) -> np.ndarray:
         seen.append(v.size)
-        return kendall(ruler, v)
+        return kendall(ordering, v)
 
     whole = permutation_p_value(score, values, seed=0, draws=500)
     monkeypatch.setattr(p_values, "_NUMBERS_AT_ONCE", 900)
@@ -106,11 +108,11 @@ def test_memory_is_bounded_without_changing_the_answer(monkeypatch: pytest.Monke
 @pytest.mark.parametrize("count", [5, 9])
 def test_p_values_are_uniform_where_there_is_no_trend(count: int) -> None:
     generator = np.random.default_rng(0)
-    ruler = np.arange(float(count))
+    ordering = np.arange(float(count))
     found = np.array(
         [
             permutation_p_value(
-                lambda v: kendall(ruler, v), generator.standard_normal(count), seed=s, draws=99
+                lambda v: kendall(ordering, v), generator.standard_normal(count), seed=s, draws=99
             )
             for s in range(400)
         ]

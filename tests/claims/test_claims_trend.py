@@ -1,4 +1,4 @@
-"""The thirds of the buckets that claims compare, by hand and on rulers with ties; what a claim must declare."""
+"""The thirds of the buckets that claims compare, by hand and on orderings with ties; what a claim must declare."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NUMBERS = st.integers(-3, 3)  # few values, so that ties are common
 
 
 @pytest.mark.parametrize(
-    ("ruler", "weights"),
+    ("ordering", "weights"),
     [
         ([1, 2, 3], [-1, 0, 1]),
         ([3, 1, 2], [1, -1, 0]),
@@ -33,20 +33,20 @@ NUMBERS = st.integers(-3, 3)  # few values, so that ties are common
         ([1, 1 + 1e-15, 1 - 1e-15], [0, 0, 0]),
     ],
 )
-def test_thirds(ruler: list[float], weights: list[float]) -> None:
-    np.testing.assert_allclose(thirds(np.array(ruler, dtype=float)), weights)
+def test_thirds(ordering: list[float], weights: list[float]) -> None:
+    np.testing.assert_allclose(thirds(np.array(ordering, dtype=float)), weights)
 
 
 @given(st.lists(NUMBERS, min_size=2, max_size=12))
-def test_a_contrast_compares_means_and_never_opposes_its_ruler(values: list[int]) -> None:
-    ruler = np.array(values, dtype=float)
-    weights = thirds(ruler)
+def test_a_contrast_compares_means_and_never_opposes_its_ordering(values: list[int]) -> None:
+    ordering = np.array(values, dtype=float)
+    weights = thirds(ordering)
     assert weights.sum() == pytest.approx(0, abs=1e-12)
-    if np.ptp(ruler) > 0 and weights.any():
-        assert weights @ ruler > 0 and np.abs(weights).sum() == pytest.approx(2)
-        np.testing.assert_allclose(thirds(-ruler), -weights)
+    if np.ptp(ordering) > 0 and weights.any():
+        assert weights @ ordering > 0 and np.abs(weights).sum() == pytest.approx(2)
+        np.testing.assert_allclose(thirds(-ordering), -weights)
     for a, b in itertools.combinations(range(len(values)), 2):
-        assert weights[a] == weights[b] or ruler[a] != ruler[b]
+        assert weights[a] == weights[b] or ordering[a] != ordering[b]
 
 
 def test_a_correlation_is_written_with_its_sign() -> None:

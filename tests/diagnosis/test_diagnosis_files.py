@@ -197,7 +197,7 @@ def test_loading_runs_no_code(folder: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "exploded").exists()
 
 
-def test_provenance_is_told(diagnosis: Diagnosis) -> None:
+def test_provenance_is_recorded(diagnosis: Diagnosis) -> None:
     meta = json.loads(json.dumps(diagnosis.meta))
     assert meta["config"] == {
         "buckets": {"edges": [-6.0, -2.0, 2.0, 6.0], "centers": [-4.0, 0.0, 4.0]},

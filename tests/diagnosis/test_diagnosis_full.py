@@ -278,9 +278,11 @@ def test_the_network_is_measured_in_eval_mode_and_left_in_its_own() -> None:
     pd.testing.assert_frame_equal(live.spectra, still_.spectra)
 
 
-def test_progress_is_told() -> None:
-    told: list[tuple[str, int, int]] = []
+def test_progress_is_reported() -> None:
+    reported: list[tuple[str, int, int]] = []
     measured(
-        "mlp", settings=FullSettings(top_k=1, quadrature_vectors=0), progress=lambda *step: told.append(step)
+        "mlp",
+        settings=FullSettings(top_k=1, quadrature_vectors=0),
+        progress=lambda *step: reported.append(step),
     )
-    assert told == [("full kernel", done, 3) for done in range(4)]
+    assert reported == [("full kernel", done, 3) for done in range(4)]

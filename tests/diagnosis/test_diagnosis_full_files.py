@@ -69,7 +69,7 @@ def test_its_trace_is_that_of_the_trace_kernel() -> None:
     )
 
 
-def test_settings_are_told(diagnosis: Diagnosis) -> None:
+def test_settings_are_recorded(diagnosis: Diagnosis) -> None:
     for one in (diagnosis, diagnosis.refs["untrained"]):
         assert one.meta["config"]["full"] == {
             "top_k": 3,
@@ -84,10 +84,10 @@ def test_settings_are_told(diagnosis: Diagnosis) -> None:
 
 
 def test_progress_names_the_network() -> None:
-    told: list[tuple[str, int, int]] = []
-    small(full=SETTINGS, progress=lambda *step: told.append(step))
-    assert ("full kernel of the trained network", 0, 3) in told
-    assert told[-1] == ("full kernel of the untrained network", 3, 3)
+    reported: list[tuple[str, int, int]] = []
+    small(full=SETTINGS, progress=lambda *step: reported.append(step))
+    assert ("full kernel of the trained network", 0, 3) in reported
+    assert reported[-1] == ("full kernel of the untrained network", 3, 3)
 
 
 def test_the_network_is_left_in_its_mode() -> None:

@@ -241,14 +241,14 @@ def small_alone() -> Diagnosis:
     return measure(mlp(), POINTS, Buckets((-2.0, 2.0), (0.0,)), samples=8, probes=1)
 
 
-def test_parameters_can_be_chosen_and_progress_is_told() -> None:
-    told: list[tuple[str, int, int]] = []
-    found = small(params="out.*", progress=lambda *step: told.append(step))
+def test_parameters_can_be_chosen_and_progress_is_reported() -> None:
+    reported: list[tuple[str, int, int]] = []
+    found = small(params="out.*", progress=lambda *step: reported.append(step))
     assert found.meta["config"]["params"] == "out.*"
     assert set(found.meta["coverage"]) == {"out.weight", "out.bias"}
     assert found.meta["network"]["parameters"] == 18
-    assert told[0] == ("kernels of the trained network", 0, 3)
-    assert told[-1] == ("kernels of the untrained network", 3, 3)
+    assert reported[0] == ("kernels of the trained network", 0, 3)
+    assert reported[-1] == ("kernels of the untrained network", 3, 3)
     assert small(params=["out.*", "layers.*"]).meta["config"]["params"] == ["out.*", "layers.*"]
 
 

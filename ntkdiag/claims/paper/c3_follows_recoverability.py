@@ -23,7 +23,8 @@ from ntkdiag.claims.verdict import ClaimResult, all_of, untestable
 from ntkdiag.spectra.dense.eigen import Array
 
 STATISTIC = "effective_rank"
-# Rulers whose thirds are more alike than this (cosine of the contrasts' weights; tuned here) compare the same buckets.
+# Two orderings of the buckets count as the same comparison if the cosine of their contrasts' weights exceeds this; tuned
+# here.
 ALIKE = 0.5
 
 
@@ -31,19 +32,21 @@ ALIKE = 0.5
     "C3", "Degradation follows the target's recoverability, not the noise level itself.", reads=[STATISTIC]
 )
 def follows_recoverability(evidence: Evidence) -> ClaimResult:
-    """Rank falls along R_y, and more than along each rival ruler that compares other buckets than R_y does."""
+    """Rank falls along R_y, and more than along the log-SNR in either direction, where that is another comparison."""
     own = falls(STATISTIC, evidence)
     if np.isnan(own.p_value):
         return own
     weights = thirds(evidence.amplitude)
     rivals = {"log-SNR": evidence.log_snr, "−log-SNR": -evidence.log_snr}
-    distinct = {name: ruler for name, ruler in rivals.items() if _likeness(weights, thirds(ruler)) <= ALIKE}
+    distinct = {
+        name: ordering for name, ordering in rivals.items() if _likeness(weights, thirds(ordering)) <= ALIKE
+    }
     if "log-SNR" not in distinct:
         return untestable(
             f"R_y rises with the log-SNR for target {evidence.target} in these buckets; "
             "an epsilon or v network can decide it, in buckets that reach both ends"
         )
-    return all_of([own, *(_beats(name, ruler, weights, evidence) for name, ruler in distinct.items())])
+    return all_of([own, *(_beats(name, ordering, weights, evidence) for name, ordering in distinct.items())])
 
 
 def _likeness(first: Array, second: Array) -> float:
@@ -52,7 +55,7 @@ def _likeness(first: Array, second: Array) -> float:
 
 
 def _beats(name: str, rival: Array, weights: Array, evidence: Evidence) -> ClaimResult:
-    """The fall along R_y minus the fall along a rival ruler."""
+    """The fall along R_y minus the fall along a rival ordering of the buckets."""
 
     def advantage(values: Array) -> Array:
         return kendall(evidence.amplitude, values) - kendall(rival, values)

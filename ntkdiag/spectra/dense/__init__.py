@@ -1,1 +1,1 @@
-"""Spectra of a Gram matrix that is held in memory."""
+"""Eigenvalues, effective ranks and other statistics of a Gram matrix in memory."""

@@ -55,8 +55,15 @@ def eigenvalues(matrix: GramLike) -> Spectrum:
     Args:
         matrix: K, [N, N], numpy or torch, N ≥ 1.
 
+    Returns:
+        `Spectrum`, without vectors.
+
     Raises:
         InputError: not square, empty, not finite, or asymmetric by more than `SYMMETRY_TOLERANCE` · max|K|.
+
+    Example:
+        >>> eigenvalues([[2.0, 0.0], [0.0, 1.0]]).values
+        array([1. , 0.5])
     """
     gram = gram_array(matrix)
     return _spectrum(batched_eigenvalues(gram))
@@ -90,7 +97,7 @@ def gram_array(matrix: GramLike, what: str = "Gram matrix", leading: tuple[str, 
 
     Args:
         matrix: [N, N], or [*leading, N, N].
-        what: How an error calls it.
+        what: Name of the matrix in an error message.
         leading: Names of the axes before it, ("R",) for Grams of R probes.
 
     Raises:
@@ -112,7 +119,7 @@ def gram_array(matrix: GramLike, what: str = "Gram matrix", leading: tuple[str, 
 
 
 def real_array(values: GramLike, what: str) -> Array:
-    """Numpy float64 copy of real, finite numbers; torch tensors come off their device.
+    """Numpy float64 copy of real, finite numbers; torch tensors are copied to the CPU.
 
     Raises:
         InputError: other types, or entries that are not finite.

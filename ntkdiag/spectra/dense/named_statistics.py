@@ -1,8 +1,7 @@
-"""The statistics that intervals can be made for, by name, each ready for stacks of sub-Grams.
+"""The statistics that have intervals, by name; each one is computed on stacks of sub-Grams.
 
-A `Statistic` says what it reads, on which scale its error is nearest to normal, and which answer its interval
-is meant to cover. Some answers are properties of the population; others only exist at a given number of
-samples.
+A `Statistic` says what it reads, on which scale its error is nearest to normal, and which quantity its interval
+covers: a property of the population, or an expectation at a given number of samples.
 """
 
 from __future__ import annotations
@@ -28,11 +27,11 @@ Scale = Literal["linear", "log", "log1p"]
 
 @dataclass(frozen=True)
 class Statistic:
-    """A number read off a Gram matrix.
+    """A number computed from a Gram matrix.
 
     Attributes:
-        name: As in tables.
-        reads: What `function` is given: sub-Grams [..., n, n], their eigenvalues of K/n [..., n] (largest
+        name: Its name in tables.
+        reads: The argument of `function`: sub-Grams [..., n, n], their eigenvalues of K/n [..., n] (largest
             first), or their sums over pairs [..., 2].
         function: Reduces the statistic's own axes and keeps the leading ones.
         scale: Where intervals are symmetric: "log" for positive numbers, "log1p" for numbers above −1.
@@ -87,7 +86,7 @@ STATISTICS: dict[str, Statistic] = {statistic.name: statistic for statistic in _
 
 
 def statistic(name: str | Statistic) -> Statistic:
-    """A statistic by name; one made by hand is handed back.
+    """The registered statistic of a name; a `Statistic` is returned as it is.
 
     Raises:
         InputError: unknown name.
@@ -115,8 +114,7 @@ def evaluate_all(
     Args:
         names: Registered names or statistics.
         grams: [..., n, n] float64, symmetric; not checked.
-        sums: `pair_sums` of the same Grams, [..., 2], where they are known better than from `grams` alone
-            (probe noise taken off).
+        sums: `pair_sums` of the same Grams, [..., 2], with probe noise removed; computed from `grams` if None.
 
     Returns:
         name → [...].

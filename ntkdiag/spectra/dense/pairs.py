@@ -1,6 +1,6 @@
 """The participation ratio of the population from pairs of samples: a rank that does not grow with N.
 
-Probe noise is taken off, from the standard error of the entries or from the kernels of single probes.
+Probe noise is removed with the standard error of the entries, or exactly with the kernels of single probes.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ def participation_ratio_pairs(
     """Participation ratio of the population from pairs of samples, (Σ_{i≠j} K_ii K_jj) / (Σ_{i≠j} K_ij²).
 
     Over independent x ≠ x', E K(x,x)K(x',x') = (tr T)² and E K(x,x')² = tr T² with T the kernel's integral
-    operator, so numerator and denominator are unbiased for those of (tr T)²/tr T². (Their ratio is not, by a
-    few per cent at N = 64; the bias of `participation_ratio` is of order PR/N.)
+    operator, so numerator and denominator are unbiased for those of (tr T)²/tr T². (Their ratio has a bias of
+    a few per cent at N = 64; the bias of `participation_ratio` is of order PR/N.)
 
     Probe noise adds its variance to K_ij². It is removed by `stderr`, or by `per_probe`, which is exact for
     the numerator too.
@@ -47,7 +47,7 @@ def participation_ratio_pairs(
 def checked_noise(
     matrix: GramLike, stderr: GramLike | None, per_probe: GramLike | None
 ) -> tuple[Array, Array | None, Array | None]:
-    """Check a Gram with what is known of its probe noise; float64 in the order given.
+    """Check a Gram and what is known of its probe noise; all three as float64, in the order of the arguments.
 
     Raises:
         InputError: see `participation_ratio_pairs`.

@@ -26,6 +26,10 @@ def effective_rank(eigenvalues: Array) -> Array:
 
     Returns:
         [...] in [1, N]; 0 for a zero matrix.
+
+    Example:
+        >>> float(effective_rank(np.array([1.0, 1.0, 0.0])).round(6))
+        2.0
     """
     kept = np.clip(eigenvalues, 0, None)
     share = divide(kept, kept.sum(-1, keepdims=True))

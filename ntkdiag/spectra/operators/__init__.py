@@ -1,1 +1,1 @@
-"""Spectra of operators that are never formed: Lanczos, quadrature, stochastic traces."""
+"""Spectra of an operator that is only known as a product: block Lanczos, Lanczos quadrature, stochastic traces."""

@@ -1,8 +1,8 @@
-"""Top eigenpairs of a symmetric positive semi-definite operator that is never formed: block Lanczos.
+"""Top eigenpairs of a symmetric positive semi-definite operator from products alone: block Lanczos.
 
-Full reorthogonalisation, because kernels of rank far below their size are the rule here; every pair with its residual
-norm, within which a true eigenvalue lies; and a second look from a random direction, because a Krylov space holds no more
-copies of an eigenvalue than its first block has columns.
+The basis is fully reorthogonalised, because most kernels here have a rank far below their size. Every pair comes with its
+residual norm, within which a true eigenvalue lies. A Krylov space holds no more copies of an eigenvalue than its first
+block has columns, so after convergence a few steps from random directions search for missed copies.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from ntkdiag.errors import InputError, MeasurementError, require_positive_int
 # [n, b] → [n, b]
 Apply = Callable[[Tensor], Tensor]
 
-# Steps from a random block in which missed copies of an eigenvalue must show, tuned here: with blocks of 4 they showed one
-# copy that stands out by a factor of 2 in 60 of 60 tries up to n = 32,768, whatever lay below it; where copies stand out
-# by less, missing one changes the values by little.
-SECOND_LOOK = 4
+# Steps from a random block that search for missed copies of an eigenvalue, tuned here: with blocks of 4 they found one
+# copy that is larger than the rest by a factor of 2 in 60 of 60 tries up to n = 32,768, whatever the rest was. Where the
+# factor is smaller, a missed copy changes the values little.
+CONFIRMATION_STEPS = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,9 +32,9 @@ class TopEigenpairs:
         values: θ_1 ≥ … ≥ θ_k, [k] float64 on the CPU.
         vectors: Unit Ritz vectors in columns, [n, k], on the operator's device.
         residuals: ‖A u − θ u‖, [k]: an eigenvalue of A lies within it of θ (Parlett 1998, theorem 4.5.1).
-        converged: Whether every residual is within the tolerance asked for.
-        products: Operator-vector products spent.
-        restarts: How often the space was continued with random directions: where it closed, and for second looks.
+        converged: Whether every residual is within the tolerance.
+        products: Number of operator-vector products.
+        restarts: How often the space was continued from random directions: where it closed, and to search for copies.
     """
 
     values: Tensor
@@ -63,11 +63,11 @@ def top_eigenpairs(
         like: A tensor of the operator's dtype and device.
         size: n.
         count: k ≤ n.
-        block: Directions per step. Copies of an eigenvalue beyond it are found by second looks: once all pairs have
-            converged, a few steps from random directions must bring no other values.
+        block: Directions per step. Further copies of an eigenvalue are found after convergence: a few steps from random
+            directions must bring no other values.
         tolerance: Stop when all residuals are below tolerance · θ_1.
         max_products: Stop after so many products, converged or not; None allows 10·k + 20·block, at most n + block.
-        seed: Of the starting directions.
+        seed: Seed of the starting directions.
 
     Returns:
         `TopEigenpairs`.
@@ -75,6 +75,10 @@ def top_eigenpairs(
     Raises:
         InputError: sizes out of range.
         MeasurementError: the operator returned NaN or infinity.
+
+    Example:
+        operator = NTKOperator(denoiser, x, log_snr)
+        top = top_eigenpairs(operator.apply, operator.like, operator.shape[0], count=16)
     """
     for name, value in (("size", size), ("count", count), ("block", block)):
         require_positive_int(name, value)
@@ -94,7 +98,7 @@ def top_eigenpairs(
         if done:
             seen = values
             krylov.restart()
-        for _ in range(SECOND_LOOK if done else 1):
+        for _ in range(CONFIRMATION_STEPS if done else 1):
             if krylov.dimension < size and krylov.products < limit:
                 krylov.extend(block)
     converged = krylov.dimension >= size or done
@@ -120,7 +124,7 @@ class _Krylov:
         return self._basis.shape[1]
 
     def restart(self) -> None:
-        """Go on from random directions."""
+        """Continue from random directions."""
         self._next = self._next[:, :0]
 
     def extend(self, block: int) -> None:
@@ -145,7 +149,7 @@ class _Krylov:
         self._next = self._orthonormal(images, threshold=self.noise)
 
     def ritz(self, count: int) -> tuple[Tensor, Tensor, Tensor]:
-        """The `count` largest Ritz values, their vectors, and true residual norms (A Q is at hand)."""
+        """The `count` largest Ritz values, their vectors, and true residual norms (from the stored A Q)."""
         projected = self._basis.mT @ self._images
         values, small = torch.linalg.eigh(((projected + projected.mT) / 2).double())
         values, small = values.flip(0)[:count], small.flip(1)[:, :count].to(self._like.dtype)

@@ -1,7 +1,7 @@
-"""Stochastic Lanczos quadrature: the whole spectrum of an operator as a density, from a few Krylov spaces.
+"""Stochastic Lanczos quadrature: density of the spectrum and effective rank of an operator from products alone.
 
-A Lanczos run from a random vector v turns vᵀ f(A) v into a Gauss rule; its mean over vectors is tr f(A) / n. Each vector is
-one estimate, so the spread between them is the uncertainty (Ubaru, Chen & Saad 2017).
+Lanczos from a random unit vector v gives a Gauss rule for vᵀ f(A) v, whose mean over vectors is tr f(A) / n. Each vector
+gives one estimate, so the spread between vectors is the uncertainty (Ubaru, Chen & Saad 2017).
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ class Quadrature:
     Attributes:
         nodes, weights: [V, m] float64; a vector's weights sum to 1 and, like its nodes, are padded with 0 where its
             Krylov space closed early.
-        size: Dimensions the vectors stand for: n, less those of `known`.
+        size: Dimension of the space that the vectors sample: n minus the number of `known` eigenvalues.
         known: Eigenvalues that were deflated, [k]; they enter sums exactly.
-        products: Operator-vector products spent.
+        products: Number of operator-vector products.
     """
 
     nodes: Array
@@ -42,7 +42,7 @@ class Quadrature:
     products: int
 
     def sums(self, function: Callable[[Array], Array]) -> Array:
-        """tr f(A) as each vector estimates it, [V]."""
+        """Estimate of tr f(A) from each vector, [V]."""
         return function(self.known).sum() + self.size * (self.weights * function(self.nodes)).sum(1)
 
 
@@ -64,8 +64,8 @@ def lanczos_quadrature(
         size: n.
         vectors: V, random unit vectors; all are advanced together, so a step is one product with V columns.
         steps: m, at most n.
-        seed: Of the vectors.
-        known: Converged top eigenpairs to deflate: what is left varies far less between vectors.
+        seed: Seed of the vectors.
+        known: Converged top eigenpairs to deflate: the rest of the operator varies far less between vectors.
 
     Returns:
         `Quadrature`.

@@ -1,7 +1,7 @@
-"""Where a signal's energy lies in an operator's spectrum, and bounds on how gradient flow would remove it.
+"""Share of a signal's energy along the eigenvectors of an operator, and bounds on how gradient flow removes it.
 
-A Lanczos run started at the signal gives two quadrature rules for Σ_k p_k f(e_k), p_k being the share of its energy along
-each eigenvector. For f = e^{−2τe}, whose derivatives alternate in sign, the Gauss rule lies below and the
+Lanczos from the signal gives two quadrature rules for Σ_k p_k f(e_k), where p_k is the share of its energy along each
+eigenvector. For f = e^{−2τe}, whose derivatives alternate in sign, the Gauss rule lies below and the
 Gauss-Radau rule with a node at 0 above (Golub & Meurant 1994, "Matrices, moments and quadrature").
 """
 
@@ -25,9 +25,9 @@ class SignalSpectrum:
     """Quadrature rules of one signal.
 
     Attributes:
-        lower, upper: (nodes, weights) of the Gauss rule, and of the one with a further node at 0; weights sum to 1. They
-            are the same where the Krylov space closed: then both are exact.
-        products: Operator-vector products spent.
+        lower, upper: (nodes, weights) of the Gauss rule, and of the rule with a further node at 0; weights sum to 1. Where
+            the Krylov space closed the two are the same, and exact.
+        products: Number of operator-vector products.
     """
 
     lower: tuple[Array, Array]
@@ -35,7 +35,7 @@ class SignalSpectrum:
     products: int
 
     def left(self, times: Array) -> tuple[Array, Array]:
-        """Bounds on what gradient flow leaves of the signal's energy, C(τ) = Σ_k p_k e^{−2τ e_k}.
+        """Bounds on the share of the signal's energy that is left after gradient flow, C(τ) = Σ_k p_k e^{−2τ e_k}.
 
         Args:
             times: τ ≥ 0 in units of 1/e, [n].
@@ -56,7 +56,7 @@ def signal_spectrum(apply: Apply, signal: Tensor, *, steps: int = 40) -> SignalS
     Args:
         apply: The operator, [n, b] → [n, b], symmetric and positive semi-definite.
         signal: [n], in the operator's dtype and on its device.
-        steps: Products to spend; fewer where the Krylov space closes, at most n.
+        steps: Number of products, at most n; fewer where the Krylov space closes.
 
     Returns:
         Rules of `steps` nodes, one more in the upper; None for a signal of zero.

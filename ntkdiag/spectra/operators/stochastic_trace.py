@@ -1,7 +1,7 @@
-"""Trace and trace of the square of an operator that is never formed, hence its participation ratio and stable rank.
+"""Trace and trace of the square of an operator from products alone, hence its participation ratio and stable rank.
 
-Hutch++ (Meyer, Musco, Musco & Woodruff 2021): what a sketch of the range captures is summed exactly, what is left is
-averaged over fresh random vectors. Those are independent given the sketch, so their spread is an honest standard error.
+Hutch++ (Meyer, Musco, Musco & Woodruff 2021): the part of the trace inside a sketched range is summed exactly, and the
+rest is averaged over fresh random vectors. These are independent given the sketch, so their spread is a standard error.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class TraceEstimates:
         trace: tr A, unbiased.
         square: tr A², unbiased.
         participation_ratio: (tr A)² / tr A²; a ratio of unbiased estimates, biased by O(variance).
-        products: Operator-vector products spent.
+        products: Number of operator-vector products.
     """
 
     trace: Interval
@@ -46,10 +46,10 @@ def trace_estimates(
         apply: The operator, [n, b] → [n, b], symmetric.
         like: A tensor of the operator's dtype and device.
         size: n.
-        probes: m vectors for the sketch and m for the rest; 3·m products are spent. Where 3·m ≥ n the result is exact
+        probes: m vectors for the sketch and m for the rest, 3·m products together. Where 3·m ≥ n the result is exact
             and costs n products.
         level: Nominal coverage of the intervals.
-        seed: Of the ±1 vectors.
+        seed: Seed of the ±1 vectors.
 
     Returns:
         `TraceEstimates`.
@@ -76,7 +76,7 @@ def trace_estimates(
 
 
 def _range(sketch: Tensor) -> Tensor:
-    """An orthonormal basis of the columns' span; directions that are rounding only are left out."""
+    """An orthonormal basis of the columns' span, without directions that are rounding error."""
     left, singular, _ = torch.linalg.svd(sketch, full_matrices=False)
     floor = singular.max() * torch.finfo(sketch.dtype).eps * max(sketch.shape)
     return left[:, singular > floor]

@@ -1,7 +1,7 @@
-"""Lanczos tridiagonalisation: the operator as a small tridiagonal matrix, seen from each of several starting vectors.
+"""Lanczos tridiagonalisation: for each starting vector v, a small tridiagonal matrix that stands for the operator.
 
-The eigenpairs of that matrix are a Gauss quadrature rule for vᵀ f(A) v (Golub & Welsch 1969). Full reorthogonalisation,
-because kernels of rank far below their size are the rule here.
+The eigenpairs of that matrix are a Gauss quadrature rule for vᵀ f(A) v (Golub & Welsch 1969). The basis is fully
+reorthogonalised, because most kernels here have a rank far below their size.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Tridiagonal:
-    """One symmetric tridiagonal matrix a starting vector.
+    """Symmetric tridiagonal matrices, one for each of V starting vectors.
 
     Attributes:
-        diagonal: [V, m] float64.
-        beside: Off-diagonal entries, [V, m] float64; the last leads to the vector that would come next. 0 where the Krylov
-            space closed: what follows it says nothing.
+        diagonal: Diagonal entries, [V, m] float64.
+        beside: Off-diagonal entries, [V, m] float64; the last belongs to the step that would come next. An entry is 0 where
+            the Krylov space closed; later entries of that row have no meaning.
     """
 
     diagonal: Array
@@ -34,7 +34,7 @@ class Tridiagonal:
 
     @property
     def steps(self) -> int:
-        """Products spent on each vector, m."""
+        """Number of products with each vector, m."""
         return self.diagonal.shape[1]
 
     def length(self, v: int) -> int:
@@ -44,13 +44,16 @@ class Tridiagonal:
 
 
 def tridiagonalise(apply: Apply, start: Tensor, steps: int, deflated: Tensor | None = None) -> Tridiagonal:
-    """Lanczos from each column, all advanced together.
+    """Lanczos from each column; all columns advance together.
 
     Args:
         apply: The operator, [n, b] → [n, b], symmetric.
         start: Unit vectors [n, V], orthogonal to `deflated`.
-        steps: Products to spend on each, at most n; fewer where all Krylov spaces close.
-        deflated: Orthonormal columns [n, k] whose span is taken out of the operator.
+        steps: Number of products with each vector, at most n; fewer where all Krylov spaces close.
+        deflated: Orthonormal columns [n, k] whose span is removed from the operator.
+
+    Returns:
+        `Tridiagonal`.
     """
     limit = 10 * torch.finfo(start.dtype).eps * math.sqrt(len(start))
     basis = [start]  # each [n, V]

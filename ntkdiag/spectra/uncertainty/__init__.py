@@ -1,1 +1,1 @@
-"""How sure a statistic of a Gram matrix is: resampling, intervals, rarefaction."""
+"""Intervals of the statistics of a Gram matrix (effective rank, trace, …): resampling, jackknife, rarefaction."""

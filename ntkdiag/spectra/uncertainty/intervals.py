@@ -1,7 +1,7 @@
-"""Intervals for statistics of a Gram matrix, and for comparisons of buckets that share their draws.
+"""Intervals of the statistics of a Gram matrix (effective rank, trace, …), and of comparisons between buckets.
 
 Samples are resampled without replacement (`resampling`), and the spread becomes an interval (`jackknife`).
-What each interval covers is said by `Statistic.answer`.
+`Statistic.answer` says what each interval covers.
 """
 
 from __future__ import annotations
@@ -66,10 +66,10 @@ def subsample_intervals(
     gradient signal, GSNR), or the expectation of the statistic over new draws of N samples (those of
     eigenvalues, which change with N). Nominal 90% held 87 to 96% at N = 64 and 82 to 98% at N = 16 on
     populations with uneven spectra (analysis/coverage). On an exactly flat spectrum, or a gradient signal of
-    zero, the first-order part of the error vanishes and the jackknife overstates the rest: up to 99%.
+    zero, the first-order part of the error vanishes, the jackknife overstates the rest, and coverage is up to 99%.
 
     Args:
-        names: Registered names (`STATISTICS`) or statistics made by hand.
+        names: Registered names (`STATISTICS`) or `Statistic` objects.
         matrix: K, [N, N], N ≥ 3.
         level: Nominal coverage in (0, 1).
         draws, fraction, seed: As `paired_subsets`.
@@ -85,6 +85,10 @@ def subsample_intervals(
 
     Raises:
         InputError: bad matrices, unknown names, arguments out of range.
+
+    Example:
+        found = subsample_intervals(["trace", "effective_rank"], diagnosis.grams["trace"][0])
+        print(found["effective_rank"].low, found["effective_rank"].high)
     """
     chosen = [statistic(name) for name in names]
     samples = len(gram_array(matrix))
@@ -124,7 +128,7 @@ def contrast_interval(
             two, `lambda s: np.log(s[..., 0] / s[..., 1])`. The interval covers the contrast of what each
             bucket's own interval covers.
         level, draws, fraction, seed: As `subsample_intervals`.
-        scale: On which the contrast's own interval is symmetric.
+        scale: Scale on which the contrast's own interval is symmetric.
         per_probe: [B, R, N, N], R ≥ 3 probes shared by all buckets; adds the variance over them.
 
     Raises:
@@ -151,7 +155,7 @@ def contrast_of_replicates(
 
     Args:
         buckets: The statistic in every bucket, on the same subsets (and with the same probes left out).
-        contrast, level, scale: As there.
+        contrast, level, scale: As in `contrast_interval`.
         samples, kept: N, and the size of the subsets.
     """
     probes = [bucket.probe_draws for bucket in buckets if bucket.probe_draws is not None]

@@ -56,7 +56,7 @@ def interval_from_draws(
     method = f"delete-{samples - kept} jackknife of {samples} samples, {len(replicates.draws)} draws, {scale}"
     forward = _SCALES[scale][0]
     if np.isfinite(replicates.value) and np.all(replicates.draws == replicates.value):
-        over_samples = 0.0  # exactly, also where the scale has no place for it: ln 0 of a zero matrix
+        over_samples = 0.0  # exact, even where the scale is undefined (ln 0 of a zero matrix)
     else:
         with np.errstate(divide="ignore", invalid="ignore"):
             over_samples = float(forward(replicates.draws).var()) * kept / (samples - kept)
@@ -75,13 +75,13 @@ def interval_from_draws(
 def mean_interval(values: GramLike, *, level: float = 0.9, scale: Scale = "log") -> Interval:
     """Interval of the mean of independent per-sample numbers (losses): covers the population mean.
 
-    The jackknife of a mean is s²/N for every d, so nothing is drawn. Nominal 90% held 89 to 92% at N = 64 for
+    The jackknife variance of a mean is s²/N for every d, so no subsets are needed. Nominal 90% held 89 to 92% at N = 64 for
     exponential and chi-squared values, 85% for a lognormal of σ = 1 (analysis/coverage).
 
     Args:
         values: [N], N ≥ 2.
         level: In (0, 1).
-        scale: "log" for losses, which are positive and skewed; "linear" for numbers of any sign.
+        scale: "log" for losses, which are positive and skewed; "linear" for numbers of either sign.
 
     Raises:
         InputError: fewer than 2 numbers, not finite, or a level or scale that is unknown.
@@ -101,7 +101,7 @@ def mean_interval(values: GramLike, *, level: float = 0.9, scale: Scale = "log")
 def _symmetric(
     value: float, variance: float, freedom: float, level: float, scale: str, minimum: float, method: str
 ) -> Interval:
-    """value ± t · √variance on the given scale, told in units of the value."""
+    """value ± t · √variance on the given scale, with ends in units of the value."""
     if variance == 0 and np.isfinite(value):
         return Interval(value, value, value, 0.0, level, method)
     forward, backward, slope = _SCALES[scale]

@@ -1,7 +1,7 @@
-"""Rarefaction: how the effective rank grows with the number of samples it is read from.
+"""Rarefaction: how the effective rank grows with the number of samples.
 
-Borrowed from ecology, where species counts are compared at equal effort. A curve that still rises at N says
-that the effective rank is a lower bound; a flat one, that it has saturated.
+The term is ecology's, where species counts are compared at equal effort. Where the curve still rises at N, the
+effective rank is a lower bound; where it is flat, the rank has saturated.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ def rarefaction(
     Args:
         matrix: K, [N, N].
         sizes: Increasing n in 1 … N; 1, 2, 4, … and N by default.
-        draws: Subsets a size, at least 2.
-        seed: Of the subsets; buckets given the same seed share them.
+        draws: Number of subsets of each size, at least 2.
+        seed: Seed of the subsets; buckets with the same seed share them.
 
     Returns:
         Columns samples (n), effective_rank (mean over subsets), effective_rank_std (standard deviation over

@@ -1,6 +1,6 @@
-"""Statistics of a Gram matrix on subsets of its samples, without replacement, and on subsets of its probes.
+"""Statistics of a Gram matrix on subsets of its samples, without replacement, and with single probes left out.
 
-A bootstrap repeats rows of the Gram and so fakes a loss of rank; subsets do not. All buckets share their
+A bootstrap repeats rows of the Gram and so imitates a loss of rank; subsets do not. All buckets share their
 subsets, so that differences and trends are formed within pairs before their spread is taken.
 """
 
@@ -19,8 +19,8 @@ from ntkdiag.spectra.dense.pairs import checked_noise, pair_products, pair_sums
 
 Indices = NDArray[np.intp]
 
-# Tuned in analysis/coverage. Rank statistics are bound by n: on small subsets they vary less than at N, and
-# intervals come out short (n = N/2 covers 78 to 95% where 0.9 N covers 87 to 96%).
+# Tuned in analysis/coverage. A rank cannot exceed n, so on small subsets it varies less than at N and its interval
+# is too short (n = N/2 covers 78 to 95%, 0.9 N covers 87 to 96%).
 FRACTION = 0.9
 # The Monte-Carlo error of a standard error is about 1/√(2·draws), here 3.5%.
 DRAWS = 400
@@ -29,12 +29,12 @@ _ENTRIES_AT_ONCE = 2**23  # of sub-Grams in memory: 64 MiB
 
 @dataclass(frozen=True, eq=False)
 class Replicates:
-    """A statistic with what its uncertainty is made from.
+    """A statistic and its resampled values.
 
     Attributes:
-        value: On all samples and probes.
-        draws: On each subset of samples, [S].
-        probe_draws: On all samples with one probe left out, [R]; None where probes are held fixed.
+        value: The statistic on all samples and probes.
+        draws: Its value on each subset of samples, [S].
+        probe_draws: Its value on all samples with one probe left out, [R]; None where probes stay fixed.
     """
 
     value: float
@@ -86,7 +86,7 @@ def resample(
     """Several statistics of one Gram on the same subsets; eigenvalues are shared between them.
 
     Args:
-        names: Registered names (`STATISTICS`) or statistics made by hand.
+        names: Registered names (`STATISTICS`) or `Statistic` objects.
         matrix: K, [N, N].
         subsets: Sample indices, [S, n].
         stderr: Standard error of entries over probes, [N, N]: corrects the pair statistic.

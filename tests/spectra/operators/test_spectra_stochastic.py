@@ -11,6 +11,7 @@ from ntkdiag.errors import InputError
 from ntkdiag.spectra.dense.rank import effective_rank
 from ntkdiag.spectra.operators.block_lanczos import top_eigenpairs
 from ntkdiag.spectra.operators.quadrature import density, entropy_effective_rank, lanczos_quadrature
+from ntkdiag.spectra.operators.signal import signal_spectrum
 from ntkdiag.spectra.operators.stochastic_trace import trace_estimates
 
 SEEDS = 400
@@ -90,6 +91,21 @@ def test_exactly_low_rank_operators_close_early_without_noise():
     rule = quadrature(matrix(SPECTRA["rank one"]), seed=0, vectors=4, steps=20)
     assert rule.nodes.shape[1] <= 4
     np.testing.assert_allclose(np.sort(np.abs(rule.nodes), 1)[:, -1], 1.0, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["rank one", "power law"])
+def test_products_are_those_that_the_operator_was_asked_for(name):
+    a, columns = matrix(SPECTRA[name]), []
+
+    def apply(v):
+        columns.append(v.shape[1])
+        return a @ v
+
+    rule = lanczos_quadrature(apply, a[:1], len(a), vectors=4, steps=6)
+    assert rule.products == sum(columns)
+    columns.clear()
+    signal = signal_spectrum(apply, torch.ones(len(a), dtype=torch.float64), steps=6)
+    assert signal.products == sum(columns)
 
 
 def test_density_counts_eigenvalues():
