@@ -21,7 +21,7 @@ from ntkdiag.kernel.streaming.recording.forward import Forward, Network, forward
 from ntkdiag.kernel.streaming.recording.recorder import RecordedOperation
 from ntkdiag.kernel.streaming.recording.rehearsal import Rehearsal, rehearse_backward
 from ntkdiag.kernel.streaming.refusal import Refused, Unsupported
-from ntkdiag.kernel.streaming.rules.rule import ParameterUse
+from ntkdiag.kernel.streaming.rules.general import ParameterUse
 from ntkdiag.kernel.streaming.sample_axis.axis import AxisCandidate, SampleAxis
 
 

@@ -12,7 +12,7 @@ from streaming_truth import cotangents_for, state, streamed
 from torch import Tensor
 
 from ntkdiag.kernel.streaming import engine as engine_room
-from ntkdiag.kernel.streaming.rules.rule import RULES
+from ntkdiag.kernel.streaming.rules.general import RULES
 
 # torch warns of networks that are here on purpose: even kernels padded to "same", operations without a batching rule
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")

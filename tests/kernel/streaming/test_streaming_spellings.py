@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from ntkdiag.kernel.streaming.recording.torch_operations import DECOMPOSITIONS, IN_PLACE, writes_into_first
 from ntkdiag.kernel.streaming.rules.elementwise import ELEMENTWISE
-from ntkdiag.kernel.streaming.rules.rule import RULES
+from ntkdiag.kernel.streaming.rules.general import RULES
 
 X = torch.rand(3, 2, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64) + 0.5
 P = torch.rand(4, generator=torch.Generator().manual_seed(1), dtype=torch.float64) + 0.5

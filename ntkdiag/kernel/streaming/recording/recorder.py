@@ -35,7 +35,7 @@ from ntkdiag.kernel.streaming.recording.torch_operations import (
     writes_into_first,
 )
 from ntkdiag.kernel.streaming.refusal import Unsupported
-from ntkdiag.kernel.streaming.rules.rule import RULES, Call, ParameterUse
+from ntkdiag.kernel.streaming.rules.general import RULES, Call, ParameterUse
 
 Arguments = tuple[Any, ...]
 Named = dict[str, Any]
@@ -228,7 +228,7 @@ class Recorder(TorchFunctionMode):
             raise Unsupported("complex numbers")
         family, rule = RULES[func]
         uses = rule(Call(func, args, kwargs, self._is_parameter))
-        return family, [(self._sources[id(use.source)], use) for use in uses]
+        return family, [(self._sources[id(use.tensor)], use) for use in uses]
 
     def _gives_gradient(self, func: Callable[..., Any], args: Arguments, kwargs: Named) -> bool:
         """Whether an operation without a rule passes a gradient to its sources at all: a comparison does not."""

@@ -16,7 +16,8 @@ from torch.nn import functional
 from ntkdiag.kernel.streaming.contraction.broadcasting import reduce_to
 from ntkdiag.kernel.streaming.contraction.gradients import Dense
 from ntkdiag.kernel.streaming.refusal import Unsupported
-from ntkdiag.kernel.streaming.rules.rule import Call, ParameterUse, Saved, rule
+from ntkdiag.kernel.streaming.rules.general import Call, ParameterUse, general_rule
+from ntkdiag.kernel.streaming.rules.rule import Formula, rule
 from ntkdiag.kernel.streaming.sample_axis.axis import SampleAxis
 
 SUMS: list[Callable[..., Any]] = [torch.add, Tensor.add, Tensor.__add__, Tensor.__radd__]
@@ -35,7 +36,7 @@ ELEMENTWISE: list[Callable[..., Any]] = [
 ]  # fmt: skip
 
 
-@rule("elementwise", ELEMENTWISE)
+@general_rule("elementwise", ELEMENTWISE)
 def elementwise(call: Call) -> list[ParameterUse]:
     """y = f(x, p, ...) elementwise; the gradient by p is reduced over the dimensions p was broadcast along."""
     if "out" in call.kwargs:
@@ -81,19 +82,19 @@ def _beside(call: Call) -> list[ParameterUse]:
     return [use(key, broadcast) for key, broadcast in wide.items()]
 
 
-@rule("prelu", [functional.prelu, torch.prelu, Tensor.prelu])
-def prelu(call: Call) -> list[ParameterUse]:
-    """y = max(x, 0) + a·min(x, 0), one a for all or one a channel."""
-    bound = call.bind("input", "weight")
-    x, weight = bound["input"], bound["weight"]
-    if call.is_parameter(x) or not call.is_parameter(weight):
-        raise Unsupported("a parameter as the input of an activation")
-    saved = Saved(x)
-    shape = (-1, *(1,) * (x.ndim - 2)) if weight.numel() > 1 else ()
+@rule(
+    "prelu",
+    [functional.prelu, torch.prelu, Tensor.prelu],
+    core=lambda input, weight: 0 if weight.numel() == 1 else input.ndim - 1,
+)
+def prelu(input: Tensor, weight: Tensor) -> dict[str, Formula]:
+    """y = max(x, 0) + a·min(x, 0), with one slope a for all or one for each channel."""
+    slopes = weight.numel()
 
-    def gradient(grad: Tensor, axis: SampleAxis) -> Dense:
-        full = grad * saved.get().clamp(max=0)
-        rows = reduce_to(full, weight.detach().reshape(shape), axis).rows
-        return Dense(rows.reshape(axis.samples, *weight.shape))
+    def gradient(grad: Tensor, input: Tensor) -> Tensor:
+        full = grad * input.clamp(max=0)
+        if slopes == 1:
+            return full.sum(1).reshape(-1, *weight.shape)
+        return full.reshape(*full.shape[:3], -1).sum((1, 3))
 
-    return [ParameterUse(weight, gradient)]
+    return {"weight": gradient}

@@ -1,6 +1,6 @@
-"""Tables looked up by indices that depend on the batch: embedding, embedding bag, index_select, table[index].
+"""Tables of rows that are looked up by indices: embedding, embedding bag, index_select, table[index].
 
-A sample touches few rows of a table, so gradients are kept on the rows that the batch touches.
+A sample touches few rows of a table, so gradients are kept for the rows that the batch touches.
 """
 
 from __future__ import annotations
@@ -13,96 +13,94 @@ from torch.nn import functional
 
 from ntkdiag.kernel.streaming.contraction.gradients import Compressed
 from ntkdiag.kernel.streaming.refusal import Unsupported
-from ntkdiag.kernel.streaming.rules.rule import Call, ParameterUse, Saved, rule
-from ntkdiag.kernel.streaming.sample_axis.axis import SampleAxis
+from ntkdiag.kernel.streaming.rules.rule import Formula, rule
 
 
-@rule("embedding", [functional.embedding, torch.embedding])
-def embedding(call: Call) -> list[ParameterUse]:
-    """y = table[index]; the row at padding_idx receives no gradient."""
-    names: tuple[str, ...] = (
-        "input",
-        "weight",
-        "padding_idx",
-        "max_norm",
-        "norm_type",
-        "scale_grad_by_freq",
-        "sparse",
-    )
-    if call.function is torch.embedding:
-        names = ("weight", "input", "padding_idx", "scale_grad_by_freq", "sparse")
-    bound = call.bind(*names)
-    if bound.get("max_norm") is not None or bound["scale_grad_by_freq"]:
+@rule("embedding", [functional.embedding], core={"grad": 1, "input": 0})
+def embedding(
+    input: Tensor,
+    weight: Tensor,
+    padding_idx: int | None = None,
+    max_norm: float | None = None,
+    norm_type: float = 2.0,
+    scale_grad_by_freq: bool = False,
+    sparse: bool = False,
+) -> dict[str, Formula]:
+    """y = weight[input]; the row at padding_idx receives no gradient."""
+    if max_norm is not None or scale_grad_by_freq:
         raise Unsupported("an embedding that renormalises its table or scales by frequency")
-    padding = bound["padding_idx"]
-    if padding is not None and padding < 0:
-        padding = None if call.function is torch.embedding else padding + bound["weight"].shape[0]
-    return [_lookup(bound["weight"], bound["input"], padding)]
+    if padding_idx is not None and padding_idx < 0:
+        padding_idx += len(weight)
+    return {"weight": lambda grad, input: _row_sums(weight, input, grad, padding_idx)}
 
 
-@rule("index", [torch.index_select, Tensor.index_select, Tensor.__getitem__])
-def index(call: Call) -> list[ParameterUse]:
-    """table[index] and index_select along the first dimension."""
-    if call.function is Tensor.__getitem__:
-        table, chosen = call.args
-        dim = 0
-    else:
-        bound = call.bind("input", "dim", "index")
-        table, dim, chosen = bound["input"], bound["dim"], bound["index"]
-    integer = isinstance(chosen, Tensor) and chosen.dtype in (torch.int64, torch.int32)
-    if not call.is_parameter(table) or dim != 0 or not integer:
+@rule("embedding", [torch.embedding], core={"grad": 1, "indices": 0})
+def torch_embedding(
+    weight: Tensor,
+    indices: Tensor,
+    padding_idx: int = -1,
+    scale_grad_by_freq: bool = False,
+    sparse: bool = False,
+) -> dict[str, Formula]:
+    """The same with its arguments in another order; a negative padding_idx is none."""
+    if scale_grad_by_freq:
+        raise Unsupported("an embedding that renormalises its table or scales by frequency")
+    padding = None if padding_idx < 0 else padding_idx
+    return {"weight": lambda grad, indices: _row_sums(weight, indices, grad, padding)}
+
+
+def _row_core(input: Tensor, **_: Any) -> dict[str, int]:
+    return {"grad": input.ndim - 1, "index": 0}
+
+
+@rule("index", [torch.index_select, Tensor.index_select], core=_row_core)
+def index_select(input: Tensor, dim: int, index: Tensor) -> dict[str, Formula]:
+    """Rows of a table."""
+    if dim != 0:
         raise Unsupported("indexing of a parameter other than by integers along its first dimension")
-    return [_lookup(table, chosen, None)]
+    return {"input": lambda grad, index: _row_sums(input, index, grad)}
+
+
+@rule("index", [Tensor.__getitem__], core=_row_core)
+def getitem(input: Tensor, index: Any) -> dict[str, Formula]:
+    """table[index]."""
+    if not isinstance(index, Tensor) or index.dtype not in (torch.int64, torch.int32):
+        raise Unsupported("indexing of a parameter other than by integers along its first dimension")
+    return index_select(input, 0, index)
 
 
 @rule("embedding bag", [functional.embedding_bag])
-def embedding_bag(call: Call) -> list[ParameterUse]:
-    """Sums or means of table rows, one bag a row of a matrix of indices."""
-    bound = call.bind(
-        "input", "weight", "offsets", "max_norm", "norm_type", "scale_grad_by_freq", "mode", "sparse",
-        "per_sample_weights", "include_last_offset", "padding_idx", mode="mean",
-    )  # fmt: skip
-    given: tuple[str, ...] = (
-        "offsets",
-        "max_norm",
-        "scale_grad_by_freq",
-        "per_sample_weights",
-        "padding_idx",
-    )
-    if any(_is_set(bound[name]) for name in given) or bound["mode"] == "max":
+def embedding_bag(
+    input: Tensor,
+    weight: Tensor,
+    offsets: Tensor | None = None,
+    max_norm: float | None = None,
+    norm_type: float = 2.0,
+    scale_grad_by_freq: bool = False,
+    mode: str = "mean",
+    sparse: bool = False,
+    per_sample_weights: Tensor | None = None,
+    include_last_offset: bool = False,
+    padding_idx: int | None = None,
+) -> dict[str, Formula]:
+    """Sums or means of table rows; each row of a matrix of indices is one bag."""
+    unknown = (offsets, max_norm, per_sample_weights, padding_idx)
+    if any(each is not None for each in unknown) or scale_grad_by_freq or mode == "max":
         raise Unsupported("an embedding bag with offsets, weights, padding or maxima")
-    table, indices = bound["weight"], bound["input"]
-    if indices.ndim != 2 or call.is_parameter(indices):
+    if input.ndim != 2:
         raise Unsupported("an embedding bag without a matrix of indices")
-    scale = 1 / indices.shape[1] if bound["mode"] == "mean" else 1.0
-    saved = Saved(indices)
+    scale = 1 / input.shape[1] if mode == "mean" else 1.0
 
-    def gradient(grad: Tensor, axis: SampleAxis) -> Compressed:
-        bags = axis.rows(saved.get(), 1)  # [N, k, length]
-        each = axis.rows(grad, 1)[:, :, None].expand(*bags.shape, grad.shape[-1]) * scale
-        return _compressed(table, bags.flatten(1), each.flatten(1, 2), None)
+    def gradient(grad: Tensor, input: Tensor) -> Compressed:
+        each = grad[:, :, None].expand(*input.shape, grad.shape[-1]) * scale  # [N, T, length of a bag, row]
+        return _row_sums(weight, input.flatten(1), each.flatten(1, 2))
 
-    return [ParameterUse(table, gradient)]
+    return {"weight": gradient}
 
 
-def _is_set(value: Any) -> bool:
-    return value is not None and value is not False
-
-
-def _lookup(table: Tensor, indices: Tensor, padding: int | None) -> ParameterUse:
-    saved, row_dims = Saved(indices), table.ndim - 1
-
-    def gradient(grad: Tensor, axis: SampleAxis) -> Compressed:
-        if axis.dim >= indices.ndim:
-            raise Unsupported("a table whose rows run along the samples")
-        rows = axis.rows(grad, row_dims).flatten(2)  # [N, k, row]
-        return _compressed(table, axis.rows(saved.get(), 0), rows, padding)
-
-    return ParameterUse(table, gradient)
-
-
-def _compressed(table: Tensor, indices: Tensor, rows: Tensor, padding: int | None) -> Compressed:
-    """Sum rows [N, k, row] at indices [N, k] over the table rows that are touched at all."""
+def _row_sums(table: Tensor, indices: Tensor, rows: Tensor, padding: int | None = None) -> Compressed:
+    """Sum rows [N, T, *row] at indices [N, T] over the table rows that are touched at all."""
+    rows = rows.flatten(2)
     touched, place = torch.unique(indices % table.shape[0], return_inverse=True)
     samples, width = rows.shape[0], rows.shape[2]
     summed = rows.new_zeros(samples, len(touched), width)

@@ -8,11 +8,11 @@ from torch import Tensor
 from ntkdiag.kernel.streaming.contraction.broadcasting import reduce_to
 from ntkdiag.kernel.streaming.contraction.gradients import Dense
 from ntkdiag.kernel.streaming.refusal import Unsupported
-from ntkdiag.kernel.streaming.rules.rule import Call, GradientFormula, ParameterUse, rule
+from ntkdiag.kernel.streaming.rules.general import Call, ParameterUse, ToGradient, general_rule
 from ntkdiag.kernel.streaming.sample_axis.axis import SampleAxis
 
 
-@rule("concatenation", [torch.cat, torch.concat, torch.concatenate])
+@general_rule("concatenation", [torch.cat, torch.concat, torch.concatenate])
 def concatenation(call: Call) -> list[ParameterUse]:
     """y = [a; p; b] along a dimension other than the samples'."""
     bound = call.bind("tensors", "dim", dim=0)
@@ -26,7 +26,7 @@ def concatenation(call: Call) -> list[ParameterUse]:
     return uses
 
 
-@rule("stack", [torch.stack])
+@general_rule("stack", [torch.stack])
 def stack(call: Call) -> list[ParameterUse]:
     """y = tensors side by side along a new dimension."""
     bound = call.bind("tensors", "dim", dim=0)
@@ -39,7 +39,7 @@ def stack(call: Call) -> list[ParameterUse]:
     ]
 
 
-def _piece(part: Tensor, dim: int, start: int, new: bool = False) -> GradientFormula:
+def _piece(part: Tensor, dim: int, start: int, new: bool = False) -> ToGradient:
     length = 1 if new else part.shape[dim]
 
     def gradient(grad: Tensor, axis: SampleAxis) -> Dense:

@@ -1,6 +1,7 @@
 """Affine parameters of normalisations: layer, group, instance, RMS, and batch norm in eval mode.
 
-y = γ x̂ + β, so the gradients are those of a product and a sum; x̂ is recomputed from the layer's input.
+y = γ x̂ + β, so the per-sample gradients are Σ g x̂ and Σ g over the places that share γ and β; x̂ is computed again from the
+layer's input.
 """
 
 from __future__ import annotations
@@ -11,110 +12,146 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ntkdiag.kernel.streaming.contraction.broadcasting import reduce_to
-from ntkdiag.kernel.streaming.contraction.gradients import Dense
 from ntkdiag.kernel.streaming.refusal import Unsupported
-from ntkdiag.kernel.streaming.rules.rule import Call, ParameterUse, Saved, rule
-from ntkdiag.kernel.streaming.sample_axis.axis import SampleAxis
+from ntkdiag.kernel.streaming.rules.rule import Formula, rule
+
+Shape = tuple[int, ...]
+Normalise = Callable[[Tensor], Tensor]
 
 
-@rule("layer norm", [functional.layer_norm, torch.layer_norm])
-def layer_norm(call: Call) -> list[ParameterUse]:
+def _over_shape(normalise: Normalise) -> dict[str, Formula]:
+    """Parameters of the normalised shape: inputs are [N, T, *normalized_shape]."""
+    return {
+        "weight": lambda grad, input: (grad * normalise(input)).sum(1),
+        "bias": lambda grad: grad.sum(1),
+    }
+
+
+@rule(
+    "layer norm",
+    [functional.layer_norm, torch.layer_norm],
+    core=lambda normalized_shape, **_: len(normalized_shape),
+)
+def layer_norm(
+    input: Tensor,
+    normalized_shape: Shape,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+    cudnn_enable: bool = True,
+) -> dict[str, Formula]:
     """Normalised over the last dimensions."""
-    bound = call.bind("input", "normalized_shape", "weight", "bias", "eps", "cudnn_enable", eps=1e-5)
-    shape, eps = tuple(bound["normalized_shape"]), bound["eps"]
-    return _affine(call, bound, lambda x: functional.layer_norm(x, shape, None, None, eps), shape)
+    return _over_shape(lambda x: functional.layer_norm(x, normalized_shape, None, None, eps))
 
 
-@rule("rms norm", [functional.rms_norm, torch.rms_norm])
-def rms_norm(call: Call) -> list[ParameterUse]:
+@rule(
+    "rms norm",
+    [functional.rms_norm, torch.rms_norm],
+    core=lambda normalized_shape, **_: len(normalized_shape),
+)
+def rms_norm(
+    input: Tensor, normalized_shape: Shape, weight: Tensor | None = None, eps: float | None = None
+) -> dict[str, Formula]:
     """Divided by the root mean square over the last dimensions."""
-    bound = call.bind("input", "normalized_shape", "weight", "eps")
-    shape, eps = tuple(bound["normalized_shape"]), bound["eps"]
-    return _affine(call, bound, lambda x: functional.rms_norm(x, shape, None, eps), shape)
+    return _over_shape(lambda x: functional.rms_norm(x, normalized_shape, None, eps))
 
 
-@rule("group norm", [functional.group_norm, torch.group_norm])
-def group_norm(call: Call) -> list[ParameterUse]:
+def _all_but_first(input: Tensor, **_: object) -> int:
+    return input.ndim - 1
+
+
+def _over_channels(normalise: Normalise) -> dict[str, Formula]:
+    """A parameter for each channel: inputs are [N, T, C, *positions]."""
+    return {
+        "weight": lambda grad, input: _channel_sums(
+            grad * normalise(input.flatten(0, 1)).reshape(input.shape)
+        ),
+        "bias": _channel_sums,
+    }
+
+
+def _channel_sums(grad: Tensor) -> Tensor:
+    """[N, T, C, *positions] → [N, C]."""
+    return grad.reshape(*grad.shape[:3], -1).sum((1, 3))
+
+
+@rule("group norm", [functional.group_norm, torch.group_norm], core=_all_but_first)
+def group_norm(
+    input: Tensor,
+    num_groups: int,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+    cudnn_enabled: bool = True,
+) -> dict[str, Formula]:
     """Normalised over groups of channels."""
-    bound = call.bind("input", "num_groups", "weight", "bias", "eps", "cudnn_enabled", eps=1e-5)
-    groups, eps = bound["num_groups"], bound["eps"]
-    return _affine(
-        call, bound, lambda x: functional.group_norm(x, groups, None, None, eps), _channels(bound["input"])
-    )
+    return _over_channels(lambda x: functional.group_norm(x, num_groups, None, None, eps))
 
 
-@rule("instance norm", [functional.instance_norm, torch.instance_norm])
-def instance_norm(call: Call) -> list[ParameterUse]:
-    """Normalised over the positions of each channel."""
-    bound = call.bind(
-        "input", *_middle(call), "use_input_stats", "momentum", "eps", "cudnn_enabled",
-        use_input_stats=True, momentum=0.1, eps=1e-5,
-    )  # fmt: skip
-    mean, var, eps, own = bound["running_mean"], bound["running_var"], bound["eps"], bound["use_input_stats"]
+@rule("instance norm", [functional.instance_norm], core=_all_but_first)
+def instance_norm(
+    input: Tensor,
+    running_mean: Tensor | None = None,
+    running_var: Tensor | None = None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    use_input_stats: bool = True,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+    cudnn_enabled: bool = True,
+) -> dict[str, Formula]:
+    """Normalised over the positions of each channel, by its own statistics or by running ones."""
+    if use_input_stats:
+        return _over_channels(lambda x: functional.instance_norm(x, eps=eps))
+    return batch_norm(input, running_mean, running_var, eps=eps)
 
-    def normalise(x: Tensor) -> Tensor:
-        if own:
-            return functional.instance_norm(x, eps=eps)
-        return functional.batch_norm(x, mean, var, None, None, False, 0.0, eps)
 
-    return _affine(call, bound, normalise, _channels(bound["input"]))
+@rule("instance norm", [torch.instance_norm], core=_all_but_first)
+def torch_instance_norm(
+    input: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    use_input_stats: bool,
+    momentum: float,
+    eps: float,
+    cudnn_enabled: bool,
+) -> dict[str, Formula]:
+    """The same with its arguments in another order."""
+    return instance_norm(input, running_mean, running_var, use_input_stats=use_input_stats, eps=eps)
 
 
-@rule("batch norm", [functional.batch_norm, torch.batch_norm])
-def batch_norm(call: Call) -> list[ParameterUse]:
+@rule("batch norm", [functional.batch_norm], core=_all_but_first)
+def batch_norm(
+    input: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> dict[str, Formula]:
     """With running statistics: an affine map of each channel."""
-    bound = call.bind(
-        "input", *_middle(call), "training", "momentum", "eps", "cudnn_enabled",
-        training=False, momentum=0.1, eps=1e-5,
-    )  # fmt: skip
-    mean, var, eps = bound["running_mean"], bound["running_var"], bound["eps"]
-    if bound["training"] or mean is None:
+    if training or running_mean is None:
         raise Unsupported("batch statistics, which mix samples")
-    return _affine(
-        call,
-        bound,
-        lambda x: functional.batch_norm(x, mean, var, None, None, False, 0.0, eps),
-        _channels(bound["input"]),
+    return _over_channels(
+        lambda x: functional.batch_norm(x, running_mean, running_var, None, None, False, 0.0, eps)
     )
 
 
-def _middle(call: Call) -> tuple[str, ...]:
-    """Arguments after the input: torch.nn.functional takes the statistics first, torch the parameters."""
-    statistics, parameters = ("running_mean", "running_var"), ("weight", "bias")
-    own = call.function in (torch.batch_norm, torch.instance_norm)
-    return (*parameters, *statistics) if own else (*statistics, *parameters)
-
-
-def _channels(x: Tensor) -> tuple[int, ...]:
-    """The shape that a parameter a channel broadcasts by, [C, 1, ...]."""
-    return (x.shape[1], *(1,) * (x.ndim - 2))
-
-
-def _affine(
-    call: Call, bound: dict[str, object], normalise: Callable[[Tensor], Tensor], shape: tuple[int, ...]
-) -> list[ParameterUse]:
-    x, weight, bias = bound["input"], bound["weight"], bound.get("bias")
-    assert isinstance(x, Tensor)  # every one of these operations takes a tensor first
-    if call.is_parameter(x):
-        raise Unsupported("a parameter as the input of a normalisation")
-    uses = []
-    if isinstance(weight, Tensor) and call.is_parameter(weight):
-        saved, like = Saved(x), weight.detach().reshape(shape)
-
-        def weight_form(grad: Tensor, axis: SampleAxis) -> Dense:
-            return _reshaped(reduce_to(grad * normalise(saved.get()), like, axis), axis, like, weight)
-
-        uses.append(ParameterUse(weight, weight_form))
-    if isinstance(bias, Tensor) and call.is_parameter(bias):
-        flat = bias.detach().reshape(shape)
-        uses.append(
-            ParameterUse(bias, lambda grad, axis: _reshaped(reduce_to(grad, flat, axis), axis, flat, bias))
-        )
-    return uses
-
-
-def _reshaped(dense: Dense, axis: SampleAxis, like: Tensor, parameter: Tensor) -> Dense:
-    if dense.own is not None:
-        raise Unsupported(f"a normalisation over the dimension that holds the samples ({tuple(like.shape)})")
-    return Dense(dense.rows.reshape(axis.samples, *parameter.shape))
+@rule("batch norm", [torch.batch_norm], core=_all_but_first)
+def torch_batch_norm(
+    input: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    training: bool,
+    momentum: float,
+    eps: float,
+    cudnn_enabled: bool,
+) -> dict[str, Formula]:
+    """The same with its arguments in another order."""
+    return batch_norm(input, running_mean, running_var, training=training, eps=eps)

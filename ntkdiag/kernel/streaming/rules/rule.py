@@ -1,93 +1,127 @@
-"""The registry of rules: how each operation in which a parameter meets the batch yields per-sample gradients.
+"""`rule`: add an operation to the streaming engine by writing down its per-sample gradients.
 
-A rule receives a `Call` before the operation runs and returns its `ParameterUse`s, one for each source among the arguments;
-each use turns the gradient of the operation's output into a `PerSampleGradient`. A rule
-that cannot serve a particular call raises
-`Unsupported` with the reason, and the parameters concerned are measured by the exact engine.
+The package's docstring shows a worked example.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+import inspect
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from ntkdiag.errors import MeasurementError
-from ntkdiag.kernel.streaming.contraction.gradients import PerSampleGradient
+from ntkdiag.kernel.streaming.contraction.gradients import Dense, PerSampleGradient
 from ntkdiag.kernel.streaming.refusal import Unsupported
+from ntkdiag.kernel.streaming.rules.general import (
+    Call,
+    Function,
+    ParameterUse,
+    SavedTensor,
+    ToGradient,
+    general_rule,
+)
 from ntkdiag.kernel.streaming.sample_axis.axis import SampleAxis
 
-
-class Saved:
-    """A tensor kept for the backward pass, with a check that nobody wrote into it since."""
-
-    def __init__(self, tensor: Tensor) -> None:
-        self._tensor = tensor.detach()
-        self._version = tensor._version
-
-    def get(self) -> Tensor:
-        """The tensor.
-
-        Raises:
-            MeasurementError: an in-place operation changed it after it was used.
-        """
-        if self._tensor._version != self._version:
-            raise MeasurementError(
-                "network: expected activations that stay as they are until the backward pass; one was changed in place "
-                "after a layer had used it. Turn in-place operations off there."
-            )
-        return self._tensor
+# (output gradient, operands it names …) → [N, *shape of the argument], or factors of it
+Formula = Callable[..., Tensor | PerSampleGradient]
+# The operation's arguments → a formula for each argument that may be a parameter
+Formulas = Callable[..., dict[str, Formula]]
+Core = int | Mapping[str, int]
 
 
-# (gradient of the output, where its samples are) → per-sample gradients of the source
-GradientFormula = Callable[[Tensor, SampleAxis], PerSampleGradient]
+def rule(
+    family: str, functions: Iterable[Function], *, core: Core | Callable[..., Core] = 1
+) -> Callable[[Formulas], Formulas]:
+    """Register the formulas of an operation.
 
+    The decorated function takes the operation's arguments, under torch's names, and returns {argument: formula} for those
+    that may be parameters. A formula takes the gradient of the output, and by name those tensor arguments that it needs
+    (only these are kept for the backward). It receives them as [N, T, *core dimensions]: N samples, T all other places
+    at which the operation does the same (tokens, frames; 1 if there are none). It returns [N, *shape of the argument], or
+    `Outer` or `Compressed`, which are cheaper to contract. An argument that is itself a parameter comes as it is.
+    For a call that the formulas do not cover the function raises `Unsupported` with the reason.
 
-@dataclass(frozen=True)
-class ParameterUse:
-    """One use of a source by an operation."""
+    Args:
+        family: The rule's name in the coverage.
+        functions: All functions of torch that run the operation.
+        core: How many trailing dimensions the operation works on; over all others it is repeated. One number for the
+            output's gradient and all tensor arguments, {"grad" or argument: number}, or a function of the arguments that
+            returns one of these.
 
-    source: Tensor
-    gradient: GradientFormula
+    Raises:
+        InputError: a function that has a rule already.
+    """
 
+    def register(formulas: Formulas) -> Formulas:
+        arguments = inspect.signature(formulas).parameters.values()
+        names = [each.name for each in arguments]
+        defaults = {each.name: each.default for each in arguments if each.default is not each.empty}
 
-@dataclass(frozen=True)
-class Call:
-    """An intercepted operation: its function, arguments as the network gave them, and which of them are sources."""
+        @general_rule(family, functions)
+        def uses(call: Call) -> list[ParameterUse]:
+            bound = call.bind(*names, **defaults)
+            by_argument = formulas(**bound)
+            parameters = {name: value for name, value in bound.items() if call.is_parameter(value)}
+            for name in parameters:
+                if name not in by_argument:
+                    raise Unsupported(f"a parameter as its {name}")
+            dims = core(**bound) if callable(core) else core
+            return [
+                ParameterUse(value, _gradient(f"rule '{family}', {name}", by_argument[name], value, bound, parameters, dims))
+                for name, value in parameters.items()
+            ]  # fmt: skip
 
-    function: Callable[..., Any]
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-    is_parameter: Callable[[Any], bool]
-
-    def bind(self, *names: str, **defaults: Any) -> dict[str, Any]:
-        """Arguments by name, in the operation's order.
-
-        Raises:
-            Unsupported: an argument that the rule does not know.
-        """
-        if len(self.args) > len(names):
-            raise Unsupported(f"{len(self.args)} positional arguments")
-        bound = {**defaults, **dict(zip(names, self.args, strict=False)), **self.kwargs}
-        unknown = set(bound) - set(names)
-        if unknown:
-            raise Unsupported(f"argument {sorted(unknown)[0]}")
-        return {name: bound.get(name) for name in names}
-
-
-Rule = Callable[[Call], list[ParameterUse]]
-
-RULES: dict[Callable[..., Any], tuple[str, Rule]] = {}
-
-
-def rule(family: str, functions: Iterable[Callable[..., Any]]) -> Callable[[Rule], Rule]:
-    """Register a rule for several spellings of an operation."""
-
-    def register(function: Rule) -> Rule:
-        for spelled in functions:
-            RULES[spelled] = (family, function)
-        return function
+        return formulas
 
     return register
+
+
+def _gradient(
+    what: str, formula: Formula, parameter: Tensor, bound: dict[str, Any], parameters: Mapping[str, Tensor], core: Core
+) -> ToGradient:  # fmt: skip
+    """A formula as the engine calls it: with the gradient of the output, and where the samples are in it."""
+    operands = _operands(what, formula, bound)
+    saved = [SavedTensor(bound[name]) if isinstance(bound[name], Tensor) else None for name in operands]
+    shape, at_output = parameter.shape, core if isinstance(core, int) else core["grad"]
+    dims = [
+        None if name in parameters else core if isinstance(core, int) else core.get(name, 0)
+        for name in operands
+    ]
+
+    def gradient(grad: Tensor, axis: SampleAxis) -> PerSampleGradient:
+        values = [None if kept is None else kept.get() for kept in saved]
+        ordered = [
+            value if value is None or count is None else axis.rows(value, count)
+            for value, count in zip(values, dims, strict=True)
+        ]
+        found = formula(*_same_dtype(axis.rows(grad, at_output), *ordered))
+        if not isinstance(found, Tensor):
+            return found
+        if found.shape != (axis.samples, *shape):
+            raise ValueError(f"{what}: expected {(axis.samples, *shape)}; got {tuple(found.shape)}.")
+        return Dense(found)
+
+    return gradient
+
+
+def _operands(what: str, formula: Formula, bound: dict[str, Any]) -> tuple[str, ...]:
+    """Names of the operands that a formula takes beside the output's gradient."""
+    code = formula.__code__  # of a function or a lambda: inspect.signature takes longer
+    names: tuple[str, ...] = code.co_varnames[1 : code.co_argcount]
+    unknown = [name for name in names if name not in bound]
+    if unknown:
+        raise ValueError(
+            f"{what}: expected arguments of the operation ({', '.join(bound)}); got {unknown[0]}."
+        )
+    return names
+
+
+def _same_dtype(*tensors: Tensor | None) -> list[Tensor | None]:
+    """Under autocast one operand may be half precision and another not; indices stay integers."""
+    wide = None
+    for each in tensors:
+        if each is not None and each.is_floating_point():
+            wide = each.dtype if wide is None else torch.promote_types(wide, each.dtype)
+    return [each.to(wide) if each is not None and each.is_floating_point() else each for each in tensors]
