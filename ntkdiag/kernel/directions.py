@@ -1,7 +1,7 @@
-"""Directions: which cotangents each sample's output is contracted with, known only once the output is.
+"""Directions: the cotangents that each sample's output is contracted with, as a function of the output.
 
-A direction function maps (output of some samples, which samples) to cotangents [R, m, *out]; residuals need the
-output itself, and an engine that works on tiles of samples asks for the tile's cotangents alone.
+A direction function maps (output of some samples, their positions) to cotangents [R, m, *out]: residuals need the output,
+and an engine that works on tiles of samples asks only for the cotangents of one tile.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Directions = Callable[[Tensor, Tensor], Tensor]
 
 
 def given(cotangents: Tensor, samples: int | None = None) -> Directions:
-    """Cotangents that are known beforehand.
+    """Cotangents that do not depend on the output.
 
     Args:
         cotangents: [R, N, *out], or [R, *out] shared by all samples.
@@ -62,7 +62,7 @@ def residual(wanted: Tensor) -> Directions:
 
 
 def checked_output(output: object, samples: int) -> Tensor:
-    """The module's output, if it is a tensor with a row a sample."""
+    """The module's output, checked to be a tensor with one row for each sample."""
     if not isinstance(output, Tensor):
         raise InputError("module output", expected="one tensor [N, ...]", got=type(output).__name__)
     if output.ndim == 0 or output.shape[0] != samples:

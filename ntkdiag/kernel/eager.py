@@ -1,7 +1,7 @@
-"""Switches around a forward that would hide operations from the recorder, set for the length of a block and put back.
+"""Plain eager execution: checkpointing, fused attention layers and compiled graphs are off inside a block.
 
-Gradient checkpointing would run the forward a second time, unrecorded, during the backward; the fused path of
-multi-head attention and compiled graphs would swallow the operations inside.
+Gradient checkpointing would run the forward a second time, unrecorded, during the backward; the fused path of multi-head
+attention and compiled graphs would hide the operations inside from the recorder.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Which engine computes a kernel, and what it says about itself."""
+"""Runs the engine that the user asks for, streaming or exact, on checked inputs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ntkdiag.errors import InputError, require_one_of
 from ntkdiag.kernel.directions import Directions, checked_output
-from ntkdiag.kernel.exact import gram_exact
+from ntkdiag.kernel.exact import grouped_grams
 from ntkdiag.kernel.guards import MixingGuard, require_same
 from ntkdiag.kernel.parameters import select_parameters
 from ntkdiag.kernel.preconditioner import checked
@@ -22,7 +22,7 @@ ENGINES = ("auto", "streaming", "exact")
 
 @dataclass(frozen=True)
 class Measured:
-    """What an engine returns.
+    """Result of an engine.
 
     Attributes:
         per_probe: [R, N, N] float64 on the CPU.
@@ -50,7 +50,7 @@ def run(
     group: Callable[[str], str] | None = None,
     preconditioner: dict[str, Tensor] | None = None,
 ) -> Measured:
-    """Gram matrices of J_iᵀ v by the engine asked for; see `gram_of` for the other arguments.
+    """Gram matrices of J_iᵀ v by one engine; see `gram_of` for the other arguments.
 
     Args:
         directions: See `ntkdiag.kernel.directions`.
@@ -67,8 +67,12 @@ def run(
         scaling = checked(preconditioner, parameters)
         count = sum(p.numel() for p in parameters.values())
         if engine == "exact":
-            rows = _guarded_directions(module, inputs, directions)
-            return _exact(module, parameters, inputs, rows, memory, group, scaling, count)
+            cotangents = _guarded_directions(module, inputs, directions)
+            inverse = {name: 1 / p for name, p in scaling.items()}
+            label = group or (lambda name: "")
+            grams = grouped_grams(module, parameters, inputs, cotangents, label, memory, inverse)
+            total = torch.stack(list(grams.values())).sum(0)
+            return Measured(total, "exact", dict.fromkeys(parameters, "exact"), count, grams if group else {})
         found = gram_streaming(
             module, parameters, inputs, directions, memory=memory, group=group, preconditioner=scaling
         )
@@ -124,26 +128,3 @@ def _output(module: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:
         except RuntimeError:  # a network may take gradients of its own inside its forward
             with torch.enable_grad():
                 return call().detach()
-
-
-def _exact(
-    module: nn.Module,
-    parameters: dict[str, nn.Parameter],
-    inputs: tuple[Tensor, ...],
-    rows: Tensor,
-    memory: int | None,
-    group: Callable[[str], str] | None,
-    scaling: dict[str, Tensor],
-    count: int,
-) -> Measured:
-    members: dict[str, dict[str, nn.Parameter]] = {}
-    for name, parameter in parameters.items():
-        members.setdefault(group(name) if group else "", {})[name] = parameter
-    weights = {name: 1 / p for name, p in scaling.items()}
-    grams = {
-        label: gram_exact(module, some, inputs, rows, memory, {n: weights[n] for n in some if n in weights})
-        for label, some in members.items()
-    }
-    total = torch.stack(list(grams.values())).sum(0)
-    coverage = dict.fromkeys(parameters, "exact")
-    return Measured(total, "exact", coverage, count, grams if group else {})

@@ -1,17 +1,17 @@
-"""The slow truth: per-sample Jacobian contractions by torch.func, tile by tile.
+"""The exact engine: per-sample Jacobian contractions by torch.func, tile by tile; slow, and true for any network.
 
-Every row gradient J_iᵀ v is formed in full (vmap over samples of a vjp, vmap over cotangents), so
-nothing about the network is assumed; what torch.func cannot take (recurrent cells, gradients inside the forward) goes
-through autograd a sample at a time. Memory is bounded by tiles of samples: two tiles of row gradients exist at a time.
+Every row gradient J_iᵀ v is formed in full (vmap over samples of a vjp, vmap over cotangents). Networks that torch.func
+cannot take (recurrent cells, gradients inside the forward) go through autograd one sample at a time. Memory is bounded by
+tiles of samples: two tiles of row gradients exist at a time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, jacrev, vjp, vmap
+from torch.func import functional_call, vjp, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 # Row gradients of one tile: parameter name → [n, k, numel]
@@ -41,7 +41,7 @@ def row_gradients(
     except (
         RuntimeError,
         ValueError,
-    ):  # what torch.func raises at operations it cannot vectorise, among other things
+    ):  # what torch.func raises at operations it cannot vectorise, among others
         return _looped_gradients(module, parameters, inputs, cotangents)
 
 
@@ -82,44 +82,51 @@ def _looped_gradients(
     return {name: torch.stack(each).reshape(samples, directions, -1) for name, each in rows.items()}
 
 
-def jacobian(
-    module: nn.Module, parameters: dict[str, nn.Parameter], inputs: tuple[Tensor, ...]
-) -> dict[str, Tensor]:
-    """The whole Jacobian by jacrev, name → [n, D, numel]: for small problems and for tests."""
-    theta = {name: parameter.detach() for name, parameter in parameters.items()}
-
-    def one_sample(*sample: Tensor) -> dict[str, Tensor]:
-        return jacrev(lambda values: _call_one(module, values, sample).flatten())(theta)
-
-    with sdpa_kernel(SDPBackend.MATH), torch.no_grad():
-        blocks = vmap(one_sample, randomness="error")(*inputs)
-    return {name: block.flatten(2) for name, block in blocks.items()}
-
-
 def gram_exact(
     module: nn.Module,
     parameters: dict[str, nn.Parameter],
     inputs: tuple[Tensor, ...],
     cotangents: Tensor,
     memory: int | None = None,
-    weights: dict[str, Tensor] | None = None,
+    inverse_preconditioner: dict[str, Tensor] | None = None,
 ) -> Tensor:
-    """Gram matrices of row gradients, one a cotangent.
+    """Gram matrices of row gradients, one for each cotangent.
 
     Args:
         module, parameters, inputs: see `row_gradients`.
         cotangents: [R, N, *out].
         memory: Bytes that row gradients may take; smaller means more recomputation, the same result.
-        weights: Parameter name → positive weights of its shape; entries become Σ g_i · weight · g_j.
+        inverse_preconditioner: Parameter name → 1/p for a diagonal preconditioner p; entries become Σ g_i g_j / p.
 
     Returns:
         [R, N, N] float64 on the CPU, entry (r, i, j) = (J_iᵀ v_ri) · (J_jᵀ v_rj).
     """
     grams = [
-        _tiled_gram(module, parameters, inputs, cotangents[r : r + 1], memory, weights)[:, 0, :, 0]
+        _tiled_gram(module, parameters, inputs, cotangents[r : r + 1], memory, inverse_preconditioner)[
+            :, 0, :, 0
+        ]
         for r in range(cotangents.shape[0])
     ]
     return torch.stack(grams)
+
+
+def grouped_grams(
+    module: nn.Module,
+    parameters: dict[str, nn.Parameter],
+    inputs: tuple[Tensor, ...],
+    cotangents: Tensor,
+    group: Callable[[str], str],
+    memory: int | None = None,
+    inverse_preconditioner: dict[str, Tensor] | None = None,
+) -> dict[str, Tensor]:
+    """`gram_exact` for each group of parameters: group label → [R, N, N]."""
+    members: dict[str, dict[str, nn.Parameter]] = {}
+    for name, parameter in parameters.items():
+        members.setdefault(group(name), {})[name] = parameter
+    return {
+        label: gram_exact(module, some, inputs, cotangents, memory, inverse_preconditioner)
+        for label, some in members.items()
+    }
 
 
 def _tiled_gram(
@@ -128,7 +135,7 @@ def _tiled_gram(
     inputs: tuple[Tensor, ...],
     cotangents: Tensor,
     memory: int | None,
-    weights: dict[str, Tensor] | None = None,
+    inverse_preconditioner: dict[str, Tensor] | None = None,
 ) -> Tensor:
     """[N, k, N, k] for cotangents [k, N, *out]; tiles (a, b) with b ≥ a, the rest by symmetry."""
     directions, samples = cotangents.shape[:2]
@@ -144,19 +151,19 @@ def _tiled_gram(
             if b.start < a.start:
                 continue
             rows_b = rows_a if b == a else rows(b)
-            block = _product(rows_a, rows_b, weights or {})
+            block = _product(rows_a, rows_b, inverse_preconditioner or {})
             gram[a, :, b, :] = block
             gram[b, :, a, :] = block.permute(2, 3, 0, 1)
     return gram
 
 
-def _product(rows_a: Rows, rows_b: Rows, weights: dict[str, Tensor]) -> Tensor:
+def _product(rows_a: Rows, rows_b: Rows, scales: dict[str, Tensor]) -> Tensor:
     """Σ over parameters of rows_a rows_bᵀ, [n_a, k, n_b, k] in float64; a parameter at a time keeps sums short."""
     total: Tensor | None = None
     for name, left in rows_a.items():
         right = rows_b[name]
-        if name in weights:
-            left = left * weights[name].flatten()
+        if name in scales:
+            left = left * scales[name].flatten()
         part = left.flatten(0, 1) @ right.flatten(0, 1).T
         total = part.double() if total is None else total + part.double()
     assert total is not None  # select_parameters never returns an empty set
@@ -166,7 +173,7 @@ def _product(rows_a: Rows, rows_b: Rows, weights: dict[str, Tensor]) -> Tensor:
 
 
 def _tile_size(parameters: dict[str, nn.Parameter], directions: int, samples: int, memory: int) -> int:
-    """Samples whose row gradients fit half the memory: two tiles are held at a time."""
+    """Samples whose row gradients fit half of the memory: two tiles exist at a time."""
     bytes_per_sample = directions * sum(p.numel() * p.element_size() for p in parameters.values())
     return max(1, min(samples, memory // max(1, 2 * bytes_per_sample)))
 
@@ -177,7 +184,6 @@ def _slices(count: int, size: int) -> Iterator[slice]:
 
 def _call_one(module: nn.Module, values: dict[str, Tensor], sample: tuple[Tensor, ...]) -> Tensor:
     """The module on one sample [*shape] with `values` as parameters."""
-    batch = tuple(
-        part.detach().clone().unsqueeze(0) for part in sample
-    )  # a network may write into what it is given
+    # copies: a network may write into its inputs
+    batch = tuple(part.detach().clone().unsqueeze(0) for part in sample)
     return functional_call(module, values, batch, tie_weights=True).squeeze(0)

@@ -91,10 +91,10 @@ def gram(
             are those of the network inside the denoiser.
         seed: Seed of the probes, and of ε where none is given.
         epsilon: Noise [N, *shape]; drawn from `seed` if None.
-        cond: Conditioning tensor [N, ...] handed to the network.
+        cond: Conditioning tensor [N, ...] of the network.
         memory: Bytes to work in; None takes most of what the device has free.
-        groups: Parameter name → group label, for kernels by layer or block that add up to the whole
-            (`ntkdiag.kernel.parameters.by_layer`, `by_block`).
+        groups: Parameter name → group label, for kernels by layer or block that add up to the whole: by layer
+            `lambda name: name.rpartition(".")[0]`.
         preconditioner: Parameter name → positive p of its shape: the kernel Σ g_i g_j / p; with p = √v̂ + eps
             the one that training by Adam follows (`ntkdiag.kernel.preconditioner.adam`).
 

@@ -1,7 +1,7 @@
-"""What a kernel between samples presupposes of a network: that a sample's output is its own, and the same every time.
+"""Checks that a network treats samples independently of each other and without randomness, as a kernel presupposes.
 
-Dropout and batch statistics are caught where they are called; whatever else mixes samples or draws random numbers is caught
-by comparing two forwards.
+Dropout and batch statistics are found where they are called; anything else that mixes samples or draws random numbers is
+found by comparing two forwards.
 """
 
 from __future__ import annotations
@@ -53,14 +53,14 @@ class _Hazard:
     Attributes:
         arguments: Those it depends on: name → (position, default).
         is_on: Their values → whether it does.
-        fault: What then is wrong, and what to do; has a place for the layer's name.
+        message: What is wrong then, and what to do, with a place for the layer's name.
     """
 
     arguments: dict[str, tuple[int, Any]]
     is_on: Callable[..., bool]
-    fault: str
+    message: str
 
-    def strikes(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    def applies(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
         """Whether it does so in this call."""
         return self.is_on(
             *(
@@ -75,7 +75,7 @@ def _dropout(arguments: dict[str, tuple[int, Any]]) -> _Hazard:
         arguments,
         lambda p, training=True: bool(training) and p > 0,
         "network: expected a forward without randomness; got dropout that is on in eval mode in {layer}. "
-        "Hand it training=self.training, or set its probability to 0.",
+        "Call it with training=self.training, or set its probability to 0.",
     )
 
 
@@ -115,8 +115,8 @@ def refuse_mixing(
         MeasurementError: it does; says in which layer of `root`.
     """
     hazard = _HAZARDS.get(function)
-    if hazard is not None and hazard.strikes(args, kwargs):
-        raise MeasurementError(hazard.fault.format(layer=_calling_layer(root)))
+    if hazard is not None and hazard.applies(args, kwargs):
+        raise MeasurementError(hazard.message.format(layer=_calling_layer(root)))
 
 
 def _calling_layer(root: nn.Module) -> str:
@@ -135,9 +135,9 @@ def require_same(seen: Tensor, expected: Tensor, where: str) -> None:
     """Raise if a sample's values differ between two batches by more than rounding.
 
     Args:
-        seen: From one batch.
-        expected: Of the same samples, from another batch.
-        where: What they are, for the message.
+        seen: Values from one batch.
+        expected: Values of the same samples from another batch.
+        where: Where in the network, for the message.
 
     Raises:
         MeasurementError: they differ.

@@ -37,7 +37,7 @@ class NTKOperator(LinearOperator):
         denoiser: The network.
         x: Noisy inputs [N, *shape].
         log_snr: One number, or one a sample [N].
-        cond: Conditioning handed to the network, [N, ...].
+        cond: Conditioning of the network, [N, ...].
         params: Name patterns; None takes the trainable parameters.
         chunk: Samples whose graph is held at a time; None holds all, which is fastest.
         rows, columns: Samples the operator is restricted to (a bucket, say), as positions or a boolean mask [N]; None

@@ -1,4 +1,4 @@
-"""Which parameters the kernel is taken with respect to."""
+"""Selects the parameters that the kernel is taken with respect to."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def select_parameters(
 
 
 def _matching(module: nn.Module, patterns: list[str]) -> set[int]:
-    """Identities of the parameters that some pattern names; each pattern must name one."""
+    """Identities of the parameters that some pattern matches; each pattern must match one."""
     if not patterns:
         raise InputError("params", expected="at least one name pattern", got="an empty list")
     names = dict(module.named_parameters(remove_duplicate=False))
@@ -59,17 +59,3 @@ def _matching(module: nn.Module, patterns: list[str]) -> set[int]:
             )
         matched |= hits
     return matched
-
-
-def by_layer(name: str) -> str:
-    """The layer a parameter belongs to: its name without the last part."""
-    return name.rpartition(".")[0] or name
-
-
-def by_block(name: str) -> str:
-    """The first numbered part of a name and what stands before it ("blocks.3"), else the first part."""
-    parts = name.split(".")
-    for place, part in enumerate(parts):
-        if part.isdigit():
-            return ".".join(parts[: place + 1])
-    return parts[0]

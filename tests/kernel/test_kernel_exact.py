@@ -8,7 +8,7 @@ import torch
 from kernel_networks import Tied, dit_denoiser, linear, mlp_denoiser, normal, perceptron, shaken
 from torch import Tensor, nn
 
-from ntkdiag.kernel.exact import gram_exact, jacobian
+from ntkdiag.kernel.exact import gram_exact, row_gradients
 from ntkdiag.kernel.parameters import select_parameters
 
 TOLERANCE = {"rtol": 1e-10, "atol": 1e-12}
@@ -46,10 +46,11 @@ def test_rows_are_those_of_a_loop_over_samples_and_outputs(case: str) -> None:
     module, inputs = cases()[case]
     module.eval()
     truth = kernel_truth.jacobian(module, inputs)
-    found = jacobian(module, select_parameters(module), inputs)
+    samples, out = inputs[0].shape[0], module(*inputs).shape[1:]
+    each_output = torch.eye(out.numel(), dtype=truth.dtype).reshape(-1, 1, *out).expand(-1, samples, *out)
+    found = row_gradients(module, select_parameters(module), inputs, each_output)
     torch.testing.assert_close(torch.cat(list(found.values()), 2), truth, **TOLERANCE)
-    samples = inputs[0].shape[0]
-    cotangents = normal(3, samples, *module(*inputs).shape[1:], seed=5)
+    cotangents = normal(3, samples, *out, seed=5)
     torch.testing.assert_close(
         exact(module, inputs, cotangents), kernel_truth.contracted(truth, cotangents), **TOLERANCE
     )
@@ -94,7 +95,7 @@ def test_weights_scale_each_parameters_share() -> None:
     scale = torch.cat([part.flatten() for part in weights.values()])
     truth = kernel_truth.jacobian(module, (x,)) * scale.sqrt()
     torch.testing.assert_close(
-        gram_exact(module, select_parameters(module), (x,), cotangents, weights=weights),
+        gram_exact(module, select_parameters(module), (x,), cotangents, inverse_preconditioner=weights),
         kernel_truth.contracted(truth, cotangents),
         **TOLERANCE,
     )

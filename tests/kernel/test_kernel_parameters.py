@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from kernel_networks import Tied, mlp_denoiser, perceptron
+from kernel_networks import Tied, perceptron
 from torch import nn
 
 from ntkdiag.errors import InputError
-from ntkdiag.kernel.parameters import by_block, by_layer, select_parameters
+from ntkdiag.kernel.parameters import select_parameters
 
 NAMES = ["0.weight", "0.bias", "2.weight", "2.bias"]
 
@@ -62,30 +62,3 @@ def test_what_selects_nothing_is_refused() -> None:
         select_parameters(module.requires_grad_(False))
     with pytest.raises(InputError, match="0 parameters"):
         select_parameters(nn.Tanh())
-
-
-@pytest.mark.parametrize(
-    ("name", "layer", "block"),
-    [
-        ("blocks.3.attention.qkv.weight", "blocks.3.attention.qkv", "blocks.3"),
-        ("final.bias", "final", "final"),
-        ("scale", "scale", "scale"),
-        ("0.weight", "0", "0"),
-        ("down.1.blocks.0.conv.weight", "down.1.blocks.0.conv", "down.1"),
-    ],
-)
-def test_groups_by_name(name: str, layer: str, block: str) -> None:
-    assert by_layer(name) == layer
-    assert by_block(name) == block
-
-
-def test_groups_cover_a_network() -> None:
-    names = list(select_parameters(mlp_denoiser().network))
-    assert {by_block(name) for name in names} == {
-        "condition",
-        "layers.0",
-        "layers.1",
-        "shifts.0",
-        "shifts.1",
-        "out",
-    }

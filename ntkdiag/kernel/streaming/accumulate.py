@@ -1,7 +1,7 @@
-"""Collects the uses of each parameter during one backward and adds its share to the Gram matrix.
+"""Collects the per-sample gradients of each parameter during one backward and adds their products to the Gram matrix.
 
-A parameter used once is contracted at once and its gradients are freed. One used more often waits for its last use, because
-its per-sample gradient is the sum over uses, and a Gram of sums is not a sum of Grams.
+A parameter that is used once is contracted at once and its gradients are freed. One that is used more often waits for its
+last use: its per-sample gradient is the sum over uses, and the Gram of a sum is not the sum of Grams.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ from torch import Tensor
 
 from ntkdiag.kernel.streaming.contraction.contract import contract
 from ntkdiag.kernel.streaming.contraction.gradients import Dense, Outer, PerSampleGradient
-from ntkdiag.kernel.streaming.recording.derived import DerivedParameter, StridedView, gathered, pull_back
+from ntkdiag.kernel.streaming.recording.derived import DerivedParameter, pull_back, sum_over_copies
+
+Uses = list[tuple[DerivedParameter, PerSampleGradient]]
 
 
 class Accumulator:
@@ -22,11 +24,11 @@ class Accumulator:
 
     Args:
         names: Parameters the kernel is over.
-        uses: Parameter name → how often the forward used it.
+        uses: Parameter name → how often the forward uses it.
         probes: R.
         samples: m, samples in the sweep.
         group: Parameter name → group label.
-        weights: Parameter name → positive factors of its elements, where there are any.
+        inverse_preconditioner: Parameter name → 1/p, where there is a preconditioner p.
         device: Where gradients arrive.
 
     Attributes:
@@ -40,15 +42,15 @@ class Accumulator:
         probes: int,
         samples: int,
         group: Callable[[str], str],
-        weights: dict[str, Tensor],
+        inverse_preconditioner: dict[str, Tensor],
         device: torch.device,
     ) -> None:
         self._labels = {name: group(name) for name in names}
-        self._weights = weights
+        self._inverse_preconditioner = inverse_preconditioner
         self._uses = uses
-        self._due: Counter[str] = Counter()
-        self._shown: dict[str, list[tuple[DerivedParameter, StridedView, PerSampleGradient]]] = {}
-        self._sums: dict[str, Tensor] = {}
+        self._uses_left: Counter[str] = Counter()
+        self._views: dict[str, Uses] = {}  # gradients of views of a parameter, as the rules formed them
+        self._sums: dict[str, Tensor] = {}  # gradients of the parameter itself, summed over uses
         self._probe = 0
         shape = (probes, samples, samples)
         self.grams = {
@@ -59,52 +61,52 @@ class Accumulator:
     def start(self, probe: int) -> None:
         """Begin the backward of a probe."""
         self._probe = probe
-        self._due = Counter(self._uses)
+        self._uses_left = Counter(self._uses)
 
-    def add(self, source: DerivedParameter, form: PerSampleGradient) -> None:
-        """One use's per-sample gradients."""
-        source, form = gathered(source, form)
-        own = isinstance(form, Dense) and form.own is not None
-        if source.geometry is not None and not own:
-            self._shown.setdefault(source.geometry.parameter, []).append((source, source.geometry, form))
+    def add(self, parameter: DerivedParameter, gradient: PerSampleGradient) -> None:
+        """Add the per-sample gradients of one use."""
+        if parameter.expanded_from is not None:
+            parameter, gradient = sum_over_copies(parameter, gradient)
+        if parameter.view is not None and not (isinstance(gradient, Dense) and gradient.own is not None):
+            self._views.setdefault(parameter.view.parameter, []).append((parameter, gradient))
         else:
-            for name, rows in pull_back(source, form).items():
+            for name, rows in pull_back(parameter, gradient).items():
                 self._sums[name] = self._sums[name] + rows if name in self._sums else rows
-        for name in source.leaves:
-            self._due[name] -= 1
-            if self._due[name] == 0:
+        for name in parameter.leaves:
+            self._uses_left[name] -= 1
+            if self._uses_left[name] == 0:
                 self._contract(name)
 
     def finish(self) -> None:
-        """End of the backward: parameters some of whose uses the output does not depend on."""
-        for name in {*self._shown, *self._sums}:
+        """End the backward: contract parameters that have uses which the output does not depend on."""
+        for name in {*self._views, *self._sums}:
             self._contract(name)
 
     def _contract(self, name: str) -> None:
-        shown, total, weight = self._shown.pop(name, []), self._sums.pop(name, None), self._weights.get(name)
-        form = _joined([(geometry, form) for _, geometry, form in shown], weight) if total is None else None
-        if form is None:
-            for source, _, part in shown:
-                rows = pull_back(source, part)[name]
+        views, total = self._views.pop(name, []), self._sums.pop(name, None)
+        scale = self._inverse_preconditioner.get(name)
+        gradient = _joined(views, scale) if total is None else None
+        if gradient is None:
+            for parameter, part in views:
+                rows = pull_back(parameter, part)[name]
                 total = rows if total is None else total + rows
             assert total is not None  # a parameter is contracted only once it has a use
-            form = Dense(total)
-        self.grams[self._labels[name]][self._probe] += contract(form, weight)
+            gradient = Dense(total)
+        self.grams[self._labels[name]][self._probe] += contract(gradient, scale)
 
 
-def _joined(
-    uses: list[tuple[StridedView, PerSampleGradient]], weight: Tensor | None
-) -> PerSampleGradient | None:
-    """All uses as one form of the elements they show, None if the parameter's own gradients must be formed.
+def _joined(uses: Uses, scale: Tensor | None) -> PerSampleGradient | None:
+    """All uses as one gradient of the view they share, None if the gradient of the parameter itself must be formed.
 
-    Outer products of the same view of a parameter are one, over more tokens.
+    Outer products of the same view are one outer product, over more tokens.
     """
-    geometry, form = uses[0]
-    if weight is not None and not geometry.in_order:
+    first, gradient = uses[0]
+    assert first.view is not None  # only gradients of views wait to be joined
+    if scale is not None and not first.view.in_order:
         return None
     if len(uses) == 1:
-        return form
+        return gradient
     outers = [each for _, each in uses if isinstance(each, Outer)]
-    if len(outers) < len(uses) or any(other != geometry for other, _ in uses):
+    if len(outers) < len(uses) or any(other.view != first.view for other, _ in uses):
         return None
     return Outer(torch.cat([o.left for o in outers], 1), torch.cat([o.right for o in outers], 1))

@@ -1,7 +1,7 @@
 """The streaming engine: Gram matrices for the price of a training step, whatever the network is made of.
 
-Plans tiles of samples within a memory budget, runs a sweep a tile pair, hands what no rule serves to the exact engine, and
-says parameter by parameter which way was taken.
+It plans tiles of samples within a memory budget, runs one sweep for each pair of tiles, leaves parameters that no rule
+serves to the exact engine, and reports for each parameter how its gradients were obtained.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ntkdiag.kernel.directions import Directions
 from ntkdiag.kernel.eager import plain_eager
-from ntkdiag.kernel.exact import gram_exact
+from ntkdiag.kernel.exact import grouped_grams
 from ntkdiag.kernel.streaming.memory import is_out_of_memory, samples_that_fit
 from ntkdiag.kernel.streaming.recording.forward import Network
 from ntkdiag.kernel.streaming.recording.rehearsal import Rehearsal, rehearse
@@ -30,7 +30,7 @@ Swept = tuple[dict[str, Tensor], dict[str, str], Tensor]
 
 @dataclass(frozen=True)
 class Streamed:
-    """Result of the engine.
+    """Result of the streaming engine.
 
     Attributes:
         per_probe: [R, N, N] float64 on the CPU.
@@ -53,7 +53,7 @@ def gram_streaming(
     group: Callable[[str], str] | None = None,
     preconditioner: dict[str, Tensor] | None = None,
 ) -> Streamed:
-    """Gram matrices of J_iᵀ v, as `gram_exact`, without ever holding a sample's whole gradient.
+    """Gram matrices of J_iᵀ v, without ever holding a sample's whole gradient.
 
     Args:
         module: Called as module(*inputs), in eval mode.
@@ -62,7 +62,7 @@ def gram_streaming(
         directions: See `ntkdiag.kernel.directions`.
         memory: Bytes for activations and gradients; None takes most of what the device has free.
         group: Parameter name → group label, for kernels by group.
-        preconditioner: Parameter name → positive weights p of its shape: entries become Σ g_i g_j / p.
+        preconditioner: Parameter name → positive p of its shape: entries become Σ g_i g_j / p.
 
     Returns:
         `Streamed`.
@@ -71,8 +71,8 @@ def gram_streaming(
         MeasurementError: two forwards disagree, or a sample's activations depend on its batch.
     """
     label = group or (lambda name: TOTAL)
-    weights = {name: 1 / p for name, p in (preconditioner or {}).items()}
-    task = Task(Network(module, parameters), directions, label, weights)
+    inverse_preconditioner = {name: 1 / p for name, p in (preconditioner or {}).items()}
+    task = Task(Network(module, parameters), directions, label, inverse_preconditioner)
     refused: dict[str, str] = {}
     with plain_eager():
         while True:
@@ -83,33 +83,18 @@ def gram_streaming(
                 refused.update(refusal.reasons)
                 task = replace(task, network=task.network.without(set(refused)))
         if refused:
-            served_exactly = {name: parameters[name] for name in parameters if name in refused}
+            rest = {name: parameters[name] for name in parameters if name in refused}
             cotangents = directions(output, torch.arange(len(output)))
-            for key, gram in _exact(task, served_exactly, inputs, cotangents, memory).items():
+            exact = grouped_grams(module, rest, inputs, cotangents, label, memory, inverse_preconditioner)
+            for key, gram in exact.items():
                 groups[key] = groups[key] + gram if key in groups else gram
     coverage |= {name: f"exact ({reason})" for name, reason in refused.items()}
     total = torch.stack(list(groups.values())).sum(0)
     return Streamed(total, groups, {name: coverage.get(name, "unused") for name in parameters})
 
 
-def _exact(
-    task: Task, parameters: dict[str, nn.Parameter], inputs: Inputs, cotangents: Tensor, memory: int | None
-) -> dict[str, Tensor]:
-    """Parameters that no rule serves, by the exact engine, group by group."""
-    module = task.network.module
-    members: dict[str, dict[str, nn.Parameter]] = {}
-    for name, parameter in parameters.items():
-        members.setdefault(task.group(name), {})[name] = parameter
-    return {
-        key: gram_exact(
-            module, some, inputs, cotangents, memory, {n: w for n, w in task.weights.items() if n in some}
-        )
-        for key, some in members.items()
-    }
-
-
 def _streamed(task: Task, inputs: Inputs, memory: int | None) -> Swept:
-    """All pairs of samples; smaller tiles when memory runs out."""
+    """Gram matrices of all pairs of samples; tiles are made smaller when memory runs out."""
     samples = inputs[0].shape[0]
     rehearsal = rehearse(task.network, inputs, _few(samples, {samples}))
     fit = samples_that_fit(rehearsal.bytes_per_sample, memory, inputs[0].device)
@@ -120,15 +105,14 @@ def _streamed(task: Task, inputs: Inputs, memory: int | None) -> Swept:
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error) or tile == 1:
                 raise
-        tile = max(
-            1, min(tile, samples // 2) // 2
-        )  # one tile of all samples is a sweep as large as two of half of them
+        # one tile of all samples is a sweep as large as two tiles of half of them
+        tile = max(1, min(tile, samples // 2) // 2)
         if inputs[0].is_cuda:
             torch.cuda.empty_cache()
 
 
 def _all_pairs(task: Task, inputs: Inputs, tile: int, rehearsal: Rehearsal) -> Swept:
-    """Blocks of the Gram matrices, one sweep a pair of tiles; one sweep if a tile holds all samples."""
+    """Gram matrices by one sweep for each pair of tiles, or by a single sweep if one tile holds all samples."""
     samples = inputs[0].shape[0]
     sweeps = _plan(samples, tile)
     if len(sweeps) > 1:
@@ -149,7 +133,7 @@ def _all_pairs(task: Task, inputs: Inputs, tile: int, rehearsal: Rehearsal) -> S
 
 
 def _plan(samples: int, tile: int) -> list[Tensor]:
-    """Unions of two tiles that between them hold every pair of samples."""
+    """Unions of two tiles; every pair of samples is in one of them."""
     tiles = list(torch.arange(samples).split(tile))
     if len(tiles) == 1:
         return tiles
@@ -157,7 +141,7 @@ def _plan(samples: int, tile: int) -> list[Tensor]:
 
 
 def _few(samples: int, sizes: set[int]) -> Tensor:
-    """Samples for the rehearsal: the last, and the first in turn, as few as no sweep has, so that sizes differ."""
+    """Samples of the rehearsal: the last and the first in turn. Their number differs from that of every sweep."""
     count = next(m for m in range(1, len(sizes) + 2) if m not in sizes)
     return torch.tensor([samples - 1, 0] * count)[:count]
 

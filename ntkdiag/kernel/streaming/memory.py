@@ -1,14 +1,16 @@
-"""How much memory there is, how many samples fit, and what running out of it looks like."""
+"""How much memory there is and how much tensors take, how many samples fit, and how running out of it is recognised."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 
 import torch
+from torch import Tensor
 
-# Share of free memory that is planned with; the rest is for gradients, temporaries and others. Tuned here.
+# Share of the free memory that is planned with; the rest is for gradients, temporaries and other processes. Tuned here.
 SHARE = 0.6
-# Activations are held once; input gradients and per-sample gradients come on top while the backward runs. Tuned here.
+# Activations are kept once; input gradients and per-sample gradients are added while the backward runs. Tuned here.
 WORKING = 1.5
 
 
@@ -25,6 +27,21 @@ def samples_that_fit(bytes_per_sample: float, memory: int | None, device: torch.
     """Samples whose forward and backward fit the budget, at least one."""
     budget = SHARE * available_memory(device) if memory is None else memory
     return max(1, int(budget / (WORKING * max(1.0, bytes_per_sample))))
+
+
+def bytes_of(tensors: Iterable[Tensor], besides: Iterable[Tensor]) -> int:
+    """Memory of some tensors, shared storage counted once, without the storage of those in `besides`."""
+    others = {_storage(tensor)[0] for tensor in besides}
+    return sum(size for place, size in dict(map(_storage, tensors)).items() if place not in others)
+
+
+def _storage(tensor: Tensor) -> tuple[int, int]:
+    """Address and size of a tensor's storage."""
+    try:
+        storage = tensor.untyped_storage()
+        return storage.data_ptr(), storage.nbytes()
+    except RuntimeError:  # sparse tensors and those of torch.func's transforms have no storage of their own
+        return id(tensor), tensor.numel() * tensor.element_size()
 
 
 def is_out_of_memory(error: BaseException) -> bool:

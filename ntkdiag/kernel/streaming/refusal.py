@@ -1,14 +1,14 @@
-"""How the engine says no: what it cannot serve goes to the exact engine, with the reason."""
+"""Exceptions that hand parameters to the exact engine, with the reason."""
 
 from __future__ import annotations
 
 
 class Unsupported(Exception):
-    """An operation is beyond its rule; the reason ends up in the coverage."""
+    """A rule does not cover this call of its operation; the coverage shows the reason."""
 
 
 class Refused(Exception):
-    """Found in the middle of a sweep that some parameters need another engine; the sweep is run again without them.
+    """Some parameters need the exact engine; the sweep is run again without them.
 
     Args:
         reasons: Parameter name → why.

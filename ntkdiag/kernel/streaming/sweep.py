@@ -1,7 +1,7 @@
-"""One sweep: a forward over some samples under the recorder, then one backward a probe.
+"""One sweep: a forward over some samples under the recorder, then one backward for each probe.
 
-As a backward reaches the output of an operation in which parameters met the batch, their per-sample gradients are formed,
-contracted and freed.
+When a backward reaches the output of an operation that uses parameters, their per-sample gradients are formed, contracted
+and freed.
 """
 
 from __future__ import annotations
@@ -22,84 +22,88 @@ from ntkdiag.kernel.streaming.recording.recorder import RecordedOperation
 from ntkdiag.kernel.streaming.recording.rehearsal import Rehearsal, rehearse_backward
 from ntkdiag.kernel.streaming.refusal import Refused, Unsupported
 from ntkdiag.kernel.streaming.rules.general import ParameterUse
-from ntkdiag.kernel.streaming.sample_axis.axis import AxisCandidate, SampleAxis
+from ntkdiag.kernel.streaming.sample_axis.axis import SampleAxis
 
 
 @dataclass(frozen=True)
 class Task:
-    """What is asked of every sweep.
+    """What every sweep of a measurement has in common.
 
     Attributes:
         network: What is measured.
         directions: See `ntkdiag.kernel.directions`.
         group: Parameter name → group label.
-        weights: Parameter name → positive factors of its elements (a diagonal preconditioner, inverted).
+        inverse_preconditioner: Parameter name → 1/p, for a diagonal preconditioner p.
     """
 
     network: Network
     directions: Directions
     group: Callable[[str], str]
-    weights: dict[str, Tensor]
+    inverse_preconditioner: dict[str, Tensor]
 
 
 @dataclass
 class _HookedOperation:
-    """A operation, as far as the backward needs it; the output itself is left to autograd."""
+    """What the backward needs of a recorded operation; its output is left to autograd."""
 
     family: str
     names: list[str]
     uses: list[tuple[DerivedParameter, ParameterUse]]
-    candidates: list[AxisCandidate]
+    axes: list[SampleAxis]
 
 
 class _GradientHooks:
-    """Told of meetings during the forward, and of their outputs' gradients during each backward."""
+    """Hooks on the outputs of recorded operations, which form per-sample gradients during each backward.
+
+    Attributes:
+        operations: In the order of the forward.
+        refused: Parameter name → why it needs the exact engine.
+        accumulator: Receives the per-sample gradients; None until the forward is over.
+        last: Whether this is the last backward, which may free what operations keep of the forward.
+    """
 
     def __init__(self, rehearsal: Rehearsal, samples: int) -> None:
-        self.steps: list[_HookedOperation] = []
+        self.operations: list[_HookedOperation] = []
         self.refused: dict[str, str] = {}
-        self.gathered: Accumulator | None = None  # set when the forward is over
-        self.last = (
-            False  # whether this backward is the last: what uses keep of the forward is then freed on the way
-        )
-        self.rehearsal = rehearsal
+        self.accumulator: Accumulator | None = None
+        self.last = False
+        self._rehearsal = rehearsal
         self._samples = samples
 
     def on_operation(self, operation: RecordedOperation) -> None:
-        position = len(self.steps)
-        candidates = self.rehearsal.candidates(position, operation, self._samples)
-        self.steps.append(_HookedOperation(operation.family, operation.names, operation.uses, candidates))
+        """Note an operation of the forward, and hook its output."""
+        position = len(self.operations)
+        axes = self._rehearsal.possible_axes(position, operation, self._samples)
+        self.operations.append(_HookedOperation(operation.family, operation.names, operation.uses, axes))
         operation.output.register_hook(partial(self._on_gradient, position))
 
     @property
-    def unsettled(self) -> set[int]:
-        """Meetings whose axis is not known yet."""
-        return {position for position, step in enumerate(self.steps) if len(step.candidates) > 1}
+    def ambiguous(self) -> set[int]:
+        """Positions of operations with several possible sample axes."""
+        return {position for position, operation in enumerate(self.operations) if len(operation.axes) > 1}
 
     def _on_gradient(self, position: int, gradient: Tensor) -> None:
-        """Per-sample gradients of the parameters of one operation, at the moment its output's gradient is known."""
-        step = self.steps[position]
-        if self.gathered is None:
-            self.refused.update(dict.fromkeys(step.names, "a gradient is taken inside the forward"))
+        operation, accumulator = self.operations[position], self.accumulator
+        if accumulator is None:
+            self.refused.update(dict.fromkeys(operation.names, "a gradient is taken inside the forward"))
             return
         gradient = gradient.detach()
-        uses = step.uses
+        uses = operation.uses
         if self.last:
-            step.uses = []
+            operation.uses = []
         try:
-            axis = self._sample_axis(position, gradient)
-            for source, use in uses:
-                self.gathered.add(source, use.gradient(gradient, axis))
+            if len(operation.axes) > 1:
+                self._settle_axis(position, gradient)
+            for parameter, use in uses:
+                accumulator.add(parameter, use.gradient(gradient, operation.axes[0]))
         except Unsupported as reason:
-            raise Refused(dict.fromkeys(step.names, f"{step.family}: {reason}")) from None
+            self.refused.update(dict.fromkeys(operation.names, f"{operation.family}: {reason}"))
 
-    def _sample_axis(self, position: int, gradient: Tensor) -> SampleAxis:
-        step = self.steps[position]
-        if len(step.candidates) > 1:
-            step.candidates = self.rehearsal.settle(position, gradient)
-        if len(step.candidates) > 1 and gradient.any():  # all candidates of zeros are right
+    def _settle_axis(self, position: int, gradient: Tensor) -> None:
+        operation = self.operations[position]
+        operation.axes = self._rehearsal.narrow_down(position, gradient, self._samples)
+        if len(operation.axes) > 1 and gradient.any():  # of zeros, any axis is right
             raise Unsupported("which rows belong to which sample cannot be told")
-        return step.candidates[0].axis
 
 
 def sweep(
@@ -108,11 +112,11 @@ def sweep(
     """Gram matrices of some samples.
 
     Args:
-        task: What is asked.
+        task: What is measured.
         inputs: Tensors [m, ...].
         picked: Positions of these samples among all, [m].
-        rehearsal: See `rehearse`; the first sweep completes its layouts.
-        coverage: Parameter name → families of its uses; filled here.
+        rehearsal: See `rehearse`; the first sweep adds the sample axes.
+        coverage: Parameter name → families of the rules that served it; filled here.
 
     Returns:
         Group label → [R, m, m] float64, and the network's output [m, *out].
@@ -122,53 +126,62 @@ def sweep(
         MeasurementError: samples depend on each other.
     """
     samples = inputs[0].shape[0]
-    listener = _GradientHooks(rehearsal, samples)
-    first = not rehearsal.found
-    passed = forward(task.network, inputs, listener.on_operation)
-    refused = passed.refused | listener.refused
-    if refused:
-        raise Refused(refused)
+    hooks = _GradientHooks(rehearsal, samples)
+    first = not rehearsal.axes
+    passed = forward(task.network, inputs, hooks.on_operation)
+    _raise_if_refused(passed.refused | hooks.refused)
     if first:
         rehearsal.require_same_output(passed.output)
-    if listener.unsettled:
-        rehearse_backward(rehearsal, task.network, task.directions, picked, listener.unsettled)
+    if hooks.ambiguous:
+        rehearse_backward(rehearsal, task.network, task.directions, picked, hooks.ambiguous)
     cotangents = task.directions(passed.output.detach(), picked)
-    uses = _uses(listener.steps, coverage)
-    names = task.network.parameters
-    probes, device = cotangents.shape[0], passed.output.device
-    listener.gathered = Accumulator(names, uses, probes, samples, task.group, task.weights, device)
+    hooks.accumulator = Accumulator(
+        task.network.parameters,
+        _uses(hooks.operations, coverage),
+        cotangents.shape[0],
+        samples,
+        task.group,
+        task.inverse_preconditioner,
+        passed.output.device,
+    )
     if passed.ends:
-        _backwards(passed, cotangents, listener)
-    return listener.gathered.grams, passed.output.detach()
+        _backwards(passed, cotangents, hooks, rehearsal)
+    return hooks.accumulator.grams, passed.output.detach()
 
 
-def _uses(steps: list[_HookedOperation], coverage: dict[str, str]) -> Counter[str]:
-    """How often each parameter was used; the families it was used by go into the coverage."""
+def _uses(operations: list[_HookedOperation], coverage: dict[str, str]) -> Counter[str]:
+    """How often each parameter is used; the families of rules that serve it go into the coverage."""
     uses: Counter[str] = Counter()
     families: dict[str, list[str]] = {}
-    for step in steps:
-        for source, _ in step.uses:
-            uses.update(source.leaves.keys())
-            for name in source.leaves:
-                families.setdefault(name, []).append(step.family)
+    for operation in operations:
+        for parameter, _ in operation.uses:
+            uses.update(parameter.leaves.keys())
+            for name in parameter.leaves:
+                families.setdefault(name, []).append(operation.family)
     coverage.update({name: ", ".join(dict.fromkeys(used)) for name, used in families.items()})
     return uses
 
 
-def _backwards(passed: Forward, cotangents: Tensor, listener: _GradientHooks) -> None:
-    gathered, probes = listener.gathered, cotangents.shape[0]
-    assert gathered is not None  # set by the sweep once the forward is over
-    # the caller's autocast must not round what is summed here
+def _backwards(passed: Forward, cotangents: Tensor, hooks: _GradientHooks, rehearsal: Rehearsal) -> None:
+    probes, accumulator = cotangents.shape[0], hooks.accumulator
+    assert accumulator is not None  # the sweep sets it after the forward
+    # under the caller's autocast, what is summed here would be rounded
     with torch.autocast(passed.output.device.type, enabled=False):
         for probe in range(probes):
-            listener.last = probe == probes - 1
-            gathered.start(probe)
+            hooks.last = probe == probes - 1
+            accumulator.start(probe)
             torch.autograd.grad(
                 passed.output,
                 passed.ends,
                 cotangents[probe].to(passed.output.dtype),
-                retain_graph=not listener.last,
+                retain_graph=not hooks.last,
                 allow_unused=True,
             )
-            gathered.finish()
-            listener.rehearsal.gradients.clear()  # they are those of the first probe
+            _raise_if_refused(hooks.refused)
+            accumulator.finish()
+            rehearsal.gradients.clear()  # they belong to the first probe
+
+
+def _raise_if_refused(reasons: dict[str, str]) -> None:
+    if reasons:
+        raise Refused(reasons)

@@ -63,7 +63,7 @@ DROPOUTS: list[Callable[[Tensor], Tensor]] = [
 def test_dropout_that_stays_on_is_refused_and_its_layer_named(
     dropout: Callable[[Tensor], Tensor], engine: str
 ) -> None:
-    words = r"dropout that is on in eval mode in 1 \(Body\)\. Hand it training=self\.training"
+    words = r"dropout that is on in eval mode in 1 \(Body\)\. Call it with training=self\.training"
     with pytest.raises(MeasurementError, match=words):
         measured(nested(dropout), engine)
 

@@ -22,12 +22,13 @@ from ntkdiag.kernel.streaming.contraction.contract import contract, through_toke
 from ntkdiag.kernel.streaming.contraction.gradients import Compressed, Dense, Outer
 from ntkdiag.kernel.streaming.recording.derived import (
     derived_parameter,
-    gathered,
     parameter_itself,
     pull_back,
+    sum_over_copies,
 )
 from ntkdiag.kernel.streaming.refusal import Unsupported
-from ntkdiag.kernel.streaming.sample_axis.axis import ReferenceSlices, SampleAxis, read
+from ntkdiag.kernel.streaming.sample_axis.axis import SampleAxis
+from ntkdiag.kernel.streaming.sample_axis.detection import ReferenceSlices, candidate_axes
 
 CLOSE = {"rtol": 1e-12, "atol": 1e-12}
 
@@ -94,7 +95,7 @@ def test_a_layout_is_read_off_activations(samples: int, outer: int, inner: int, 
     x = torch.randn(samples, outer, inner, 3, generator=generator, dtype=torch.float64)
     chosen = torch.tensor([samples - 1])
     few = ReferenceSlices.of(folded(x[chosen], outer, inner))
-    found = read(folded(x, outer, inner), few, chosen, samples)
+    found = candidate_axes(folded(x, outer, inner), few, chosen, samples)
     assert [candidate.axis for candidate in found] == [SampleAxis(0, outer, samples, inner)]
     assert found[0].difference == 0
     rows = found[0].axis.rows(folded(x, outer, inner), 1)
@@ -105,31 +106,33 @@ def test_a_layout_is_read_off_activations(samples: int, outer: int, inner: int, 
 def test_samples_are_found_in_any_dimension(shape: tuple[int, ...]) -> None:
     dim, chosen = shape.index(4), torch.tensor([3, 0, 3])
     x = doubles(*shape)
-    found = read(x, ReferenceSlices.of(x.index_select(dim, chosen)), chosen, 4)
+    found = candidate_axes(x, ReferenceSlices.of(x.index_select(dim, chosen)), chosen, 4)
     assert [candidate.axis for candidate in found] == [SampleAxis(dim, 1, 4, 1)]
 
 
 def test_many_samples_in_the_last_dimension_are_compared_whole() -> None:
     x, chosen = doubles(3, 20, 12), torch.tensor([11])
     few = ReferenceSlices.of(x[..., chosen])
-    assert [candidate.axis for candidate in read(x, few, chosen, 12)] == [SampleAxis(2, 1, 12, 1)]
-    assert read(x.flip(2), few, chosen, 12)[0].difference > 0.1
+    assert [candidate.axis for candidate in candidate_axes(x, few, chosen, 12)] == [SampleAxis(2, 1, 12, 1)]
+    assert candidate_axes(x.flip(2), few, chosen, 12)[0].difference > 0.1
 
 
 def test_alike_rows_leave_every_reading_open_and_noise_does_not_decide() -> None:
     x = torch.ones(12, 5) + 1e-7 * normal(12, 5)
-    found = read(x, ReferenceSlices.of(x[:4]), torch.tensor([2]), 3)
+    found = candidate_axes(x, ReferenceSlices.of(x[:4]), torch.tensor([2]), 3)
     assert {candidate.axis for candidate in found} == {SampleAxis(0, o, 3, 4 // o) for o in (1, 2, 4)}
     assert found[0].difference < 1e-5
 
 
 def test_shapes_that_fit_no_layout_have_no_reading() -> None:
     few, chosen = ReferenceSlices.of(torch.ones(2, 5)), torch.tensor([2])
-    assert read(torch.ones(2, 5), few, chosen, 3) == []  # does not grow
-    assert read(torch.ones(6, 15), few, chosen, 3) == []  # grows twice
-    assert read(torch.ones(5, 5), few, chosen, 3) == []  # not by the number of samples
-    assert read(torch.ones(3, 5), few, chosen, 3) == []  # another number a sample than in the second forward
-    assert read(torch.ones(6, 5, 1), few, chosen, 3) == []
+    assert candidate_axes(torch.ones(2, 5), few, chosen, 3) == []  # does not grow
+    assert candidate_axes(torch.ones(6, 15), few, chosen, 3) == []  # grows twice
+    assert candidate_axes(torch.ones(5, 5), few, chosen, 3) == []  # not by the number of samples
+    assert (
+        candidate_axes(torch.ones(3, 5), few, chosen, 3) == []
+    )  # another number a sample than in the second forward
+    assert candidate_axes(torch.ones(6, 5, 1), few, chosen, 3) == []
 
 
 def test_a_layout_refuses_tensors_that_do_not_have_it() -> None:
@@ -230,10 +233,10 @@ def test_pull_backs_are_autograds_and_geometry_means_inner_products_are_kept(
     truth = torch.stack([torch.autograd.grad(tensor, leaf, row, retain_graph=True)[0] for row in rows])
     found = pull_back(source, Dense(rows))["p"]
     torch.testing.assert_close(found, truth, **CLOSE)
-    if source.geometry is not None:
+    if source.view is not None:
         flat, shown = found.reshape(3, -1), rows.reshape(3, -1)
         torch.testing.assert_close(flat @ flat.T, shown @ shown.T, **CLOSE)
-        if source.geometry.in_order:
+        if source.view.in_order:
             torch.testing.assert_close(flat, shown, **CLOSE)
 
 
@@ -241,12 +244,14 @@ def test_what_is_spread_is_gathered_before_it_is_pulled_back() -> None:
     leaf = doubles(1, 4).requires_grad_()
     parent = parameter_itself("p", leaf)
     for spread in (leaf.expand(3, 4), leaf.repeat(3, 1), leaf.repeat_interleave(3, 0)):
-        source, form = gathered(derived_parameter(spread, [parent], spread=True), Dense(doubles(2, 3, 4)))
+        source, form = sum_over_copies(
+            derived_parameter(spread, [parent], expanded=True), Dense(doubles(2, 3, 4))
+        )
         assert source is parent
         assert isinstance(form, Dense)
         assert form.rows.shape == (2, 1, 4)
     tiled = leaf.repeat(1, 2)  # not a broadcast: every element comes twice
-    source, form = gathered(derived_parameter(tiled, [parent], spread=True), Dense(doubles(2, 1, 8)))
+    source, form = sum_over_copies(derived_parameter(tiled, [parent], expanded=True), Dense(doubles(2, 1, 8)))
     assert source.tensor is tiled
 
 

@@ -1,4 +1,4 @@
-"""The transpose of broadcasting, a sample at a time."""
+"""The transpose of broadcasting, for each sample."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from ntkdiag.kernel.streaming.contraction.gradients import Dense
 from ntkdiag.kernel.streaming.sample_axis.axis import SampleAxis
 
 
-def reduce_to(full: Tensor, source: Tensor, axis: SampleAxis) -> Dense:
-    """Sum a gradient of the broadcast shape down to the source's shape, for each sample.
+def reduce_to(full: Tensor, parameter: Tensor, axis: SampleAxis) -> Dense:
+    """Sum a gradient of the broadcast shape to the shape of the parameter, for each sample.
 
     Args:
-        full: Gradient with respect to the source broadcast against the batch, shape of the operation's output.
-        source: The parameter or derived tensor.
+        full: Gradient with respect to the parameter broadcast against the batch; it has the shape of the operation's output.
+        parameter: The parameter, or a tensor derived from parameters.
         axis: Where the samples are in `full`.
 
     Returns:
-        Rows over the source's shape; where the source has rows of its own for each sample, those rows only.
+        Rows of the parameter's shape; where the parameter has rows of its own for each sample, only those rows.
     """
-    return summed(Dense(axis.first(full), axis), full.shape, source.shape)
+    return summed(Dense(axis.first(full), axis), full.shape, parameter.shape)
 
 
 def summed(dense: Dense, shape: torch.Size, target: torch.Size) -> Dense:

@@ -17,24 +17,28 @@ TILE_BYTES = {"cpu": 8 * 1024**2, "cuda": 256 * 1024**2}
 TOKEN_BLOCK_BYTES = 64 * 1024**2
 
 
-def contract(form: PerSampleGradient, weight: Tensor | None = None) -> Tensor:
-    """Σ over the elements of a parameter of G_i · weight · G_j.
+def contract(gradient: PerSampleGradient, scale: Tensor | None = None) -> Tensor:
+    """Σ over the elements of a parameter of G_i · scale · G_j.
 
     Args:
-        form: Per-sample gradients of the parameter.
-        weight: Positive weights of the parameter's shape (a diagonal preconditioner), or None.
+        gradient: Per-sample gradients of the parameter.
+        scale: Positive factors of the parameter's shape (an inverse preconditioner), or None.
 
     Returns:
         [N, N], in the gradients' dtype, float32 at least.
     """
-    if isinstance(form, Outer):
-        return _contract_outer(form, weight)
-    rows = _full_precision(form.rows.reshape(len(form.rows), -1))  # a scalar parameter has rows [N]
-    if weight is None:
+    if isinstance(gradient, Outer):
+        left, right = _full_precision(gradient.left), _full_precision(gradient.right)
+        samples, tokens, p = left.shape
+        if scale is None and through_tokens_is_cheaper(samples, tokens, p, right.shape[2]):
+            return _through_tokens(left, right)
+        return _materialised(left, right, scale)
+    rows = _full_precision(gradient.rows.reshape(len(gradient.rows), -1))  # a scalar parameter has rows [N]
+    if scale is None:
         return rows @ rows.T
-    flat = weight.flatten()
-    if isinstance(form, Compressed):
-        flat = flat[form.index]
+    flat = scale.flatten()
+    if isinstance(gradient, Compressed):
+        flat = flat[gradient.index]
     return (rows * flat) @ rows.T
 
 
@@ -45,22 +49,14 @@ def through_tokens_is_cheaper(samples: int, tokens: int, left: int, right: int) 
     return ghost < materialised
 
 
-def _contract_outer(form: Outer, weight: Tensor | None) -> Tensor:
-    left, right = _full_precision(form.left), _full_precision(form.right)
-    samples, tokens, p = left.shape
-    q = right.shape[2]
-    if weight is None and through_tokens_is_cheaper(samples, tokens, p, q):
-        return _through_tokens(left, right)
-    if q > p:  # tiles run over the longer side, so that each is a fat matrix product
-        left, right = right, left
-        weight = None if weight is None else weight.reshape(p, q).T
-    return _materialised(left, right, None if weight is None else weight.reshape(max(p, q), min(p, q)))
-
-
-def _materialised(left: Tensor, right: Tensor, weight: Tensor | None) -> Tensor:
+def _materialised(left: Tensor, right: Tensor, scale: Tensor | None) -> Tensor:
     """Σ over tiles of gradient rows; left [N, T, p], right [N, T, q]."""
-    samples, _, p = left.shape
-    q = right.shape[2]
+    p, q = left.shape[2], right.shape[2]
+    scale = None if scale is None else scale.reshape(p, q)
+    if q > p:  # tiles run over the longer side: each is then a large matrix product
+        left, right, p, q = right, left, q, p
+        scale = None if scale is None else scale.T
+    samples = left.shape[0]
     rows = max(1, min(p, TILE_BYTES[left.device.type] // (samples * q * left.element_size())))
     gram = left.new_zeros(samples, samples)
     buffer = left.new_empty(samples, rows, q)
@@ -70,7 +66,7 @@ def _materialised(left: Tensor, right: Tensor, weight: Tensor | None) -> Tensor:
         tile = buffer if part.shape[1] == rows else left.new_empty(samples, part.shape[1], q)
         torch.bmm(part, right, out=tile)
         flat = tile.reshape(samples, -1)
-        other = flat if weight is None else flat * weight[start : start + rows].reshape(1, -1)
+        other = flat if scale is None else flat * scale[start : start + rows].reshape(1, -1)
         gram.addmm_(flat, other.T)
     return gram
 

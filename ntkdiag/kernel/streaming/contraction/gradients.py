@@ -1,7 +1,7 @@
-"""The forms in which a rule hands over per-sample gradients of one use of a parameter.
+"""Per-sample gradients G_i of one use of a parameter, in three forms.
 
-`Outer` keeps the factors of a sum over tokens, so that the contraction may choose never to form the
-gradient; `Dense` is the gradient itself; `Compressed` keeps the few places of a table that samples touch.
+`Outer` keeps the factors of a sum over tokens, so that the gradient need not be formed to be contracted; `Dense` is the
+gradient itself; `Compressed` keeps the few rows of a table that samples touch.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from ntkdiag.kernel.streaming.sample_axis.axis import SampleAxis
 
 @dataclass(frozen=True)
 class Outer:
-    """G_i = Σ_t left_it ⊗ right_it, a matrix [p, q] a sample; p · q elements are those of the source in order.
+    """G_i = Σ_t left_it ⊗ right_it, a matrix [p, q] for each sample; its elements are those of the parameter in order.
 
     Attributes:
         left: [N, T, p].
@@ -35,9 +35,9 @@ class Dense:
     """G_i in full.
 
     Attributes:
-        rows: [N, *shape of the source], or, with `own`, the part of it that a sample has for itself.
-        own: Set where the source has rows of its own for each sample (it was expanded over the batch, say): where they are.
-            `rows` is then [N, ..., outer, inner, ...], as `SampleAxis.first` arranges the source.
+        rows: [N, *shape of the parameter]; with `own`, only those rows of it that belong to the sample.
+        own: The parameter's sample axis, where it has rows of its own for each sample (it was expanded over the batch, say).
+            `rows` is then [N, ..., outer, inner, ...], as `SampleAxis.first` arranges the parameter.
     """
 
     rows: Tensor
@@ -46,12 +46,12 @@ class Dense:
 
 @dataclass(frozen=True)
 class Compressed:
-    """Gradients that are zero outside few places.
+    """Gradients that are zero except at few elements, the same ones for all samples.
 
     Attributes:
-        rows: [N, places], the same places for all samples.
-        index: Where the places are in the flattened source, [places].
-        size: Elements of the source.
+        rows: [N, elements].
+        index: Positions of these elements in the flattened parameter, [elements].
+        size: Number of elements of the parameter.
     """
 
     rows: Tensor
@@ -68,6 +68,6 @@ class Compressed:
 PerSampleGradient = Outer | Dense | Compressed
 
 
-def as_dense(form: PerSampleGradient) -> Dense:
-    """Any form as the gradient itself."""
-    return form if isinstance(form, Dense) else form.dense()
+def as_dense(gradient: PerSampleGradient) -> Dense:
+    """The gradient in full, from any form."""
+    return gradient if isinstance(gradient, Dense) else gradient.dense()

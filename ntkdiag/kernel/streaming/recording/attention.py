@@ -1,6 +1,6 @@
-"""Attention with packed projections, rewritten into the linear maps and the attention it consists of.
+"""Attention decomposed into linear maps, matrix products and a softmax.
 
-Run with the recorder on, the rewritten form meets the ordinary rules.
+Under the recorder these operations are served by the ordinary rules.
 """
 
 from __future__ import annotations
@@ -122,6 +122,6 @@ def scaled_dot_product_attention(
     if is_causal:
         attn_mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
     if attn_mask is not None:
-        # a boolean mask marks what takes part here, and what does not in multi-head attention
+        # a boolean mask marks what takes part here, but what is left out in multi-head attention
         scores = scores + (_additive(~attn_mask, scores) if attn_mask.dtype == torch.bool else attn_mask)
     return scores.softmax(-1) @ value

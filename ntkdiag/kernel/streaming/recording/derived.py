@@ -1,6 +1,6 @@
-"""Sources: parameters, and tensors computed from parameters alone (views, casts, normalised or low-rank weights).
+"""Derived parameters: parameters, and tensors computed from parameters alone (views, casts, normalised or low-rank weights).
 
-A source is where a per-sample gradient is taken; `pull_back` pulls it back to the parameters behind it.
+A rule takes per-sample gradients with respect to a derived parameter; `pull_back` turns them into those of the parameters.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from ntkdiag.kernel.streaming.sample_axis.axis import SampleAxis
 
 @dataclass(frozen=True)
 class StridedView:
-    """Which elements of one parameter a source shows, each once: the pull-back keeps inner products.
+    """Which elements of one parameter a tensor shows, each at most once: inner products of gradients are then the same.
 
     Attributes:
         parameter: Its name.
-        size, stride, offset: Of the source within the parameter's memory.
-        in_order: The source shows the whole parameter, element after element.
+        size, stride, offset: Of the tensor within the parameter's memory.
+        in_order: The tensor shows the whole parameter, element after element.
     """
 
     parameter: str
@@ -35,57 +35,52 @@ class StridedView:
 
 @dataclass(frozen=True)
 class DerivedParameter:
-    """A parameter, or a tensor derived from parameters.
+    """A parameter, or a tensor computed from parameters.
 
     Attributes:
-        tensor: With its graph back to `leaves`; for a parameter the leaf itself.
-        edge: Where that graph begins, as the tensor is now: it may be written into later.
+        tensor: With its autograd graph back to `leaves`; for a parameter the leaf itself.
+        edge: Where that graph begins now: the tensor may be overwritten later.
         leaves: Parameter name → detached leaf that requires a gradient.
-        geometry: Set where the source merely shows elements of one parameter.
-        spread: The source that this one repeats along dimensions where that has size one.
+        view: Set where the tensor shows elements of one parameter unchanged.
+        expanded_from: The derived parameter that this one repeats along dimensions of size one.
     """
 
     tensor: Tensor
     edge: GradientEdge
     leaves: dict[str, Tensor]
-    geometry: StridedView | None = None
-    spread: DerivedParameter | None = None
+    view: StridedView | None = None
+    expanded_from: DerivedParameter | None = None
 
 
 def parameter_itself(name: str, leaf: Tensor) -> DerivedParameter:
-    """The source of a parameter itself."""
-    return DerivedParameter(
-        leaf,
-        get_gradient_edge(leaf),
-        {name: leaf},
-        StridedView(name, leaf.shape, leaf.stride(), 0, in_order=True),
-    )
+    """A parameter, as the derived parameter that it trivially is."""
+    view = StridedView(name, leaf.shape, leaf.stride(), 0, in_order=True)
+    return DerivedParameter(leaf, get_gradient_edge(leaf), {name: leaf}, view)
 
 
 def derived_parameter(
-    tensor: Tensor, parents: list[DerivedParameter], *, copied: bool = False, spread: bool = False
+    tensor: Tensor, parents: list[DerivedParameter], *, copied: bool = False, expanded: bool = False
 ) -> DerivedParameter:
-    """The source of a tensor computed from `parents`.
+    """A tensor computed from `parents`.
 
     Args:
         tensor: The result, with its graph.
-        parents: The sources among the operation's arguments.
-        copied: The operation copies its one parent elementwise (a change of dtype, a clone).
-        spread: The operation repeats its one parent along dimensions.
+        parents: The derived parameters among the operation's arguments.
+        copied: The operation copies its one parent element by element (a change of dtype, a clone).
+        expanded: The operation repeats its one parent along dimensions.
     """
-    leaves = {name: leaf for parent in parents for name, leaf in parent.leaves.items()}
-    plain = DerivedParameter(tensor, get_gradient_edge(tensor), leaves)
+    plain = overwritten_parameter(tensor, parents)
     if len(parents) != 1:
         return plain
-    if spread and _broadcasts(parents[0].tensor.shape, tensor.shape):
-        return replace(plain, spread=parents[0])
+    if expanded and _broadcasts(parents[0].tensor.shape, tensor.shape):
+        return replace(plain, expanded_from=parents[0])
     if copied:
-        return replace(plain, geometry=parents[0].geometry, spread=parents[0].spread)
-    return replace(plain, geometry=_geometry(tensor, leaves))
+        return replace(plain, view=parents[0].view, expanded_from=parents[0].expanded_from)
+    return replace(plain, view=_view(tensor, plain.leaves))
 
 
 def overwritten_parameter(tensor: Tensor, parents: list[DerivedParameter]) -> DerivedParameter:
-    """The source of a tensor that something computed from `parents` was written into."""
+    """A tensor into which something computed from `parents` was written."""
     leaves = {name: leaf for parent in parents for name, leaf in parent.leaves.items()}
     return DerivedParameter(tensor, get_gradient_edge(tensor), leaves)
 
@@ -95,7 +90,7 @@ def _broadcasts(shape: torch.Size, to: torch.Size) -> bool:
     return len(shape) <= len(to) and all(size in (1, wide) for size, wide in pairs)
 
 
-def _geometry(tensor: Tensor, leaves: dict[str, Tensor]) -> StridedView | None:
+def _view(tensor: Tensor, leaves: dict[str, Tensor]) -> StridedView | None:
     """Set for a view of one leaf that shows none of its elements twice."""
     if len(leaves) != 1:
         return None
@@ -120,58 +115,59 @@ def _overlaps(tensor: Tensor) -> bool:
     return False
 
 
-def gathered(source: DerivedParameter, form: PerSampleGradient) -> tuple[DerivedParameter, PerSampleGradient]:
-    """The source that was spread, and the gradients summed over where it was spread to."""
-    while source.spread is not None:
-        shape, parent = source.tensor.shape, source.spread
-        form = summed(shaped(as_dense(form), shape), shape, parent.tensor.shape)
-        source = parent
-    return source, form
+def sum_over_copies(
+    parameter: DerivedParameter, gradient: PerSampleGradient
+) -> tuple[DerivedParameter, PerSampleGradient]:
+    """The parameter before it was expanded, and its gradients: sums over the copies."""
+    while parameter.expanded_from is not None:
+        shape, original = parameter.tensor.shape, parameter.expanded_from
+        gradient = summed(_shaped(as_dense(gradient), shape), shape, original.tensor.shape)
+        parameter = original
+    return parameter, gradient
 
 
-def shaped(dense: Dense, shape: torch.Size) -> Dense:
-    """Rows [N, *shape]; rows that samples have for themselves are shaped already."""
+def _shaped(dense: Dense, shape: torch.Size) -> Dense:
+    """Rows [N, *shape]; rows that belong to one sample each have their shape already."""
     return dense if dense.own is not None else Dense(dense.rows.reshape(len(dense.rows), *shape))
 
 
-def pull_back(source: DerivedParameter, form: PerSampleGradient) -> dict[str, Tensor]:
-    """Per-sample gradients of the parameters behind a source.
+def pull_back(parameter: DerivedParameter, gradient: PerSampleGradient) -> dict[str, Tensor]:
+    """Per-sample gradients of the parameters behind a derived parameter.
 
     Args:
-        source: Where the gradient was taken.
-        form: Per-sample gradients of it.
+        parameter: Not expanded from another one; see `sum_over_copies`.
+        gradient: Per-sample gradients of it.
 
     Returns:
         Name → [N, *shape of the parameter].
     """
-    source, form = gathered(source, form)
-    dense = shaped(as_dense(form), source.tensor.shape)
+    dense = _shaped(as_dense(gradient), parameter.tensor.shape)
     if dense.own is not None:
-        return _pull_back_own(source, dense.rows, dense.own)
-    if source.geometry is not None:
-        return {source.geometry.parameter: _scatter(source, source.geometry, dense.rows)}
-    return _pull_back(source, dense.rows)
+        return _through_graph_each(parameter, dense.rows, dense.own)
+    if parameter.view is not None:
+        return {parameter.view.parameter: _scatter(parameter, parameter.view, dense.rows)}
+    return _through_graph(parameter, dense.rows)
 
 
-def _scatter(source: DerivedParameter, geometry: StridedView, rows: Tensor) -> Tensor:
+def _scatter(parameter: DerivedParameter, view: StridedView, rows: Tensor) -> Tensor:
     """Rows of the elements shown, put where they are in the parameter; [N, *shape of the parameter]."""
-    leaf, samples = source.leaves[geometry.parameter], rows.shape[0]
-    if geometry.in_order:
+    leaf, samples = parameter.leaves[view.parameter], rows.shape[0]
+    if view.in_order:
         return rows.reshape(samples, *leaf.shape)
     reach = 1 + sum((size - 1) * stride for size, stride in zip(leaf.shape, leaf.stride(), strict=True))
     memory = rows.new_zeros(samples, reach)
-    memory.as_strided((samples, *geometry.size), (reach, *geometry.stride), geometry.offset).copy_(rows)
+    memory.as_strided((samples, *view.size), (reach, *view.stride), view.offset).copy_(rows)
     return memory.as_strided((samples, *leaf.shape), (reach, *leaf.stride()))
 
 
-def _pull_back(source: DerivedParameter, rows: Tensor) -> dict[str, Tensor]:
-    """vᵀ ∂source/∂leaf for every row v, batched where autograd can."""
-    leaves = list(source.leaves.values())
-    rows = rows.to(source.tensor.dtype)
+def _through_graph(parameter: DerivedParameter, rows: Tensor) -> dict[str, Tensor]:
+    """vᵀ ∂tensor/∂leaf for every row v, by autograd, all rows at once where it can."""
+    leaves = list(parameter.leaves.values())
+    rows = rows.to(parameter.tensor.dtype)
 
     def pull(cotangent: Tensor, batched: bool) -> tuple[Tensor, ...]:
         return torch.autograd.grad(
-            source.edge,
+            parameter.edge,
             leaves,
             cotangent,
             retain_graph=True,
@@ -184,14 +180,14 @@ def _pull_back(source: DerivedParameter, rows: Tensor) -> dict[str, Tensor]:
     except RuntimeError:  # an operation without a batching rule: one sample at a time, the same result
         each = [pull(row, batched=False) for row in rows]
         found = tuple(torch.stack(parts) for parts in zip(*each, strict=True))
-    return dict(zip(source.leaves, found, strict=True))
+    return dict(zip(parameter.leaves, found, strict=True))
 
 
-def _pull_back_own(source: DerivedParameter, rows: Tensor, own: SampleAxis) -> dict[str, Tensor]:
-    """The pull-back where each sample has rows of its own in the source: zero elsewhere, a sample at a time."""
+def _through_graph_each(parameter: DerivedParameter, rows: Tensor, own: SampleAxis) -> dict[str, Tensor]:
+    """The same where each sample has rows of its own in the tensor: zero elsewhere, one sample at a time."""
     parts = []
     for i, row in enumerate(rows):
-        cotangent = rows.new_zeros(source.tensor.shape)
+        cotangent = rows.new_zeros(parameter.tensor.shape)
         own.first(cotangent)[i].copy_(row)
-        parts.append(_pull_back(source, cotangent.unsqueeze(0)))
-    return {name: torch.cat([part[name] for part in parts]) for name in source.leaves}
+        parts.append(_through_graph(parameter, cotangent.unsqueeze(0)))
+    return {name: torch.cat([part[name] for part in parts]) for name in parameter.leaves}

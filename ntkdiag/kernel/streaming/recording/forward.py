@@ -1,7 +1,8 @@
-"""One forward of a network under the recorder, and the proof that nothing went by unseen.
+"""One forward of a network under the recorder, and the check that no use of a parameter was missed.
 
-Parameters enter as detached values, so the output's graph must not end in any of them. One that it does end in took a way
-that the recorder does not see (an autograd function of the user's, say) and is refused.
+The recorder replaces parameters by detached values, so the output's autograd graph must not end in any of them. A
+parameter in which it does end was used by an operation that the recorder does not see (a custom autograd function, say);
+it is refused.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from ntkdiag.kernel.streaming.recording.recorder import RecordedOperation, Recor
 
 @dataclass(frozen=True)
 class Network:
-    """A module and the parameters its kernel is over, with those that other engines take care of left out."""
+    """A module and the parameters that the streaming engine serves."""
 
     module: nn.Module
     parameters: dict[str, nn.Parameter]
@@ -32,11 +33,11 @@ class Network:
 
 @dataclass(frozen=True)
 class Forward:
-    """What a recorded forward leaves.
+    """Result of a recorded forward.
 
     Attributes:
         output: [m, ...].
-        ends: Leaves of the output's graph; a backward towards them passes every operation that the output depends on.
+        ends: Leaves of the output's graph; a backward to them passes every operation that the output depends on.
         refused: Parameter name → why no rule serves it.
     """
 
@@ -63,7 +64,7 @@ class Forward:
 
 
 class _Tap(torch.autograd.Function):
-    """Makes a tensor require a gradient in place, so that a hook on it fires; the anchor is what the graph then ends in."""
+    """Makes a tensor require a gradient in place, so that a hook on it is called; its graph then ends in the anchor."""
 
     @staticmethod
     def forward(ctx: Any, tensor: Tensor, anchor: Tensor) -> Tensor:
@@ -83,9 +84,9 @@ def forward(
     Args:
         network: What is measured.
         inputs: Tensors [m, ...].
-        on_operation: Told of every operation in which parameters meet the batch, once its output requires a gradient.
+        on_operation: Called with every recorded operation, once its output requires a gradient.
     """
-    inputs = tuple(tensor.detach().clone() for tensor in inputs)  # a network may write into what it is given
+    inputs = tuple(tensor.detach().clone() for tensor in inputs)  # a network may write into its inputs
     leaves = {name: parameter.detach().requires_grad_() for name, parameter in network.parameters.items()}
     anchor = torch.zeros((), requires_grad=True, device=inputs[0].device)
 
@@ -94,13 +95,13 @@ def forward(
             _Tap.apply(operation.output, anchor)
         on_operation(operation)
 
-    sources = {}
+    parameters = {}
     for name, leaf in leaves.items():
-        sources[id(leaf)] = sources[id(network.parameters[name])] = parameter_itself(name, leaf)
+        parameters[id(leaf)] = parameters[id(network.parameters[name])] = parameter_itself(name, leaf)
     others = {
-        id(p): p.detach() for p in network.module.parameters() if id(p) not in sources and p.requires_grad
+        id(p): p.detach() for p in network.module.parameters() if id(p) not in parameters and p.requires_grad
     }
-    recorder = Recorder(network.module, sources, others, inputs, note)
+    recorder = Recorder(network.module, parameters, others, inputs, note)
     with torch.enable_grad(), recorder:
         output = checked_output(network.module(*inputs), inputs[0].shape[0])
     ends = [node.variable for node in _nodes(output) if hasattr(node, "variable")]

@@ -1,8 +1,8 @@
-"""The recorder: runs a network and notes every operation in which a parameter meets the batch.
+"""The recorder: runs a network and notes every operation that takes both parameters and data of the batch.
 
-It sees each torch call (a TorchFunctionMode), not module classes, so layers that call `F.linear` themselves are covered too.
-Parameters are swapped for detached values, so autograd computes input gradients only; what tensors are computed from
-parameters alone is followed in a graph of its own.
+It is a TorchFunctionMode and sees each torch call, not module classes, so networks that call `F.linear` themselves are
+covered too. Parameters are replaced by detached values, so autograd computes input gradients only; tensors that are computed
+from parameters alone are followed in autograd graphs of their own.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ Named = dict[str, Any]
 
 @dataclass(frozen=True)
 class RecordedOperation:
-    """An operation in which parameters met the batch.
+    """An operation that takes both parameters and data of the batch.
 
     Attributes:
-        family: Of its rule.
-        uses: Each source among its arguments, with its use.
-        operands: The other tensors it was given.
+        family: The name of its rule.
+        uses: Each derived parameter among its arguments, with its use.
+        operands: Its other tensor arguments.
         output: Its result.
     """
 
@@ -59,12 +59,12 @@ class RecordedOperation:
 
     @property
     def names(self) -> list[str]:
-        """Parameters that take part, sorted."""
-        return sorted({name for source, _ in self.uses for name in source.leaves})
+        """Parameters behind its uses, sorted."""
+        return sorted({name for parameter, _ in self.uses for name in parameter.leaves})
 
 
 class _TensorSet:
-    """Tensors that are marked, for as long as they live."""
+    """A set of tensors, compared by identity and not kept alive."""
 
     def __init__(self) -> None:
         self._known: dict[int, weakref.ref[Tensor]] = {}
@@ -82,14 +82,14 @@ class _TensorSet:
 
 
 class Recorder(TorchFunctionMode):
-    """Interception for the length of one forward.
+    """Records one forward.
 
     Args:
         root: The network.
-        sources: id of a parameter, or of its leaf → its source, for parameters the kernel is taken over.
+        parameters: id of a parameter or of its leaf → the derived parameter, for parameters the kernel is over.
         others: id of any other parameter that requires a gradient → its detached value.
         batch: The network's inputs.
-        on_operation: Told of every operation.
+        on_operation: Called with every recorded operation.
 
     Attributes:
         unsupported: Parameter name → why no rule served it.
@@ -98,126 +98,129 @@ class Recorder(TorchFunctionMode):
     def __init__(
         self,
         root: nn.Module,
-        sources: dict[int, DerivedParameter],
+        parameters: dict[int, DerivedParameter],
         others: dict[int, Tensor],
         batch: Iterable[Tensor],
         on_operation: Callable[[RecordedOperation], None],
     ) -> None:
         super().__init__()
         self._root = root
-        self._sources = dict(sources)
+        self._derived = dict(parameters)
         self._others = others
-        self._on_meeting = on_operation
+        self._on_operation = on_operation
         self._batch = _TensorSet()
-        self._strayed = (
-            _TensorSet()
-        )  # hold rows that the data chose: which belong to which sample cannot be told
+        self._selected = _TensorSet()  # rows selected by data: the samples they belong to cannot be known
         self.unsupported: dict[str, str] = {}
         for tensor in batch:
-            self._mark(tensor)
+            self._add_to_batch(tensor)
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Arguments = (), kwargs: Named | None = None
     ) -> Any:
         kwargs = kwargs or {}
         refuse_mixing(self._root, func, args, kwargs)
-        giving = _giving(func, args, kwargs)
-        sources = [self._sources[id(t)] for t in giving if id(t) in self._sources]
-        held = [id(t) not in self._sources and self._is_batch(t) for t in giving]
-        batched = any(held)
-        strayed = batched and self._strays(func, giving, held)
+        inputs = _value_arguments(func, args, kwargs)
+        parents = [self._derived[id(t)] for t in inputs if id(t) in self._derived]
+        from_batch = [id(t) not in self._derived and self._is_batch(t) for t in inputs]
+        batched = any(from_batch)
+        selected = batched and self._is_selected(func, inputs, from_batch)
         if self._others:
             args, kwargs = _replace((args, kwargs), lambda t: self._others.get(id(t), t))
-        if not sources:
-            return self._plain(func, args, kwargs, batched, strayed)
+        if not parents:
+            return self._run(func, args, kwargs, batched, selected)
         if torch._C._are_functorch_transforms_active():  # its wrapped tensors cannot be followed
-            self._refuse(sources, f"{_name(func)}: inside a torch.func transform")
-            return self._plain(func, *self._detached(args, kwargs), batched, strayed)
+            self._refuse(parents, f"{_name(func)}: inside a torch.func transform")
+            return self._run(func, *self._detached(args, kwargs), batched, selected)
         if not batched:
-            return self._derive(func, args, kwargs, sources)
+            return self._derive(func, args, kwargs, parents)
         if not torch.is_grad_enabled():  # no gradient flows here, as in training
-            return self._plain(func, *self._detached(args, kwargs), True, strayed)
+            return self._run(func, *self._detached(args, kwargs), True, selected)
         try:
-            if strayed:
+            if selected:
                 raise Unsupported("rows that the data chose")
-            return self._meet(func, args, kwargs, sources)
+            return self._record(func, args, kwargs, parents)
         except Unsupported as reason:
-            self._refuse(sources, f"{_name(func)}: {reason}")
-            return self._plain(func, *self._detached(args, kwargs), True, strayed)
+            self._refuse(parents, f"{_name(func)}: {reason}")
+            return self._run(func, *self._detached(args, kwargs), True, selected)
 
-    def _strays(self, func: Callable[..., Any], giving: list[Tensor], held: list[bool]) -> bool:
-        """Whether the rows of the result are no longer where samples are."""
-        followed = giving[:1] if func in SCATTERS else giving
-        return any(tensor in self._strayed for tensor in followed) or selects_rows_by_data(func, held)
+    def _is_selected(self, func: Callable[..., Any], inputs: list[Tensor], from_batch: list[bool]) -> bool:
+        """Whether data decides which rows the result has, so that samples are no longer at fixed places."""
+        followed = inputs[:1] if func in SCATTERS else inputs
+        return any(tensor in self._selected for tensor in followed) or selects_rows_by_data(func, from_batch)
 
-    def _plain(
-        self, func: Callable[..., Any], args: Arguments, kwargs: Named, batched: bool, strayed: bool = False
+    def _run(
+        self, func: Callable[..., Any], args: Arguments, kwargs: Named, batched: bool, selected: bool = False
     ) -> Any:
+        """Run an operation without recording it."""
         out = func(*args, **kwargs)
         if batched:
             for tensor in _tensors((out, args[0]) if writes_into_first(func) else (out,)):
-                self._mark(tensor)
-                if strayed:
-                    self._strayed.add(tensor)
+                self._add_to_batch(tensor)
+                if selected:
+                    self._selected.add(tensor)
         return out
 
     def _derive(
         self, func: Callable[..., Any], args: Arguments, kwargs: Named, parents: list[DerivedParameter]
     ) -> Any:
-        """Parameters and constants alone: the result is a source, if a gradient flows through it."""
+        """Run an operation on parameters and constants alone; its result is a derived parameter if a gradient passes it."""
         args, kwargs = _replace(
-            (args, kwargs), lambda t: self._sources[id(t)].tensor if id(t) in self._sources else t
+            (args, kwargs), lambda t: self._derived[id(t)].tensor if id(t) in self._derived else t
         )
         out = func(*args, **kwargs)
         if writes_into_first(func):
-            self._rewritten(args[0], parents)
+            self._overwrite(args[0], parents)
             return out
         for tensor in _tensors((out,)):
             if tensor.requires_grad and tensor.grad_fn is not None:
-                copied, spread = func in COPIES, func in EXPANSIONS
-                self._sources[id(tensor)] = derived_parameter(tensor, parents, copied=copied, spread=spread)
+                copied, expanded = func in COPIES, func in EXPANSIONS
+                self._derived[id(tensor)] = derived_parameter(
+                    tensor, parents, copied=copied, expanded=expanded
+                )
         return out
 
-    def _rewritten(self, target: Tensor, parents: list[DerivedParameter]) -> None:
-        """Something was written into a derived tensor: what shares its memory no longer shows a parameter as it is."""
+    def _overwrite(self, target: Tensor, parents: list[DerivedParameter]) -> None:
+        """Note a write into a derived tensor: tensors that share its memory no longer show a parameter unchanged."""
         if not target.requires_grad or target.is_leaf:
             return
         memory = target.untyped_storage().data_ptr()
-        for key, source in list(self._sources.items()):
-            if not source.tensor.is_leaf and source.tensor.untyped_storage().data_ptr() == memory:
-                self._sources[key] = overwritten_parameter(source.tensor, [source, *parents])
-        if id(target) not in self._sources:  # a constant until now
-            self._sources[id(target)] = overwritten_parameter(target, parents)
+        for key, old in list(self._derived.items()):
+            if not old.tensor.is_leaf and old.tensor.untyped_storage().data_ptr() == memory:
+                self._derived[key] = overwritten_parameter(old.tensor, [old, *parents])
+        if id(target) not in self._derived:  # a constant until now
+            self._derived[id(target)] = overwritten_parameter(target, parents)
 
-    def _meet(
+    def _record(
         self, func: Callable[..., Any], args: Arguments, kwargs: Named, parents: list[DerivedParameter]
     ) -> Any:
-        """A parameter meets the batch: run with detached values, tell of the uses."""
+        """Run an operation on parameters and the batch with detached parameters, and report its uses."""
         if func in IN_PLACE:
-            return self._meet_in_place(func, args, kwargs)
+            return self._record_in_place(func, args, kwargs)
         if func in DECOMPOSITIONS:
             with self:
                 return DECOMPOSITIONS[func](*args, **kwargs)
         if func not in RULES and not self._gives_gradient(func, args, kwargs):
-            return self._plain(func, *self._detached(args, kwargs), batched=True)
+            return self._run(func, *self._detached(args, kwargs), batched=True)
         family, uses = self._uses(func, args, kwargs, parents)
         values = self._detached(args, kwargs)
         out = func(*values[0], **values[1])
-        if out._is_view():  # of what the operation made inside; writes into a view slip past a hook on it
+        if (
+            out._is_view()
+        ):  # of a tensor inside the operation; a write into a view would bypass the hook on it
             out = torch.ops.aten._unsafe_view.default(out, out.shape)
-        self._mark(out)
-        operands = [t for t in _tensors((*args, *kwargs.values())) if id(t) not in self._sources]
-        self._on_meeting(RecordedOperation(family, uses, operands, out))
+        self._add_to_batch(out)
+        operands = [t for t in _tensors((*args, *kwargs.values())) if id(t) not in self._derived]
+        self._on_operation(RecordedOperation(family, uses, operands, out))
         return out
 
-    def _meet_in_place(self, func: Callable[..., Any], args: Arguments, kwargs: Named) -> Any:
-        """The operation happens beside the tensor, whose values are then replaced: a hook on the result of writing into
-        a view would not see the gradient of what is behind it."""
-        if id(args[0]) in self._sources:
+    def _record_in_place(self, func: Callable[..., Any], args: Arguments, kwargs: Named) -> Any:
+        """Record the same operation out of place, then copy its result into the tensor: a hook on the result of writing
+        into a view would not see the gradient of the tensor behind it."""
+        if id(args[0]) in self._derived:
             raise Unsupported("a parameter that the batch is written into")
         with self:
             out = IN_PLACE[func](args[0].clone(), *args[1:], **kwargs)
-        return self._plain(Tensor.copy_, (args[0], out), {}, batched=True)
+        return self._run(Tensor.copy_, (args[0], out), {}, batched=True)
 
     def _uses(
         self, func: Callable[..., Any], args: Arguments, kwargs: Named, parents: list[DerivedParameter]
@@ -228,44 +231,50 @@ class Recorder(TorchFunctionMode):
             raise Unsupported("complex numbers")
         family, rule = RULES[func]
         uses = rule(Call(func, args, kwargs, self._is_parameter))
-        return family, [(self._sources[id(use.tensor)], use) for use in uses]
+        if len(uses) < len(parents):
+            raise Unsupported("an argument that its rule does not expect to be a parameter")
+        return family, [(self._derived[id(use.tensor)], use) for use in uses]
 
     def _gives_gradient(self, func: Callable[..., Any], args: Arguments, kwargs: Named) -> bool:
-        """Whether an operation without a rule passes a gradient to its sources at all: a comparison does not."""
+        """Whether an operation without a rule passes a gradient to its parameters at all: a comparison does not."""
         if writes_into_first(func):
             return True
 
         def alone(t: Tensor) -> Tensor:
-            return self._sources[id(t)].tensor if id(t) in self._sources else t.detach()
+            return self._derived[id(t)].tensor if id(t) in self._derived else t.detach()
 
         args, kwargs = _replace((args, kwargs), alone)
         return any(t.requires_grad for t in _tensors((func(*args, **kwargs),)))
 
-    def _refuse(self, sources: Iterable[DerivedParameter], reason: str) -> None:
-        """The parameters behind `sources` are beyond this engine."""
-        for source in sources:
-            for name in source.leaves:
+    def _refuse(self, parents: Iterable[DerivedParameter], reason: str) -> None:
+        """Leave the parameters behind these derived ones to the exact engine."""
+        for parent in parents:
+            for name in parent.leaves:
                 self.unsupported.setdefault(name, reason)
 
     def _detached(self, args: Arguments, kwargs: Named) -> tuple[Arguments, Named]:
         replaced: tuple[Arguments, Named] = _replace(
-            (args, kwargs), lambda t: t.detach() if id(t) in self._sources else t
+            (args, kwargs), lambda t: t.detach() if id(t) in self._derived else t
         )
         return replaced
 
     def _is_parameter(self, value: Any) -> bool:
-        return isinstance(value, Tensor) and id(value) in self._sources
+        return isinstance(value, Tensor) and id(value) in self._derived
 
     def _is_batch(self, tensor: Tensor) -> bool:
-        """Marked, or with a graph, which constants have not: handed over by something that torch's modes do not see."""
+        """Whether a tensor depends on the inputs.
+
+        An autograd graph is a sign of it too: constants have none, and an operation that no TorchFunctionMode sees (a custom
+        autograd function) leaves one.
+        """
         return tensor in self._batch or tensor.grad_fn is not None
 
-    def _mark(self, tensor: Tensor) -> None:
+    def _add_to_batch(self, tensor: Tensor) -> None:
         self._batch.add(tensor)
-        self._sources.pop(id(tensor), None)  # a source that the batch was written into is one no longer
+        self._derived.pop(id(tensor), None)  # the batch may have been written into a derived parameter
 
 
-def _giving(func: Callable[..., Any], args: Arguments, kwargs: Named) -> list[Tensor]:
+def _value_arguments(func: Callable[..., Any], args: Arguments, kwargs: Named) -> list[Tensor]:
     """Tensors whose values the result depends on, not only their shape or dtype."""
     if func in SHAPE_FROM_ALL:
         return []

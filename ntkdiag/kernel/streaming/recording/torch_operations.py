@@ -1,5 +1,5 @@
-"""What the recorder knows of torch's operations beside the rules: which copy, which repeat, which write in place, and which
-are spelled out in terms of others.
+"""Sets of torch operations that the recorder treats in a particular way: copies, expansions, operations in place, and those
+that are decomposed into others.
 """
 
 from __future__ import annotations
@@ -15,50 +15,52 @@ from ntkdiag.kernel.streaming.recording.attention import multi_head_attention, s
 
 Operation = Callable[..., Any]
 
-# Results that are their argument, element by element.
+# The result equals the argument, element by element.
 COPIES: set[Operation] = {
     Tensor.to, Tensor.float, Tensor.double, Tensor.half, Tensor.bfloat16, Tensor.type, Tensor.type_as,
     Tensor.clone, torch.clone, Tensor.contiguous, Tensor.cpu, Tensor.cuda,
 }  # fmt: skip
 
-# Results that repeat their argument along dimensions (where those have size one, it is one tensor spread out).
+# The result repeats the argument along dimensions; where these have size one, it is a broadcast.
 EXPANSIONS: set[Operation] = {
     Tensor.expand, Tensor.expand_as, Tensor.broadcast_to, torch.broadcast_to, Tensor.repeat, Tensor.tile, torch.tile,
     Tensor.repeat_interleave, torch.repeat_interleave,
 }  # fmt: skip
 
-# Arguments after the first lend their shape, dtype or device, not their values.
+# Of the arguments after the first, only shape, dtype or device matter, not the values.
 SHAPE_FROM_OTHERS: set[Operation] = {
     Tensor.to, Tensor.type, Tensor.type_as, Tensor.expand_as, Tensor.view_as, Tensor.reshape_as
 }  # fmt: skip
 
-# Even the first argument lends no more than that.
+# The same for all arguments.
 SHAPE_FROM_ALL: set[Operation] = {
     Tensor.new_zeros, Tensor.new_ones, Tensor.new_full, Tensor.new_tensor, torch.zeros_like, torch.ones_like, torch.full_like
 }  # fmt: skip
 
-# Operations that put rows where data says: what is written has no say in where the rows of the result are.
+# Operations that write rows at places given by data: where the rows of the result are depends on the target alone.
 SCATTERS: set[Operation] = {
     Tensor.__setitem__, Tensor.index_put_, Tensor.index_put, torch.index_put, Tensor.index_add_, Tensor.index_add,
     torch.index_add, Tensor.index_copy_, Tensor.index_copy, torch.index_copy, Tensor.scatter_, Tensor.scatter, torch.scatter,
     Tensor.scatter_add_, Tensor.scatter_add, torch.scatter_add, Tensor.masked_scatter_, Tensor.masked_scatter,
 }  # fmt: skip
 
-_CHOICES: set[Operation] = {
+_SELECTIONS: set[Operation] = {
     torch.nonzero, Tensor.nonzero, torch.argwhere, Tensor.argwhere, torch.masked_select, Tensor.masked_select, torch.take,
     Tensor.take, torch.unique, Tensor.unique,
 }  # fmt: skip
 _LOOKUPS: set[Operation] = {Tensor.__getitem__, torch.index_select, Tensor.index_select}
 
 
-def selects_rows_by_data(operation: Operation, given: list[bool]) -> bool:
-    """Whether data decides which rows are in the result, and in what order, as experts choose tokens.
+def selects_rows_by_data(operation: Operation, from_batch: list[bool]) -> bool:
+    """Whether data decides which rows the result has, and in what order (as where experts select tokens).
 
     Args:
-        operation: Any.
-        given: Of each of its tensors, whether it holds the batch.
+        operation: Any operation.
+        from_batch: For each of its tensor arguments, whether it depends on the inputs.
     """
-    return operation in _CHOICES or (operation in _LOOKUPS and len(given) > 1 and given[0] and any(given[1:]))
+    return operation in _SELECTIONS or (
+        operation in _LOOKUPS and len(from_batch) > 1 and from_batch[0] and any(from_batch[1:])
+    )
 
 
 # In-place operation → the one that computes the same values without writing into its first argument.
@@ -96,7 +98,7 @@ def _masked_fill(x: Tensor, mask: Tensor, value: Tensor) -> Tensor:
     return torch.where(mask, value, x)
 
 
-# Operations that, run with the recorder on, meet the ordinary rules in another form.
+# Operation → the same in terms of operations that have rules; it runs under the recorder.
 DECOMPOSITIONS: dict[Operation, Operation] = {
     functional.multi_head_attention_forward: multi_head_attention,
     functional.scaled_dot_product_attention: scaled_dot_product_attention,

@@ -43,15 +43,15 @@ def elementwise(call: Call) -> list[ParameterUse]:
         raise Unsupported("an out= argument")
     if call.function in SUMS and not call.kwargs:
         return [_addend(value) for value in call.args if call.is_parameter(value)]
-    return _beside(call)
+    return _by_autograd(call)
 
 
-def _addend(source: Tensor) -> ParameterUse:
-    return ParameterUse(source, lambda grad, axis: reduce_to(grad, source, axis))
+def _addend(parameter: Tensor) -> ParameterUse:
+    return ParameterUse(parameter, lambda grad, axis: reduce_to(grad, parameter, axis))
 
 
-def _beside(call: Call) -> list[ParameterUse]:
-    """The operation once more on its own, as a function of its sources: autograd keeps what their derivatives need."""
+def _by_autograd(call: Call) -> list[ParameterUse]:
+    """Run the operation a second time as a function of its parameters: autograd keeps what the derivatives need."""
     arguments: dict[int | str, Any] = dict(enumerate(call.args))
     arguments.update(call.kwargs)
     tensors = [value for value in arguments.values() if isinstance(value, Tensor)]
@@ -71,13 +71,13 @@ def _beside(call: Call) -> list[ParameterUse]:
     edge, dtype = get_gradient_edge(result), result.dtype
 
     def use(key: int | str, broadcast: Tensor) -> ParameterUse:
-        source = arguments[key]
+        parameter = arguments[key]
 
         def gradient(grad: Tensor, axis: SampleAxis) -> Dense:
             (full,) = torch.autograd.grad(edge, broadcast, grad.to(dtype), retain_graph=True)
-            return reduce_to(full, source, axis)
+            return reduce_to(full, parameter, axis)
 
-        return ParameterUse(source, gradient)
+        return ParameterUse(parameter, gradient)
 
     return [use(key, broadcast) for key, broadcast in wide.items()]
 

@@ -49,7 +49,7 @@ def addmm(call: Call) -> list[ParameterUse]:
 
 
 def product(call: Call, a: Tensor, b: Tensor) -> list[ParameterUse]:
-    """Uses of the source among the factors of a matrix product."""
+    """The use of the one parameter among the factors of a matrix product."""
     if call.is_parameter(a) and call.is_parameter(b):
         raise Unsupported("both factors are parameters")
     if call.is_parameter(b):
@@ -129,12 +129,12 @@ def einsum(call: Call) -> list[ParameterUse]:
         raise Unsupported("both factors are parameters")
     labels, out = _labels(equation, [operand.ndim for operand in operands])
     place = 0 if call.is_parameter(operands[0]) else 1
-    source, x = operands[place], operands[1 - place]
+    parameter, x = operands[place], operands[1 - place]
     own, other = labels[place], labels[1 - place]
     if set(own) - set(other) - set(out):
         raise Unsupported("a label of the parameter alone is summed")
     if any(
-        label in own and size != source.shape[own.index(label)]
+        label in own and size != parameter.shape[own.index(label)]
         for label, size in zip(other, x.shape, strict=True)
     ):
         raise Unsupported("a dimension that is broadcast")
@@ -150,7 +150,7 @@ def einsum(call: Call) -> list[ParameterUse]:
         spelled = ["X" + "".join(split.get(label, label) for label in side) for side in (out, other)]
         return Dense(torch.einsum(f"{spelled[0]},{spelled[1]}->X{own}", left, right))
 
-    return [ParameterUse(source, gradient)]
+    return [ParameterUse(parameter, gradient)]
 
 
 def _labels(equation: str, ndims: list[int]) -> tuple[list[str], str]:
