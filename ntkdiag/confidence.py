@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from ntkdiag.errors import InputError
+from ntkdiag.errors import require_number
 
 
 @dataclass(frozen=True)
@@ -36,14 +36,12 @@ class Interval:
 
 
 def require_level(level: float) -> float:
-    """The level itself if it is one.
+    """Return the level if it is a number in (0, 1).
 
     Raises:
-        InputError: a level outside (0, 1).
+        InputError: otherwise.
     """
-    if not 0 < level < 1:
-        raise InputError("level", expected="a number strictly between 0 and 1", got=level)
-    return level
+    return require_number("level", level, above=0, below=1)
 
 
 def quantile(level: float, freedom: float = math.inf) -> float:

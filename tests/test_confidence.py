@@ -46,5 +46,5 @@ def test_nine_of_ten_intervals_hold_the_mean_of_normal_numbers() -> None:
 @pytest.mark.parametrize("level", [0.0, 1.0, -0.5, 90.0, math.nan])
 def test_a_level_out_of_range_is_refused(level: float) -> None:
     for refused in (lambda: require_level(level), lambda: quantile(level, 3)):
-        with pytest.raises(InputError, match="level: expected a number strictly between 0 and 1"):
+        with pytest.raises(InputError, match="level: expected a number above 0 and below 1"):
             refused()

@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 
-from ntkdiag.errors import InputError
+from ntkdiag.errors import require_number
 from ntkdiag.spectra.dense.eigen import Array
 
 # Eigenvalues below this share of the largest are rounding errors of a float32 network.
@@ -33,10 +33,9 @@ def learnability(eigenvalues: Array, vectors: Array, signal: Array, kappa: float
         L in [0, 1]; NaN for a zero signal.
 
     Raises:
-        InputError: κ not positive.
+        InputError: κ is not a positive number.
     """
-    if not kappa > 0:
-        raise InputError("kappa", expected="a positive number", got=kappa)
+    require_number("kappa", kappa, above=0)
     kept = np.clip(eigenvalues, 0, None)
     return float((kept / (kept + kappa) * _shares(vectors, signal)).sum())
 

@@ -68,7 +68,7 @@ def test_a_zero_signal_has_no_answer(function: object) -> None:
 
 @pytest.mark.parametrize("kappa", [0.0, -1.0, math.nan])
 def test_kappa_must_be_positive(kappa: float) -> None:
-    with pytest.raises(InputError, match="kappa: expected a positive number"):
+    with pytest.raises(InputError, match="kappa: expected a number above 0"):
         learnability(np.ones(2), np.eye(2), np.ones((2, 1)), kappa)
 
 

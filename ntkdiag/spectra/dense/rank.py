@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ntkdiag.errors import InputError, require_positive_int
+from ntkdiag.errors import require_number, require_positive_int
 from ntkdiag.spectra.dense.eigen import Array
 
 
@@ -75,8 +75,7 @@ def numerical_rank(eigenvalues: Array, tol: float = 1e-6) -> Array:
     Raises:
         InputError: tol outside [0, 1).
     """
-    if not 0 <= tol < 1:
-        raise InputError("tol", expected="a number in [0, 1)", got=tol)
+    require_number("tol", tol, at_least=0, below=1)
     largest = np.clip(eigenvalues[..., :1], 0, None)
     return ((eigenvalues > tol * largest) & (eigenvalues > 0)).sum(-1)
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ntkdiag.errors import InputError, require_positive_int
+from ntkdiag.errors import InputError, require_number, require_positive_int
 from ntkdiag.spectra.dense.eigen import Array, GramLike, gram_array
 from ntkdiag.spectra.dense.named_statistics import Statistic, evaluate_all, statistic
 from ntkdiag.spectra.dense.pairs import checked_noise, pair_products, pair_sums
@@ -58,8 +58,7 @@ def paired_subsets(samples: int, draws: int = DRAWS, fraction: float = FRACTION,
         InputError: an argument out of range.
     """
     require_positive_int("samples", samples, minimum=3)
-    if not 0 < fraction < 1:
-        raise InputError("fraction", expected="a number strictly between 0 and 1", got=fraction)
+    require_number("fraction", fraction, above=0, below=1)
     return subsets_of_size(samples, min(max(round(fraction * samples), 2), samples - 1), draws, seed)
 
 

@@ -75,7 +75,7 @@ def test_negative_eigenvalues_are_clipped_for_the_entropy_alone() -> None:
 def test_numerical_rank_counts_above_the_tolerance() -> None:
     values = np.array([1.0, 1e-3, 1e-7, 1e-16, 0.0])
     assert [int(numerical_rank(values, tol)) for tol in (1e-2, 1e-3, 1e-6, 1e-8, 0.0)] == [1, 1, 2, 3, 4]
-    with pytest.raises(InputError, match=r"tol: expected a number in \[0, 1\); got 1"):
+    with pytest.raises(InputError, match=r"tol: expected a number of at least 0 and below 1; got 1"):
         numerical_rank(values, 1)
 
 

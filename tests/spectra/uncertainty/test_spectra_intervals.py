@@ -66,7 +66,7 @@ def test_subsets_keep_between_two_and_all_but_one(samples: int, fraction: float,
     [
         ((2, 9, 0.5, 0), "samples: expected an integer of at least 3; got 2"),
         ((9, 1, 0.5, 0), "draws: expected an integer of at least 2; got 1"),
-        ((9, 9, 0.0, 0), "fraction: expected a number strictly between 0 and 1; got 0"),
+        ((9, 9, 0.0, 0), "fraction: expected a number above 0 and below 1; got 0"),
         ((9, 9, 1.0, 0), "fraction: expected"),
     ],
 )
@@ -324,7 +324,7 @@ def test_mean_interval_edges() -> None:
         (lambda: subsample_interval("trace", np.ones((2, 3))), "Gram matrix: expected shape"),
         (
             lambda: subsample_interval("trace", np.eye(9), level=1.0),
-            "level: expected a number strictly between",
+            "level: expected a number above 0 and below 1",
         ),
         (lambda: subsample_interval("trace", np.eye(9), level=90), "level: expected"),
         (lambda: subsample_interval("trace", np.eye(9), draws=1), "draws: expected"),
