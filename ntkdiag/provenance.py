@@ -149,7 +149,9 @@ def check_free(path: Path | str, force: bool = False) -> None:
     if not is_run(path):
         raise InputError(str(path), expected="a new or empty folder", got="a folder with other files in it")
     if Path.cwd().is_relative_to(path.resolve()):
-        raise InputError(str(path), expected="a new folder", got="the current folder, or one it lies in")
+        raise InputError(
+            str(path), expected="a new folder", got="the current folder, or a folder that contains it"
+        )
     if not force:
         raise InputError(
             str(path),

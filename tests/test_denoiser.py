@@ -13,6 +13,7 @@ from ntkdiag.denoiser import Denoiser
 from ntkdiag.errors import InputError
 from ntkdiag.process import schedules
 from ntkdiag.process.schedules.base import Schedule
+from ntkdiag.process.target import TARGETS, coefficients
 
 PATHS = {
     "cosine": schedules.cosine(),
@@ -56,6 +57,17 @@ def test_log_snr_networks_see_an_input_of_unit_variance(schedule: Schedule) -> N
     x, level = network.seen
     assert level.shape == (4096,) and bool((level == 1.5).all())
     torch.testing.assert_close(x, schedules.linear_log_snr().diffuse(x0, noise, 1.5), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("schedule", PATHS.values(), ids=PATHS)
+@pytest.mark.parametrize("name", TARGETS)
+def test_the_training_pair_is_the_noisy_input_and_the_target(schedule: Schedule, name: str) -> None:
+    x0, noise = torch.randn(2, 3, 2, 4, generator=torch.Generator().manual_seed(1))
+    x, y = Denoiser(Recorder(), schedule, name).training_pair(x0, noise, LEVEL)
+    c_x, c_epsilon = coefficients(name, schedule, LEVEL)
+    for n, level in enumerate(LEVEL):
+        torch.testing.assert_close(x[n], schedule.alpha(level) * x0[n] + schedule.sigma(level) * noise[n])
+        torch.testing.assert_close(y[n], c_x[n] * x0[n] + c_epsilon[n] * noise[n])
 
 
 def test_a_function_is_handed_everything() -> None:

@@ -225,7 +225,7 @@ def test_the_current_folder_is_not_replaced(
     (run / "deeper").mkdir()
     monkeypatch.chdir(run / inner)
     for path in (run, Path("..") if inner else Path()):
-        with pytest.raises(InputError, match="got the current folder, or one it lies in"):
+        with pytest.raises(InputError, match="got the current folder, or a folder that contains it"):
             provenance.run_folder(path, force=True).__enter__()
     assert (run / "table.csv").read_text() == "old"
 
