@@ -1,11 +1,8 @@
-"""analysis/collapse as a picture: rank, strength and contamination against log-SNR, before, during and after training.
-
-python figures/collapse.py
-"""
+"""Rank, strength and contamination against log-SNR, before, during and after training. Reads analysis/collapse/results."""
 
 from __future__ import annotations
 
-import io
+import argparse
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +14,10 @@ from ntkdiag import provenance
 from ntkdiag.confidence import quantile
 from ntkdiag.report.drawing import style, theme
 from ntkdiag.report.drawing.axes import log_axis, log_snr_axis
+from ntkdiag.report.render import to_bytes
 
-ROOT = Path(__file__).parent
-SOURCE = ROOT.parent / "analysis" / "collapse" / "results" / "buckets.csv"
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "analysis" / "collapse" / "results"
 TARGET_NAMES = {"epsilon": "ε network", "x0": "x0 network", "v": "v network"}
 ROWS = (
     ("effective_rank", "effective rank of the full kernel", False),
@@ -28,8 +26,9 @@ ROWS = (
 )
 
 
-def main() -> None:
-    table = pd.read_csv(SOURCE)
+def draw(results: Path, out: Path) -> None:
+    """Read buckets.csv of `results`; write the picture."""
+    table = pd.read_csv(results / "buckets.csv")
     steps = sorted(table["step"].unique())
     with theme.applied("light"):
         figure = Figure(figsize=(10.5, 8.2), layout="constrained")
@@ -37,13 +36,13 @@ def main() -> None:
         for column, (name, label) in enumerate(TARGET_NAMES.items()):
             part = table[table["target"] == name]
             for row, (what, title, logarithmic) in enumerate(ROWS):
-                draw(grid[row, column], part, what, steps)
+                statistic(grid[row, column], part, what, steps)
                 if logarithmic:
                     log_axis(grid[row, column])
                 if column == 0:
                     grid[row, column].set_ylabel(title)
             grid[0, column].set_title(label)
-            log_snr_axis(grid[-1, column])
+            log_snr_axis(grid[-1, column], part["log_snr"].to_numpy())
         lines = grid[0, 0].get_lines()
         names = [f"{line.get_label()} steps" for line in lines]
         figure.legend(lines, names, loc="outside upper right", ncols=len(names), frameon=False, fontsize=9)
@@ -54,15 +53,12 @@ def main() -> None:
             ha="left",
             fontsize=11,
         )
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", dpi=150)
-    target = ROOT / "rendered" / "collapse.png"
-    target.parent.mkdir(exist_ok=True)
-    provenance.write_bytes(target, buffer.getvalue())
-    print(target)
+        picture = to_bytes(figure, "png", dpi=150)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    provenance.write_bytes(out, picture)
 
 
-def draw(axes: Axes, part: pd.DataFrame, what: str, steps: list[int]) -> None:
+def statistic(axes: Axes, part: pd.DataFrame, what: str, steps: list[int]) -> None:
     """One statistic over log-SNR, a line a training step; the untrained network in the control's colour."""
     for place, step in enumerate(steps):
         rows = part[part["step"] == step].pivot(index="log_snr", columns="seed", values=what)
@@ -82,4 +78,8 @@ def draw(axes: Axes, part: pd.DataFrame, what: str, steps: list[int]) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--out", type=Path, default=ROOT / "figures" / "rendered" / "collapse.png")
+    chosen = parser.parse_args()
+    draw(chosen.results, chosen.out)

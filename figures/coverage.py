@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import io
 from pathlib import Path
 
 import pandas as pd
@@ -14,6 +13,7 @@ from ntkdiag import provenance
 from ntkdiag.report.drawing import style, theme
 from ntkdiag.report.drawing.axes import log_axis
 from ntkdiag.report.formatting import number
+from ntkdiag.report.render import to_bytes
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "analysis" / "coverage" / "results"
@@ -56,10 +56,9 @@ def draw(results: Path, out: Path) -> None:
             ha="left",
             fontsize=9.5,
         )
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", dpi=150)
+        picture = to_bytes(figure, "png", dpi=150)
     out.parent.mkdir(parents=True, exist_ok=True)
-    provenance.write_bytes(out, buffer.getvalue())
+    provenance.write_bytes(out, picture)
 
 
 def ranks(axes: Axes, rows: pd.DataFrame, statistics: tuple[tuple[str, str], ...]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import io
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +13,7 @@ from matplotlib.figure import Figure
 from ntkdiag import provenance
 from ntkdiag.report.drawing import style, theme
 from ntkdiag.report.drawing.axes import log_axis
+from ntkdiag.report.render import to_bytes
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "analysis" / "growth" / "results"
@@ -40,10 +40,9 @@ def draw(results: Path, out: Path) -> None:
             panel.set_axis_off()
         for row in axes:
             row[0].set_ylabel("seconds")
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", dpi=150)
+        picture = to_bytes(figure, "png", dpi=150)
     out.parent.mkdir(parents=True, exist_ok=True)
-    provenance.write_bytes(out, buffer.getvalue())
+    provenance.write_bytes(out, picture)
 
 
 def growth(axes: Axes, times: pd.DataFrame, fits: pd.DataFrame) -> None:
@@ -53,8 +52,10 @@ def growth(axes: Axes, times: pd.DataFrame, fits: pd.DataFrame) -> None:
     for way, group in times.groupby("way", sort=False):
         ordered, look = group.sort_values("size"), looks[str(way)]
         slope, error = last.exponent[way], last.standard_error[way]
-        told = f"{slope:.2f}" if np.isnan(error) else f"{slope:.2f} ± {error:.2f}"
-        axes.plot(ordered["size"], ordered.seconds, marker=look.marker, label=f"{way}  {told}", **look.plot)
+        exponent = f"{slope:.2f}" if np.isnan(error) else f"{slope:.2f} ± {error:.2f}"
+        axes.plot(
+            ordered["size"], ordered.seconds, marker=look.marker, label=f"{way}  {exponent}", **look.plot
+        )
     log_axis(axes, "x")
     log_axis(axes, "y")
     axes.legend(fontsize=8, title="exponent, three largest", title_fontsize=8, alignment="left")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import io
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from matplotlib.figure import Figure
 from ntkdiag import provenance
 from ntkdiag.report.drawing import style, theme
 from ntkdiag.report.drawing.axes import log_axis
+from ntkdiag.report.render import to_bytes
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "analysis" / "peers" / "results"
@@ -52,10 +52,9 @@ def draw(results: Path, out: Path) -> None:
             memory(axes[1, column], rows)
             axes[0, column].set_title(NETWORKS[network])
         axes[0, 0].set_ylim(len(NAMES) - 0.4, -0.6)
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", dpi=150)
+        picture = to_bytes(figure, "png", dpi=150)
     out.parent.mkdir(parents=True, exist_ok=True)
-    provenance.write_bytes(out, buffer.getvalue())
+    provenance.write_bytes(out, picture)
 
 
 def seconds(axes: Axes, rows: pd.DataFrame) -> None:
@@ -95,7 +94,7 @@ def finish(axes: Axes, rows: pd.DataFrame, values: pd.Series, label: str, free: 
         rows: Peers in order.
         values: By peer.
         label: Of the axis.
-        free: Side on which no value is, as a share of the width: where the error of another kernel is told.
+        free: Side on which no value is, as a share of the width: where the error is written if the kernel differs.
     """
     axes.set_xlabel(label, fontsize=8.5)
     axes.set_yticks(range(len(rows)), [NAMES[str(peer)] for peer in rows.index])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import io
 from pathlib import Path
 
 import pandas as pd
@@ -12,6 +11,7 @@ from matplotlib.figure import Figure
 
 from ntkdiag import provenance
 from ntkdiag.report.drawing import style, theme
+from ntkdiag.report.render import to_bytes
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "analysis" / "speed" / "results"
@@ -38,10 +38,9 @@ def draw(results: Path, out: Path) -> None:
             bars(right, of_memory, float(peak * limits["peak memory / training step"]))
             right.set_title("peak memory of the process, GiB")
         axes[0, 0].set_xlim(0, 1.12 * times.slowest.max())  # shared by all rows
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", dpi=150)
+        picture = to_bytes(figure, "png", dpi=150)
     out.parent.mkdir(parents=True, exist_ok=True)
-    provenance.write_bytes(out, buffer.getvalue())
+    provenance.write_bytes(out, picture)
 
 
 def ranges(axes: Axes, rows: pd.DataFrame, limit: float) -> None:
@@ -52,7 +51,7 @@ def ranges(axes: Axes, rows: pd.DataFrame, limit: float) -> None:
         colour = style.colour("baseline") if row.way == "training step" else look.colour
         axes.plot([row.fastest, row.slowest], [place, place], color=colour, linewidth=3, alpha=0.35)
         axes.plot(row.seconds, place, "o", color=colour)
-        told(axes, row.seconds, row.slowest, place)
+        write_number(axes, row.seconds, row.slowest, place)
     axes.axvline(limit, color=theme.current().muted, linestyle=":", linewidth=1.2)
     axes.annotate("limit for one probe", (limit, 1), (4, -11), xycoords=("data", "axes fraction"),
                   textcoords="offset points", color=theme.current().muted, fontsize=8)  # fmt: skip
@@ -68,14 +67,14 @@ def bars(axes: Axes, rows: pd.DataFrame, limit: float) -> None:
     axes.barh(range(len(rows)), peak, height=0.5, color=colours, alpha=0.85)
     axes.barh(range(len(rows)), ready, height=0.5, color=theme.current().surface, alpha=0.45)
     for place, value in enumerate(peak):
-        told(axes, value, value, place)
+        write_number(axes, value, value, place)
     axes.axvline(limit / 1024, color=theme.current().muted, linestyle=":", linewidth=1.2)
     axes.set_yticks(range(len(rows)), rows.way)
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.margins(x=0.15)
 
 
-def told(axes: Axes, value: float, x: float, place: int) -> None:
+def write_number(axes: Axes, value: float, x: float, place: int) -> None:
     """A number to the right of x, on a patch of its own so that no line runs through it."""
     patch = {"facecolor": theme.current().surface, "edgecolor": "none", "pad": 1.0}
     axes.annotate(f"{value:.2f}", (x, place), (6, -3), textcoords="offset points", bbox=patch, zorder=4)

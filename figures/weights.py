@@ -6,7 +6,6 @@ python figures/weights.py reads analysis/weights/results.
 from __future__ import annotations
 
 import argparse
-import io
 import json
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from ntkdiag import provenance
 from ntkdiag.report.drawing import theme
 from ntkdiag.report.figures.effective import draw_effective_weights
 from ntkdiag.report.figures.weights import all_rules, draw_weights
+from ntkdiag.report.render import to_bytes
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "analysis" / "weights" / "results"
@@ -42,10 +42,9 @@ def draw(results: Path, out: Path) -> None:
         middle.set_title("What they amount to: effective weightings")
         draw_weights(right, closed | tables, near, SCHEDULE)
         right.set_title("Measured, with 90% intervals, beside closed form: 2-D mixture")
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", dpi=130)
+        picture = to_bytes(figure, "png", dpi=130)
     out.parent.mkdir(parents=True, exist_ok=True)
-    provenance.write_bytes(out, buffer.getvalue())
+    provenance.write_bytes(out, picture)
 
 
 def main() -> None:

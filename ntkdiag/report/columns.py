@@ -1,7 +1,7 @@
-"""Reads columns out of a diagnosis so that figures need not care what is missing.
+"""Columns of the tables of a diagnosis, for figures and tables that must cope with missing values.
 
-A column that is absent reads as NaN; buckets always come sorted by log-SNR; a figure with nothing
-finite to show says so with an `InputError` instead of drawing an empty frame.
+A column that is absent reads as NaN, buckets are sorted by log-SNR, and a figure without a finite value raises an
+`InputError` instead of drawing empty axes.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def require_finite(what: str, *columns: np.ndarray, fix: str | None = None) -> N
 
 
 def positive(values: np.ndarray) -> np.ndarray:
-    """Values fit for a logarithmic axis: what is not above zero becomes NaN."""
+    """Values for a logarithmic axis: those not above zero become NaN."""
     return np.where(values > 0, values, np.nan)
 
 

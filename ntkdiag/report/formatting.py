@@ -1,7 +1,6 @@
-"""How numbers and names are written: the same in figures, tables and the page.
+"""Numbers and names as text, the same in figures, tables and the page.
 
-Three significant digits, a real minus sign, "–" for what is missing, and names from outside cut to one
-printable line.
+Three significant digits, a real minus sign, "–" for a missing value; names given by users are cut to one printable line.
 """
 
 from __future__ import annotations
@@ -52,7 +51,7 @@ def p_value(value: Any) -> str:
 
 
 def log_tick(value: float) -> str:
-    """A tick of a logarithmic axis: 0.01, 0.95, 200, 2×10⁻⁵; nothing for what such an axis cannot show."""
+    """A tick of a logarithmic axis: 0.01, 0.95, 200, 2×10⁻⁵; empty for values that such an axis cannot show."""
     if value <= 0:
         return ""
     power = math.floor(math.log10(value) + 1e-9)
@@ -63,7 +62,7 @@ def log_tick(value: float) -> str:
 
 
 def one_line(text: Any, length: int = 40) -> str:
-    """A name from outside as one printable line of at most `length` characters."""
+    """A name given by a user as one printable line of at most `length` characters."""
     line = "".join(letter if letter.isprintable() else " " for letter in str(text))
     line = " ".join(line.split())
     return line if len(line) <= length else line[: length - 1] + "…"

@@ -138,11 +138,10 @@ def compose(figure: ReportFigure[T], part: T, panels: list[str | None]) -> Figur
     return canvas
 
 
-def to_bytes(canvas: Figure, file_type: str, transparent: bool = False) -> bytes:
+def to_bytes(canvas: Figure, file_type: str, transparent: bool = False, dpi: int = DPI) -> bytes:
     """A matplotlib figure as PNG, SVG or PDF, without dates, so that equal figures give equal bytes."""
     undated = {"svg": {"Date": None}, "pdf": {"CreationDate": None, "ModDate": None}}
     buffer = io.BytesIO()
-    canvas.savefig(
-        buffer, format=file_type, dpi=DPI, transparent=transparent, metadata=undated.get(file_type)
-    )
+    metadata = undated.get(file_type)
+    canvas.savefig(buffer, format=file_type, dpi=dpi, transparent=transparent, metadata=metadata)
     return buffer.getvalue()

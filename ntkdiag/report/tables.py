@@ -1,6 +1,6 @@
-"""Tables of text: one row a bucket, one row a claim, one row a quality metric.
+"""Tables of text: one row a bucket, or one row a training run.
 
-A `Table` holds cells that are already written out; a terminal aligns them, the page escapes them.
+The cells of a `Table` are formatted text; a terminal aligns them, the page escapes them.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ class Table:
         """Columns flush right, two spaces apart, with a rule below the headings."""
         lines = [self.columns, *self.rows]
         widths = [max(len(line[place]) for line in lines) for place in range(len(self.columns))]
-        told = [
+        aligned = [
             "  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in lines
         ]
-        return "\n".join([told[0], "─" * len(told[0]), *told[1:]])
+        return "\n".join([aligned[0], "─" * len(aligned[0]), *aligned[1:]])
 
 
 def summary_table(
@@ -51,7 +51,7 @@ def summary_table(
     Args:
         diagnosis: What was measured.
         tables: Name → weight; adds a column each, at mean 1 over the range measured.
-        runs: Training runs; adds the loss per bucket of each. Without them the diagnosis' own loss stands there.
+        runs: Training runs; adds the loss per bucket of each. Without them, the loss of the diagnosis itself is shown.
 
     Returns:
         log-SNR, trace, top eigenvalue, effective rank [interval], of the untrained control if there is one,
@@ -122,7 +122,7 @@ def quality_table(quality: pd.DataFrame) -> Table:
 
 
 def text(value: Any) -> str:
-    """A cell of words: nothing for None and NaN, which is what an empty cell of a CSV file reads as."""
+    """A cell of words: empty for None and for NaN, as which an empty cell of a CSV file is read."""
     return "" if value is None or value != value else str(value)
 
 

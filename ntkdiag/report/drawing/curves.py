@@ -16,43 +16,28 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
-    from ntkdiag.diagnosis import Diagnosis
-
-Scale = Literal["count", "log", "free"]
+Scale = Literal["count", "log", "linear", "signed"]
 MOST_MARKED = 20  # points; among more, full-size markers would hide the line
-
-
-def draw_column(axes: Axes, diagnosis: Diagnosis, name: str, label: str, scale: Scale = "count") -> None:
-    """One column of the summary against log-SNR with its interval, beside the reference networks.
-
-    Args:
-        axes: Where to draw.
-        diagnosis: What was measured; references without the column are left out.
-        name: Column of `diagnosis.summary`; `name_low` and `name_high` are its interval if present.
-        label: Vertical axis, with units.
-        scale: count: from zero up, whole ticks; log: logarithmic, values not above zero are left out;
-            free: linear, with a line at zero.
-
-    Raises:
-        InputError: the column has no finite value to draw.
-    """
-    summaries = {"trained": diagnosis.summary} | {key: ref.summary for key, ref in diagnosis.refs.items()}
-    draw_summaries(axes, summaries, name, label, scale)
 
 
 def draw_summaries(
     axes: Axes, summaries: Mapping[str, pd.DataFrame], name: str, label: str, scale: Scale = "count"
 ) -> None:
-    """One column of several tables against log-SNR.
+    """One column of several tables against log-SNR, with its intervals.
 
     Args:
         axes: Where to draw.
-        summaries: Name of a network → its table; the first is the one measured.
-        name, label, scale: As for `draw_column`.
+        summaries: Name of a network → its table; the first is the one measured. Tables without the column are left out.
+        name: The column; `name_low` and `name_high` are its interval if present.
+        label: Vertical axis, with units.
+        scale: count: from zero up, whole ticks; log: logarithmic, values not above zero are left out;
+            signed: logarithmic where every value is above zero, else linear with a line at zero.
 
     Raises:
         InputError: the first has no finite value to draw.
     """
+    if scale == "signed":
+        scale = "linear" if any((column(table, name) <= 0).any() for table in summaries.values()) else "log"
     log = scale == "log"
     measured = next(iter(summaries.values()))
     require_finite(name, _values(measured, name, log))
@@ -64,6 +49,13 @@ def draw_summaries(
         low, high = _values(summary, f"{name}_low", log), _values(summary, f"{name}_high", log)
         draw_with_interval(axes, log_snr, values, low, high, look=look)
         ends += line_end(key, log_snr, values, look)
+    _set_scale(axes, scale)
+    log_snr_axis(axes, column(measured, "log_snr"))
+    axes.set_ylabel(label)
+    label_line_ends(axes, ends if len(summaries) > 1 else [])
+
+
+def _set_scale(axes: Axes, scale: Scale) -> None:
     if scale == "log":
         log_axis(axes, "y")
     elif scale == "count":
@@ -71,9 +63,6 @@ def draw_summaries(
         whole_ticks(axes)
     else:
         axes.axhline(0, color=theme.current().muted, lw=0.9)
-    log_snr_axis(axes, column(measured, "log_snr"))
-    axes.set_ylabel(label)
-    label_line_ends(axes, ends if len(summaries) > 1 else [])
 
 
 def draw_with_interval(

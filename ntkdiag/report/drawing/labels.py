@@ -90,8 +90,8 @@ def label_line_ends(axes: Axes, ends: Sequence[End]) -> None:
 def spread(wanted: np.ndarray, gap: float) -> np.ndarray:
     """Positions nearest to the wanted ones (least squares) that stand at least `gap` apart.
 
-    Pools neighbours that touch, as isotonic regression does, then keeps the column within [0, 1] if it
-    fits there.
+    An isotonic regression of the wanted positions after the gaps are taken out; the result is then moved into [0, 1], or
+    centred on it where it is longer.
 
     Args:
         wanted: Wanted positions [n], any order.
@@ -100,16 +100,11 @@ def spread(wanted: np.ndarray, gap: float) -> np.ndarray:
     Returns:
         Positions [n] in the order of `wanted`.
     """
+    from scipy.optimize import isotonic_regression
+
     order = np.argsort(wanted, kind="stable")
     steps = gap * np.arange(len(wanted))
-    blocks: list[tuple[float, int]] = []  # (mean, size), means rising
-    for value in wanted[order] - steps:
-        mean, size = float(value), 1
-        while blocks and blocks[-1][0] >= mean:
-            before, count = blocks.pop()
-            mean, size = (before * count + mean * size) / (count + size), count + size
-        blocks.append((mean, size))
-    pooled = np.concatenate([np.full(size, mean) for mean, size in blocks])
+    pooled = isotonic_regression(wanted[order] - steps).x
     length = steps[-1]
     pooled = np.clip(pooled, 0.0, 1.0 - length) if length <= 1 else np.full(len(steps), (1.0 - length) / 2)
     placed = np.empty(len(wanted))

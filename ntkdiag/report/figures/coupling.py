@@ -1,6 +1,6 @@
 """Which noise levels help or disturb each other, as a map of every bucket against every other.
 
-Blue: a step that serves one level also serves the other. Red: it works against it. White: neither.
+Blue: a training step that helps one level also helps the other. Red: it harms the other. White: neither.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ MOST_WITH_NUMBERS = 12  # buckets; above it the cells are too small for figures 
 )
 def draw_kernel_coupling(axes: Axes, diagnosis: Diagnosis) -> None:
     """Mean kernel between two buckets over the geometric mean of their own: 1 is full sharing."""
-    draw_coupling(axes, diagnosis, "kernel", "shared kernel")
+    draw_coupling(axes, diagnosis, "kernel", "kernel between levels / within levels")
 
 
 @figure(
@@ -59,7 +59,7 @@ def draw_coupling(axes: Axes, diagnosis: Diagnosis, name: str, label: str) -> No
     Args:
         axes: Where to draw.
         diagnosis: What was measured; a pair given once stands for both orders.
-        name: Column with values in [-1, 1]. What noise has put beyond is shown as the nearest end, NaN as "–".
+        name: Column with values in [-1, 1]. Estimates outside are shown as the nearest end, NaN as "–".
         label: Colour bar.
 
     Raises:

@@ -1,8 +1,8 @@
 """Top eigenfunctions of the full kernel as images: the changes of its output that the network learns fastest.
 
-An eigenfunction has a value for every output of every sample. What is drawn is its part on one sample, a row a noise level,
-a column an index: red and blue are opposite signs (which of the two is arbitrary, so each row follows the one above), white
-is zero.
+An eigenfunction has a value for every output of every sample; a panel shows its values on one sample, with a row for each
+noise level and a column for each index. Red and blue are opposite signs, white is zero. The sign of an eigenfunction is
+arbitrary, so each row takes the signs that agree with the row above.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ PANELS = 2  # samples shown
 
 
 def samples_shown(diagnosis: Diagnosis) -> list[str]:
-    """Names of the samples drawn, a panel each: those in which the eigenfunctions shown have most of their energy.
+    """Names of the samples that are drawn, one a panel: those on which the eigenfunctions have most of their energy.
 
     Raises:
         InputError: no full kernel, or outputs that are no images.
@@ -99,7 +99,7 @@ def _shown(diagnosis: Diagnosis) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _signed(functions: np.ndarray) -> np.ndarray:
-    """Signs chosen so that an eigenfunction [b, k, ...] points the way of the same index one noise level up."""
+    """Eigenfunctions [b, k, ...] with signs that agree with the same index at the noise level above."""
     turned = functions.copy()
     for row in range(1, len(turned)):
         overlap = (turned[row] * turned[row - 1]).sum((1, 2, 3), keepdims=True)

@@ -1,7 +1,6 @@
-"""The full kernel, every output a row of its own: its rank, its spectral density, what lies in its strong directions.
+"""The full kernel, with a row for every output: its rank, its spectral density, and what its strong directions contain.
 
-One line a bucket, in the same colour for the same log-SNR as everywhere; top eigenfunctions as images are in
-`eigenfunctions`.
+One line a bucket, with the colour that its log-SNR has in every figure. `eigenfunctions` draws the eigenfunctions as images.
 """
 
 from __future__ import annotations
@@ -25,8 +24,9 @@ if TYPE_CHECKING:
 
     from ntkdiag.diagnosis import Diagnosis
 
-# Lanczos quadrature stands for the many small eigenvalues by a few nodes, which are no peaks: densities are drawn smeared by
-# this much in ln e (tuned here), where a single eigenvalue has a peak of 0.7; below LEAST_DENSITY there is none.
+# Lanczos quadrature represents the many small eigenvalues by a few nodes, which are not peaks of the density. Densities are
+# therefore smoothed by this standard deviation in ln e (tuned here), after which a single eigenvalue has a peak of 0.7;
+# below LEAST_DENSITY there is no eigenvalue.
 WIDTH, LEAST_DENSITY = 0.6, 0.1
 SIGNALS = {"target": "target_alignment", "residual": "residual_alignment"}
 
@@ -82,12 +82,12 @@ def draw_density(axes: Axes, diagnosis: Diagnosis) -> None:
     log_axis(axes, "x")
     log_axis(axes, "y")
     axes.set_xlabel("eigenvalue of the full kernel / rows")
-    axes.set_ylabel("eigenvalues per factor e")
+    axes.set_ylabel("eigenvalues per unit of ln(eigenvalue)")
     log_snr_bar(axes, mappable, column(frame, "log_snr"))
 
 
 def smeared(place: np.ndarray, height: np.ndarray) -> np.ndarray:
-    """A density on an even grid [n], smoothed by a Gaussian of `WIDTH`; what has no height counts as none."""
+    """A density on an even grid [n], smoothed by a Gaussian of `WIDTH`; NaN counts as zero."""
     if len(place) < 2:
         return height
     step = (place[-1] - place[0]) / (len(place) - 1)
@@ -159,7 +159,7 @@ def draw_alignment(axes: Axes, diagnosis: Diagnosis, signal: str) -> None:
     "decide.",
 )
 def draw_contraction(axes: Axes, diagnosis: Diagnosis) -> None:
-    """Share of the residual's energy that is left against gradient-flow time, between its bounds, one band a bucket.
+    """Share of the residual's energy that is left over gradient-flow time: a band between two bounds for each bucket.
 
     Raises:
         InputError: no bucket has a kernel and a residual.
@@ -174,7 +174,7 @@ def draw_contraction(axes: Axes, diagnosis: Diagnosis) -> None:
         axes.fill_between(times, low, high, color=colour, alpha=0.2, lw=0)
     axes.set_ylim(0, 1.02)
     log_axis(axes, "x")
-    axes.set_xlabel("gradient-flow time, in 1 / eigenvalue")
+    axes.set_xlabel("gradient-flow time (1 / eigenvalue)")
     axes.set_ylabel("share of the residual's energy left")
     log_snr_bar(axes, mappable, column(frame, "log_snr"))
 

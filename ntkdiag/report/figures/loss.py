@@ -9,7 +9,7 @@ import numpy as np
 from ntkdiag.report.columns import column, ordered, positive, require_finite
 from ntkdiag.report.drawing import style, theme
 from ntkdiag.report.drawing.axes import log_axis, log_snr_axis
-from ntkdiag.report.drawing.curves import draw_column, draw_with_interval
+from ntkdiag.report.drawing.curves import draw_with_interval
 from ntkdiag.report.drawing.labels import End, label_line_ends, line_end
 from ntkdiag.report.figure_decorator import figure
 from ntkdiag.report.figure_order import Group
@@ -30,6 +30,16 @@ column_figure(
     "is well spent where this is large and the rank is not small.",
     label="loss above the floor, per dimension",
     scale="log",
+)
+column_figure(
+    "gsnr",
+    group=Group.RECOVERABILITY,
+    title="Gradient signal-to-noise",
+    caption="How far the gradients of single samples agree: at 0.1 a batch needs about ten samples "
+    "before the common direction outweighs the noise. A band that reaches zero means that no common "
+    "direction was found.",
+    label="gradient signal / noise, per sample",
+    scale="signed",
 )
 
 
@@ -65,7 +75,7 @@ def draw_loss(axes: Axes, diagnosis: Diagnosis) -> None:
             bottom = axes.get_ylim()[0]
             axes.fill_between(log_snr, bottom, floor, color=quiet.colour, alpha=0.16, lw=0)
             axes.set_ylim(bottom=bottom)
-        name = "floor: not learnable" if exact else "floor is below this"
+        name = "floor: not learnable" if exact else "upper bound of the floor"
         ends += line_end(name, log_snr, floor, quiet)
     log_axis(axes, "y")
     log_snr_axis(axes, log_snr)
@@ -78,20 +88,3 @@ def _draw_one_loss(axes: Axes, summary: pd.DataFrame, name: str, drawn: style.Li
     low, high = positive(column(summary, "loss_low")), positive(column(summary, "loss_high"))
     draw_with_interval(axes, log_snr, loss, low, high, look=drawn)
     return line_end(name, log_snr, loss, drawn)
-
-
-@figure(
-    "gsnr",
-    draws=DIAGNOSIS,
-    group=Group.RECOVERABILITY,
-    title="Gradient signal-to-noise",
-    caption="How far the gradients of single samples agree: at 0.1 a batch needs about ten samples "
-    "before the common direction outweighs the noise. A band that reaches zero means that no common "
-    "direction was found.",
-)
-def draw_gsnr(axes: Axes, diagnosis: Diagnosis) -> None:
-    """Gradient signal-to-noise; on a linear axis where the unbiased estimate is negative somewhere."""
-    summaries = [diagnosis.summary, *(ref.summary for ref in diagnosis.refs.values())]
-    negative = any((column(summary, "gsnr") <= 0).any() for summary in summaries)
-    label = "gradient signal / noise, per sample"
-    draw_column(axes, diagnosis, "gsnr", label, "free" if negative else "log")

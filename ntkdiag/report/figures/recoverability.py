@@ -1,8 +1,4 @@
-"""How much of the target the noisy input still tells, and whether the measured kernel follows it.
-
-Scores between 0 and 1 over log-SNR, each score against the measured rank, and the loss split into the
-part no training removes and the part that training still can.
-"""
+"""How much the noisy input still reveals about the target, and whether the measured rank follows it."""
 
 from __future__ import annotations
 
@@ -124,9 +120,9 @@ def draw_against_rank(axes: Axes, diagnosis: Diagnosis, score: str) -> None:
 
 
 def _agreement(score: np.ndarray, rank: np.ndarray) -> str:
-    """Spearman's correlation in words; nothing below three points, where it says nothing."""
+    """Spearman's correlation as text; empty below three points, where it means nothing."""
     if len(score) < 3 or np.ptp(score) == 0 or np.ptp(rank) == 0:
         return ""
     from scipy.stats import spearmanr
 
-    return f"rank correlation {number(spearmanr(score, rank).statistic, 2)} over {len(score)} buckets"
+    return f"rank correlation {number(spearmanr(score, rank).statistic, 2)} over {len(score)} noise levels"

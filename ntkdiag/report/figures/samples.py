@@ -77,7 +77,7 @@ def draw_samples(axes: Axes, samples: Mapping[str, np.ndarray], name: str) -> No
 
 
 def draw_points(axes: Axes, points: np.ndarray, real: np.ndarray | None, colour: str) -> None:
-    """Points in the plane [N, 2], over real ones [M, 2] in grey; at most `MOST_POINTS` of each."""
+    """Points in the plane [N, 2] over real ones [M, 2] in grey; at most `MOST_POINTS` of each."""
     if real is not None and _are_points(real):
         axes.scatter(
             real[:MOST_POINTS, 0],
@@ -89,7 +89,7 @@ def draw_points(axes: Axes, points: np.ndarray, real: np.ndarray | None, colour:
             rasterized=True,
         )
     axes.scatter(
-        points[:MOST_POINTS, 0], points[:MOST_POINTS, 1], s=5, color=colour, alpha=0.55, lw=0, rasterized=True
+        points[:MOST_POINTS, 0], points[:MOST_POINTS, 1], s=5, color=colour, alpha=0.7, lw=0, rasterized=True
     )
     axes.set_aspect("equal")
     axes.set_xlabel("first coordinate")
@@ -97,7 +97,7 @@ def draw_points(axes: Axes, points: np.ndarray, real: np.ndarray | None, colour:
 
 
 def _frame(axes: Axes, sets: list[np.ndarray]) -> None:
-    """The same square for every set, so that they compare: it holds 99% of each, the rest is cut off."""
+    """The same square for every set: it contains 99% of each set along each axis; points outside are cut off."""
     ends = np.nanpercentile(
         np.stack([np.nanpercentile(points, [0.5, 99.5], axis=0) for points in sets]), [0, 100], axis=(0, 1)
     )

@@ -104,7 +104,7 @@ def draw_spectrum_map(axes: Axes, diagnosis: Diagnosis) -> None:
 
 
 def _mark_effective_rank(axes: Axes, log_snr: np.ndarray, rank: np.ndarray) -> None:
-    """The effective rank as a line, named at its highest point, where the map above is free."""
+    """The effective rank as a line, labelled at its highest point, where the map above is dark."""
     if not np.isfinite(rank).any():
         return
     axes.plot(log_snr, rank, color="white", lw=1.6, marker="o", ms=3.5, mec="black", mew=0.5)

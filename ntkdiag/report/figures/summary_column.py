@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ntkdiag.report.drawing.curves import Scale, draw_column
+from ntkdiag.report.drawing.curves import Scale, draw_summaries
 from ntkdiag.report.figure_decorator import figure
 from ntkdiag.report.figure_order import Group
 from ntkdiag.report.inputs import DIAGNOSIS
@@ -23,10 +23,11 @@ def column_figure(
     Args:
         name, group, title, caption: As for `figure`.
         label: Vertical axis, with units.
-        scale: As for `draw_column`.
+        scale: As for `draw_summaries`.
         column: Which column; the one called `name` if empty.
     """
 
     @figure(name, draws=DIAGNOSIS, group=group, title=title, caption=caption)
     def draw(axes: Axes, diagnosis: Diagnosis) -> None:
-        draw_column(axes, diagnosis, column or name, label, scale)
+        references = {key: reference.summary for key, reference in diagnosis.refs.items()}
+        draw_summaries(axes, {"trained": diagnosis.summary} | references, column or name, label, scale)

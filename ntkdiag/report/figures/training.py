@@ -1,6 +1,6 @@
 """Training runs compared: loss at each noise level, never only its average, and loss over steps.
 
-An average hides that one noise level was bought with another; these figures show both.
+An average can hide that one noise level improved at the cost of another; these figures show each level.
 """
 
 from __future__ import annotations
@@ -66,8 +66,8 @@ def draw_bucket_loss(axes: Axes, runs: Runs) -> None:
 def draw_loss_ratio(axes: Axes, runs: Runs) -> None:
     """Loss per bucket of each run over that of the baseline: below 1 is better.
 
-    The baseline is the run named constant (or baseline, uniform), else the first. The interval takes the
-    two losses as independent, so for runs tested on the same draws it is too wide rather than too narrow.
+    The baseline is the run named constant (or baseline, uniform), else the first. The interval treats the
+    two losses as independent; for runs tested on the same draws it is too wide rather than too narrow.
 
     Raises:
         InputError: fewer than two runs, or no bucket in common.

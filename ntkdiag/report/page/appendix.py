@@ -1,4 +1,4 @@
-"""Where the numbers come from: versions, seeds, hashes, which engine covered which parameters, what was left out."""
+"""Where the numbers come from: versions, seeds, hashes, the engine of each parameter, and the figures left out."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ def section(diagnosis: Diagnosis, more_figures: Html, left_out: Mapping[str, str
 
     Args:
         diagnosis: Its `meta` is written out whole, but for long lists.
-        more_figures: Figures that did not fit above; may be empty.
-        left_out: Title of a figure that could not be drawn → why.
+        more_figures: The figures of the appendix; may be empty.
+        left_out: Title of a figure that could not be drawn → the reason.
     """
     parts = [element("h2", "Appendix: where this comes from")]
     if more_figures:
         parts += [element("h3", "More figures"), more_figures]
     rows = tuple(_rows(diagnosis.meta))
     parts += [element("h3", "Provenance")]
-    parts += [table(Table(("what", "value"), rows), "As recorded when it was measured", ("what", "value"))]
+    parts += [table(Table(("what", "value"), rows), "Recorded with the measurement", ("what", "value"))]
     if left_out:
         items = [element("li", element("b", name), ": ", why) for name, why in left_out.items()]
         parts += [element("h3", "Figures left out"), element("ul", *items)]

@@ -1,4 +1,4 @@
-"""The opening of the page: which network, what was measured of it, and on what."""
+"""The opening of the page: which network was measured, what was measured of it, and on which data."""
 
 from __future__ import annotations
 
@@ -48,15 +48,15 @@ def measured(diagnosis: Diagnosis) -> Html:
     if len(log_snr) == 1:
         levels = f"one noise level, log-SNR {level(log_snr[0])}"
     first = (
-        f"How a small step of training on one input changes the network's output on another: the {kernel} kernel, "
-        f"averaged over {one_line(config.get('probes', MISSING))} random probes of the outputs. It was measured at "
-        f"{levels}, on {one_line(config.get('samples', MISSING))} samples each. Every level sees the same data and the "
-        "same noise, only in other proportions, so that levels are compared in pairs."
+        "The neural tangent kernel says how a small training step on one input changes the network's output on another. "
+        f"This is the {kernel} kernel, averaged over {one_line(config.get('probes', MISSING))} random probes of the "
+        f"outputs. It was measured at {levels}, on {one_line(config.get('samples', MISSING))} samples each. Every level "
+        "uses the same data and the same noise in different proportions, so that levels can be compared sample by sample."
     )
     second = (
-        "Its eigenvalues are the rates at which gradient descent removes error, one for each direction. Their number "
-        "that counts, the effective rank, says in how many directions the network can learn; their sum, the trace, "
-        "how fast. Log-SNR is ln(α²/σ²) of the noisy input αx0 + σε: negative is mostly noise, positive mostly data."
+        "Its eigenvalues are the rates at which gradient descent removes error, one for each direction. The effective rank "
+        "counts those that matter: in how many directions the network can learn. Their sum, the trace, says how fast. "
+        "Log-SNR is ln(α²/σ²) of the noisy input αx0 + σε: negative values mean mostly noise, positive values mostly data."
     )
     parts = [element("p", text) for text in (first, second, _full(diagnosis)) if text]
     return element("section", element("h2", "What was measured"), *parts)
@@ -68,9 +68,9 @@ def _full(diagnosis: Diagnosis) -> str:
     count, samples = diagnosis.full.eigenfunctions.shape[1:3]
     rows = diagnosis.full.eigenfunctions[0, 0].numel()
     return (
-        f"That kernel sums over outputs. The full one, in which each of the {rows:,} outputs of the {samples} samples is a "
-        f"row of its own, was measured too, without ever being formed: its {count} strongest eigenfunctions at each level, "
-        "and its trace, rank and density from random vectors."
+        f"The trace kernel sums over outputs. The full kernel, in which each of the {rows:,} outputs of the {samples} "
+        f"samples has a row of its own, was measured as well: its {count} strongest eigenfunctions at each level, "
+        "and estimates of its trace, rank and spectral density from random vectors."
     )
 
 
@@ -86,8 +86,9 @@ def on_what(diagnosis: Diagnosis) -> Html:
         "Predicts": _TARGETS.get(target, one_line(target)),
         "Noise schedule": _described(config.get("schedule")),
         "Data": f"{one_line(data.get('name', MISSING))}, samples of shape {_shape(data.get('shape'))}",
-        "Compared with": ", ".join(map(one_line, diagnosis.refs)) or "nothing: no control was measured",
-        "Floor of the loss from": one_line(diagnosis.meta.get("bayes_source", "not known"), 120),
+        "Compared with": ", ".join(map(one_line, diagnosis.refs))
+        or "nothing, because no other network was measured",
+        "Source of the loss floor": one_line(diagnosis.meta.get("bayes_source", "not known"), 120),
     }
     rows = [item for name, fact in facts.items() for item in (element("dt", name), element("dd", fact))]
     return element("section", element("h2", "On what"), element("dl", *rows))

@@ -1,6 +1,6 @@
-"""HTML by construction: every string is escaped unless it was made here.
+"""HTML elements: every string is escaped unless this module has made it.
 
-`element("p", text)` escapes the text; only `Html`, which this module alone makes, is taken as it is.
+`element("p", text)` escapes the text; only `Html`, which only this module makes, is inserted unchanged.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ def element(tag: str, *children: str, **attributes: str) -> Html:
         children: Text, escaped, or `Html`.
         attributes: Attribute values, escaped; a trailing underscore is dropped (`class_`), others become dashes.
     """
-    told = "".join(
+    written = "".join(
         f' {name.rstrip("_").replace("_", "-")}="{html.escape(value)}"' for name, value in attributes.items()
     )
     if tag in _VOID:
-        return Html(f"<{tag}{told}>")
-    return Html(f"<{tag}{told}>{join(children)}</{tag}>")
+        return Html(f"<{tag}{written}>")
+    return Html(f"<{tag}{written}>{join(children)}</{tag}>")
 
 
 def join(children: Iterable[str]) -> Html:
-    """Children one after the other, what is not `Html` escaped."""
+    """Children one after the other; those that are not `Html` are escaped."""
     return Html("".join(child if isinstance(child, Html) else html.escape(child) for child in children))
 
 

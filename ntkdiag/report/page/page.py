@@ -1,6 +1,6 @@
-"""One HTML page that a person wants to read: what was measured, on what, what it says, and where it is from.
+"""The HTML page, put together: what was measured, on which data, the results, and where the numbers come from.
 
-It is a single file: figures lie in it as SVG, there is no script, and nothing is loaded from anywhere.
+It is a single file: figures are embedded as SVG, there is no script, and nothing is loaded from elsewhere.
 """
 
 from __future__ import annotations
@@ -105,12 +105,18 @@ def _results(inputs: ReportInputs, figures: Mapping[str, Html]) -> Html:
         if grid:
             parts += [element("h3", group.value), grid]
     numbers = summary_table(inputs.diagnosis, inputs.tables, inputs.runs)
-    caption = "Everything above in numbers, noisiest level first. PR: participation ratio. GSNR: gradient signal / noise."
+    caption = (
+        "One row a noise level, noisiest first, with 90% intervals in brackets. PR: participation ratio. Bayes share: "
+        "share of the target's variance that the input reveals. GSNR: gradient signal-to-noise ratio of one sample."
+    )
     parts += [element("h3", "In numbers"), table(numbers, caption)]
     if inputs.diagnosis.full is not None:
-        parts.append(
-            table(full_table(inputs.diagnosis), "The full kernel in numbers. PR: participation ratio.")
+        count = inputs.diagnosis.full.eigenfunctions.shape[1]
+        caption = (
+            f"The full kernel in numbers. PR: participation ratio. Target in {count}: share of the target's energy in "
+            f"the {count} strongest eigenfunctions; the residual likewise."
         )
+        parts.append(table(full_table(inputs.diagnosis), caption))
     return element("section", *parts)
 
 

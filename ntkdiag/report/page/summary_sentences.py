@@ -1,6 +1,6 @@
-"""What the numbers say, in sentences: the few things a person would look up first.
+"""The sentences under "At a glance": one function a sentence, each of which reads its numbers off the diagnosis.
 
-Only comparisons that the intervals allow are called differences.
+A difference is stated only where intervals do not overlap.
 """
 
 from __future__ import annotations
@@ -18,94 +18,109 @@ if TYPE_CHECKING:
 
     from ntkdiag.diagnosis import Diagnosis
 
+# Doubling the samples adds less than this share to the rank where there are enough of them (tuned here).
+FLAT = 0.1
+
 
 def summary_sentences(diagnosis: Diagnosis) -> list[str]:
-    """Sentences on rank, control, strength, samples and conflicts; those that cannot be said are left out.
+    """What a person would look up first, in sentences; a sentence whose numbers are missing is left out.
 
     Args:
         diagnosis: What was measured.
 
     Returns:
         Plain text, a sentence or two each.
+
+    Example:
+        >>> nd.report.summary_sentences(diagnosis)[0]  # doctest: +SKIP
+        'The effective rank is lowest at log-SNR −9, with 2.28 [2.12, 2.48], and highest at 9, with 19.2 [17.8, 20.8].'
     """
     summary = ordered(diagnosis.summary)
-    said = [
-        _extremes(summary),
-        _control(summary, diagnosis),
-        _strength(summary),
-        _enough(diagnosis),
-        _conflict(diagnosis),
+    sentences = [
+        lowest_and_highest_rank(summary),
+        rank_against_untrained(summary, diagnosis),
+        largest_and_smallest_trace(summary),
+        whether_samples_were_enough(diagnosis.rarefaction),
+        opposing_gradients(diagnosis),
     ]
-    return [sentence for sentence in said if sentence]
+    return [sentence for sentence in sentences if sentence]
 
 
-def _extremes(summary: pd.DataFrame) -> str:
+def lowest_and_highest_rank(summary: pd.DataFrame) -> str:
+    """Where the effective rank is lowest and highest, and whether the two differ beyond their intervals."""
     rank = column(summary, "effective_rank")
     if np.isfinite(rank).sum() == 0:
         return ""
     low, high = int(np.nanargmin(rank)), int(np.nanargmax(rank))
     if low == high:
-        return f"Effective rank is {_ranged(summary, low)} at log-SNR {_at(summary, low)}."
-    apart = column(summary, "effective_rank_high")[low] < column(summary, "effective_rank_low")[high]
-    ending = "" if apart else "; their intervals overlap or are unknown, so this is no sure difference"
+        return f"The effective rank is {_rank(summary, low)} at log-SNR {_log_snr(summary, low)}."
+    differ = column(summary, "effective_rank_high")[low] < column(summary, "effective_rank_low")[high]
+    doubt = "" if differ else " Their intervals overlap or are unknown, so this may be no real difference."
     return (
-        f"Effective rank is lowest at log-SNR {_at(summary, low)}, with {_ranged(summary, low)}, and highest at "
-        f"{_at(summary, high)}, with {_ranged(summary, high)}{ending}."
+        f"The effective rank is lowest at log-SNR {_log_snr(summary, low)}, with {_rank(summary, low)}, and highest at "
+        f"{_log_snr(summary, high)}, with {_rank(summary, high)}.{doubt}"
     )
 
 
-def _control(summary: pd.DataFrame, diagnosis: Diagnosis) -> str:
+def rank_against_untrained(summary: pd.DataFrame, diagnosis: Diagnosis) -> str:
+    """At which noise levels training has lowered or raised the effective rank."""
     if "untrained" not in diagnosis.refs:
-        return "No untrained control was measured, so nothing here says what training changed."
+        return (
+            "No untrained network was measured for comparison, so nothing here shows what training changed."
+        )
     control = ordered(diagnosis.refs["untrained"].summary)
     if not np.array_equal(column(control, "log_snr"), column(summary, "log_snr")):
         return ""
     below = column(summary, "effective_rank_high") < column(control, "effective_rank_low")
     above = column(summary, "effective_rank_low") > column(control, "effective_rank_high")
     if not below.any() and not above.any():
-        return "At no noise level does the trained network's rank differ from the untrained one's beyond the intervals."
+        return (
+            "At no noise level does the effective rank of the trained network differ from that of the untrained one by more "
+            "than the intervals."
+        )
     parts = [
-        f"{word} the untrained network's at {_levels(summary, places)}"
-        for word, places in (("below", below), ("above", above))
+        f"{side} that of the untrained network at {_levels(summary, places)}"
+        for side, places in (("below", below), ("above", above))
         if places.any()
     ]
-    return "Beyond the intervals, the trained network's rank lies " + " and ".join(parts) + "."
+    return f"The effective rank of the trained network lies {' and '.join(parts)}; there the intervals do not overlap."
 
 
-def _strength(summary: pd.DataFrame) -> str:
+def largest_and_smallest_trace(summary: pd.DataFrame) -> str:
+    """By what factor the trace of the kernel varies over noise levels."""
     trace = column(summary, "trace")
     if len(trace) < 2 or not (np.isfinite(trace) & (trace > 0)).all():
         return ""
     low, high = int(np.argmin(trace)), int(np.argmax(trace))
     return (
-        f"The kernel's trace is {number(trace[high] / trace[low], 2)} times as large at log-SNR "
-        f"{_at(summary, high)} as at {_at(summary, low)}, in the target's own units."
+        f"The trace of the kernel, in units of the target, is {number(trace[high] / trace[low], 2)} times as large at "
+        f"log-SNR {_log_snr(summary, high)} as at {_log_snr(summary, low)}."
     )
 
 
-def _enough(diagnosis: Diagnosis) -> str:
-    """Whether rarefaction has flattened: the rank of the largest subset against the one before it."""
-    if diagnosis.rarefaction.empty:
+def whether_samples_were_enough(rarefaction: pd.DataFrame) -> str:
+    """By how much twice the samples would raise the rank, from the largest subset and the one before it."""
+    if rarefaction.empty:
         return ""
-    rising = []
-    for _, rows in diagnosis.rarefaction.groupby("log_snr"):
+    slopes = []
+    for _, rows in rarefaction.groupby("log_snr"):
         rows = ordered(rows, "samples")
         count, rank = column(rows, "samples"), column(rows, "effective_rank")
         if len(rows) > 1 and rank[-2] > 0 and count[-1] > count[-2]:
-            rising.append(np.log(rank[-1] / rank[-2]) / np.log(count[-1] / count[-2]))
-    if not rising or not np.isfinite(rising).any():
+            slopes.append(np.log(rank[-1] / rank[-2]) / np.log(count[-1] / count[-2]))
+    if not slopes or not np.isfinite(slopes).any():
         return ""
-    steepest = 2 ** float(np.nanmax(rising)) - 1
-    # A tenth on doubling is the tool's own line between flat and rising (tuned here).
-    if steepest < 0.1:
-        return "Rarefaction has flattened: twice the samples would add less than a tenth to any rank."
+    gain = 2 ** float(np.nanmax(slopes)) - 1
+    if gain < FLAT:
+        return "There were enough samples: twice as many would raise the effective rank by less than a tenth everywhere."
     return (
-        f"Rarefaction still rises: twice the samples would add about {round(100 * steepest)}% to the rank of some "
-        "noise levels, so ranks are comparable with each other but too low in themselves."
+        f"There were too few samples for the effective rank itself: twice as many would raise it by about "
+        f"{round(100 * gain)}% at some noise level. Noise levels can still be compared with each other."
     )
 
 
-def _conflict(diagnosis: Diagnosis) -> str:
+def opposing_gradients(diagnosis: Diagnosis) -> str:
+    """The two noise levels whose mean gradients oppose each other most."""
     levels, matrix = coupling_matrix(diagnosis, "gradient_cosine")
     if len(levels) < 2 or not np.isfinite(matrix).any():
         return ""
@@ -113,25 +128,21 @@ def _conflict(diagnosis: Diagnosis) -> str:
     row, place = np.unravel_index(int(np.nanargmin(matrix)), matrix.shape)
     least = matrix[row, place]
     if least >= 0:
-        known = np.isfinite(matrix).all()
-        which = (
-            "No two noise levels"
-            if known
-            else "Of the noise levels whose mean gradient stands out of noise, no two"
-        )
-        return f"{which} have mean gradients that pull against each other."
+        if np.isfinite(matrix).all():
+            return "No two noise levels have mean gradients that oppose each other."
+        return "No two of the noise levels whose mean gradient exceeds the noise have gradients that oppose each other."
     first, second = sorted((levels[row], levels[place]))
     return (
-        f"The mean gradients at log-SNR {level(first)} and {level(second)} pull against each other the most "
+        f"The mean gradients that oppose each other most are those at log-SNR {level(first)} and {level(second)} "
         f"(cosine {number(least, 2)})."
     )
 
 
-def _ranged(summary: pd.DataFrame, place: int) -> str:
+def _rank(summary: pd.DataFrame, place: int) -> str:
     return interval(*(column(summary, f"effective_rank{end}")[place] for end in ("", "_low", "_high")))
 
 
-def _at(summary: pd.DataFrame, place: int) -> str:
+def _log_snr(summary: pd.DataFrame, place: int) -> str:
     return level(column(summary, "log_snr")[place])
 
 

@@ -1,4 +1,4 @@
-"""Claims as cards: the verdict first, then what was claimed, the numbers, and what a reader must know."""
+"""Claims as cards: the verdict, the claim, the numbers behind it, and remarks."""
 
 from __future__ import annotations
 
@@ -24,7 +24,10 @@ def verdict_cards(verdicts: pd.DataFrame | None) -> Html:
     """
     if verdicts is None or verdicts.empty:
         return element(
-            "p", "No claims were tested on this measurement; ", element("code", "ntkdiag verify"), " does so."
+            "p",
+            "No claims were tested on this measurement; ",
+            element("code", "ntkdiag verify"),
+            " tests them.",
         )
     records = verdicts.to_dict("records")
     counts = [f"{sum(row['verdict'] == name for row in records)} {name}" for name in _SIGNS]
@@ -54,7 +57,7 @@ def _numbers(row: Mapping[Any, Any]) -> str:
     """Effect with its interval and threshold, corrected p-value, test."""
     effect = interval(row.get("effect"), row.get("low"), row.get("high"), digits=2)
     if effect == MISSING:
-        return " ".join(filter(None, ("Not testable here.", text(row.get("test")))))
+        return " ".join(filter(None, ("This measurement cannot test the claim.", text(row.get("test")))))
     threshold = number(row.get("threshold"), digits=2)
     parts = [f"Effect {effect}" + ("" if threshold == MISSING else f", threshold {threshold}")]
     corrected = p_value(row.get("p_holm"))

@@ -69,7 +69,7 @@ def test_an_interval_that_stands_alone_is_a_bar(axes: Axes) -> None:
 
 def test_negative_signal_is_shown_on_a_linear_axis(axes: Axes, diagnosis: SimpleNamespace) -> None:
     diagnosis.summary.loc[0, "gsnr"] = -0.05
-    loss.draw_gsnr(axes, diagnosis)
+    FIGURES["gsnr"].draw(axes, diagnosis)
     assert axes.get_yscale() == "linear"
     assert axes.get_ylim()[0] < -0.05
     assert np.isclose(curve(axes, style.colour("trained"))[:, 1].min(), -0.05)
@@ -145,7 +145,7 @@ def test_a_floor_known_only_from_above_is_called_so(cases: SimpleNamespace) -> N
         loss.draw_loss(axes, diagnosis)
         names.append([text.get_text() for text in axes.texts])
     assert "floor: not learnable" in names[0]
-    assert "floor is below this" in names[1]
+    assert "upper bound of the floor" in names[1]
 
 
 def test_coupling_is_symmetric_centred_and_shows_holes(axes: Axes, diagnosis: SimpleNamespace) -> None:

@@ -166,7 +166,7 @@ def test_a_verdict_that_could_not_be_tested_says_so(
     verdicts.loc[0, "p_holm"] = 1e-5
     verdicts["note"] = np.nan
     text = shown(page.build_page(ReportInputs(diagnosis, verdicts=verdicts)))
-    assert "Not testable here." in text
+    assert "This measurement cannot test the claim." in text
     assert "p < 0.001 after" in text
     assert not re.search(r"\bnan\b", text.lower())
 
