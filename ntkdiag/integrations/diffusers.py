@@ -53,8 +53,8 @@ class ScriptWeights(Wrapped):
         if loss_target is not None:
             require_target(self.source, target_name(loss_target), "as loss_target says")
         elif not isinstance(scheduler, Schedule):
-            told, why = _loss_target(scheduler)
-            require_target(self.source, told, why)
+            target, why = _loss_target(scheduler)
+            require_target(self.source, target, why)
         self._timesteps = Timesteps(scheduler)
         self._schedule = self._timesteps.schedule
 
@@ -112,18 +112,18 @@ def loss_target(scheduler: Any) -> str:
 
 
 def _loss_target(scheduler: Any) -> tuple[str, str]:
-    """The target, and what tells so."""
+    """The target of a script with this scheduler, and the reason in words."""
     schedule = from_diffusers(scheduler)
     if isinstance(schedule, Flow):
         return "flow", "since the scheduler is one of flow matching"
     if isinstance(schedule, EDM):
         return "x0", "since scripts compare the preconditioned output of EDM schedulers with x0"
-    told = prediction_type(scheduler)
-    if told is None:
+    prediction = prediction_type(scheduler)
+    if prediction is None:
         raise InputError(
             "scheduler",
             expected="config.prediction_type",
             got="none",
             fix="Say with loss_target= what the loss is taken of.",
         )
-    return target_name(told), f"since the scheduler's prediction_type is {told!r}"
+    return target_name(prediction), f"since the scheduler's prediction_type is {prediction!r}"
