@@ -5,77 +5,73 @@ The public names, loaded on first use so that `ntkdiag --help` does not wait for
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ntkdiag import data, models, report, spectra, train, weights
-    from ntkdiag.claims import verify
-    from ntkdiag.denoiser import Denoiser
-    from ntkdiag.diagnosis import Diagnosis, FullSettings
-    from ntkdiag.diagnosis.measure import measure
-    from ntkdiag.kernel import Gram, NTKOperator, gram_of
-    from ntkdiag.kernel.gram import gram
-    from ntkdiag.process import schedules
-    from ntkdiag.process.buckets import Buckets
-    from ntkdiag.weights import WeightTable
-    from ntkdiag.weights.audit import audit
+    from ntkdiag import data as data
+    from ntkdiag import models as models
+    from ntkdiag import report as report
+    from ntkdiag import spectra as spectra
+    from ntkdiag import train as train
+    from ntkdiag import weights as weights
+    from ntkdiag.claims import verify as verify
+    from ntkdiag.denoiser import Denoiser as Denoiser
+    from ntkdiag.diagnosis import Diagnosis as Diagnosis
+    from ntkdiag.diagnosis import FullSettings as FullSettings
+    from ntkdiag.diagnosis.measure import measure as measure
+    from ntkdiag.kernel import Gram as Gram
+    from ntkdiag.kernel import NTKOperator as NTKOperator
+    from ntkdiag.kernel import gram_of as gram_of
+    from ntkdiag.kernel.gram import gram as gram
+    from ntkdiag.process import schedules as schedules
+    from ntkdiag.process.buckets import Buckets as Buckets
+    from ntkdiag.weights import WeightTable as WeightTable
+    from ntkdiag.weights.audit import audit as audit
 
-# name → (module, attribute); attribute None means the module itself
-_PUBLIC: dict[str, tuple[str, str | None]] = {
-    "Buckets": ("ntkdiag.process.buckets", "Buckets"),
-    "Denoiser": ("ntkdiag.denoiser", "Denoiser"),
-    "Diagnosis": ("ntkdiag.diagnosis", "Diagnosis"),
-    "FullSettings": ("ntkdiag.diagnosis", "FullSettings"),
-    "Gram": ("ntkdiag.kernel", "Gram"),
-    "NTKOperator": ("ntkdiag.kernel", "NTKOperator"),
-    "WeightTable": ("ntkdiag.weights", "WeightTable"),
-    "audit": ("ntkdiag.weights.audit", "audit"),
-    "data": ("ntkdiag.data", None),
-    "gram": ("ntkdiag.kernel", "gram"),
-    "gram_of": ("ntkdiag.kernel", "gram_of"),
-    "measure": ("ntkdiag.diagnosis", "measure"),
-    "models": ("ntkdiag.models", None),
-    "report": ("ntkdiag.report", None),
-    "schedules": ("ntkdiag.process.schedules", None),
-    "spectra": ("ntkdiag.spectra", None),
-    "train": ("ntkdiag.train", None),
-    "verify": ("ntkdiag.claims", "verify"),
-    "weights": ("ntkdiag.weights", None),
+    __version__: str
+
+# name → "module", or "module:attribute"
+_PUBLIC = {
+    "Buckets": "ntkdiag.process.buckets:Buckets",
+    "Denoiser": "ntkdiag.denoiser:Denoiser",
+    "Diagnosis": "ntkdiag.diagnosis:Diagnosis",
+    "FullSettings": "ntkdiag.diagnosis:FullSettings",
+    "Gram": "ntkdiag.kernel:Gram",
+    "NTKOperator": "ntkdiag.kernel:NTKOperator",
+    "WeightTable": "ntkdiag.weights:WeightTable",
+    "audit": "ntkdiag.weights.audit:audit",
+    "data": "ntkdiag.data",
+    "gram": "ntkdiag.kernel:gram",
+    "gram_of": "ntkdiag.kernel:gram_of",
+    "measure": "ntkdiag.diagnosis:measure",
+    "models": "ntkdiag.models",
+    "report": "ntkdiag.report",
+    "schedules": "ntkdiag.process.schedules",
+    "spectra": "ntkdiag.spectra",
+    "train": "ntkdiag.train",
+    "verify": "ntkdiag.claims:verify",
+    "weights": "ntkdiag.weights",
 }
 
-__all__ = [
-    "Buckets",
-    "Denoiser",
-    "Diagnosis",
-    "FullSettings",
-    "Gram",
-    "NTKOperator",
-    "WeightTable",
-    "audit",
-    "data",
-    "gram",
-    "gram_of",
-    "measure",
-    "models",
-    "report",
-    "schedules",
-    "spectra",
-    "train",
-    "verify",
-    "weights",
-]
+__all__ = list(_PUBLIC)
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _PUBLIC:
-        raise AttributeError(f"module 'ntkdiag' has no attribute '{name}'")
-    module, attribute = _PUBLIC[name]
-    loaded = importlib.import_module(module)
-    value = loaded if attribute is None else getattr(loaded, attribute)
-    globals()[name] = value
-    return value
+if not TYPE_CHECKING:  # a checker would take any misspelt name as Any
+
+    def __getattr__(name: str) -> Any:
+        if name == "__version__":
+            from importlib.metadata import version
+
+            value = version("ntkdiag")
+        elif name in _PUBLIC:
+            from pkgutil import resolve_name
+
+            value = resolve_name(_PUBLIC[name])
+        else:
+            raise AttributeError(f"module 'ntkdiag' has no attribute '{name}'")
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return [*__all__, "__version__"]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import ast
-import importlib.util
 import subprocess
 import sys
+from importlib import import_module, metadata
 from pathlib import Path
 
 import pytest
@@ -14,48 +14,52 @@ import ntkdiag as nd
 
 
 def seen_by_type_checkers() -> dict[str, str]:
-    """Name → module it is imported from under TYPE_CHECKING."""
+    """Name → module it is imported from under TYPE_CHECKING; `import name as name` is what re-exports it."""
     tree = ast.parse(Path(nd.__file__).read_text())
-    guarded = [node for node in tree.body if isinstance(node, ast.If)]
-    assert len(guarded) == 1
+    guarded = [node for node in tree.body if isinstance(node, ast.If) and isinstance(node.test, ast.Name)]
+    assert len(guarded) == 1 and ast.unparse(guarded[0].test) == "TYPE_CHECKING"
     return {
-        alias.name: str(node.module)
+        str(alias.asname): str(node.module)
         for node in guarded[0].body
         if isinstance(node, ast.ImportFrom)
         for alias in node.names
-        if alias.name != "Any"
+        if alias.name == alias.asname
     }
 
 
 @pytest.mark.parametrize("name", nd.__all__)
 def test_every_public_name_loads(name: str) -> None:
-    module, attribute = nd._PUBLIC[name]
-    if importlib.util.find_spec(module) is None:
-        pytest.skip(f"{module} is not built yet")
+    module, _, attribute = nd._PUBLIC[name].partition(":")
     found = getattr(nd, name)
-    loaded = sys.modules[module]
-    assert found is (loaded if attribute is None else getattr(loaded, attribute))
+    loaded = import_module(module)
+    assert found is (getattr(loaded, attribute) if attribute else loaded)
     assert vars(nd)[name] is found  # the second use costs no look-up
 
 
 def test_the_lists_agree() -> None:
-    assert set(nd.__all__) == set(nd._PUBLIC) == set(seen_by_type_checkers()) == set(dir(nd))
+    assert set(nd.__all__) == set(seen_by_type_checkers()) == set(dir(nd)) - {"__version__"}
     assert nd.__all__ == sorted(nd.__all__)
 
 
 def test_type_checkers_see_the_same_thing() -> None:
     for name, source in seen_by_type_checkers().items():
-        module, attribute = nd._PUBLIC[name]
-        if attribute is None:
-            assert f"{source}.{name}" == module
-        else:
+        module, _, attribute = nd._PUBLIC[name].partition(":")
+        if attribute:
+            assert attribute == name
             assert source == module or source.startswith(f"{module}.")
+        else:
+            assert f"{source}.{name}" == module
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="module 'ntkdiag' has no attribute 'denoise'"):
         nd.denoise  # noqa: B018
     assert not hasattr(nd, "_private")
+
+
+def test_the_version_is_the_one_that_was_installed() -> None:
+    assert nd.__version__ == metadata.version("ntkdiag")
+    assert "__version__" in dir(nd) and "__version__" not in nd.__all__
 
 
 def test_importing_the_package_loads_nothing_heavy() -> None:
