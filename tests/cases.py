@@ -1,4 +1,4 @@
-"""The networks that all engines must agree on: between them they meet every rule and every trap.
+"""The networks that all engines must agree on; together they use every rule and every known difficulty.
 
 `CASES[name](seed, samples, dtype)` returns (module, inputs); a file a family lies in `networks`.
 """

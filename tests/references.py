@@ -1,4 +1,4 @@
-"""Slow truths that the engines are held to: a loop of autograd over samples, nothing shared with the package."""
+"""Slow references that the engines are compared with: a loop of autograd over samples, nothing shared with the package."""
 
 from __future__ import annotations
 

@@ -67,6 +67,8 @@ def checked_output(output: object, samples: int) -> Tensor:
         raise InputError("module output", expected="one tensor [N, ...]", got=type(output).__name__)
     if output.ndim == 0 or output.shape[0] != samples:
         raise InputError(
-            "module output", expected=f"{samples} rows, one a sample", got=f"shape {tuple(output.shape)}"
+            "module output",
+            expected=f"{samples} rows, one for each sample",
+            got=f"shape {tuple(output.shape)}",
         )
     return output

@@ -83,7 +83,7 @@ def gram(
     Args:
         denoiser: Network, schedule and target.
         x0: Clean data [N, *shape].
-        log_snr: One log-SNR for all, or one a sample [N] (buckets together: the cross-bucket kernel).
+        log_snr: One log-SNR for all samples, or one for each [N] (buckets together: the cross-bucket kernel).
         probes: R. From D upwards the trace kernel is exact.
         kernel: One of the above.
         engine: "auto" or "streaming" for the fast one, "exact" for the slow truth; see `gram_of`.
@@ -149,7 +149,7 @@ def gram_of(
         inputs: Tensors [N, ...].
         cotangents: [R, N, *out], or [R, *out] shared by all samples.
         params: Name patterns; None takes the trainable parameters.
-        engine: "streaming" (also "auto"): one forward and a backward a probe, with the exact engine for
+        engine: "streaming" (also "auto"): one forward and a backward for each probe, with the exact engine for
             parameters that no rule serves; "exact": torch.func, the slow truth.
         memory: Bytes to work in; None takes most of what the device has free.
         preconditioner: Parameter name → positive p of its shape: entries become Σ g_i g_j / p.

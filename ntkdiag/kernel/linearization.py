@@ -1,7 +1,7 @@
-"""Linearization: a module's Jacobian by its parameters as a pair of products, never formed.
+"""Linearization: a module's Jacobian with respect to its parameters as two products, without forming it.
 
-`pull` is Jᵀ v by reverse mode on a graph that is kept between calls; `push` is J u by forward mode or, where that does not
-serve, by differentiating the reverse-mode product once more. Which of them serves is found by trying.
+`pull` is Jᵀ v by reverse mode on a graph that is kept between calls. `push` is J u by forward mode; where that fails, by
+differentiating the reverse-mode product once more. The first method that agrees with `pull` on two samples is used.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Linearization:
         module: Called in eval mode; after each call it is as it was.
         parameters: Name → parameter. They must not change while this is used.
         inputs: Tensors [N, ...].
-        chunk: Samples whose graph is held at a time; None holds that of all samples, which saves one forward a product.
+        chunk: Samples whose graph is kept at a time; None keeps that of all samples, which saves a forward in each product.
 
     Attributes:
         method: How J u is computed. "forward mode" costs three to four forwards; "double backward" about six, where an
@@ -47,7 +47,7 @@ class Linearization:
         parameter_count: P.
 
     Raises:
-        InputError: inputs that are no batch, a chunk below 1, a module that does not return a row a sample.
+        InputError: inputs that are no batch, a chunk below 1, a module that does not return one row for each sample.
         MeasurementError: samples that are not independent, an output that is not finite or not the same every time.
     """
 
@@ -67,9 +67,9 @@ class Linearization:
         self._inputs = tuple(tensor.detach() for tensor in inputs)
         self._parts = list(torch.arange(samples).split(size))
         self._kept: Tensor | None = None
-        self.output_shape = torch.Size((samples, *self._tried_out()))
+        self.output_shape = torch.Size((samples, *self._checked_shape()))
         self.parameter_count = sum(leaf.numel() for leaf in self._leaves.values())
-        self.method = self._agreeing()
+        self.method = self._choose_method()
 
     @property
     def like(self) -> Tensor:
@@ -95,7 +95,7 @@ class Linearization:
     def push(self, tangent: Tangent) -> Tensor:
         """J u, [N, *out], for tensors u of each parameter's shape."""
         self._require_unchanged()
-        along = self._ways()[self.method]
+        along = self._methods()[self.method]
         parts = [along(part, tangent) for part in self._parts]
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
@@ -110,7 +110,7 @@ class Linearization:
         return tuple(piece.reshape(leaf.shape) for piece, leaf in zip(pieces, leaves, strict=True))
 
     def _call(self, part: Tensor, values: Mapping[str, Tensor]) -> Tensor:
-        """The module on some samples; it may write into its inputs and buffers, so it is given copies."""
+        """The module on some samples, called with copies of its inputs and buffers because it may write into them."""
         inputs = tuple(tensor[part.to(tensor.device)] for tensor in self._inputs)
         with torch.enable_grad(), plain_eager(), measuring(self._module):
             buffers = {name: buffer.clone() for name, buffer in self._module.named_buffers()}
@@ -118,7 +118,7 @@ class Linearization:
         return out
 
     def _backward(self, part: Tensor, cotangent: Tensor) -> Tangent:
-        """Jᵀ v of some samples; the graph is kept if they are all."""
+        """Jᵀ v of some samples; the graph is kept if they are all samples."""
         whole = len(part) == self._inputs[0].shape[0]
         out = self._kept if whole and self._kept is not None else self._call(part, self._leaves)
         if whole:
@@ -130,7 +130,7 @@ class Linearization:
         return grad(out, leaves, rows, retain_graph=whole, materialize_grads=True)
 
     def _forward(self, part: Tensor, tangent: Tangent) -> Tensor:
-        """Forward mode; fused attention has no such derivative, so the plain one is used here and nowhere else."""
+        """J u by forward mode; fused attention has no such derivative, so the plain one is used inside this function."""
         with sdpa_kernel(SDPBackend.MATH), forward_ad.dual_level():
             pairs = zip(self._leaves.items(), tangent, strict=True)
             values = {name: forward_ad.make_dual(leaf.detach(), moved) for (name, leaf), moved in pairs}
@@ -163,11 +163,11 @@ class Linearization:
             products.append(torch.stack([(g * u).sum() for g, u in zip(row, tangent, strict=True)]).sum())
         return torch.stack(products).reshape(out.shape)
 
-    def _ways(self) -> dict[str, Callable[[Tensor, Tangent], Tensor]]:
+    def _methods(self) -> dict[str, Callable[[Tensor, Tangent], Tensor]]:
         """Cheapest first."""
         return {FORWARD: self._forward, DOUBLE_BACKWARD: self._double_backward, ROWS: self._row_by_row}
 
-    def _tried_out(self) -> torch.Size:
+    def _checked_shape(self) -> torch.Size:
         """The shape of a sample's output, after two forwards that must agree on the first sample."""
         values = {name: leaf.detach() for name, leaf in self._leaves.items()}
         with MixingGuard(self._module):
@@ -176,8 +176,8 @@ class Linearization:
         require_same(alone.detach(), beside.detach(), "in the output")
         return alone.shape[1:]
 
-    def _agreeing(self) -> str:
-        """The first way of J u that works and has ⟨J u, v⟩ = ⟨u, Jᵀ v⟩, tried on up to two samples."""
+    def _choose_method(self) -> str:
+        """The first method for J u that works and has ⟨J u, v⟩ = ⟨u, Jᵀ v⟩, tried on up to two samples."""
         generator = torch.Generator().manual_seed(0)
 
         def normal(shape: tuple[int, ...]) -> Tensor:
@@ -188,7 +188,7 @@ class Linearization:
         u = tuple(normal(leaf.shape) for leaf in self._leaves.values())
         pulled = self._backward(few, v)
         expected = sum(float((a.double() * b.double()).sum()) for a, b in zip(u, pulled, strict=True))
-        for method, along in self._ways().items():
+        for method, along in self._methods().items():
             try:
                 pushed = along(few, u).double()
             except torch.OutOfMemoryError:

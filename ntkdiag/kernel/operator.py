@@ -31,15 +31,15 @@ class NTKOperator(LinearOperator):
     """J_rows P⁻¹ J_columnsᵀ of a denoiser; `NTKOperator.of` takes any module.
 
     Rows and columns are (sample, output) pairs, sample-major: entry (i·D + a, j·D + b) = J_i[a] · J_j[b]. The network is
-    called in eval mode and is as it was after each product; its parameters must stay as they are meanwhile.
+    called in eval mode and restored after each product; its parameters must not change while the operator is used.
 
     Args:
         denoiser: The network.
         x: Noisy inputs [N, *shape].
-        log_snr: One number, or one a sample [N].
+        log_snr: One number, or one for each sample [N].
         cond: Conditioning of the network, [N, ...].
         params: Name patterns; None takes the trainable parameters.
-        chunk: Samples whose graph is held at a time; None holds all, which is fastest.
+        chunk: Samples whose graph is kept at a time; None keeps all, which is fastest.
         rows, columns: Samples the operator is restricted to (a bucket, say), as positions or a boolean mask [N]; None
             takes all. Different sets give a cross block, which is not square or symmetric.
         outputs: Boolean mask [*shape] of outputs to keep (a channel, a token); None keeps all D.
@@ -118,10 +118,10 @@ class NTKOperator(LinearOperator):
         count = require_batch(inputs)
         self._scale = tuple(checked(preconditioner, parameters).values())
         chosen, others = _positions("rows", rows, count), _positions("columns", columns, count)
-        self._rows = Linearization(module, parameters, _taken(inputs, chosen), chunk)
+        self._rows = Linearization(module, parameters, _select(inputs, chosen), chunk)
         same = torch.equal(chosen, others)
         self._columns = (
-            self._rows if same else Linearization(module, parameters, _taken(inputs, others), chunk)
+            self._rows if same else Linearization(module, parameters, _select(inputs, others), chunk)
         )
         self._kept = _kept(outputs, self._rows.output_shape[1:]).to(self.like.device)
         width = len(self._kept)
@@ -176,11 +176,11 @@ class NTKOperator(LinearOperator):
             return torch.stack([self.apply(column) for column in vectors.unbind(1)], 1)
         return self._product(vectors, self._columns, self._rows)
 
-    def _product(self, vector: Tensor, source: Linearization, destination: Linearization) -> Tensor:
-        pulled = self._pulled(source, vector)
+    def _product(self, vector: Tensor, columns: Linearization, rows: Linearization) -> Tensor:
+        pulled = self._pulled(columns, vector)
         if self._scale:
             pulled = tuple(part / scale for part, scale in zip(pulled, self._scale, strict=True))
-        return self._pushed(destination, pulled)
+        return self._pushed(rows, pulled)
 
     def _matvec(self, x: NDArray[Any]) -> NDArray[Any]:
         return self._array(self.apply(self._tensor(x)))
@@ -220,7 +220,7 @@ def _positions(what: str, chosen: Samples | None, count: int) -> Tensor:
     return picked.long()
 
 
-def _taken(inputs: tuple[Tensor, ...], samples: Tensor) -> tuple[Tensor, ...]:
+def _select(inputs: tuple[Tensor, ...], samples: Tensor) -> tuple[Tensor, ...]:
     return tuple(tensor[samples.to(tensor.device)] for tensor in inputs)
 
 

@@ -1,4 +1,4 @@
-"""Diagonal preconditioners: the kernel that an adaptive optimizer really follows."""
+"""Diagonal preconditioners, as adaptive optimizers apply them to the gradient."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def adam(optimizer: torch.optim.Optimizer, network: nn.Module) -> dict[str, Tens
 def checked(
     preconditioner: Mapping[str, Tensor] | None, parameters: Mapping[str, nn.Parameter]
 ) -> dict[str, Tensor]:
-    """The preconditioner of these parameters, in their order, on their devices and in their dtypes; empty for None.
+    """The preconditioner in the order, dtypes and on the devices of these parameters; empty for None.
 
     Raises:
         InputError: a parameter has none, or one of another shape, or one that is not positive throughout.

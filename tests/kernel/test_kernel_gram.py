@@ -443,7 +443,7 @@ class Pair(nn.Module):
     ("reply", "words"),
     [
         (lambda y: (y, y), r"module output: expected one tensor \[N, \.\.\.\]; got tuple"),
-        (lambda y: y.sum(), r"module output: expected \d rows, one a sample; got shape \(\)"),
+        (lambda y: y.sum(), r"module output: expected \d rows, one for each sample; got shape \(\)"),
         (lambda y: y[:, :2], r"cotangents: expected \[R, 2\] or \[R, N, 2\]; got \(3, 4\)"),
     ],
 )

@@ -59,7 +59,7 @@ def attention_cross_packed(n: int) -> tuple[nn.Module, Inputs]:
 
 @case()
 def attention_masked(n: int) -> tuple[nn.Module, Inputs]:
-    """Boolean and additive masks, one a head, causal, and padded keys."""
+    """Boolean and additive masks, one for each head, causal, and padded keys."""
 
     def forward(m: Net, x: Tensor, lengths: Tensor) -> Tensor:
         count, length = x.shape[:2]

@@ -1,4 +1,4 @@
-"""What a case is: a network and its inputs, drawn from a seed, and which of its parameters no streaming rule serves."""
+"""Cases: a network and its inputs, drawn from a seed, and the names of its parameters that no streaming rule serves."""
 
 from __future__ import annotations
 

@@ -129,7 +129,7 @@ def activations(n: int) -> tuple[nn.Module, Inputs]:
 
 @case(unused=("threshold",))
 def comparisons(n: int) -> tuple[nn.Module, Inputs]:
-    """A parameter meets the batch where no gradient flows: thresholds, dtypes and devices taken from it."""
+    """A parameter is used where no gradient flows: as a threshold, or for its dtype and device."""
 
     def forward(m: Net, x: Tensor) -> Tensor:
         x = x.to(m.scale).type_as(m.scale).expand_as(m.scale.expand(x.shape[0], 3, 4))

@@ -69,7 +69,7 @@ def matmul_samples_in_columns(n: int) -> tuple[nn.Module, Inputs]:
 
 @case()
 def matmul_heads(n: int) -> tuple[nn.Module, Inputs]:
-    """A stack of matrices, one a head, broadcast against the batch from either side."""
+    """A stack of matrices, one for each head, broadcast against the batch from either side."""
 
     def forward(m: Net, x: Tensor) -> Tensor:
         heads = x[:, None] @ m.w  # [N, 3, T, 2]

@@ -14,7 +14,7 @@ from networks.case import Inputs, Net, normal
 
 
 def sample_of(network: nn.Module, *names: str) -> nn.Module:
-    """The network with inputs handed over under these names, and its output taken out of its wrapping."""
+    """The network called with its inputs under these names, and its output taken out of its wrapper."""
     return Net(lambda m, *inputs: m.network(**dict(zip(names, inputs, strict=True))).sample, network=network)
 
 

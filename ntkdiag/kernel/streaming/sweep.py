@@ -103,7 +103,7 @@ class _GradientHooks:
         operation = self.operations[position]
         operation.axes = self._rehearsal.narrow_down(position, gradient, self._samples)
         if len(operation.axes) > 1 and gradient.any():  # of zeros, any axis is right
-            raise Unsupported("which rows belong to which sample cannot be told")
+            raise Unsupported("the sample axis of its output is ambiguous")
 
 
 def sweep(

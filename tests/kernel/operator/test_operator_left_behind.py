@@ -73,7 +73,7 @@ def test_switches_that_the_user_set_stay() -> None:
 
 
 class Failing(nn.Module):
-    """Passes on what it gets until it is told to fail."""
+    """Passes its input on until it is made to fail."""
 
     fails = False
 
@@ -240,7 +240,7 @@ def test_log_snr_and_vectors_must_fit() -> None:
 
 
 def test_outputs_that_are_no_batch_are_refused() -> None:
-    with pytest.raises(InputError, match="module output: expected 1 rows, one a sample"):
+    with pytest.raises(InputError, match="module output: expected 1 rows, one for each sample"):
         of(Net(lambda m, x: m.layer(x).sum(0), layer=nn.Linear(4, 2)))
     module, _ = CASES["linear_layers"](seed=0)
     with pytest.raises(InputError, match="inputs: expected tensors"):

@@ -1,4 +1,4 @@
-"""The streaming engine as a whole: tiles, memory, fallbacks and what is said of them."""
+"""The streaming engine as a whole: tiles, memory, fallbacks and the coverage."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_memory_decides_the_tiles_and_not_the_result(name: str, memory: int) -> 
 @pytest.mark.parametrize(
     ("samples", "tile"), [(1, 1), (2, 1), (3, 1), (5, 2), (6, 2), (7, 3), (8, 8), (9, 20)]
 )
-def test_a_plan_meets_every_pair_and_no_sweep_is_larger_than_two_tiles(samples: int, tile: int) -> None:
+def test_a_plan_covers_every_pair_and_no_sweep_is_larger_than_two_tiles(samples: int, tile: int) -> None:
     sweeps = [set(picked.tolist()) for picked in engine_room._plan(samples, tile)]
     pairs = {(a, b) for a in range(samples) for b in range(samples)}
     assert pairs == {(a, b) for sweep in sweeps for a in sweep for b in sweep}

@@ -1,4 +1,4 @@
-"""A layer rule written outside the package: the file of the manual, and what a wrong rule is answered with."""
+"""A layer rule written outside the package: the file of the manual, and the errors of a wrong rule."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from ntkdiag.errors import InputError
 from ntkdiag.kernel.streaming import engine as engine_room
-from ntkdiag.kernel.streaming.rules import RULES, Outer, Unsupported, rule
+from ntkdiag.kernel.streaming.rules import RULES, Outer, Unsupported, general_rule, rule
 
 EXAMPLE = Path(__file__).parents[3] / "docs" / "extend" / "layer_rule.py"
 OPERATIONS = (functional.bilinear, functional.cosine_similarity)
@@ -126,6 +126,20 @@ def test_an_argument_without_a_formula_is_left_to_the_exact_engine() -> None:
     assert relative_error(found.per_probe, brute_gram(net, inputs, cotangents)) < 1e-12
 
 
+def test_a_rule_that_forgets_a_parameter_leaves_it_to_the_exact_engine() -> None:
+    @general_rule("forgetful", [functional.bilinear])
+    def bilinear(call: object) -> list[Any]:
+        return []
+
+    net, inputs = nn.Bilinear(3, 3, 2).double(), (normal(4, 3).double(), normal(4, 3).double())
+    cotangents = cotangents_for(net, inputs)
+    found = streamed(net, inputs, cotangents)
+    assert found.coverage["weight"] == (
+        "exact (bilinear: an argument that its rule does not expect to be a parameter)"
+    )
+    assert relative_error(found.per_probe, brute_gram(net, inputs, cotangents)) < 1e-12
+
+
 WRONG: list[tuple[Callable[..., Any], str]] = [
     (
         lambda grad, input1: grad.mT @ input1,
@@ -133,7 +147,7 @@ WRONG: list[tuple[Callable[..., Any], str]] = [
     ),
     (
         lambda grad, x: grad,
-        r"rule 'wrong', weight: expected arguments of the operation \(input1, .*\); got x\.",
+        r"rule 'wrong', weight: expected tensor arguments of the operation \(input1, .*\); got x\.",
     ),
 ]
 

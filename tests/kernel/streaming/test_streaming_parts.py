@@ -1,4 +1,4 @@
-"""The parts of the streaming engine on their own: contraction, layouts, broadcasting, pull-backs and convolutions."""
+"""The parts of the streaming engine on their own: contraction, sample axes, broadcasting, pull-backs and convolutions."""
 
 from __future__ import annotations
 
@@ -56,14 +56,16 @@ def test_every_way_of_contracting_is_the_product_of_gradients(
 ) -> None:
     monkeypatch.setitem(contraction.TILE_BYTES, "cpu", tile_bytes)
     monkeypatch.setattr(contraction, "TOKEN_BLOCK_BYTES", tile_bytes)
-    form = Outer(doubles(samples, tokens, p), doubles(samples, tokens, q))
-    rows = form.dense().rows.flatten(1)
+    gradient = Outer(doubles(samples, tokens, p), doubles(samples, tokens, q))
+    rows = gradient.dense().rows.flatten(1)
     weight = doubles(p, q).abs() if weighted else None
     truth = rows @ rows.T if weight is None else rows * weight.flatten() @ rows.T
-    torch.testing.assert_close(contract(form, weight), truth, **CLOSE)
+    torch.testing.assert_close(contract(gradient, weight), truth, **CLOSE)
     if not weighted:
-        torch.testing.assert_close(contraction._materialised(form.left, form.right, None), truth, **CLOSE)
-        torch.testing.assert_close(contraction._through_tokens(form.left, form.right), truth, **CLOSE)
+        torch.testing.assert_close(
+            contraction._materialised(gradient.left, gradient.right, None), truth, **CLOSE
+        )
+        torch.testing.assert_close(contraction._through_tokens(gradient.left, gradient.right), truth, **CLOSE)
 
 
 def test_the_way_is_chosen_by_count() -> None:
@@ -73,14 +75,14 @@ def test_the_way_is_chosen_by_count() -> None:
 
 
 def test_compressed_gradients_are_those_of_the_whole_table() -> None:
-    form = Compressed(doubles(3, 4), torch.tensor([7, 0, 3, 5]), 10)
-    rows, weight = form.dense().rows, doubles(10).abs()
+    gradient = Compressed(doubles(3, 4), torch.tensor([7, 0, 3, 5]), 10)
+    rows, weight = gradient.dense().rows, doubles(10).abs()
     assert rows.shape == (3, 10)
-    torch.testing.assert_close(contract(form), rows @ rows.T, **CLOSE)
-    torch.testing.assert_close(contract(form, weight), rows * weight @ rows.T, **CLOSE)
+    torch.testing.assert_close(contract(gradient), rows @ rows.T, **CLOSE)
+    torch.testing.assert_close(contract(gradient, weight), rows * weight @ rows.T, **CLOSE)
 
 
-# --- layouts
+# --- sample axes
 
 
 def folded(x: Tensor, outer: int, inner: int) -> Tensor:
@@ -90,7 +92,7 @@ def folded(x: Tensor, outer: int, inner: int) -> Tensor:
 
 @settings(max_examples=60, deadline=None)
 @given(samples=st.integers(2, 7), outer=st.integers(1, 6), inner=st.integers(1, 6), seed=st.integers(0, 99))
-def test_a_layout_is_read_off_activations(samples: int, outer: int, inner: int, seed: int) -> None:
+def test_a_sample_axis_is_found_from_activations(samples: int, outer: int, inner: int, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(samples, outer, inner, 3, generator=generator, dtype=torch.float64)
     chosen = torch.tensor([samples - 1])
@@ -117,14 +119,14 @@ def test_many_samples_in_the_last_dimension_are_compared_whole() -> None:
     assert candidate_axes(x.flip(2), few, chosen, 12)[0].difference > 0.1
 
 
-def test_alike_rows_leave_every_reading_open_and_noise_does_not_decide() -> None:
+def test_equal_rows_leave_every_axis_possible_and_noise_does_not_decide() -> None:
     x = torch.ones(12, 5) + 1e-7 * normal(12, 5)
     found = candidate_axes(x, ReferenceSlices.of(x[:4]), torch.tensor([2]), 3)
     assert {candidate.axis for candidate in found} == {SampleAxis(0, o, 3, 4 // o) for o in (1, 2, 4)}
     assert found[0].difference < 1e-5
 
 
-def test_shapes_that_fit_no_layout_have_no_reading() -> None:
+def test_shapes_without_a_sample_axis_have_no_candidate() -> None:
     few, chosen = ReferenceSlices.of(torch.ones(2, 5)), torch.tensor([2])
     assert candidate_axes(torch.ones(2, 5), few, chosen, 3) == []  # does not grow
     assert candidate_axes(torch.ones(6, 15), few, chosen, 3) == []  # grows twice
@@ -135,7 +137,7 @@ def test_shapes_that_fit_no_layout_have_no_reading() -> None:
     assert candidate_axes(torch.ones(6, 5, 1), few, chosen, 3) == []
 
 
-def test_a_layout_refuses_tensors_that_do_not_have_it() -> None:
+def test_a_sample_axis_refuses_tensors_that_do_not_have_it() -> None:
     axis = SampleAxis(1, 1, 3, 2)
     assert axis.first(torch.ones(5, 6, 4)).shape == (3, 5, 1, 2, 4)
     assert axis.rows(torch.ones(5, 6, 4), 1).shape == (3, 10, 4)
@@ -154,45 +156,45 @@ def test_summed_is_the_transpose_of_broadcasting(data: st.DataObject) -> None:
     keep = data.draw(st.integers(0, len(shape)))
     target = [data.draw(st.sampled_from([1, size])) for size in shape[len(shape) - keep :]]
     rows = doubles(2, *shape)
-    source = doubles(*target).requires_grad_()
-    truth = torch.stack([torch.autograd.grad(source.expand(shape), source, row)[0] for row in rows])
-    torch.testing.assert_close(summed(Dense(rows), torch.Size(shape), source.shape).rows, truth, **CLOSE)
+    parameter = doubles(*target).requires_grad_()
+    truth = torch.stack([torch.autograd.grad(parameter.expand(shape), parameter, row)[0] for row in rows])
+    torch.testing.assert_close(summed(Dense(rows), torch.Size(shape), parameter.shape).rows, truth, **CLOSE)
 
 
 @settings(max_examples=80, deadline=None)
 @given(data=st.data())
 def test_a_gradient_is_reduced_sample_by_sample(data: st.DataObject) -> None:
-    """Also where the source has rows of its own for each sample."""
+    """Also where the parameter has rows of its own for each sample."""
     dims = data.draw(st.integers(1, 4))
     at, samples = data.draw(st.integers(0, dims - 1)), data.draw(st.integers(1, 4))
     outer, inner = data.draw(st.integers(1, 2)), data.draw(st.integers(1, 2))
     shape = [data.draw(st.integers(1, 3)) for _ in range(dims)]
     shape[at] = outer * samples * inner
     target = [data.draw(st.sampled_from([1, size])) for size in shape[data.draw(st.integers(0, dims)) :]]
-    source, grad, axis = (
+    parameter, grad, axis = (
         doubles(*target).requires_grad_(),
         doubles(*shape),
         SampleAxis(at, outer, samples, inner),
     )
-    found = pull_back(parameter_itself("p", source), reduce_to(grad, source, axis))["p"]
+    found = pull_back(parameter_itself("p", parameter), reduce_to(grad, parameter, axis))["p"]
     for i in range(samples):
         alone = torch.zeros_like(grad)
         axis.first(alone)[i] = axis.first(grad)[i]
-        (truth,) = torch.autograd.grad(source.expand(shape), source, alone)
+        (truth,) = torch.autograd.grad(parameter.expand(shape), parameter, alone)
         torch.testing.assert_close(found[i], truth, **CLOSE)
 
 
-# --- sources
+# --- derived parameters
 
 
-def test_rows_that_samples_have_of_a_parameter_itself_are_told_apart() -> None:
-    """No two samples meet in such a parameter: the kernel is diagonal."""
+def test_rows_of_a_parameter_that_belong_to_one_sample_each() -> None:
+    """No two samples share such a row: the kernel is diagonal."""
     leaf = doubles(3, 4).requires_grad_()
-    gathered_here = Accumulator(["p"], Counter(p=1), 1, 3, lambda name: "all", {}, torch.device("cpu"))
-    gathered_here.start(0)
+    accumulator = Accumulator(["p"], Counter(p=1), 1, 3, lambda name: "all", {}, torch.device("cpu"))
+    accumulator.start(0)
     rows = doubles(3, 1, 1, 4)
-    gathered_here.add(parameter_itself("p", leaf), Dense(rows, SampleAxis(0, 1, 3, 1)))
-    torch.testing.assert_close(gathered_here.grams["all"][0], rows.square().sum((1, 2, 3)).diag(), **CLOSE)
+    accumulator.add(parameter_itself("p", leaf), Dense(rows, SampleAxis(0, 1, 3, 1)))
+    torch.testing.assert_close(accumulator.grams["all"][0], rows.square().sum((1, 2, 3)).diag(), **CLOSE)
 
 
 VIEWS = [
@@ -228,31 +230,33 @@ def test_pull_backs_are_autograds_and_geometry_means_inner_products_are_kept(
     assert callable(view)
     tensor = view(leaf)
     parent = parameter_itself("p", leaf)
-    source = parent if tensor is leaf else derived_parameter(tensor, [parent])
+    parameter = parent if tensor is leaf else derived_parameter(tensor, [parent])
     rows = doubles(3, *tensor.shape)
     truth = torch.stack([torch.autograd.grad(tensor, leaf, row, retain_graph=True)[0] for row in rows])
-    found = pull_back(source, Dense(rows))["p"]
+    found = pull_back(parameter, Dense(rows))["p"]
     torch.testing.assert_close(found, truth, **CLOSE)
-    if source.view is not None:
+    if parameter.view is not None:
         flat, shown = found.reshape(3, -1), rows.reshape(3, -1)
         torch.testing.assert_close(flat @ flat.T, shown @ shown.T, **CLOSE)
-        if source.view.in_order:
+        if parameter.view.in_order:
             torch.testing.assert_close(flat, shown, **CLOSE)
 
 
-def test_what_is_spread_is_gathered_before_it_is_pulled_back() -> None:
+def test_what_is_copies_is_gathered_before_it_is_pulled_back() -> None:
     leaf = doubles(1, 4).requires_grad_()
     parent = parameter_itself("p", leaf)
-    for spread in (leaf.expand(3, 4), leaf.repeat(3, 1), leaf.repeat_interleave(3, 0)):
-        source, form = sum_over_copies(
-            derived_parameter(spread, [parent], expanded=True), Dense(doubles(2, 3, 4))
+    for copies in (leaf.expand(3, 4), leaf.repeat(3, 1), leaf.repeat_interleave(3, 0)):
+        parameter, gradient = sum_over_copies(
+            derived_parameter(copies, [parent], expanded=True), Dense(doubles(2, 3, 4))
         )
-        assert source is parent
-        assert isinstance(form, Dense)
-        assert form.rows.shape == (2, 1, 4)
+        assert parameter is parent
+        assert isinstance(gradient, Dense)
+        assert gradient.rows.shape == (2, 1, 4)
     tiled = leaf.repeat(1, 2)  # not a broadcast: every element comes twice
-    source, form = sum_over_copies(derived_parameter(tiled, [parent], expanded=True), Dense(doubles(2, 1, 8)))
-    assert source.tensor is tiled
+    parameter, gradient = sum_over_copies(
+        derived_parameter(tiled, [parent], expanded=True), Dense(doubles(2, 1, 8))
+    )
+    assert parameter.tensor is tiled
 
 
 # --- convolutions over their options

@@ -13,10 +13,10 @@ t (tokens, pixels) that share the parameters. Written down and registered, that 
             "bias": lambda grad: grad.sum(1),
         }
 
-The decorator is the only step, in this folder or in a user's own file: the coverage shows the rule's name, and a measurement
-compares nothing less than before. `rule` documents the shapes; `linear.py` has the above with the outer product left in
-factors, which is faster. `general_rule` is for operations that broadcast or place their parameters (sums, products,
-concatenation). A network with the operation in `tests/cases.py` holds a new rule to autograd, one sample at a time.
+The decorator is the only step, in this folder or in a file of your own; the coverage then shows the rule's name. `rule`
+documents the shapes. `linear.py` has the rule above with the outer product left in factors, which is faster.
+`general_rule` is for operations that broadcast their parameters or place them anywhere (sums, products, concatenation). A
+network in `tests/cases.py` that uses the operation compares a new rule with autograd, one sample at a time.
 """
 
 from ntkdiag.kernel.streaming.contraction.gradients import Compressed, Dense, Outer

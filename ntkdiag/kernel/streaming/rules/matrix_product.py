@@ -147,14 +147,14 @@ def einsum(call: Call) -> list[ParameterUse]:
         there = SampleAxis(other.index(sample), axis.outer, axis.samples, axis.inner)
         left, right = _same_dtype(axis.first(grad), there.first(saved.get()))  # [N, ..., outer, inner, ...]
         split = {sample: "YZ"}  # capitals that no equation below uses
-        spelled = ["X" + "".join(split.get(label, label) for label in side) for side in (out, other)]
-        return Dense(torch.einsum(f"{spelled[0]},{spelled[1]}->X{own}", left, right))
+        labelled = ["X" + "".join(split.get(label, label) for label in side) for side in (out, other)]
+        return Dense(torch.einsum(f"{labelled[0]},{labelled[1]}->X{own}", left, right))
 
     return [ParameterUse(parameter, gradient)]
 
 
 def _labels(equation: str, ndims: list[int]) -> tuple[list[str], str]:
-    """Labels of both operands and of the output, an ellipsis spelled out in capitals.
+    """Labels of both operands and of the output, with the ellipsis replaced by capitals.
 
     Raises:
         Unsupported: implicit output, labels repeated in one operand, or capitals.

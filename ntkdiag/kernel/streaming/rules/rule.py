@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping
+from functools import reduce
 from typing import Any
 
 import torch
@@ -48,7 +49,7 @@ def rule(
         functions: All functions of torch that run the operation.
         core: How many trailing dimensions the operation works on; over all others it is repeated. One number for the
             output's gradient and all tensor arguments, {"grad" or argument: number}, or a function of the arguments that
-            returns one of these.
+            returns one of these. An argument that is not named has none.
 
     Raises:
         InputError: a function that has a rule already.
@@ -64,9 +65,9 @@ def rule(
             bound = call.bind(*names, **defaults)
             by_argument = formulas(**bound)
             parameters = {name: value for name, value in bound.items() if call.is_parameter(value)}
-            for name in parameters:
-                if name not in by_argument:
-                    raise Unsupported(f"a parameter as its {name}")
+            unexpected = parameters.keys() - by_argument.keys()
+            if unexpected:
+                raise Unsupported(f"a parameter as its {min(unexpected)}")
             dims = core(**bound) if callable(core) else core
             return [
                 ParameterUse(value, _gradient(f"rule '{family}', {name}", by_argument[name], value, bound, parameters, dims))
@@ -82,21 +83,23 @@ def _gradient(
     what: str, formula: Formula, parameter: Tensor, bound: dict[str, Any], parameters: Mapping[str, Tensor], core: Core
 ) -> ToGradient:  # fmt: skip
     """A formula as the engine calls it: with the gradient of the output, and where the samples are in it."""
-    operands = _operands(what, formula, bound)
-    saved = [SavedTensor(bound[name]) if isinstance(bound[name], Tensor) else None for name in operands]
-    shape, at_output = parameter.shape, core if isinstance(core, int) else core["grad"]
-    dims = [
-        None if name in parameters else core if isinstance(core, int) else core.get(name, 0)
-        for name in operands
-    ]
+    shape, at_output = parameter.shape, _dims(core, "grad")
+    kept: list[tuple[SavedTensor | None, int | None]] = []  # each operand, and its core dimensions
+    for name in _operands(what, formula, bound):
+        value = bound[name]
+        dims = None if name in parameters else _dims(core, name)
+        kept.append((None, None) if value is None else (SavedTensor(value), dims))
 
     def gradient(grad: Tensor, axis: SampleAxis) -> PerSampleGradient:
-        values = [None if kept is None else kept.get() for kept in saved]
-        ordered = [
-            value if value is None or count is None else axis.rows(value, count)
-            for value, count in zip(values, dims, strict=True)
-        ]
-        found = formula(*_same_dtype(axis.rows(grad, at_output), *ordered))
+        values: list[Tensor | None] = [axis.rows(grad, at_output)]
+        mixed = False
+        for saved, dims in kept:
+            value = None if saved is None else saved.get()
+            if value is not None:
+                value = value if dims is None else axis.rows(value, dims)
+                mixed |= value.dtype != grad.dtype
+            values.append(value)
+        found = formula(*(_same_dtype(values) if mixed else values))
         if not isinstance(found, Tensor):
             return found
         if found.shape != (axis.samples, *shape):
@@ -106,22 +109,24 @@ def _gradient(
     return gradient
 
 
+def _dims(core: Core, name: str) -> int:
+    return core if isinstance(core, int) else core.get(name, 0)
+
+
 def _operands(what: str, formula: Formula, bound: dict[str, Any]) -> tuple[str, ...]:
     """Names of the operands that a formula takes beside the output's gradient."""
     code = formula.__code__  # of a function or a lambda: inspect.signature takes longer
     names: tuple[str, ...] = code.co_varnames[1 : code.co_argcount]
-    unknown = [name for name in names if name not in bound]
+    unknown = [name for name in names if not isinstance(bound.get(name, ...), Tensor | None)]
     if unknown:
         raise ValueError(
-            f"{what}: expected arguments of the operation ({', '.join(bound)}); got {unknown[0]}."
+            f"{what}: expected tensor arguments of the operation ({', '.join(bound)}); got {unknown[0]}."
         )
     return names
 
 
-def _same_dtype(*tensors: Tensor | None) -> list[Tensor | None]:
-    """Under autocast one operand may be half precision and another not; indices stay integers."""
-    wide = None
-    for each in tensors:
-        if each is not None and each.is_floating_point():
-            wide = each.dtype if wide is None else torch.promote_types(wide, each.dtype)
-    return [each.to(wide) if each is not None and each.is_floating_point() else each for each in tensors]
+def _same_dtype(values: list[Tensor | None]) -> list[Tensor | None]:
+    """Floating-point values in their common dtype: under autocast some are half precision. Indices stay integers."""
+    floating = [value.dtype for value in values if value is not None and value.is_floating_point()]
+    common = reduce(torch.promote_types, floating)
+    return [v.to(common) if v is not None and v.is_floating_point() else v for v in values]

@@ -41,7 +41,8 @@ class SampleAxis:
         """
         if self.dim >= tensor.ndim - trailing:
             raise Unsupported("the samples are in a dimension that the operation works on")
-        moved = self.first(tensor)
+        plain = self.dim == 0 and self.outer == self.inner == 1 and tensor.shape[0] == self.samples
+        moved = tensor if plain else self.first(tensor)
         keep = moved.shape[moved.ndim - trailing :] if trailing else torch.Size()
         return moved.reshape(self.samples, -1, *keep)
 

@@ -1,4 +1,4 @@
-"""Every spelling of every operation that a rule is registered for, and in-place operations, one by one."""
+"""Every function of torch that a rule is registered for, and operations in place, one by one."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ BETWEEN = {
 OF_THREE = {torch.addcmul, torch.addcdiv, torch.lerp, Tensor.addcmul, Tensor.addcdiv, Tensor.lerp}
 
 
-def spelled(function: Callable[..., Any]) -> str:
+def name_of(function: Callable[..., Any]) -> str:
     return getattr(function, "__qualname__", str(function))
 
 
@@ -39,14 +39,14 @@ def served(net: nn.Module, *inputs: Tensor) -> bool:
     return right and not any(how.startswith("exact") for how in found.coverage.values())
 
 
-@pytest.mark.parametrize("function", [f for f in ELEMENTWISE if f not in OF_THREE], ids=spelled)
+@pytest.mark.parametrize("function", [f for f in ELEMENTWISE if f not in OF_THREE], ids=name_of)
 def test_elementwise_with_the_parameter_on_either_side(function: Callable[..., Tensor]) -> None:
     apply = BETWEEN.get(function, function)
     assert served(Net(lambda m, x: apply(x, m.p), p=P), X)
     assert served(Net(lambda m, x: apply(m.p, x), p=P), X)
 
 
-@pytest.mark.parametrize("function", sorted(OF_THREE, key=spelled), ids=spelled)
+@pytest.mark.parametrize("function", sorted(OF_THREE, key=name_of), ids=name_of)
 @pytest.mark.parametrize("place", [0, 1, 2])
 def test_elementwise_of_three(function: Callable[..., Tensor], place: int) -> None:
     def forward(m: Net, x: Tensor) -> Tensor:
@@ -57,7 +57,7 @@ def test_elementwise_of_three(function: Callable[..., Tensor], place: int) -> No
     assert served(Net(forward, p=P), X)
 
 
-@pytest.mark.parametrize("function", [f for f in IN_PLACE if "mm" not in f.__name__], ids=spelled)
+@pytest.mark.parametrize("function", [f for f in IN_PLACE if "mm" not in f.__name__], ids=name_of)
 def test_in_place_operations_return_and_change_their_first_argument(function: Callable[..., Tensor]) -> None:
     def forward(m: Net, x: Tensor) -> Tensor:
         y = x.sin()
@@ -108,7 +108,7 @@ OTHERS: dict[str, Callable[[Net, Tensor], Tensor]] = {
 
 
 @pytest.mark.parametrize("name", OTHERS)
-def test_other_spellings(name: str) -> None:
+def test_other_functions_of_the_same_operation(name: str) -> None:
     assert served(Net(OTHERS[name], p=P, w=M), X)
 
 
