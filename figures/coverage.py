@@ -51,7 +51,7 @@ def draw(results: Path, out: Path) -> None:
         for row in grid:
             row[-1].legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
         figure.suptitle(
-            "Lines: medians over fresh samples. Bands: the 90% interval that one such measurement reports, median ends.",
+            "Lines: medians over fresh samples. Bands: the 90% interval of one measurement, medians of its ends.",
             x=0.01,
             ha="left",
             fontsize=9.5,

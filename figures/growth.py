@@ -56,9 +56,13 @@ def growth(axes: Axes, times: pd.DataFrame, fits: pd.DataFrame) -> None:
         axes.plot(
             ordered["size"], ordered.seconds, marker=look.marker, label=f"{way}  {exponent}", **look.plot
         )
+    axes.set_yscale("log")
+    axes.set_ylim(top=5 * times.seconds.max())  # room for the legend
     log_axis(axes, "x")
     log_axis(axes, "y")
-    axes.legend(fontsize=8, title="exponent, three largest", title_fontsize=8, alignment="left")
+    axes.legend(
+        loc="upper left", fontsize=8, title="exponent, three largest", title_fontsize=8, alignment="left"
+    )
 
 
 if __name__ == "__main__":

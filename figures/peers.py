@@ -77,12 +77,14 @@ def memory(axes: Axes, rows: pd.DataFrame) -> None:
 
 
 def colour_of(peer: str, row: pd.Series) -> str:
-    """The step in ink, this package in its own colour, others in another; grey where it is another kernel."""
+    """The training step, this package and torch.func as in every study; other tools alike, grey if the kernel differs."""
     looks = style.lines(["torch.func", "peers", "ntkdiag"])
     if peer == "step":
         return style.colour("baseline")
     if peer == "ntkdiag":
         return looks["ntkdiag"].colour
+    if peer.startswith("torch_func"):
+        return looks["torch.func"].colour
     return theme.current().muted if row.relative_error > ANOTHER_KERNEL else looks["peers"].colour
 
 

@@ -59,7 +59,7 @@ def line(thing: str) -> Line:
 
 
 def lines(names: Iterable[str]) -> dict[str, Line]:
-    """Lines for names given from outside (runs, references, rules), distinct from each other.
+    """Lines for names given by users (runs, references, rules), distinct from each other.
 
     A name that contains a known thing as a word ("erd seed 0", "constant-eps") gets that thing's colour,
     the first time; all others take the spare colours in turn, with another dash at each round.

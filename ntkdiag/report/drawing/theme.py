@@ -147,7 +147,7 @@ def rc(chosen: Theme) -> dict[str, Any]:
         "figure.constrained_layout.w_pad": 0.07,
         "svg.fonttype": "path",
         "svg.hashsalt": "ntkdiag",
-        # Names from outside may hold dollar signs: never read them as formulae.
+        # Names given by users may contain dollar signs: never read them as formulae.
         "text.parse_math": False,
         "text.usetex": False,
     }
