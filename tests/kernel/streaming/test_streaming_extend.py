@@ -20,6 +20,8 @@ from ntkdiag.kernel.streaming import engine as engine_room
 from ntkdiag.kernel.streaming.rules import RULES, Outer, Unsupported, general_rule, rule
 
 EXAMPLE = Path(__file__).parents[3] / "docs" / "extend" / "layer_rule.py"
+# torch warns where it has no batching rule, and falls back to a loop
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 OPERATIONS = (functional.bilinear, functional.cosine_similarity)
 
 

@@ -7,8 +7,7 @@ from parameters alone are followed in autograd graphs of their own.
 
 from __future__ import annotations
 
-import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +17,12 @@ from torch.overrides import TorchFunctionMode
 
 import ntkdiag.kernel.streaming.rules  # noqa: F401  (registers the rules)
 from ntkdiag.kernel.guards import refuse_mixing
+from ntkdiag.kernel.streaming.recording.arguments import (
+    TensorSet,
+    replace_tensors,
+    tensors_in,
+    value_arguments,
+)
 from ntkdiag.kernel.streaming.recording.derived import (
     DerivedParameter,
     derived_parameter,
@@ -29,8 +34,6 @@ from ntkdiag.kernel.streaming.recording.torch_operations import (
     EXPANSIONS,
     IN_PLACE,
     SCATTERS,
-    SHAPE_FROM_ALL,
-    SHAPE_FROM_OTHERS,
     selects_rows_by_data,
     writes_into_first,
 )
@@ -63,24 +66,6 @@ class RecordedOperation:
         return sorted({name for parameter, _ in self.uses for name in parameter.leaves})
 
 
-class _TensorSet:
-    """A set of tensors, compared by identity and not kept alive."""
-
-    def __init__(self) -> None:
-        self._known: dict[int, weakref.ref[Tensor]] = {}
-
-    def __contains__(self, tensor: Tensor) -> bool:
-        reference = self._known.get(id(tensor))
-        return reference is not None and reference() is tensor
-
-    def add(self, tensor: Tensor) -> None:
-        key, known = id(tensor), self._known
-        if tensor not in self:
-            known[key] = weakref.ref(
-                tensor, lambda dead: known.pop(key, None) if known.get(key) is dead else None
-            )
-
-
 class Recorder(TorchFunctionMode):
     """Records one forward.
 
@@ -108,8 +93,8 @@ class Recorder(TorchFunctionMode):
         self._derived = dict(parameters)
         self._others = others
         self._on_operation = on_operation
-        self._batch = _TensorSet()
-        self._selected = _TensorSet()  # rows selected by data: the samples they belong to cannot be known
+        self._batch = TensorSet()
+        self._selected = TensorSet()  # rows selected by data: the samples they belong to cannot be known
         self.unsupported: dict[str, str] = {}
         for tensor in batch:
             self._add_to_batch(tensor)
@@ -119,13 +104,13 @@ class Recorder(TorchFunctionMode):
     ) -> Any:
         kwargs = kwargs or {}
         refuse_mixing(self._root, func, args, kwargs)
-        inputs = _value_arguments(func, args, kwargs)
+        inputs = value_arguments(func, args, kwargs)
         parents = [self._derived[id(t)] for t in inputs if id(t) in self._derived]
         from_batch = [id(t) not in self._derived and self._is_batch(t) for t in inputs]
         batched = any(from_batch)
         selected = batched and self._is_selected(func, inputs, from_batch)
         if self._others:
-            args, kwargs = _replace((args, kwargs), lambda t: self._others.get(id(t), t))
+            args, kwargs = replace_tensors((args, kwargs), lambda t: self._others.get(id(t), t))
         if not parents:
             return self._run(func, args, kwargs, batched, selected)
         if torch._C._are_functorch_transforms_active():  # its wrapped tensors cannot be followed
@@ -154,7 +139,7 @@ class Recorder(TorchFunctionMode):
         """Run an operation without recording it."""
         out = func(*args, **kwargs)
         if batched:
-            for tensor in _tensors((out, args[0]) if writes_into_first(func) else (out,)):
+            for tensor in tensors_in((out, args[0]) if writes_into_first(func) else (out,)):
                 self._add_to_batch(tensor)
                 if selected:
                     self._selected.add(tensor)
@@ -164,14 +149,14 @@ class Recorder(TorchFunctionMode):
         self, func: Callable[..., Any], args: Arguments, kwargs: Named, parents: list[DerivedParameter]
     ) -> Any:
         """Run an operation on parameters and constants alone; its result is a derived parameter if a gradient passes it."""
-        args, kwargs = _replace(
+        args, kwargs = replace_tensors(
             (args, kwargs), lambda t: self._derived[id(t)].tensor if id(t) in self._derived else t
         )
         out = func(*args, **kwargs)
         if writes_into_first(func):
             self._overwrite(args[0], parents)
             return out
-        for tensor in _tensors((out,)):
+        for tensor in tensors_in((out,)):
             if tensor.requires_grad and tensor.grad_fn is not None:
                 copied, expanded = func in COPIES, func in EXPANSIONS
                 self._derived[id(tensor)] = derived_parameter(
@@ -206,10 +191,10 @@ class Recorder(TorchFunctionMode):
         out = func(*values[0], **values[1])
         if (
             out._is_view()
-        ):  # of a tensor inside the operation; a write into a view would bypass the hook on it
+        ):  # of a tensor that the operation made; a write into a view would bypass the hook on it
             out = torch.ops.aten._unsafe_view.default(out, out.shape)
         self._add_to_batch(out)
-        operands = [t for t in _tensors((*args, *kwargs.values())) if id(t) not in self._derived]
+        operands = [t for t in tensors_in((*args, *kwargs.values())) if id(t) not in self._derived]
         self._on_operation(RecordedOperation(family, uses, operands, out))
         return out
 
@@ -227,7 +212,7 @@ class Recorder(TorchFunctionMode):
     ) -> tuple[str, list[tuple[DerivedParameter, ParameterUse]]]:
         if func not in RULES:
             raise Unsupported("no rule")
-        if any(t.is_complex() for t in _tensors((*args, *kwargs.values()))):
+        if any(t.is_complex() for t in tensors_in((*args, *kwargs.values()))):
             raise Unsupported("complex numbers")
         family, rule = RULES[func]
         uses = rule(Call(func, args, kwargs, self._is_parameter))
@@ -243,8 +228,8 @@ class Recorder(TorchFunctionMode):
         def alone(t: Tensor) -> Tensor:
             return self._derived[id(t)].tensor if id(t) in self._derived else t.detach()
 
-        args, kwargs = _replace((args, kwargs), alone)
-        return any(t.requires_grad for t in _tensors((func(*args, **kwargs),)))
+        args, kwargs = replace_tensors((args, kwargs), alone)
+        return any(t.requires_grad for t in tensors_in((func(*args, **kwargs),)))
 
     def _refuse(self, parents: Iterable[DerivedParameter], reason: str) -> None:
         """Leave the parameters behind these derived ones to the exact engine."""
@@ -253,7 +238,7 @@ class Recorder(TorchFunctionMode):
                 self.unsupported.setdefault(name, reason)
 
     def _detached(self, args: Arguments, kwargs: Named) -> tuple[Arguments, Named]:
-        replaced: tuple[Arguments, Named] = _replace(
+        replaced: tuple[Arguments, Named] = replace_tensors(
             (args, kwargs), lambda t: t.detach() if id(t) in self._derived else t
         )
         return replaced
@@ -274,37 +259,5 @@ class Recorder(TorchFunctionMode):
         self._derived.pop(id(tensor), None)  # the batch may have been written into a derived parameter
 
 
-def _value_arguments(func: Callable[..., Any], args: Arguments, kwargs: Named) -> list[Tensor]:
-    """Tensors whose values the result depends on, not only their shape or dtype."""
-    if func in SHAPE_FROM_ALL:
-        return []
-    return list(_tensors(args[:1] if func in SHAPE_FROM_OTHERS else (*args, *kwargs.values())))
-
-
 def _name(func: Callable[..., Any]) -> str:
     return getattr(func, "__name__", str(func))
-
-
-def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:
-    for value in values:
-        if isinstance(value, Tensor):
-            yield value
-        elif isinstance(value, (list, tuple)):
-            yield from _tensors(value)
-        elif isinstance(value, dict):
-            yield from _tensors(value.values())
-
-
-def _replace(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    """The same nest of tuples, lists and dicts with every tensor changed."""
-    if isinstance(value, Tensor):
-        return change(value)
-    if isinstance(value, torch.Size):
-        return value
-    if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return type(value)(*(_replace(item, change) for item in value))
-    if isinstance(value, (list, tuple)):
-        return type(value)(_replace(item, change) for item in value)
-    if isinstance(value, dict):
-        return {key: _replace(item, change) for key, item in value.items()}
-    return value
