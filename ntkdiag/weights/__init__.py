@@ -7,7 +7,8 @@ from ntkdiag.weights.measured.scores import SCORES
 from ntkdiag.weights.refresh.history import Record
 from ntkdiag.weights.refresh.refresher import Refresher
 from ntkdiag.weights.rules.catalogue import RULES, Parameter, Rule, register_rule, unregister_rule
-from ntkdiag.weights.rules.evaluate import effective, evaluate
+from ntkdiag.weights.rules.effective import effective
+from ntkdiag.weights.rules.evaluate import evaluate
 from ntkdiag.weights.source import WeightSource
 from ntkdiag.weights.tables.from_rule import rule
 from ntkdiag.weights.tables.step_files import save_steps

@@ -77,11 +77,10 @@ def effective(weight: Weight, target: str, log_snr: np.ndarray, schedule: Schedu
     """w_ε(λ)·p(λ) at area 1 over the grid [n]; NaN where the weight is not finite everywhere on it."""
     import torch
 
-    from ntkdiag.weights.audit.batch_checks import Curve
-    from ntkdiag.weights.audit.mean_and_trend import effective as induced
+    from ntkdiag.weights.rules.effective import effective_of
 
     level = torch.tensor(log_snr, dtype=torch.float64)
-    curve = Curve(level, torch.from_numpy(evaluated(weight, log_snr)))
-    values = induced(curve, getattr(weight, "target", target), schedule).numpy()
+    given = torch.from_numpy(evaluated(weight, log_snr))
+    values = effective_of(given, getattr(weight, "target", target), schedule, level).numpy()
     area = np.trapezoid(values, log_snr)
     return values / area if np.isfinite(area) and area > 0 else np.full(len(values), np.nan)

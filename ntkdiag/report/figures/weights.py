@@ -187,8 +187,12 @@ def schedule_of(diagnosis: Diagnosis) -> Schedule | None:
 
 
 def _mean(weight: Weight, grid: np.ndarray, schedule: Schedule | None) -> float:
-    density = _density(grid, schedule)
-    return float(np.trapezoid(evaluated(weight, grid) * density, grid) / np.trapezoid(density, grid))
+    import torch
+
+    from ntkdiag.weights.tables.mean import mean_on_grid
+
+    columns = (evaluated(weight, grid), np.asarray(grid, dtype=np.float64), _density(grid, schedule))
+    return mean_on_grid(*map(torch.from_numpy, columns))
 
 
 def _draw_intervals(

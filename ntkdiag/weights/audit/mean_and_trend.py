@@ -1,4 +1,4 @@
-"""Sampling: what a weight and the noise levels that training draws amount to together."""
+"""Whether a curve of weights rises or falls with log-SNR, and its mean under the density that training samples from."""
 
 from __future__ import annotations
 
@@ -10,19 +10,13 @@ from torch import Tensor
 from ntkdiag.process.schedules.base import Schedule
 from ntkdiag.weights.audit.audit_finding import AuditFinding
 from ntkdiag.weights.audit.batch_checks import Curve
-from ntkdiag.weights.rules.evaluate import log_gain
+from ntkdiag.weights.tables.mean import mean_on_grid
 
 # Relative slack of a trend: rounding, and the cells of a table.
 _SLACK = 1e-6
 _NEAR_ONE = 0.05
 # Share of the mean that the last nat at either end may carry before the mean depends on where it is cut.
 _TAIL = 0.02
-
-
-def effective(curve: Curve, target: str, schedule: Schedule) -> Tensor:
-    """w_ε(λ)·p(λ) [n]: what a unit of log-SNR contributes to the ε objective (arXiv 2303.00848, section 3)."""
-    gain = (log_gain(target, schedule, curve.log_snr) - curve.log_snr).exp()
-    return curve.weight * gain * schedule.density(curve.log_snr)
 
 
 def trend(values: Tensor) -> str:
@@ -49,9 +43,8 @@ def check_mean(curve: Curve, schedule: Schedule) -> tuple[float, list[AuditFindi
         mean = curve.weight.mean().item()
     else:
         density = schedule.density(curve.log_snr)
-        integral = torch.trapezoid(curve.weight * density, curve.log_snr).item()
-        mean = integral / torch.trapezoid(density, curve.log_snr).item()
-        findings += _tails(curve, density, integral, schedule) if mean > 0 else []
+        mean = mean_on_grid(curve.weight, curve.log_snr, density)
+        findings += _tails(curve, density, mean, schedule) if mean > 0 else []
     if findings or not 0 < mean < math.inf or abs(mean - 1) <= _NEAR_ONE:
         return mean, findings
     text = (
@@ -61,9 +54,10 @@ def check_mean(curve: Curve, schedule: Schedule) -> tuple[float, list[AuditFindi
     return mean, [AuditFinding("mean_not_one", "warning", text)]
 
 
-def _tails(curve: Curve, density: Tensor, integral: float, schedule: Schedule) -> list[AuditFinding]:
-    """A mean that the ends of the range carry goes on growing beyond them."""
+def _tails(curve: Curve, density: Tensor, mean: float, schedule: Schedule) -> list[AuditFinding]:
+    """The ends of the range that carry so much of the mean that it goes on growing beyond them."""
     findings = []
+    integral = mean * torch.trapezoid(density, curve.log_snr).item()
     for index, end in ((0, schedule.support[0]), (-1, schedule.support[1])):
         share = (curve.weight[index] * density[index]).item() / integral
         if math.isinf(end) and share > _TAIL:

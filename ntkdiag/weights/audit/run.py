@@ -15,10 +15,11 @@ from ntkdiag.weights.audit.audit_finding import AuditFinding
 from ntkdiag.weights.audit.batch_checks import Curve, measure
 from ntkdiag.weights.audit.identify import Expectation, Identity, identify
 from ntkdiag.weights.audit.limits_and_precision import check_curve, check_ends, check_precision
-from ntkdiag.weights.audit.mean_and_trend import check_mean, effective, trend
+from ntkdiag.weights.audit.mean_and_trend import check_mean, trend
 from ntkdiag.weights.audit.result import Audit, worst_first
 from ntkdiag.weights.audit.weight_function import WeightFunction
 from ntkdiag.weights.rules.catalogue import find
+from ntkdiag.weights.rules.effective import effective_of
 from ntkdiag.weights.rules.evaluate import PATH_FREE_TARGETS, depends_on_schedule
 from ntkdiag.weights.source import WeightSource
 
@@ -133,5 +134,5 @@ def _table(curve: Curve, target: str, schedule: Schedule | None, identity: Ident
         columns["reference"] = found.factor * log_reference.exp()
         columns["ratio"] = curve.weight / columns["reference"]
     if schedule is not None:
-        columns["effective"] = effective(curve, target, schedule)
+        columns["effective"] = effective_of(curve.weight, target, schedule, curve.log_snr)
     return pd.DataFrame({name: column.numpy() for name, column in columns.items()})

@@ -2,20 +2,19 @@
 
 A rule is written on one target, its home, and brought to another by k², the factor between the two
 squared errors, so the objective stays the same. ERD alone has no home: it is another objective on
-every target. `effective` gives the weight that the choice of rule and of sampling density amount to.
+every target.
 """
 
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ntkdiag.errors import InputError
+from ntkdiag.errors import InputError, require_number
 from ntkdiag.process.schedules.base import Schedule
 from ntkdiag.process.target import target_name, x0_gain
 from ntkdiag.weights.rules.catalogue import Rule, find
@@ -59,51 +58,12 @@ def evaluate(
     form = find(rule)
     values = form.settle(parameters)
     name = target_name(target)
-    level = _float64(log_snr)
+    level = as_float64(log_snr)
     weight = with_limits(log_weight_of(form, name, schedule, values), level).exp()
     at_zero_snr = form.at_zero_snr(**values) if form.at_zero_snr else None
     if at_zero_snr is not None:
         weight = torch.where(level == -math.inf, at_zero_snr, weight)
-    return _finish(weight, log_snr, clip, f"rule '{form.name}' on {name}")
-
-
-def effective(
-    rule: str,
-    target: str,
-    schedule: Schedule,
-    log_snr: float | Tensor,
-    *,
-    clip: float | None = None,
-    **parameters: Any,
-) -> Tensor:
-    """Effective weight w_ε(λ)·p(λ): what a unit of log-SNR contributes to the ε objective.
-
-    Two trainings with the same effective weight, up to a constant, minimise the same objective
-    (Kingma & Gao 2023, arXiv 2303.00848, section 3).
-
-    Args:
-        rule, target, log_snr, clip, parameters: As for `evaluate`; clip bounds the weight on `target`.
-        schedule: The process, whose density p the training samples from.
-
-    Returns:
-        Effective weights of the shape of `log_snr`; 0 where the schedule does not sample.
-
-    Raises:
-        InputError: as for `evaluate`.
-    """
-    form = find(rule)
-    values = form.settle(parameters)
-    name = target_name(target)
-    log_weight = log_weight_of(form, name, schedule, values)
-    ceiling = math.inf if clip is None else math.log(_positive("clip", clip))
-
-    def log_effective(level: Tensor) -> Tensor:
-        log_density = schedule.density(level).log()
-        on_epsilon = log_weight(level).clamp(max=ceiling) + log_gain(name, schedule, level) - level
-        return torch.where(log_density == -math.inf, log_density, on_epsilon + log_density)
-
-    weight = with_limits(log_effective, _float64(log_snr)).exp()
-    return _finish(weight, log_snr, None, f"effective weight of rule '{form.name}' on {name}")
+    return finite_weight(weight, log_snr, clip, f"rule '{form.name}' on {name}")
 
 
 def log_gain(target: str, schedule: Schedule | None, log_snr: Tensor) -> Tensor:
@@ -186,15 +146,19 @@ def log_weight_of(
     return converted
 
 
-def _finish(weight: Tensor, log_snr: float | Tensor, clip: float | None, what: str) -> Tensor:
-    """Clip, bring to the caller's dtype, and refuse what is not finite."""
+def finite_weight(weight: Tensor, log_snr: float | Tensor, clip: float | None, what: str) -> Tensor:
+    """A weight in float64 as a caller gets it: clipped, and in the dtype of `log_snr`.
+
+    Raises:
+        InputError: a weight that is not finite, or a clip that is not positive.
+    """
     if clip is not None:
-        weight = weight.clamp(max=_positive("clip", clip))
+        weight = weight.clamp(max=require_number("clip", clip, above=0.0))
     if isinstance(log_snr, Tensor) and log_snr.is_floating_point():
         weight = weight.to(log_snr.dtype)
     bad = ~torch.isfinite(weight)
     if bad.any():
-        where = _float64(log_snr)[bad].flatten()[0].item()
+        where = as_float64(log_snr)[bad].flatten()[0].item()
         raise InputError(
             what,
             expected="a finite weight",
@@ -204,7 +168,8 @@ def _finish(weight: Tensor, log_snr: float | Tensor, clip: float | None, what: s
     return weight
 
 
-def _float64(log_snr: float | Tensor) -> Tensor:
+def as_float64(log_snr: float | Tensor) -> Tensor:
+    """Log-SNR in float64; refuses NaN."""
     level = torch.as_tensor(log_snr, dtype=torch.float64)
     if torch.isnan(level).any():
         raise InputError("log_snr", expected="numbers", got="NaN")
@@ -220,9 +185,3 @@ def _given(schedule: Schedule | None, reason: str) -> Schedule:
             fix="Pass the one you train with, for example schedule=ntkdiag.schedules.cosine().",
         )
     return schedule
-
-
-def _positive(name: str, value: float) -> float:
-    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value <= sys.float_info.max:
-        raise InputError(name, expected="a positive number", got=repr(value))
-    return float(value)

@@ -49,3 +49,17 @@ def density_mean(weight: Callable[[Tensor], Tensor], schedule: Schedule, what: s
             fix="Bound the weight with clip=, use a schedule with bounded log-SNR, or give normalise=False.",
         )
     return mean
+
+
+def mean_on_grid(weight: Tensor, log_snr: Tensor, density: Tensor) -> float:
+    """Mean of weights over a range of log-SNR under a density, by the trapezoid rule.
+
+    Args:
+        weight: Weights [n], float64.
+        log_snr: The range, ascending [n].
+        density: ≥ 0 [n]; it need not integrate to 1 over the range.
+
+    Returns:
+        ∫ w p dλ / ∫ p dλ; NaN where a weight is NaN or the density is zero everywhere.
+    """
+    return (torch.trapezoid(weight * density, log_snr) / torch.trapezoid(density, log_snr)).item()

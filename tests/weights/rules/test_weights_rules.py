@@ -343,11 +343,11 @@ def test_half_precision_overflow_is_refused_not_returned() -> None:
         ),
         (lambda: evaluate("min_snr", "F", 0.0), r"schedule: expected a schedule, because target F"),
         (lambda: evaluate("min_snr", "v", math.nan), "log_snr: expected numbers; got NaN"),
-        (lambda: evaluate("min_snr", "v", 0.0, clip=0.0), "clip: expected a positive number"),
-        (lambda: evaluate("min_snr", "v", 0.0, clip=math.inf), "clip: expected a positive number; got inf"),
+        (lambda: evaluate("min_snr", "v", 0.0, clip=0.0), "clip: expected a number above 0"),
+        (lambda: evaluate("min_snr", "v", 0.0, clip=math.inf), "clip: expected a number above 0; got inf"),
         (
             lambda: effective("min_snr", "v", schedules.cosine(), 0.0, clip=-1),
-            "clip: expected a positive number",
+            "clip: expected a number above 0",
         ),
         (
             lambda: evaluate("sigmoid", "v", 12.0, schedules.linear_log_snr()),
