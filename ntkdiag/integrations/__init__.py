@@ -1,5 +1,5 @@
-"""Hooks for other people's trainers, each a few lines thick: diffusers, EDM, k-diffusion, accelerate, Lightning.
+"""Weights in the trainers of diffusers, EDM, k-diffusion, accelerate and Lightning, one small module each.
 
-A weight table or a `Refresher` goes in; what comes out has the shape of the argument that the trainer hands over
-and of the result it multiplies its loss with. The three lines that a user adds stand in each module.
+Each takes a weight table or a `Refresher`, accepts what its trainer passes and returns weights in the shape of the
+trainer's loss. The docstring of each module shows the three lines that a user adds.
 """

@@ -4,8 +4,8 @@
     loss = (weights(log_snr) * losses).mean()                  # in place of losses.mean()
     weights.step()                                             # after optimizer.step()
 
-They count optimiser steps, not batches, so gradient accumulation needs no care; and they are part of what
-`accelerator.save_state` writes.
+They count optimiser steps, not batches, so gradient accumulation works unchanged, and `accelerator.save_state` saves
+their state.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from ntkdiag.weights import WeightSource
 
 
 class LoopWeights(Wrapped):
-    """Weights that know the accelerator's steps and checkpoints.
+    """Weights that follow the steps and checkpoints of an accelerator.
 
     Args:
-        accelerator: Its checkpoints will hold the weights' state.
+        accelerator: Its checkpoints will contain the state of the weights.
         weights: A `WeightSource`, or the path of a table.
 
     Attributes:
@@ -41,7 +41,7 @@ class LoopWeights(Wrapped):
         return self.source(log_snr)
 
     def step(self) -> None:
-        """After every `optimizer.step()`: counts those that accelerate did not hold back."""
+        """Call it after every `optimizer.step()`; steps that accelerate skips while it accumulates are not counted."""
         if self._accelerator.sync_gradients:
             self.steps += 1
             self.after_step(self.steps)
@@ -51,6 +51,6 @@ class LoopWeights(Wrapped):
         return {"steps": self.steps, "weights": self.source.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a state; see `WeightSource`."""
+        """Continue from a state; see `WeightSource`."""
         self.source.load_state_dict(state["weights"])
         self.steps = int(state["steps"])

@@ -35,15 +35,15 @@ from ntkdiag.weights import WeightSource
 
 
 class ScriptWeights(Wrapped):
-    """Weights by timestep or by sigma, as a script of the diffusers library has them at hand.
+    """Weights by timestep or by sigma, whichever a script of the diffusers library has.
 
     Args:
         weights: A `WeightSource`, or the path of a table.
         scheduler: The script's noise scheduler, or a `Schedule`; read now, so rescale betas before.
-        loss_target: What the squared error is taken of. Left out: see `loss_target`.
+        loss_target: Target of the squared error. Default: see `loss_target`.
 
     Raises:
-        InputError: weights for another target than the loss is taken of, or a scheduler that is not understood.
+        InputError: weights for another target than the loss is taken of, or a scheduler that is not recognised.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class ScriptWeights(Wrapped):
 
 
 def loss_target(scheduler: Any) -> str:
-    """What a script with this scheduler takes the squared error of.
+    """The target of the squared error in scripts with this scheduler.
 
     Args:
         scheduler: A scheduler object of the diffusers library.
@@ -106,7 +106,7 @@ def loss_target(scheduler: Any) -> str:
         network to x0 with `precondition_outputs` and compare that.
 
     Raises:
-        InputError: a scheduler that says neither.
+        InputError: a scheduler without a prediction type.
     """
     return _loss_target(scheduler)[0]
 
@@ -124,6 +124,6 @@ def _loss_target(scheduler: Any) -> tuple[str, str]:
             "scheduler",
             expected="config.prediction_type",
             got="none",
-            fix="Say with loss_target= what the loss is taken of.",
+            fix="Give the target of the loss as loss_target=.",
         )
     return target_name(prediction), f"since the scheduler's prediction_type is {prediction!r}"

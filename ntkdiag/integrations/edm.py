@@ -66,7 +66,7 @@ class _EDMWeights(Wrapped):
 
 
 class WeightedEDMLoss(_EDMWeights):
-    """The loss of EDM (Karras et al. 2022, arXiv 2206.00364, equation 2) with weights of one's own.
+    """The loss of EDM (Karras et al. 2022, arXiv 2206.00364, equation 2) with given weights.
 
     Args:
         weights: Weights for F, what the raw network predicts, or for x0, what `net` returns; or the path
@@ -114,13 +114,13 @@ class WeightedEDMLoss(_EDMWeights):
 
 
 class WeightedEDM2Loss(_EDMWeights):
-    """The loss of EDM2 (Karras et al. 2024, arXiv 2312.02696, equation 16) with weights of one's own.
+    """The loss of EDM2 (Karras et al. 2024, arXiv 2312.02696, equation 16) with given weights.
 
     EDM2 divides each noise level's loss by e^u and adds u, which is learned. At its optimum e^u = E[w‖D − x‖²], so
-    a learned u takes any weight w out again: weights have an effect that lasts only without it.
+    a learned u cancels any weight w: weights have a lasting effect only without it.
 
     Args:
-        uncertainty: Whether u is used all the same; off, the loss is the weighted squared error alone.
+        uncertainty: Whether u is used nevertheless; False makes the loss the weighted squared error alone.
         weights, P_mean, P_std, sigma_data, generator: As in `WeightedEDMLoss`; defaults are EDM2's own.
     """
 
@@ -150,5 +150,5 @@ class WeightedEDM2Loss(_EDMWeights):
         sigma, noise = self._draw(images)
         denoised, u = net(images + noise, sigma, labels, return_logvar=True)
         loss = self.weight(sigma) * (denoised - images) ** 2
-        # 0·u keeps the parameters of u in the graph, which data-parallel training insists on.
+        # 0·u keeps the parameters of u in the autograd graph, which data-parallel training requires.
         return loss / u.exp() + u if self.uncertainty else loss + 0 * u

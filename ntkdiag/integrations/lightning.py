@@ -28,7 +28,7 @@ class WeightCallback(Wrapped, Callback):
     """Calls the weights after every optimiser step, and puts their state into the checkpoint.
 
     Args:
-        weights: The very object that the module calls; or the path of a table, then to be called as
+        weights: The same object that the module calls; or the path of a table, which the module then calls as
             `callback.source`.
     """
 
@@ -37,7 +37,7 @@ class WeightCallback(Wrapped, Callback):
         self._step = 0
 
     def on_train_batch_end(self, trainer: Any, *args: Any, **kwargs: Any) -> None:
-        """A batch ended; with gradient accumulation not every one is a step."""
+        """Pass the step on if this batch ended one; with gradient accumulation not every batch does."""
         if trainer.global_step > self._step:
             self._step = trainer.global_step
             self.after_step(self._step)
@@ -47,6 +47,6 @@ class WeightCallback(Wrapped, Callback):
         return {"step": self._step, "weights": self.source.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a state; see `WeightSource`."""
+        """Continue from a state; see `WeightSource`."""
         self.source.load_state_dict(state["weights"])
         self._step = int(state["step"])

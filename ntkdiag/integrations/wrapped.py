@@ -1,4 +1,4 @@
-"""Wrapped: weights in another trainer's clothes, whose steps and checkpoints go to the weights inside."""
+"""Wrapped: the base of the integrations, which passes the steps and checkpoints of a trainer on to the weights."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ class Wrapped:
         weights: A weight table, a `Refresher` or another `WeightSource`; or the path of a table.
 
     Attributes:
-        source: The weights inside.
+        source: The weights.
 
     Raises:
-        InputError: none of these.
+        InputError: something else.
     """
 
     def __init__(self, weights: WeightSource | Path | str) -> None:
@@ -39,24 +39,24 @@ class Wrapped:
         return self.source.target
 
     def after_step(self, step: int) -> None:
-        """To be called after every optimiser step with the number of steps done; see `WeightSource`."""
+        """Call it after every optimiser step with the number of steps done; see `WeightSource`."""
         self.source.after_step(step)
 
     def state_dict(self) -> dict[str, Any]:
-        """For the trainer's checkpoint."""
+        """State for the checkpoint of the trainer."""
         return self.source.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """From the trainer's checkpoint; see `WeightSource`."""
+        """Restore a state from the checkpoint of the trainer; see `WeightSource`."""
         self.source.load_state_dict(state)
 
     def __getstate__(self) -> dict[str, Any]:
-        """A pickle holds the weights as they are now: what measures them is part of a run, not of a snapshot."""
+        """Pickle the current weights as a table, without the function that measures them."""
         return {**self.__dict__, "source": getattr(self.source, "table", self.source)}
 
 
 def require_target(weights: WeightSource, expected: str, why: str) -> None:
-    """Refuse weights for another squared error than the one they would multiply.
+    """Refuse weights that are for another target than the squared error they would multiply.
 
     Raises:
         InputError: they are for another target.
@@ -66,5 +66,5 @@ def require_target(weights: WeightSource, expected: str, why: str) -> None:
             "weights",
             expected=f"weights for {expected}, {why}",
             got=f"weights for {weights.target}",
-            fix=f"Make them with target={expected!r}, or say with loss_target= what the loss is taken of.",
+            fix=f"Make them with target={expected!r}, or give the target of the loss as loss_target=.",
         )

@@ -1,6 +1,6 @@
-"""What training is handed: a function from log-SNR to weights that may change between steps.
+"""WeightSource: the weights that training uses, a function of log-SNR that may change between steps.
 
-A `WeightTable` is one that never changes; a `Refresher` is one that measures again now and then.
+A `WeightTable` never changes; a `Refresher` measures again every few hundred steps.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class WeightSource(Protocol):
         """Called once after every optimiser step with the number of steps done so far (1, 2, …)."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything a checkpoint needs to go on identically; JSON-able."""
+        """Everything that a checkpoint needs to continue identically, as JSON can hold it."""
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a state; refuses one that belongs to other weights."""
+        """Continue from a state; a state of other weights is refused."""

@@ -1,7 +1,7 @@
-"""Effective weightings: what a loss weight and the sampling of noise levels amount to together.
+"""Figure of effective weights: a loss weight times the density from which training samples noise levels.
 
-Two trainings with one curve minimise one objective, whichever targets their losses are written on (Kingma & Gao
-2023, arXiv 2303.00848, section 3).
+Two trainings with the same curve minimise the same objective, whatever target their losses are written on (Kingma &
+Gao 2023, arXiv 2303.00848, section 3).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def draw_effective_weights(
     Args:
         axes: Where to draw.
         weights: Name → weight.
-        target: What weights multiply the squared error of that do not say it themselves.
+        target: Target of the weights that have no `target` of their own.
         log_snr: Grid [n], ascending, over which the area is taken.
         schedule: Training samples from its density p.
 
@@ -56,10 +56,10 @@ def draw_effective_weights(
     size=(5.6, 4.2),
 )
 def draw_effective_weights_of(axes: Axes, subject: tuple[Diagnosis, Mapping[str, Weight] | None]) -> None:
-    """Those of the given weights under the sampling of a diagnosis; with none given, those of every rule.
+    """Effective weights of the given weights, or of every rule, under the density of a diagnosis.
 
     Raises:
-        InputError: the diagnosis does not say what training samples from, or nothing to draw.
+        InputError: the diagnosis does not name its schedule, or there is nothing to draw.
     """
     diagnosis, tables = subject
     schedule = schedule_of(diagnosis)

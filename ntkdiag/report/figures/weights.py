@@ -1,4 +1,4 @@
-"""Loss weights over log-SNR, all brought to mean 1 so that their shapes compare.
+"""Loss weights over log-SNR, all scaled to mean 1 so that their shapes can be compared.
 
 Without normalisation a weight also changes the learning rate, and two curves would differ for the
 wrong reason.
@@ -30,12 +30,15 @@ if TYPE_CHECKING:
 # A weight as a function of a tensor of log-SNRs: a WeightTable, or any closed form.
 Weight = Callable[[Any], Any]
 POINTS = 401
-SHOWN = (1e-3, 1e3)  # weights outside are cut off: a network trained with them sees nothing else (tuned here)
+SHOWN = (
+    1e-3,
+    1e3,
+)  # range of the axis: a weight beyond it would dominate or drop out of training (tuned here)
 
 
 @dataclass(frozen=True)
 class NamedEnd(End):
-    """Where the line of a weight ends, with the weight's own name; `text` names all that tie with it."""
+    """The end of the line of a weight, with its name; `text` names all weights with the same line."""
 
     name: str
 
@@ -49,7 +52,7 @@ def draw_weights(
         axes: Where to draw.
         weights: Name → weight. Names that contain constant, erd, min_snr or measured get that colour.
         log_snr: Grid [n], ascending, over which the mean is taken.
-        schedule: Its density is the one of the mean, and is shown as a grey hill. None: uniform.
+        schedule: Its density is the one of the mean, and is shown as a grey area. None: uniform.
 
     Raises:
         InputError: no weight is positive and finite anywhere on the grid.
@@ -66,7 +69,7 @@ def draw_weights(
 def plot_curves(
     axes: Axes, curves: Mapping[str, np.ndarray], log_snr: np.ndarray, figure: str
 ) -> list[NamedEnd]:
-    """Positive curves on a logarithmic axis; those that tie are one line.
+    """Positive curves on a logarithmic axis; equal curves share one line.
 
     Args:
         axes: Where to draw.
@@ -124,7 +127,7 @@ def draw_weights_of(axes: Axes, subject: tuple[Diagnosis, Mapping[str, Weight] |
 
 
 def ties(curves: Mapping[str, np.ndarray]) -> dict[str, list[str]]:
-    """Curves that agree to 1e-6 everywhere, by the name of the first: one objective under several names."""
+    """Names of curves that agree to 1e-6 everywhere, by the name of the first: one objective under several names."""
     groups: dict[str, list[str]] = {}
     for name, values in curves.items():
         same = (first for first in groups if np.allclose(curves[first], values, rtol=1e-6, equal_nan=True))
@@ -249,12 +252,12 @@ def evaluated(weight: Weight, log_snr: np.ndarray) -> np.ndarray:
 
 
 def _draw_density(axes: Axes, log_snr: np.ndarray, density: np.ndarray) -> None:
-    """The training density as a hill over the lower fifth of the axes."""
+    """The training density as a shaded area over the lower fifth of the axes."""
     if not density.max() > 0:
         return
     quiet = theme.current().muted
-    hill = 0.2 * density / density.max()
-    axes.fill_between(log_snr, 0, hill, color=quiet, alpha=0.18, lw=0, transform=axes.get_xaxis_transform())
+    height = 0.2 * density / density.max()
+    axes.fill_between(log_snr, 0, height, color=quiet, alpha=0.18, lw=0, transform=axes.get_xaxis_transform())
     peak = log_snr[np.argmax(density)]
     axes.annotate(
         "where training samples",

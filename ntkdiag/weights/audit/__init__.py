@@ -1,4 +1,4 @@
-"""audit: what somebody's weight function really computes, and every mistake known from public code by name."""
+"""audit: which rule a weight function computes, and which of the mistakes known from public code it makes."""
 
 from __future__ import annotations
 

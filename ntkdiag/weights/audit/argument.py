@@ -1,4 +1,4 @@
-"""Argument: what a weight function is a function of, and the noise levels at which an audit looks at it."""
+"""Argument: what a weight function is a function of, and the noise levels at which an audit evaluates it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ARGUMENTS = ("snr", "log_snr", "sigma", "timesteps")
 # Published samplings lie within log-SNR ±15 but for one draw in a thousand (cosine, uniform t).
 REACH = 15.0
 _POINTS = 121
-# Steps of a long table that are looked at.
+# Largest number of steps of a table that are evaluated.
 _MOST_STEPS = 500
 
 
@@ -64,7 +64,7 @@ class Argument:
                 return self._timesteps.at(log_snr)
 
     def levels(self) -> Tensor:
-        """Finite log-SNR at which the function is looked at, ascending float64 [n].
+        """Finite log-SNR at which the function is evaluated, ascending float64 [n].
 
         The steps of a table, thinned out evenly beyond 500; else 121 values over the part of the support
         within ±15.
@@ -80,7 +80,7 @@ class Argument:
         return torch.linspace(low, high, _POINTS, dtype=torch.float64)
 
     def reaches(self, end: float) -> bool | None:
-        """Whether training may draw log-SNR `end` = ±∞; None if that is not known or of probability zero."""
+        """Whether training may draw log-SNR `end` = ±∞; None if that is unknown or has probability zero."""
         if self.schedule is None:
             return None
         if self.schedule.discrete:

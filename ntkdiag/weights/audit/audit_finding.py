@@ -1,4 +1,4 @@
-"""AuditFinding: one thing an audit has to say, under a fixed name, and how bad it is."""
+"""AuditFinding: one result of an audit, with a fixed name and a severity."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ntkdiag.errors import require_one_of
 
 SEVERITIES = ("mistake", "warning", "note")
 
-# Every name there is, and what it stands for.
+# All names and their meaning.
 NAMES = {
     "another_rule": "the weights are those of another rule than the one named",
     "other_parameters": "the rule is the one named, its parameters are not",
@@ -62,7 +62,7 @@ class AuditFinding:
         require_one_of("severity", self.severity, SEVERITIES)
 
     def describe(self) -> dict[str, Any]:
-        """JSON-able but for an infinite `log_snr`."""
+        """The fields by name."""
         return asdict(self)
 
     def __str__(self) -> str:

@@ -1,4 +1,4 @@
-"""Batches: a weight must belong to its sample, whatever else is in the batch."""
+"""Checks that the weight of a sample does not depend on the rest of its batch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ntkdiag.errors import InputError
 from ntkdiag.weights.audit.audit_finding import AuditFinding
 from ntkdiag.weights.audit.weight_function import CallFailed, WeightFunction
 
-# Largest relative difference between a weight alone and in a batch that is put down to rounding.
+# Largest relative difference between a weight alone and in a batch that counts as rounding.
 _ROUNDING = 1e-4
 _ONE_DECIDES = (
     "the order of the batch multiplies all of its weights, as if a number of one sample were used for all: "
@@ -35,8 +35,8 @@ class Curve(NamedTuple):
 def measure(examined: WeightFunction) -> tuple[Curve, list[AuditFinding]]:
     """The weights at the levels of the axis, and what is wrong with how the function treats a batch.
 
-    Where one answer stands for the whole batch the weights are those of batches of one, so that the rule
-    behind them can still be told.
+    Where the function returns one weight for a whole batch, the weights are those of batches of one, so that the rule
+    can still be identified.
 
     Raises:
         InputError: the function fails on every input.
@@ -74,7 +74,7 @@ def measure(examined: WeightFunction) -> tuple[Curve, list[AuditFinding]]:
 
 
 def _one_for_all(alone: Tensor, value: float) -> list[AuditFinding]:
-    """One number for a batch is right only if all weights are equal."""
+    """One number for a batch is correct only if all weights are equal."""
     if _same(alone, torch.full_like(alone, value)):
         return []
     low, high = alone.nan_to_num(math.inf).min().item(), alone.nan_to_num(-math.inf).max().item()
@@ -83,7 +83,7 @@ def _one_for_all(alone: Tensor, value: float) -> list[AuditFinding]:
 
 
 def _one_decides(examined: WeightFunction, argument: Tensor, weight: Tensor) -> bool:
-    """Whether another order of the batch multiplies all weights by one number, as if one sample were read for all."""
+    """Whether another order of the batch multiplies all weights by one number, as if one sample decided for all."""
     half = len(argument) // 2
     try:
         turned = examined.call(argument.roll(half)).flatten().roll(-half)
@@ -112,7 +112,7 @@ def _shape(batch: Tensor, count: int) -> list[AuditFinding]:
 
 
 def _again(examined: WeightFunction, argument: Tensor, weight: Tensor) -> AuditFinding | None:
-    """The same call once more."""
+    """Whether a second call on the same batch gives the same weights."""
     try:
         again = examined.call(argument)
     except CallFailed as failure:

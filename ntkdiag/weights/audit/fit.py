@@ -1,6 +1,6 @@
 """The fit of a candidate to measured weights: the parameters under which it comes closest, up to a constant factor.
 
-Distances are in ln w and absolute, so that a curve which agrees over half of its length is recognised there.
+Distances are absolute differences of ln w, so that a curve that agrees over half of its length is recognised there.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ TOLERANCE = 1e-3
 # An exponent below this is a constant weight by another name.
 _LEAST_EXPONENT = 0.05
 
-# Mean |ln ratio| of the best coarse value above which no fine search can end in equality.
+# Mean |ln ratio| of the best coarse value above which a fine search over one parameter cannot end in equality.
 _HOPELESS = 0.5
 
 
 @dataclass(frozen=True)
 class Fit:
-    """A candidate with its parameters settled.
+    """A candidate with the parameters that fit best.
 
     Attributes:
         candidate: What was fitted.
@@ -60,12 +60,12 @@ class Fit:
     @property
     def name(self) -> str:
         """Rule, parameters and target, such as "min_snr(gamma=5) on v"."""
-        told = ", ".join(
+        listed = ", ".join(
             f"{name}={value if isinstance(value, str) else f'{value:.4g}'}"
             for name, value in self.values.items()
             if name != TERMINAL
         )
-        return f"{self.candidate.rule.name}({told}) on {self.candidate.target}".replace("()", "")
+        return f"{self.candidate.rule.name}({listed}) on {self.candidate.target}".replace("()", "")
 
     @property
     def error(self) -> float:
@@ -80,7 +80,7 @@ class Fit:
 
     @property
     def equal(self) -> bool:
-        """Whether all weights agree to `TOLERANCE`, with levels enough to tell."""
+        """Whether all weights agree to `TOLERANCE`, with enough levels for the number of parameters."""
         free = len(self.candidate.rule.parameters) + self.candidate.distortion.fitted
         return len(self.log_ratio) >= 5 + 2 * free and self.error <= TOLERANCE
 
@@ -94,7 +94,7 @@ def fit(
         candidate: A formula.
         curve: The weights.
         schedule: The process, for formulas that need one.
-        fixed: Parameters that are given; the others are searched, bends only where the levels show them.
+        fixed: Parameters that are given; the others are searched.
 
     Returns:
         None where the candidate has no finite value at these levels.
@@ -203,7 +203,7 @@ class _Search:
         return best if self.distance(best) < self.distance(values) else values
 
     def rounded(self, values: Values, given: Values) -> Values:
-        """The same with as few digits as the fit allows: 5 for 4.99998."""
+        """The same values with as few digits as the fit allows: 5 for 4.99998."""
         plain = dict(values)
         for name, value in values.items():
             if name in given or not isinstance(value, float):
@@ -217,7 +217,7 @@ class _Search:
         return plain
 
     def settle(self, values: Values) -> Fit | None:
-        """With its factor."""
+        """The fit with these values, its factor included."""
         ratio = self.log_ratio(values)
         if ratio is None:
             return None

@@ -1,4 +1,4 @@
-"""Identify: which rule a curve of weights is, or which mistake, or how far it is from the nearest rule."""
+"""Which rule a curve of weights equals, or which known mistake, or how far it is from the nearest rule."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ RESCALE_TOLERANCE = 5e-3
 
 @dataclass(frozen=True)
 class Expectation:
-    """What the weights are said to be.
+    """What the user says the weights are.
 
     Attributes:
-        rule: The rule, or None if nothing is said.
-        parameters: Its parameters as far as they are said.
+        rule: The rule, or None.
+        parameters: Those parameters of the rule that the user gives.
     """
 
     rule: Rule | None
@@ -36,13 +36,13 @@ class Expectation:
 
 @dataclass(frozen=True)
 class Identity:
-    """What the weights are.
+    """What the weights turn out to be.
 
     Attributes:
         matches: Every rule on the target that they equal.
-        reference: The rule they are compared with: the one they are said to be, else the one they equal,
+        reference: The rule they are compared with: the one the user names, else the one they equal,
             else the nearest; None where no weight is positive.
-        findings: What follows.
+        findings: What the audit reports of it.
     """
 
     matches: tuple[Fit, ...]
@@ -51,7 +51,7 @@ class Identity:
 
 
 def identify(curve: Curve, target: str, schedule: Schedule | None, expected: Expectation) -> Identity:
-    """Search the rules, and where none fits, the mistakes."""
+    """Compare with every rule, and where none fits, with the known mistakes."""
     case = _Case(curve, target, schedule)
     fits = [found for candidate in sound(target, schedule) if (found := case.fit(candidate))]
     matches = tuple(found for found in fits if found.equal)
@@ -69,7 +69,7 @@ def identify(curve: Curve, target: str, schedule: Schedule | None, expected: Exp
 
 @dataclass(frozen=True)
 class _Case:
-    """Weights in search of a rule."""
+    """Weights that are to be identified."""
 
     curve: Curve
     target: str
@@ -79,7 +79,7 @@ class _Case:
         return fit(candidate, self.curve, self.schedule, fixed)
 
     def unnamed(self, matches: tuple[Fit, ...], nearest: Fit | None) -> list[AuditFinding]:
-        """Nothing is said of the weights: which rule are they, or whose mistake?"""
+        """The user names no rule: find one, or a known mistake."""
         if matches:
             return [_equals(matches[0], matches[1:]), *self.lookalikes(matches)]
         slip = self.first_equal(
@@ -92,7 +92,7 @@ class _Case:
     def mismatch(
         self, rule: Rule, parameters: Values, matches: tuple[Fit, ...], said: Fit | None
     ) -> list[AuditFinding]:
-        """The weights are not those they are said to be: why?"""
+        """The weights are not those of the rule that the user names: find out why."""
         if parameters:
             slip = self.first_equal(mistaken(rule, self.target, self.schedule), parameters)
             if slip is not None:
@@ -119,7 +119,7 @@ class _Case:
         return next((found for found in fits if found is not None and self.accepts(found)), None)
 
     def accepts(self, found: Fit) -> bool:
-        """Whether a mistake explains the weights; one of the rescale must explain what the sound rule does not."""
+        """Whether a mistake explains the weights; for one of the rescale, whether it does so better than the sound rule."""
         if found.equal or not found.candidate.distortion.fitted or found.error > RESCALE_TOLERANCE:
             return found.equal
         values = {name: value for name, value in found.values.items() if name != TERMINAL}
@@ -127,7 +127,7 @@ class _Case:
         return plain is not None and plain.error > 10 * found.error
 
     def mistakes(self, found: Fit) -> list[AuditFinding]:
-        """A finding for every departure of a candidate."""
+        """A finding for every mistake of a candidate."""
         terminal = f" (√ᾱ_T was {found.values[TERMINAL]:.3g})" if TERMINAL in found.values else ""
         text = f"weights for {self.target} that are {found.name}: {found.candidate.text}{terminal}"
         return [AuditFinding(name, "mistake", text) for name in found.candidate.mistakes]
@@ -151,7 +151,7 @@ def _equals(found: Fit, others: tuple[Fit, ...] = ()) -> AuditFinding:
 
 
 def _differs(found: Fit, severity: str) -> AuditFinding:
-    """Where a curve leaves the rule it is nearest to, or said to be."""
+    """Where a curve differs most from a rule, and where the two agree."""
     size = found.log_ratio.abs().nan_to_num(math.inf)
     worst = int(size.argmax())
     where = found.log_snr[worst].item()

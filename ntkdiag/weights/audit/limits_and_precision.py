@@ -1,4 +1,4 @@
-"""Ends: NaN, infinite and negative weights, pure noise, no noise, and arguments in half precision."""
+"""Checks of NaN, infinite and negative weights, of the limits at SNR 0 and ∞, and of half precision."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ntkdiag.weights.audit.fit import TOLERANCE, Fit
 from ntkdiag.weights.audit.weight_function import CallFailed, WeightFunction
 from ntkdiag.weights.rules.evaluate import with_limits
 
-# Of a result in half precision: this many units in the last place are a few honest roundings.
+# Error of a result in half precision, in units of the last place, that a few roundings explain.
 _ULPS = 16
 
 

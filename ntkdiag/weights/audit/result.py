@@ -1,4 +1,4 @@
-"""Audit: what a weight function really computes, with everything found wrong with it."""
+"""Audit: the result of an audit, with its findings and the curve of weights."""
 
 from __future__ import annotations
 

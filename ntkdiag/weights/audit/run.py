@@ -1,4 +1,4 @@
-"""audit: give it any weight function and the target it is applied to; it says what the function computes."""
+"""audit: which rule a weight function computes on a target, and what is wrong with it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def audit(
     schedule: Any = None,
     **parameters: float | str,
 ) -> Audit:
-    """Find out what a weight function really computes.
+    """Find out which rule a weight function computes, and what is wrong with it.
 
     The function is called on batches of its argument and compared with every rule of the catalogue, whose
     parameters are fitted, and with the mistakes known from public code. Weights that agree to one part in a
@@ -44,14 +44,14 @@ def audit(
             other `WeightSource`, or the path of a table (.csv, .json), which are read by log-SNR.
         target: What the network predicts, whose squared error the weights multiply; a table's own if
             left out.
-        rule: The rule it is meant to be, if one is meant.
+        rule: The rule that the function should compute, if known.
         argument: What the function takes: "snr" α²/σ²; "log_snr"; "sigma", the noise level σ/α of EDM and
             k-diffusion; or "timesteps", the schedule's own time: whole steps of a table, t in [0, 1] of
-            a continuous path (which flow scripts call sigmas).
-        schedule: A `Schedule` or a scheduler object of the diffusers library: where the function is looked
-            at, and what is sampled in training. Needed for timesteps and for the targets score, flow and F;
-            without it log-SNR from −15 to 15 is looked at.
-        **parameters: Of the rule, as far as they are meant: gamma=5.
+            a continuous path (called sigmas in flow scripts).
+        schedule: A `Schedule` or a scheduler object of the diffusers library, from which training samples and
+            at whose noise levels the function is evaluated. Needed for timesteps and for the targets score,
+            flow and F; without it the function is evaluated at log-SNR from −15 to 15.
+        **parameters: Parameters that the rule should have, such as gamma=5.
 
     Returns:
         An `Audit`; its `ok` is False if any finding is a mistake.

@@ -1,4 +1,4 @@
-"""WeightFunction: somebody's weight function, called as its author would call it, whatever it returns."""
+"""WeightFunction: the function under audit, called as its author would call it, and its result as a tensor."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class WeightFunction:
 
     @classmethod
     def of(cls, weights: Any, target: str | None, argument: str, scheduler: Any) -> WeightFunction:
-        """From what a user hands over; see `audit`.
+        """From the arguments of `audit`.
 
         Raises:
             InputError: not a function, table or file of a table, no target, or what `Argument` refuses.
@@ -68,10 +68,10 @@ class WeightFunction:
         """What the function returns for a batch, in its own shape, float64 on the CPU.
 
         Args:
-            argument: [n]; the function gets a copy. If it fails on a tensor it is handed a numpy array.
+            argument: [n]; the function gets a copy. If it fails on a tensor it gets a numpy array.
 
         Raises:
-            CallFailed: it fails on both, or returns something else than numbers.
+            CallFailed: it fails on both, or returns something other than numbers.
         """
         with torch.no_grad(), np.errstate(all="ignore"):
             try:
@@ -80,7 +80,7 @@ class WeightFunction:
                 try:
                     returned = self.function(argument.numpy().copy())
                 except Exception:
-                    raise CallFailed(_told(failure)) from failure
+                    raise CallFailed(_one_line(failure)) from failure
         return _numbers(returned)
 
     def at(self, log_snr: float) -> float:
@@ -107,9 +107,9 @@ def _numbers(returned: Any) -> Tensor:
         return values.to(torch.float64)
     except Exception as failure:
         kind = type(returned).__name__
-        raise CallFailed(f"it returned {kind}, not a tensor of numbers ({_told(failure)})") from failure
+        raise CallFailed(f"it returned {kind}, not a tensor of numbers ({_one_line(failure)})") from failure
 
 
-def _told(failure: BaseException) -> str:
+def _one_line(failure: BaseException) -> str:
     lines = str(failure).split("\n")
     return f"{type(failure).__name__}: {lines[0][:200]}" if lines[0] else type(failure).__name__

@@ -57,8 +57,8 @@ def measured(
     Returns:
         A table on the buckets' log-SNR, with low and high where the summary has finite intervals of the
         score, or of one factor of a product. Its meta lists the buckets the floor raised, the cap lowered, and
-        those whose estimate was beyond what it can be (a negative share, a contamination above 1), the
-        bandwidth, and the factors that were taken as exact for want of an interval.
+        those whose estimate was outside its possible range (a negative share, a contamination above 1), the
+        bandwidth, and the factors without an interval, which were taken as exact.
 
     Raises:
         InputError: unknown score, a missing column or target, or a score that is not finite (the bucket

@@ -1,4 +1,4 @@
-"""From amplitudes to weights: a power, a floor and a cap, shared by one-off and repeated measurements."""
+"""ScoreToWeight: from the amplitude of a score to a weight, by a power, a floor and a cap."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from ntkdiag.errors import InputError
+from ntkdiag.errors import InputError, require_number
 
 
 @dataclass(frozen=True)
@@ -16,8 +16,8 @@ class ScoreToWeight:
 
     Attributes:
         power: ≥ 0; 0 gives constant weights, 1 the scale of ERD.
-        floor: In [0, 1]: the least multiple of the mean, so that no noise level is given up on the
-            word of one measurement.
+        floor: In [0, 1]: the smallest multiple of the mean, so that one measurement cannot drop a noise
+            level from training.
         cap: ≥ 1, the largest multiple of the mean, or None.
 
     Raises:
@@ -29,12 +29,10 @@ class ScoreToWeight:
     cap: float | None = None
 
     def __post_init__(self) -> None:
-        if not 0 <= self.power < math.inf:
-            raise InputError("power", expected="a finite number of at least 0", got=self.power)
-        if not 0 <= self.floor <= 1:
-            raise InputError("floor", expected="a number from 0 to 1", got=self.floor)
-        if self.cap is not None and not self.cap >= 1:
-            raise InputError("cap", expected="a number of at least 1, or None", got=self.cap)
+        require_number("power", self.power, at_least=0.0)
+        require_number("floor", self.floor, at_least=0.0, at_most=1.0)
+        if self.cap is not None:
+            require_number("cap", self.cap, at_least=1.0)
 
     def mean(self, amplitude: Tensor) -> float:
         """Mean of amplitude^power over buckets.

@@ -23,8 +23,8 @@ class Score:
 
     Attributes:
         column: Its name; `<column>_low` and `<column>_high` are its interval.
-        amplitude: The column as an amplitude ≥ 0; monotone.
-        sound: Which values an exact measurement could have; estimates beyond count as the nearest.
+        amplitude: From the column to an amplitude ≥ 0; monotone.
+        sound: Which values an exact measurement could have; an estimate outside counts as the nearest of them.
         remedy: What to do where it could not be measured.
     """
 
@@ -70,12 +70,12 @@ SCORES = {
 
 @dataclass(frozen=True)
 class Amplitudes:
-    """What a score or a product of scores comes to, bucket by bucket.
+    """A score or a product of scores as amplitudes, bucket by bucket.
 
     Attributes:
         value: ≥ 0 [B].
         low, high: Their interval [B], or None.
-        out_of_range: Where an estimate was beyond what it can be [B].
+        out_of_range: Where an estimate was outside its possible range [B].
         exact: Factors of a product that have no interval and were taken as exact.
     """
 
@@ -148,7 +148,7 @@ def _one(summary: pd.DataFrame, name: str) -> Amplitudes:
             fix=score.remedy,
         )
     ends = [score.amplitude(end) for end in _interval(summary, score.column)]
-    # Contamination is the worse the higher it is: its upper end gives the lower amplitude.
+    # The amplitude falls with contamination, so the upper end of its interval gives the lower amplitude.
     low, high = (torch.minimum(*ends), torch.maximum(*ends)) if ends else (None, None)
     return Amplitudes(score.amplitude(values), low, high, ~score.sound(values), ())
 

@@ -1,13 +1,11 @@
-"""Smoothing of weights over log-SNR, in ln w: what was positive stays positive, and within what there was."""
+"""Smoothing of weights over log-SNR, in ln w, so that weights stay positive and within their range."""
 
 from __future__ import annotations
-
-import math
 
 import torch
 from torch import Tensor
 
-from ntkdiag.errors import InputError
+from ntkdiag.errors import InputError, require_number
 
 
 def smooth(log_snr: Tensor, weight: Tensor, bandwidth: float) -> Tensor:
@@ -27,8 +25,7 @@ def smooth(log_snr: Tensor, weight: Tensor, bandwidth: float) -> Tensor:
     Raises:
         InputError: a bandwidth that is negative or not finite, or a weight of zero.
     """
-    if isinstance(bandwidth, bool) or not isinstance(bandwidth, int | float) or not 0 <= bandwidth < math.inf:
-        raise InputError("bandwidth", expected="a finite number of at least 0", got=repr(bandwidth))
+    require_number("bandwidth", bandwidth, at_least=0.0)
     if bandwidth == 0:
         return weight
     if not (weight > 0).all():

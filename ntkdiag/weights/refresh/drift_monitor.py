@@ -1,4 +1,4 @@
-"""DriftMonitor: a cheap look at the network between refreshes, which calls for one when what it shows has moved."""
+"""DriftMonitor: a cheap measurement between refreshes, which asks for an early refresh when it has changed."""
 
 from __future__ import annotations
 
@@ -16,54 +16,54 @@ MonitorFunction = Callable[[], Tensor]
 
 
 class DriftMonitor:
-    """A monitor, and what it showed at the last refresh.
+    """A function that is measured cheaply, and its values at the last refresh.
 
     Args:
-        monitor: None: nothing ever moves.
-        change: Relative change ‖now − then‖/‖then‖ beyond which it has moved.
+        monitor: The function; None never asks for a refresh.
+        change: Relative change ‖now − at the last refresh‖/‖at the last refresh‖ that asks for one.
     """
 
     def __init__(self, monitor: MonitorFunction | None, change: float) -> None:
         self.monitor = monitor
         self.change = change
-        self._then: Tensor | None = None
+        self._reference: Tensor | None = None
 
-    def look(self) -> tuple[float, ...]:
-        """What the monitor shows on this process; whatever it raises is passed on."""
+    def measure(self) -> tuple[float, ...]:
+        """The values on this process, none without a monitor; an error of the monitor is raised."""
         if self.monitor is None:
             return ()
-        shown = torch.as_tensor(self.monitor()).detach().cpu().double()
-        return tuple(shown.flatten().tolist())
+        values = torch.as_tensor(self.monitor()).detach().cpu().double()
+        return tuple(values.flatten().tolist())
 
-    def refreshed(self, shown: Tensor) -> None:
-        """A refresh was made; all processes saw `shown` on average."""
-        self._then = shown if self.monitor is not None else None
+    def refreshed(self, values: Tensor) -> None:
+        """Compare with `values`, the mean over processes, from now on: a refresh was made."""
+        self._reference = values if self.monitor is not None else None
 
-    def moved(self, outcomes: list[RankMeasurement]) -> bool:
-        """Whether the monitor calls for a refresh; the first look is what later ones are compared with.
+    def moved(self, measured: list[RankMeasurement]) -> bool:
+        """Whether the values have changed enough to ask for a refresh; the first values are only stored.
 
         Args:
-            outcomes: What every process saw.
+            measured: The values of every process.
 
         Raises:
-            MeasurementError: it failed on some process, or showed a number that is not finite.
+            MeasurementError: the monitor failed on some process, or a value is not finite.
         """
-        failure = ranks.failure(outcomes)
+        failure = ranks.first_error(measured)
         if failure:
             raise MeasurementError(failure)
-        now = ranks.mean(outcomes, 0)
+        now = ranks.mean(measured, 0)
         if not torch.isfinite(now).all():
             raise MeasurementError("a number that is not finite")
-        if self._then is None or self._then.shape != now.shape:
-            self._then = now
+        if self._reference is None or self._reference.shape != now.shape:
+            self._reference = now
             return False
         norm = torch.linalg.vector_norm
-        return bool(norm(now - self._then) > self.change * norm(self._then))
+        return bool(norm(now - self._reference) > self.change * norm(self._reference))
 
     def state(self) -> list[float] | None:
-        """What it showed at the last refresh, JSON-able."""
-        return None if self._then is None else self._then.tolist()
+        """The values at the last refresh, as JSON can hold them."""
+        return None if self._reference is None else self._reference.tolist()
 
     def load(self, state: list[float] | None) -> None:
-        """Go on from a state."""
-        self._then = None if state is None else torch.tensor(state, dtype=torch.float64)
+        """Restore what `state` returned."""
+        self._reference = None if state is None else torch.tensor(state, dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""Record: one entry in a refresher's history, and its way to a checkpoint and back."""
+"""Record: one entry in the history of a refresher, which checkpoints carry."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ class Record:
         step: Training step after which it ran.
         accepted: Whether the weights were changed.
         reason: Why not; empty if accepted.
-        cause: What called for it: "every", "moved" or "asked".
-        cost: What it took, in training steps of average length; 0 where time is not kept.
+        cause: Why it was done: "every", "moved" or "asked".
+        cost: Its duration in training steps of average length; 0 where no time is measured.
         log_snr, score: What was measured; empty if nothing was, or if that failed.
-        weight: The new weights on that log-SNR; empty if not accepted.
+        weight: The new weights at that log-SNR; empty if not accepted.
     """
 
     step: int
@@ -34,7 +34,7 @@ class Record:
     weight: tuple[float, ...] = ()
 
     def describe(self) -> dict[str, Any]:
-        """JSON-able, read back by `from_description`."""
+        """As JSON can hold it; `from_description` reads it."""
         return jsonable(asdict(self))
 
     @classmethod

@@ -1,7 +1,7 @@
-"""What a `Refresher` calls during training: the kernel of the live network on one fixed probe batch.
+"""The score that a `Refresher` measures during training: the kernel of the network on one fixed probe batch.
 
-The same data, noise and probe vectors serve every refresh, so that a change of the score is a change of
-the network and never of the draw.
+Every refresh uses the same data, noise and probe vectors, so that a change of the score comes from the network and
+never from the draw.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ def probe_score(
     params: str | Sequence[str] | None = None,
     memory: int | None = None,
 ) -> ScoreFunction:
-    """A function that measures `denoiser` as it is at the moment of the call.
+    """A function that measures `denoiser` in its state at the time of the call.
 
     learnability: share of the target that lies where the trace kernel is strong, L(κ) at the center of every
-    bucket. κ is the median over buckets of the mean eigenvalue, fixed here and now on the network as handed
-    over: a κ that followed the network would hide that the kernel as a whole weakens or grows. gsnr: the
+    bucket. κ is the median over buckets of the mean eigenvalue of the network that is passed, and stays
+    fixed: a κ that followed the network would hide that the kernel as a whole weakens or grows. gsnr: the
     signal-to-noise ratio of single gradients, from the residual kernel. Both enter as amplitudes, exactly
     as in `measured`.
 
@@ -89,7 +89,7 @@ def probe_score(
 
 @dataclass(frozen=True)
 class _ProbeBatch:
-    """A network and what it is measured on."""
+    """A network and the samples, noise and buckets on which it is measured."""
 
     denoiser: Denoiser
     draws: PairedDraws

@@ -1,4 +1,4 @@
-"""How far weights go in one refresh: a step towards what was measured, and never far at once."""
+"""One refresh of the weights: an exponential average of ln w, with a limit on how far any weight changes at once."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ntkdiag.errors import InputError, MeasurementError
+from ntkdiag.errors import MeasurementError, require_number
 from ntkdiag.process.schedules.base import Schedule
 from ntkdiag.weights.measured.score_to_weight import ScoreToWeight
 from ntkdiag.weights.tables.weight_table import WeightTable
 
-# What tells a table of a refresher from others.
+# Name and origin of every table that a refresher makes.
 REFRESHED: dict[str, Any] = {"name": "refreshed", "meta": {"source": "refreshed"}}
 
 
 @dataclass(frozen=True)
 class LimitedUpdate:
-    """The rule by which weights follow a measurement.
+    """How weights follow a measurement.
 
     Attributes:
         half_life: ≥ 0; refreshes after which half of ln w is new, 0 takes every measurement as it is.
@@ -44,14 +44,14 @@ class LimitedUpdate:
         """The weights that follow `table` after a measurement.
 
         Args:
-            table: The weights of now.
+            table: The current weights.
             log_snr: Where the score was measured [n].
             score: Amplitude [n]; below zero it counts as zero.
             schedule: The new weights have mean 1 under its density.
 
         Raises:
             MeasurementError: a score that is not finite.
-            InputError: a grid no table can have, or a score of zero everywhere.
+            InputError: a grid that no table can have, or a score of zero everywhere.
         """
         if not torch.isfinite(score).all():
             first = int(torch.nonzero(~torch.isfinite(score))[0])
@@ -63,8 +63,8 @@ class LimitedUpdate:
         now = torch.where(now > 0, now, self.shape.floor)
         share = 1 - 2 ** (-1 / self.half_life) if self.half_life > 0 else 1.0
         change = share * (aim.weight.log() - now.log())
-        # The normalisation that follows may move all weights by as much as a single one moved here, so
-        # each of the two gets half of the allowed change.
+        # The normalisation that follows may change all weights by as much as this step changes a single one, so
+        # each of the two is limited to half of the allowed change.
         limit = math.log(self.max_change) / 2
         moved = now * change.clamp(-limit, limit).exp()
         return WeightTable(log_snr, moved, table.target, **REFRESHED).normalised(schedule)
@@ -77,17 +77,3 @@ class LimitedUpdate:
             "power": self.shape.power,
             "floor": self.shape.floor,
         }
-
-
-def require_number(
-    name: str, value: float, *, above: float = -math.inf, at_least: float = -math.inf
-) -> float:
-    """Return `value` if it is a finite number in range.
-
-    Raises:
-        InputError: otherwise.
-    """
-    if not (above < value < math.inf and value >= at_least):
-        bound = f"above {above:g}" if above > at_least else f"of at least {at_least:g}"
-        raise InputError(name, expected=f"a number {bound}", got=value)
-    return float(value)

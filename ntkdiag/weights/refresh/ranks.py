@@ -1,4 +1,4 @@
-"""What the processes of a training run tell one another, so that all of them have the same weights."""
+"""Measurements exchanged between the ranks (processes) of distributed training, so that all keep the same weights."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from ntkdiag.errors import MeasurementError
 
 @dataclass(frozen=True)
 class RankMeasurement:
-    """What one process measured, in plain values.
+    """What one rank measured, in values that can be sent.
 
     Attributes:
         values: Columns of numbers of equal length; empty if the measurement failed.
         error: Why it failed, or an empty text.
-        cost: What it took.
+        cost: What it cost, in training steps.
     """
 
     values: tuple[tuple[float, ...], ...] = ()
@@ -26,10 +26,10 @@ class RankMeasurement:
     cost: float = 0.0
 
 
-def everyone(value: Any) -> list[Any]:
-    """The value of every process in order of rank; of this one alone where there are no others.
+def gather(value: Any) -> list[Any]:
+    """The values of all ranks in order; the value of this process alone where there are no others.
 
-    All processes must call it, each as often as the others.
+    Every rank must call it, each as often as the others.
     """
     if not (distributed.is_available() and distributed.is_initialized()) or distributed.get_world_size() == 1:
         return [value]
@@ -38,10 +38,10 @@ def everyone(value: Any) -> list[Any]:
     return gathered
 
 
-def failure(outcomes: list[RankMeasurement]) -> str:
-    """The first failure, with its process where there are several; empty if there is none.
+def first_error(outcomes: list[RankMeasurement]) -> str:
+    """The first error, with its rank where there are several; empty if there is none.
 
-    A measurement that failed anywhere has failed: the weights must stay the same everywhere.
+    A measurement that failed on one rank counts as failed on all: the weights must stay the same everywhere.
     """
     for rank, outcome in enumerate(outcomes):
         if outcome.error:
@@ -50,7 +50,7 @@ def failure(outcomes: list[RankMeasurement]) -> str:
 
 
 def mean(outcomes: list[RankMeasurement], column: int) -> Tensor:
-    """A column averaged over processes, in the same order on each of them and so to the same bits.
+    """A column averaged over ranks, in the same order and so with the same bits on each of them.
 
     Returns:
         Float64 [n].
@@ -64,8 +64,8 @@ def mean(outcomes: list[RankMeasurement], column: int) -> Tensor:
     return torch.tensor(columns, dtype=torch.float64).mean(dim=0)
 
 
-def same(outcomes: list[RankMeasurement], column: int) -> Tensor:
-    """A column that all processes must agree on, float64 [n].
+def equal_on_all(outcomes: list[RankMeasurement], column: int) -> Tensor:
+    """A column that all ranks must agree on, float64 [n].
 
     Raises:
         MeasurementError: they do not.

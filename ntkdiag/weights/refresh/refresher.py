@@ -1,9 +1,9 @@
 """Refresher: weights that follow the training, measured again every few hundred steps.
 
-The measurement itself is handed in as a function, so this file knows nothing of kernels. A refresh moves
-ln w a step towards the newly measured weights and never far at once; a measurement that fails leaves the
-weights as they are and is written into the history. Where training runs on several processes, all of them
-measure, what they measured is averaged, and all have the same weights.
+The measurement is a function that the caller passes, so this module imports nothing of kernels. A refresh moves ln w
+towards the newly measured weights, by a limited step; a measurement that fails leaves the weights as they are and is
+written into the history. In distributed training every process measures, the measurements are averaged, and all
+processes have the same weights.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ntkdiag.errors import InputError, MeasurementError, require_positive_int
+from ntkdiag.errors import InputError, MeasurementError, require_number, require_positive_int
 from ntkdiag.process.schedules.base import Schedule
 from ntkdiag.process.target import target_name
 from ntkdiag.weights.measured.score_to_weight import ScoreToWeight
 from ntkdiag.weights.refresh import ranks
 from ntkdiag.weights.refresh.drift_monitor import DriftMonitor, MonitorFunction
 from ntkdiag.weights.refresh.history import Record
-from ntkdiag.weights.refresh.limited_update import REFRESHED, LimitedUpdate, require_number
+from ntkdiag.weights.refresh.limited_update import REFRESHED, LimitedUpdate
 from ntkdiag.weights.refresh.ranks import RankMeasurement
 from ntkdiag.weights.refresh.time_budget import Clock, TimeBudget
 from ntkdiag.weights.tables.weight_table import WeightTable
@@ -37,9 +37,9 @@ class Refresher:
     Where `torch.distributed` is initialised, `after_step` and `refresh` are to be called on every process.
 
     Args:
-        score: Measures now: () → (log_snr [n], score [n]); the score is an amplitude ≥ 0, the weight
-            grows with it. A score below zero counts as zero. Processes must agree on log_snr; their scores are
-            averaged.
+        score: Measures the network as it is now: () → (log_snr [n], score [n]); the score is an amplitude
+            ≥ 0 with which the weight grows; below zero it counts as zero. Processes must agree on log_snr; their
+            scores are averaged.
         target: The target whose squared error is weighted.
         schedule: The process trained on; after every refresh the mean weight under its density is 1.
         every: Steps between refreshes.
@@ -47,15 +47,15 @@ class Refresher:
         max_change: > 1. On an unchanged grid no weight changes by more than this factor in one refresh.
         power, floor: See `ScoreToWeight`; the floor must be positive here, as ln w is averaged.
         initial: Weights to start from; constant if None.
-        monitor: Something cheap that moves when the score would: when it has, a refresh comes early.
-        check_every: Steps between two looks at the monitor.
-        moved: Relative change ‖now − at the last refresh‖/‖at the last refresh‖ that calls for a refresh.
+        monitor: A cheap function whose values change when the score would; a change brings the next refresh forward.
+        check_every: Steps between two calls of the monitor.
+        moved: Relative change ‖now − at the last refresh‖/‖at the last refresh‖ of the monitor that asks for a refresh.
         budget: Share of training time that refreshes may take; one that would exceed it is skipped, and that
             is recorded. None: no limit, and no time is kept. See `TimeBudget`.
         clock: Seconds from any origin, for the budget.
 
     Attributes:
-        table: The weights of now.
+        table: The current weights.
         history: A `Record` of every refresh and of every one that was skipped.
 
     Raises:
@@ -83,11 +83,11 @@ class Refresher:
         self.target = target_name(target)
         self.schedule = schedule
         self.every = require_positive_int("every", every)
-        self._moving = LimitedUpdate(half_life, max_change, ScoreToWeight(power, floor))
+        self._update = LimitedUpdate(half_life, max_change, ScoreToWeight(power, floor))
         self.check_every = require_positive_int("check_every", check_every)
         self.history: list[Record] = []
         self._score = score
-        self._watch = DriftMonitor(monitor, require_number("moved", moved, above=0.0))
+        self._monitor = DriftMonitor(monitor, require_number("moved", moved, above=0.0))
         self._budget = TimeBudget(budget, clock)
         self._initial = (initial or _constant(self.target)).normalised(schedule)
         if self._initial.target != self.target:
@@ -97,11 +97,11 @@ class Refresher:
         self.table = self._initial
 
     def __call__(self, log_snr: Tensor) -> Tensor:
-        """The weights of now; see `WeightTable.__call__`."""
+        """The current weights; see `WeightTable.__call__`."""
         return self.table(log_snr)
 
     def after_step(self, step: int) -> None:
-        """Refresh if it is time or the monitor moved, but never twice for one step, as a resume might ask for."""
+        """Refresh every `every` steps or when the monitor has changed; never twice for one step, not even after a resume."""
         if step <= self._last_step:
             return
         self._budget.tick(step)
@@ -115,35 +115,35 @@ class Refresher:
             self.refresh(step, cause)
 
     def refresh(self, step: int, cause: str = "asked") -> Record:
-        """Measure and move the weights, whatever the step; never raises because of the measurement.
+        """Measure and update the weights at any step; an error of the measurement is recorded, not raised.
 
         Args:
             step: Number of training steps done, for the history.
-            cause: What called for it, for the history.
+            cause: Why it is done, for the history.
 
         Returns:
             What happened, which is also the newest entry of `history`.
         """
-        outcomes = ranks.everyone(self._guarded(self._measure))
-        told: dict[str, Any] = {"cause": cause, "cost": max(outcome.cost for outcome in outcomes)}
-        error = ranks.failure(outcomes)
-        record = Record(step, False, error, **told) if error else self._move(step, outcomes, told)
+        measurements = ranks.gather(self._guarded(self._measure))
+        about: dict[str, Any] = {"cause": cause, "cost": max(one.cost for one in measurements)}
+        error = ranks.first_error(measurements)
+        record = Record(step, False, error, **about) if error else self._move(step, measurements, about)
         self.history.append(record)
         return record
 
     def state_dict(self) -> dict[str, Any]:
-        """All that later behaviour depends on, JSON-able."""
+        """Everything that later behaviour depends on, as JSON can hold it."""
         return {
             "settings": self._settings(),
             "initial": self._initial.state_dict(),
             "table": self.table.state_dict() if self.table is not self._initial else None,
             "history": [record.describe() for record in self.history],
-            "watch": self._watch.state(),
+            "watch": self._monitor.state(),
             "time": self._budget.state(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on as the refresher that wrote `state`.
+        """Continue as the refresher that wrote `state`.
 
         Raises:
             InputError: it had other settings or started from other weights.
@@ -160,7 +160,7 @@ class Refresher:
             self._initial.load_state_dict(state["initial"])
             table = None if state["table"] is None else WeightTable(**state["table"], **REFRESHED)
             history = [Record.from_description(entry) for entry in state["history"]]
-            self._watch.load(state["watch"])
+            self._monitor.load(state["watch"])
             self._budget.load(state["time"])
         except (KeyError, TypeError, ValueError) as error:
             if isinstance(error, InputError):
@@ -176,46 +176,46 @@ class Refresher:
         return self.history[-1].step if self.history else 0
 
     def _measure(self) -> tuple[tuple[float, ...], ...]:
-        """Log-SNR, score and what the monitor shows, on this process."""
+        """Log-SNR, score and the values of the monitor, on this process."""
         log_snr, score = (torch.as_tensor(part).detach().cpu().double() for part in self._score())
         if log_snr.ndim != 1 or log_snr.shape != score.shape:
             raise MeasurementError(
                 f"shapes {tuple(log_snr.shape)} and {tuple(score.shape)} of log_snr and score"
             )
-        return _floats(log_snr), _floats(score), self._watch.look()
+        return _floats(log_snr), _floats(score), self._monitor.measure()
 
-    def _move(self, step: int, outcomes: list[RankMeasurement], told: dict[str, Any]) -> Record:
-        """Weights from what all processes measured."""
+    def _move(self, step: int, measurements: list[RankMeasurement], about: dict[str, Any]) -> Record:
+        """Update the weights from what all processes measured."""
         try:
-            log_snr, score = ranks.same(outcomes, 0), ranks.mean(outcomes, 1)
-            shown = ranks.mean(outcomes, 2)
-            told |= {"log_snr": _floats(log_snr), "score": _floats(score)}
-            table = self._moving.step(self.table, log_snr, score, self.schedule)
+            log_snr, score = ranks.equal_on_all(measurements, 0), ranks.mean(measurements, 1)
+            monitored = ranks.mean(measurements, 2)
+            about |= {"log_snr": _floats(log_snr), "score": _floats(score)}
+            table = self._update.step(self.table, log_snr, score, self.schedule)
         except Exception as error:
-            return Record(step, False, _told(error), **told)
+            return Record(step, False, _one_line(error), **about)
         self.table = table
-        self._watch.refreshed(shown)
-        return Record(step, True, weight=_floats(table.weight), **told)
+        self._monitor.refreshed(monitored)
+        return Record(step, True, weight=_floats(table.weight), **about)
 
     def _early(self, step: int) -> str:
-        """ "moved" if the monitor calls for a refresh, else nothing; a monitor that fails is put on record."""
-        if self._watch.monitor is None or step % self.check_every:
+        """ "moved" if the monitor asks for a refresh, otherwise empty; an error of the monitor is recorded."""
+        if self._monitor.monitor is None or step % self.check_every:
             return ""
-        outcomes = ranks.everyone(self._guarded(lambda: (self._watch.look(),)))
-        self._budget.charge(max(outcome.cost for outcome in outcomes))
+        measurements = ranks.gather(self._guarded(lambda: (self._monitor.measure(),)))
+        self._budget.charge(max(one.cost for one in measurements))
         try:
-            return "moved" if self._watch.moved(outcomes) else ""
+            return "moved" if self._monitor.moved(measurements) else ""
         except MeasurementError as error:
             self.history.append(Record(step, False, f"monitor: {error}", "moved"))
             return ""
 
     def _guarded(self, measure: Callable[[], tuple[tuple[float, ...], ...]]) -> RankMeasurement:
-        """What this process measures, and what it takes; any failure is an outcome too."""
+        """What `measure` returns on this process and what it costs; an error is returned too."""
         began = self._budget.begin()
         try:
             values, error = measure(), ""
         except Exception as failure:  # training goes on with the weights it has
-            values, error = (), _told(failure)
+            values, error = (), _one_line(failure)
         return RankMeasurement(values, error, self._budget.end(began))
 
     def _settings(self) -> dict[str, Any]:
@@ -223,10 +223,10 @@ class Refresher:
             "target": self.target,
             "schedule": self.schedule.describe(),
             "every": self.every,
-            **self._moving.describe(),
-            "monitored": self._watch.monitor is not None,
+            **self._update.describe(),
+            "monitored": self._monitor.monitor is not None,
             "check_every": self.check_every,
-            "moved": self._watch.change,
+            "moved": self._monitor.change,
             "budget": self._budget.share,
         }
 
@@ -240,5 +240,5 @@ def _floats(values: Tensor) -> tuple[float, ...]:
     return tuple(values.flatten().tolist())
 
 
-def _told(error: Exception) -> str:
+def _one_line(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"

@@ -1,8 +1,8 @@
-"""TimeBudget: how much of the training time refreshes may take, kept in units of training steps.
+"""TimeBudget: the share of training time that refreshes may take, counted in training steps.
 
-A refresh that took as long as three steps has cost three steps. Whether another one is affordable then depends on
-the number of the step and on recorded costs alone, not on the time at which the question is asked: a run that is
-resumed decides as the one that went on.
+A refresh that took as long as three steps costs three steps. Whether another one is affordable then depends on the
+number of the step and on recorded costs alone, not on the time at which the question is asked, so a run that is
+resumed decides as one that was never interrupted.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ Clock = Callable[[], float]
 
 
 class TimeBudget:
-    """Training time, and what part of it may go to refreshes.
+    """Training time, and the share of it that refreshes may take.
 
     Args:
-        share: In (0, 1): cost of all refreshes over training steps done; None for no limit, when no time is kept.
+        share: In (0, 1): cost of all refreshes over training steps done; None for no limit; then no time is measured.
         clock: Seconds from any origin, never decreasing.
 
     Raises:
@@ -40,7 +40,7 @@ class TimeBudget:
         self._mark: tuple[float, int] | None = None
 
     def tick(self, step: int) -> None:
-        """A training step ended. The time since the last tick is counted, but for the first after a (re)start."""
+        """Count the time since the last tick; to be called after every training step."""
         if self.share is None:
             return
         now = self._clock()
@@ -54,10 +54,10 @@ class TimeBudget:
         return 0.0 if self.share is None else self._clock()
 
     def end(self, began: float) -> float:
-        """What the refresh that began then has cost, in steps; it is not counted as training.
+        """The cost in steps of the refresh that began at `began`; its time is not counted as training.
 
         Returns:
-            0 where no time is kept, or no step has been timed yet.
+            0 where no time is measured, or no step has been timed yet.
         """
         if self.share is None:
             return 0.0
@@ -67,7 +67,7 @@ class TimeBudget:
         return (now - began) * self._steps / self._seconds if self._seconds > 0 else 0.0
 
     def charge(self, cost: float) -> None:
-        """Something else than a refresh has cost so many steps."""
+        """Count `cost` steps for something other than a refresh."""
         self._charged += cost
 
     def objection(self, step: int, costs: Iterable[float]) -> str:
@@ -89,10 +89,10 @@ class TimeBudget:
         return f"skipped: refreshes would have taken {would_take:.2%} of training, the budget is {self.share:.2%}"
 
     def state(self) -> dict[str, Any]:
-        """Training time so far, JSON-able."""
+        """Training time so far, as JSON can hold it."""
         return {"seconds": self._seconds, "steps": self._steps, "charged": self._charged}
 
     def load(self, state: dict[str, Any]) -> None:
-        """Go on counting from a state."""
+        """Continue from what `state` returned."""
         self._seconds, self._steps = float(state["seconds"]), int(state["steps"])
         self._charged, self._mark = float(state["charged"]), None

@@ -1,15 +1,14 @@
-"""A rule with its parameters and its scale: what makes a table exact between and beyond its grid points."""
+"""ClosedForm: a rule with its parameters and scale, which makes a table exact between and beyond its grid points."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ntkdiag.errors import InputError
+from ntkdiag.errors import require_number
 from ntkdiag.process import schedules
 from ntkdiag.process.schedules.base import Schedule
 from ntkdiag.weights.rules import evaluate as rules
@@ -25,7 +24,7 @@ class ClosedForm:
         target: The target it is evaluated on.
         parameters: All of the rule's parameters.
         clip: Upper bound of the weight before scaling, or None.
-        schedule: Kept only where the rule on this target depends on it.
+        schedule: None where the rule on this target does not depend on it.
         scale: Constant factor, such as a normalisation.
     """
 
@@ -40,7 +39,7 @@ class ClosedForm:
     def of(
         cls, rule: str, target: str, schedule: Schedule | None, clip: float | None, parameters: dict[str, Any]
     ) -> ClosedForm:
-        """Settle names and defaults, and drop a schedule that plays no part."""
+        """Check names, fill in defaults, and drop a schedule on which the rule does not depend."""
         form = find(rule)
         values = form.settle(parameters)
         kept = schedule if rules.depends_on_schedule(form, target, values) else None
@@ -59,7 +58,7 @@ class ClosedForm:
         return self.scale * weight
 
     def describe(self) -> dict[str, Any]:
-        """JSON-able, read back by `from_description`."""
+        """As JSON can hold it; `from_description` reads it."""
         return {
             "rule": self.rule,
             "parameters": self.parameters,
@@ -82,10 +81,9 @@ class ClosedForm:
         """Read what `describe` wrote.
 
         Raises:
-            InputError: it names something that this version does not have, or a scale that is not positive.
+            InputError: an unknown rule, parameter or schedule, or a scale that is not positive.
         """
-        if not 0 < scale < math.inf:
-            raise InputError("scale of a rule", expected="a positive number", got=scale)
+        require_number("scale of a rule", scale, above=0.0)
         path = None if schedule is None else schedules.named(**schedule)
         return replace(cls.of(rule, target, path, clip, parameters), scale=scale)
 
@@ -93,7 +91,7 @@ class ClosedForm:
     def text(self) -> str:
         """Name and settings in one line, such as "min_snr(gamma=5)"."""
         settings = {**self.parameters, **({} if self.clip is None else {"clip": self.clip})}
-        told = ", ".join(
+        listed = ", ".join(
             f"{key}={value if isinstance(value, str) else f'{value:g}'}" for key, value in settings.items()
         )
-        return f"{self.rule}({told})" if told else self.rule
+        return f"{self.rule}({listed})" if listed else self.rule

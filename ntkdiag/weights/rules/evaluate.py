@@ -1,8 +1,8 @@
 """Every closed-form weight by name, evaluated on any target at any log-SNR.
 
-A rule is written on one target, its home, and brought to another by k², the factor between the two
-squared errors, so the objective stays the same. ERD alone has no home: it is another objective on
-every target.
+A rule is written on one target, its home, and converted to another by k², the factor between the two
+squared errors, so that the objective stays the same. A rule without a home, such as ERD, is another
+objective on every target.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def evaluate(
         target: What the network predicts.
         log_snr: Log-SNR, any shape; ±∞ gives the limit.
         schedule: Needed by targets score, flow and F, by the rule "sigmoid" and by some conventions of
-            "erd"; without effect on the others.
+            "erd"; it has no effect on the others.
         clip: Upper bound of the weight, for rules without one of their own (such as "debias" on ε).
         **parameters: The rule's own, by name.
 
@@ -123,7 +123,7 @@ def log_weight_of(
     """ln of a rule's weight on `target`, for finite log-SNR.
 
     Args:
-        rule: Its formula is brought from its home to `target`.
+        rule: Its formula is converted from its home to `target`.
         target: A target's own name.
         schedule: Needed as in `evaluate`.
         parameters: All of the rule's parameters.
@@ -134,14 +134,14 @@ def log_weight_of(
     context: dict[str, Any] = {"schedule": schedule, "target": target}
     if rule.requires_schedule:
         context["schedule"] = _given(schedule, f"the formula of rule '{rule.name}' takes it")
-    handed = {name: context[name] for name in rule.needs}
+    known = {name: context[name] for name in rule.needs}
     home = rule.home
     if home is None or home == target:
-        return lambda level: rule.formula(level, **parameters, **handed)
+        return lambda level: rule.formula(level, **parameters, **known)
 
     def converted(level: Tensor) -> Tensor:
         gain = log_gain(home, schedule, level) - log_gain(target, schedule, level)
-        return rule.formula(level, **parameters, **handed) + gain
+        return rule.formula(level, **parameters, **known) + gain
 
     return converted
 

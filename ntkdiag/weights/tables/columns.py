@@ -1,4 +1,4 @@
-"""What the columns of a weight table must satisfy, and how weights are read between its grid points."""
+"""Checks of the columns of a weight table, and interpolation between its grid points."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ MINIMUM_ROWS = 2
 
 
 def check_columns(what: str, columns: dict[str, Tensor]) -> None:
-    """Refuse columns no weight table can have.
+    """Refuse columns that no weight table can have.
 
     Args:
         what: Whose columns they are, for the message.
@@ -44,7 +44,7 @@ def check_columns(what: str, columns: dict[str, Tensor]) -> None:
 
 
 def check_rule(what: str, expected: Tensor, weight: Tensor) -> None:
-    """Refuse weights that are not those of the rule that claims them.
+    """Refuse weights that are not those of the rule stored with them.
 
     Args:
         what: Whose weights they are.
@@ -82,7 +82,7 @@ def interpolate(grid: Tensor, weight: Tensor, log_snr: Tensor) -> Tensor:
     start, end = weight[left], weight[right]
     straight = start + share * (end - start)
     positive = (start > 0) & (end > 0)
-    # The stand-in 1 keeps ln away from zero in the branch that is not taken.
+    # 1 in place of 0 keeps ln finite in the branch that is not taken.
     ratio = torch.where(positive, end, 1.0).log() - torch.where(positive, start, 1.0).log()
     between = torch.where(positive, start * torch.exp(share * ratio), straight)
     return torch.where(share >= 1, end, between)

@@ -1,7 +1,7 @@
-"""How a weight table lies on disk: CSV to read and plot anywhere, JSON for machines; both bit-exact.
+"""Files of weight tables: CSV to read and plot anywhere, JSON for machines; both bit-exact.
 
 A CSV opens with lines '# key: value' (format, name, target, rule, meta), then the columns log_snr,
-weight and, where the weights have intervals, low and high. A file from outside is checked, not trusted.
+weight and, where the weights have intervals, low and high. A file that is read is checked.
 """
 
 from __future__ import annotations
@@ -98,13 +98,13 @@ def _to_json(content: dict[str, Any]) -> str:
 
 
 def _to_csv(content: dict[str, Any]) -> str:
-    told = {
+    header = {
         key: json.dumps(content[key], allow_nan=False) if key in _OBJECTS else content[key]
         for key in _HEADER
         if key in content
     }
     columns = [name for name in _COLUMNS if name in content]
-    lines = [f"# {key}: {value}" for key, value in told.items()]
+    lines = [f"# {key}: {value}" for key, value in header.items()]
     lines.append(",".join(columns))
     # repr of a float is the shortest text that reads back to the same bits.
     rows = zip(*(content[name] for name in columns), strict=True)

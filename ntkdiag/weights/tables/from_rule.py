@@ -29,9 +29,9 @@ def rule(
         name: A name in `RULES`.
         target: What the network predicts.
         schedule: The process trained on. With it the table has mean 1 under its density; some rules
-            and targets cannot do without one.
+            and targets need one.
         clip: Upper bound of the weight before normalisation.
-        normalise: Off leaves the rule's own scale although a schedule is given.
+        normalise: False keeps the rule's own scale although a schedule is given.
         **parameters: The rule's own, by name.
 
     Returns:

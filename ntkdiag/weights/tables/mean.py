@@ -1,4 +1,4 @@
-"""The mean of a weight over the noise levels that training samples."""
+"""The mean of a weight under a density of log-SNR: over all that training samples, or over a range."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from ntkdiag.process.schedules.discrete import log_snr_of_steps
 _REACH = 32.0
 _INTERVALS = 4096
 
-# Largest integrand at the ends of ±32, as a share of the mean, that counts as having died out.
-_DIED_OUT = 1e-4
+# Largest integrand at the ends of ±32, as a share of the mean, that counts as zero there.
+_NEGLIGIBLE = 1e-4
 
 
 def density_mean(weight: Callable[[Tensor], Tensor], schedule: Schedule, what: str) -> float:
@@ -26,13 +26,13 @@ def density_mean(weight: Callable[[Tensor], Tensor], schedule: Schedule, what: s
     Args:
         weight: Weights for log-SNR in float64.
         schedule: Discrete: the plain mean over its steps. Continuous: quadrature over the quantiles.
-        what: Whose mean, for the message.
+        what: The name of the weights, for the message.
 
     Returns:
         The mean, relative error about 1e-5.
 
     Raises:
-        InputError: the mean is infinite, or carried by log-SNR that training hardly ever draws.
+        InputError: the mean is infinite, or most of it comes from log-SNR that training hardly ever draws.
     """
     if schedule.discrete:
         return weight(log_snr_of_steps(schedule)).mean().item()
@@ -41,7 +41,7 @@ def density_mean(weight: Callable[[Tensor], Tensor], schedule: Schedule, what: s
     mass = torch.sigmoid(logit) * torch.sigmoid(-logit)
     integrand = weight(schedule.quantile(torch.sigmoid(logit))) * mass
     mean = torch.trapezoid(integrand, logit).item()
-    if max(integrand[0].item(), integrand[-1].item()) > _DIED_OUT * mean:
+    if max(integrand[0].item(), integrand[-1].item()) > _NEGLIGIBLE * mean:
         raise InputError(
             f"mean of {what} under schedule '{schedule.name}'",
             expected="a finite mean",

@@ -1,4 +1,4 @@
-"""A weight for every step of a scheduler, as an array that any trainer can load and index by timestep."""
+"""A file with one weight for each step of a scheduler, which any trainer can load and index by timestep."""
 
 from __future__ import annotations
 
@@ -36,5 +36,5 @@ def save_steps(table: WeightTable, schedule: Schedule, path: Path | str) -> None
         np.save(stream, weight.numpy(), allow_pickle=False)
         write_bytes(path, stream.getvalue())
         return
-    told = {"name": table.name, "target": table.target, "schedule": json.dumps(schedule.describe())}
-    write_bytes(path, save({"weight": weight}, told))
+    about = {"name": table.name, "target": table.target, "schedule": json.dumps(schedule.describe())}
+    write_bytes(path, save({"weight": weight}, about))

@@ -1,7 +1,7 @@
-"""WeightTable: loss weights on a grid of log-SNR, which can be read anywhere, normalised, saved and loaded.
+"""WeightTable: loss weights on a grid of log-SNR, evaluated at any log-SNR, normalised, saved and loaded.
 
-A table made from a rule keeps the rule and is exact everywhere; a measured one is read between its
-grid points on a straight line in ln w. Nothing about a table changes after it is made.
+A table made from a rule keeps the rule and is exact everywhere; a measured one is interpolated linearly in ln w
+between its grid points. A table never changes.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ class WeightTable:
         log_snr: Grid [n], increasing, float64 on the CPU.
         weight: Weights ≥ 0 [n].
         target: The target whose squared error is weighted.
-        name: One line that says which weights these are.
+        name: One line that names the weights.
         low, high: Interval of each weight [n], or None.
-        meta: How the weights came about; JSON-able.
+        meta: How the weights were made, as JSON can hold it.
         rule: The closed form behind the grid, or None for a measured table.
 
     Raises:
-        InputError: columns that do not fit (the row is named), an unknown target, or a rule that
+        InputError: columns that are not those of a table (the row is named), an unknown target, or a rule that
             does not give the weights.
     """
 
@@ -69,7 +69,7 @@ class WeightTable:
 
     @property
     def columns(self) -> dict[str, Tensor]:
-        """The columns that are there, by name."""
+        """The columns of this table by name, without those that are None."""
         named = {"log_snr": self.log_snr, "weight": self.weight, "low": self.low, "high": self.high}
         return {name: column for name, column in named.items() if column is not None}
 
@@ -101,7 +101,7 @@ class WeightTable:
 
         Args:
             scheduler: A `Schedule`, or a scheduler object of the diffusers library (which is read anew at
-                every call: in a training loop hand over `schedules.from_diffusers(scheduler)` for a table,
+                every call: in a training loop pass `schedules.from_diffusers(scheduler)` for a table,
                 or keep `to_steps`).
             timesteps: Times of any shape, as that scheduler counts them.
 
@@ -110,7 +110,7 @@ class WeightTable:
             a loss without widening it.
 
         Raises:
-            InputError: times the scheduler does not have.
+            InputError: times that the scheduler does not have.
         """
         given = torch.as_tensor(timesteps)
         dtype = given.dtype if given.is_floating_point() else torch.get_default_dtype()
@@ -141,7 +141,7 @@ class WeightTable:
         return density_mean(self, schedule, f"weight table '{self.name}'")
 
     def normalised(self, schedule: Schedule) -> WeightTable:
-        """The same weights at mean 1 under the schedule's density: the learning rate keeps its meaning.
+        """The same weights at mean 1 under the schedule's density, so that they leave the learning rate unchanged.
 
         Raises:
             InputError: the mean is zero or infinite.
@@ -163,7 +163,7 @@ class WeightTable:
         return replace(self, **columns, meta=meta)
 
     def save(self, path: Path | str) -> None:
-        """Write a .csv or .json file, whole or not at all; it reads back bit by bit.
+        """Write a .csv or .json file, whole or not at all; `load` returns the same bits.
 
         Raises:
             InputError: another suffix, or a folder that cannot be written to.
@@ -179,7 +179,7 @@ class WeightTable:
         """Read what `save` wrote.
 
         Raises:
-            InputError: the file is missing or not a sound weight table; the row is named.
+            InputError: the file is missing or is not a valid weight table; the row is named.
         """
         content = files.read(path)
         columns = {name: getattr(content, name) for name in ("log_snr", "weight", "low", "high")}
@@ -196,10 +196,10 @@ class WeightTable:
         return cls(**tensors, target=target, name=content.name, meta=content.meta, rule=rule)
 
     def after_step(self, step: int) -> None:
-        """Nothing: a table stays as it is."""
+        """Do nothing: a table never changes."""
 
     def state_dict(self) -> dict[str, Any]:
-        """What tells these weights from others, JSON-able."""
+        """Target and columns, by which a checkpoint recognises these weights."""
         return {"target": self.target, "log_snr": self.log_snr.tolist(), "weight": self.weight.tolist()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -13,7 +13,7 @@ from torch import distributed, multiprocessing
 
 from ntkdiag.process import schedules
 from ntkdiag.weights import Refresher
-from ntkdiag.weights.refresh.ranks import RankMeasurement, everyone, failure, mean, same
+from ntkdiag.weights.refresh.ranks import RankMeasurement, equal_on_all, first_error, gather, mean
 
 GRID = torch.linspace(-6, 6, 7, dtype=torch.float64)
 STEPS = 70
@@ -130,14 +130,14 @@ def test_the_slower_process_sets_the_cost(found: list[dict[str, Any]]) -> None:
 
 
 def test_one_process_talks_to_itself() -> None:
-    assert everyone({"any": "thing"}) == [{"any": "thing"}]
+    assert gather({"any": "thing"}) == [{"any": "thing"}]
     alone = [RankMeasurement(((1.0, 2.0),), "", 3.0)]
     assert (
-        failure(alone) == ""
+        first_error(alone) == ""
         and mean(alone, 0).tolist() == [1.0, 2.0]
-        and same(alone, 0).tolist() == [1.0, 2.0]
+        and equal_on_all(alone, 0).tolist() == [1.0, 2.0]
     )
-    assert failure([RankMeasurement(error="broke")]) == "broke"
+    assert first_error([RankMeasurement(error="broke")]) == "broke"
 
 
 def test_columns_that_do_not_fit_are_refused() -> None:
@@ -147,4 +147,4 @@ def test_columns_that_do_not_fit_are_refused() -> None:
     with pytest.raises(MeasurementError, match="different numbers of noise levels"):
         mean(uneven, 0)
     with pytest.raises(MeasurementError, match="at different noise levels"):
-        same(uneven, 0)
+        equal_on_all(uneven, 0)
