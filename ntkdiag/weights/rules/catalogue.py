@@ -166,9 +166,13 @@ def register_rule(
             of the function.
 
     Example:
+        >>> from ntkdiag.weights import evaluate, register_rule, unregister_rule
         >>> @register_rule("squared_snr", "epsilon", text="SNR² on ε")
         ... def squared_snr(log_snr):
         ...     return 2 * log_snr
+        >>> evaluate("squared_snr", "epsilon", 0.0).item()
+        1.0
+        >>> unregister_rule("squared_snr")
     """
     if not name.isidentifier() or name != name.lower():
         raise InputError("name of a rule", expected="a lower-case identifier", got=repr(name))
