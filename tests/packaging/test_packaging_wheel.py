@@ -42,7 +42,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     for path in ROOT.iterdir():
         if path.is_file():
             shutil.copy(path, copy)
-    for name in ("ntkdiag", "tests"):
+    for name in ("ntkdiag", "tests", "examples"):
         shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
     run(sys.executable, "-m", "build", "--no-isolation", "--outdir", folder / "dist", cwd=copy)
     (sdist,) = (folder / "dist").glob("*.tar.gz")
@@ -68,7 +68,7 @@ def test_the_sdist_holds_what_the_wheel_is_built_from(built: tuple[Path, Path]) 
     with tarfile.open(built[0]) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     assert MODULES | {"pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "CITATION.cff"} <= names
-    assert not {name for name in names if name.startswith("tests")}
+    assert not {name for name in names if name.startswith(("tests", "examples"))}
 
 
 def test_the_wheel_says_what_pyproject_says(built: tuple[Path, Path]) -> None:

@@ -1,0 +1,59 @@
+"""Every example runs from an empty folder at its tiny size, stays short, and leaves something to look at."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+SCRIPTS = {
+    "measure_your_network.py": ["network.html"],
+    "weights_for_your_trainer.py": ["weights.html"],
+    "refresh_while_training.py": ["refreshed.png"],
+    "verify_a_claim.py": ["claims_v.html", "claims_x0.html"],
+}
+
+
+def test_every_script_is_run_here_and_is_short() -> None:
+    assert {path.name for path in EXAMPLES.glob("*.py")} == set(SCRIPTS)
+    for name in SCRIPTS:
+        assert len((EXAMPLES / name).read_text().splitlines()) < 40, name
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_a_script_writes_what_it_says(name: str, tmp_path: Path) -> None:
+    environment = os.environ | {"SIZE": "tiny", "OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg"}
+    done = subprocess.run(
+        [sys.executable, EXAMPLES / name], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Warning" not in done.stderr
+    for written in SCRIPTS[name]:
+        assert f"look at runs/examples/{written}" in done.stdout
+        assert written in (EXAMPLES / name).read_text().split('"""')[1]
+        content = (tmp_path / "runs" / "examples" / written).read_bytes()
+        assert (
+            content.startswith(b"\x89PNG")
+            if written.endswith(".png")
+            else content.count(b"data:image/svg") > 3
+        )
+
+
+def test_the_notebook_runs_and_draws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"SIZE": "tiny", "OMP_NUM_THREADS": "1", "IPYTHONDIR": str(tmp_path)}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("MPLBACKEND", raising=False)
+    notebook = nbformat.read(EXAMPLES / "read_a_diagnosis.ipynb", as_version=4)
+    assert not any(cell.get("outputs") for cell in notebook.cells), "the notebook is kept without outputs"
+    client = NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}})
+    client.execute()
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    assert not [output for output in outputs if output.get("name") == "stderr"]
+    assert sum("image/png" in output.get("data", {}) for output in outputs) == 4
+    assert (tmp_path / "diagnosis.html").exists() and (tmp_path / "weights.csv").exists()
