@@ -1,6 +1,7 @@
-"""What the benchmarks measure with: interleaved rounds, peak memory of a process, the machine's name.
+"""How the benchmarks measure: seconds in interleaved rounds, memory of a process, a description of the machine.
 
-Needs numpy alone, so that it also runs in the environments of other tools. Nothing in the package imports it.
+It also has the two numbers that they report: relative error and growth exponent. It needs numpy alone, so that it runs in
+the environments of other tools too. Nothing in the package imports it.
 """
 
 from __future__ import annotations
@@ -32,11 +33,11 @@ def seconds(call: Callable[[], Any]) -> float:
 def interleaved(
     calls: Mapping[str, Callable[[], Any]], rounds: int, warmup: int = 1
 ) -> dict[str, list[float]]:
-    """Time several calls in turn, so that a slow spell of the machine meets all of them.
+    """Time several calls in turn, so that a slow phase of the machine affects all of them.
 
     Args:
         calls: Name → what to time.
-        rounds: How often each is timed; the order turns by one place a round.
+        rounds: How often each is timed; the order rotates by one place every round.
         warmup: Calls of each before the first round, not timed.
 
     Returns:
@@ -60,7 +61,7 @@ def spread(times: list[float]) -> dict[str, float]:
 
 
 def repeated(call: Callable[[], Any], budget: float, least: int = 2, most: int = 7) -> list[float]:
-    """Seconds of repeated calls, until `budget` seconds or `most` calls are spent, but at least `least` calls."""
+    """Seconds of each call, repeated until `budget` seconds or `most` calls are reached, but at least `least` times."""
     times: list[float] = []
     while len(times) < least or (len(times) < most and sum(times) < budget):
         times.append(seconds(call))
@@ -68,12 +69,12 @@ def repeated(call: Callable[[], Any], budget: float, least: int = 2, most: int =
 
 
 def resident_mib() -> float:
-    """Memory this process holds now, MiB; its peak where the system does not say."""
+    """Memory that this process uses now, in MiB; its peak where the system has no /proc."""
     return _status("VmRSS")
 
 
 def peak_mib() -> float:
-    """Most memory this process has held, MiB.
+    """Peak memory of this process, in MiB.
 
     Read from /proc where there is one: getrusage's figure also counts the parent before exec.
     """
@@ -90,7 +91,7 @@ def _status(key: str) -> float:
 
 
 def machine() -> dict[str, Any]:
-    """Processor, cores this process may use, memory, system, and how busy it was when asked."""
+    """Processor, cores that this process may use, memory, system, and the current load average."""
     names = [line.split(":", 1)[1].strip() for line in _lines(_CPU) if line.startswith("model name")]
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1024**3
     return {

@@ -1,6 +1,7 @@
-"""What the benchmarks compare on one network: a training step, the streaming engine, torch.func as in its tutorial.
+"""What the benchmarks compare: a training step, the kernel by the streaming engine and by torch.func, the float64 reference.
 
-A `Case` is a network with inputs and shared ±1 probes; a way turns it into a call that can be timed.
+A `Case` is a network with inputs and ±1 probes. A "way" is a function that turns a case into a call without arguments, which
+`analysis.stopwatch` times.
 """
 
 from __future__ import annotations
@@ -39,11 +40,11 @@ class Case:
         return sum(p.numel() for p in self.module.parameters())
 
     def first(self, probes: int) -> Case:
-        """The same with fewer probes."""
+        """The same case with the first `probes` probes."""
         return replace(self, probes=self.probes[:probes])
 
     def to(self, dtype: torch.dtype) -> Case:
-        """The same numbers in another precision; the network is converted in place."""
+        """The same case in another precision; the network is converted in place."""
         inputs = tuple(tensor.to(dtype) for tensor in self.inputs)
         return Case(self.module.to(dtype), inputs, self.probes.to(dtype))
 
@@ -69,7 +70,7 @@ def dit_case(
 
 
 def training_step(case: Case) -> Way:
-    """Forward and backward of a mean-squared loss to all parameter gradients; no optimiser."""
+    """Forward and backward pass of a mean squared loss, to all parameter gradients, without an optimizer step."""
     module, target = case.module, torch.zeros(case.samples, *case.probes.shape[1:]).to(case.probes)
 
     def step() -> None:
@@ -80,7 +81,7 @@ def training_step(case: Case) -> Way:
 
 
 def streaming(case: Case) -> Way:
-    """The streaming engine as users call it, guards included."""
+    """The streaming engine as users call it, with its checks."""
     return lambda: nd.gram_of(case.module, case.inputs, case.probes, engine="streaming")
 
 
@@ -91,9 +92,9 @@ def torch_func(case: Case, written_out_attention: bool = False) -> Way:
     the Jacobian of the one set of samples is computed once (the tutorial has two sets).
 
     Args:
-        case: What to measure.
-        written_out_attention: Attention from matrix products, for which vmap has batching rules, instead of
-            the fused one.
+        case: The network, inputs and probes.
+        written_out_attention: Compute attention by matrix products, for which vmap has batching rules, instead of
+            the fused operation.
     """
     module, probe = case.module, case.probes[0]
     values = {name: parameter.detach() for name, parameter in module.named_parameters()}
@@ -116,7 +117,7 @@ def torch_func(case: Case, written_out_attention: bool = False) -> Way:
 
 
 def float64_truth(case: Case) -> Tensor:
-    """Brute truth [N, N]: autograd sample by sample in float64, every gradient kept, one matrix product."""
+    """The reference kernel [N, N]: autograd in float64, one sample at a time, then one product of all gradients."""
     exact = case.to(torch.float64)
     parameters = list(exact.module.parameters())
     rows = torch.empty(case.samples, case.parameters, dtype=torch.float64, device=exact.probes.device)

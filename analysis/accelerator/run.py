@@ -5,8 +5,6 @@ python -m analysis.accelerator.run [--device cuda] [--size full|tiny] [--out FOL
 
 from __future__ import annotations
 
-import argparse
-import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,6 +18,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 import ntkdiag as nd
+from analysis import command_line
 from analysis.stopwatch import machine, peak_mib, relative_error
 from analysis.ways import Case, dit_case, float64_truth, streaming, torch_func, training_step
 from ntkdiag.provenance import environment, write_json, write_text
@@ -35,7 +34,7 @@ PRECISIONS: dict[str, tuple[torch.dtype, bool]] = {
 
 @contextmanager
 def tf32(allowed: bool) -> Iterator[None]:
-    """TF32 in matrix products and convolutions on or off inside the block."""
+    """Allow or forbid TF32 in matrix products and convolutions inside the block."""
     matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
     kept = matmul.allow_tf32, cudnn.allow_tf32
     matmul.allow_tf32 = cudnn.allow_tf32 = allowed
@@ -46,13 +45,13 @@ def tf32(allowed: bool) -> Iterator[None]:
 
 
 class Meter:
-    """Seconds and peak memory on one device; waits for the card before it reads the clock."""
+    """Measures seconds and peak memory on one device; waits for the card before it reads the clock."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
 
     def seconds(self, call: Callable[[], Any]) -> float:
-        """Of one call."""
+        """Wall-clock seconds of one call."""
         self._wait()
         start = time.perf_counter()
         call()
@@ -60,7 +59,7 @@ class Meter:
         return time.perf_counter() - start
 
     def peak_mib(self, call: Callable[[], Any]) -> float:
-        """Most memory allocated on the card during a call; of the whole process so far on the CPU."""
+        """Peak memory in MiB: on a card that allocated during the call, on the CPU that of the process so far."""
         if self.device.type != "cuda":
             call()
             return peak_mib()
@@ -75,14 +74,14 @@ class Meter:
 
 
 def matrix_rate(meter: Meter, side: int, dtype: torch.dtype) -> float:
-    """Operations a second of a square matrix product, the fastest of ten."""
+    """Operations per second of a square matrix product, the fastest of ten."""
     left = torch.randn(side, side, device=meter.device).to(dtype)
     fastest = min(meter.seconds(lambda: left @ left) for _ in range(10))
     return 2 * side**3 / fastest
 
 
 def precision_table(config: dict[str, Any], meter: Meter) -> list[dict[str, Any]]:
-    """A row a network, precision and way: seconds, peak memory, error against float64 of the same weights."""
+    """One row per network, precision and way: seconds, peak memory, error relative to float64 of the same weights."""
     rows = []
     for network, chosen in config["networks"].items():
         build = {**config["sizes"], **chosen, "device": meter.device}
@@ -98,7 +97,7 @@ def precision_table(config: dict[str, Any], meter: Meter) -> list[dict[str, Any]
 
 
 def ways_of(case: Case) -> dict[str, Callable[[], Tensor | None]]:
-    """What is compared."""
+    """The computations that are compared."""
     kernel = streaming(case)
 
     def first() -> Tensor | None:
@@ -129,7 +128,7 @@ def measured(
 
 
 def cross_bucket(config: dict[str, Any], meter: Meter) -> list[dict[str, Any]]:
-    """One kernel over all samples of all buckets of a large network, a row a precision."""
+    """One kernel over all samples of all buckets of a large network; one row per precision."""
     options = dict(config["cross_bucket"])
     buckets, samples = options.pop("buckets"), options.pop("samples")
     levels = torch.tensor(nd.Buckets.uniform(-10, 10, buckets).centers).repeat_interleave(samples)
@@ -173,7 +172,7 @@ def draw(case: Case, seed: int) -> Tensor:
 def operations(case: Case, samples: int) -> float:
     """Useful operations of one kernel: a training step's, by torch's counter, and 2N²P for the products.
 
-    What tiles compute twice is not counted as useful.
+    What the engine computes twice, tile by tile, is not counted.
     """
     one = Case(case.module, tuple(tensor[:1] for tensor in case.inputs), case.probes)
     with FlopCounterMode(display=False) as counter:
@@ -184,17 +183,13 @@ def operations(case: Case, samples: int) -> float:
 
 def main() -> None:
     """Parse and run."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--device", default="cuda")
-    parser.add_argument("--size", choices=("full", "tiny"), default="full")
-    parser.add_argument("--out", type=Path, default=HERE / "results")
+    parser = command_line.parser(__doc__, HERE)
+    parser.add_argument("--device", default="cuda", help="a torch device, such as cuda:1 or cpu")
     chosen = parser.parse_args()
     device = torch.device(chosen.device)
     if device.type == "cuda" and not torch.cuda.is_available():
         raise SystemExit("no CUDA card is visible; --device cpu --size tiny tries the script without one")
-    config, meter = json.loads((HERE / "config.json").read_text())[chosen.size], Meter(device)
+    config, meter = command_line.settings(HERE, chosen.size), Meter(device)
     chosen.out.mkdir(parents=True, exist_ok=True)
     write_json(chosen.out / "machine.json", machine() | environment(device))
     for name, study in (("precision", precision_table), ("cross_bucket", cross_bucket)):

@@ -1,4 +1,4 @@
-"""Weight functions that compute anything and return it in any dress, handed to the audit."""
+"""Random weight functions, with random types of return values, passed to the audit."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from analysis.fuzz.wounds import Rng, refusal
+from analysis.fuzz.damage import Rng, refusal
 from ntkdiag.errors import InputError
 from ntkdiag.process import schedules
 from ntkdiag.process.target import TARGETS
@@ -49,15 +49,15 @@ _STEPS: tuple[Callable[[Tensor, float], Tensor], ...] = (
 )
 
 
-class Stubborn(RuntimeError):
-    """An error with many lines to say."""
+class LongError(RuntimeError):
+    """An error with a message of many lines."""
 
     def __str__(self) -> str:
         return "\n\n" + "first\r\nsecond\u2028third " * 500
 
 
-def _stubborn(_: Tensor) -> Tensor:
-    raise Stubborn
+def _raise_long_error(_: Tensor) -> Tensor:
+    raise LongError
 
 
 def _slow(x: Tensor) -> Tensor:
@@ -65,7 +65,7 @@ def _slow(x: Tensor) -> Tensor:
     return x
 
 
-_DRESSES: tuple[Callable[[Tensor], Any], ...] = (
+_RETURN_FORMS: tuple[Callable[[Tensor], Any], ...] = (
     lambda x: x.mean(),
     lambda x: x[0].item(),
     lambda x: x[:, None],
@@ -95,54 +95,56 @@ _DRESSES: tuple[Callable[[Tensor], Any], ...] = (
     lambda x: None,
     lambda x: {}["missing"],
     lambda x: 1 / 0,
-    _stubborn,
+    _raise_long_error,
     _slow,
 )
 
 
 def audits(rng: Rng, folder: Path) -> str:
-    """A random function is audited, and what is found can be printed and written, or it is refused in one line."""
+    """A random function is audited and the result prints and writes as JSON, or the function is refused in one line."""
     target = rng.choice(np.array([*TARGETS, "eps", "nonsense", None], dtype=object))
     schedule = _SCHEDULES[int(rng.integers(len(_SCHEDULES)))]()
     argument = str(rng.choice([*ARGUMENTS, "t"], p=[0.3, 0.25, 0.2, 0.2, 0.05]))
     try:
-        found = audit(_function(rng), target, argument=argument, schedule=schedule, **_said(rng))
+        found = audit(_function(rng), target, argument=argument, schedule=schedule, **_declared(rng))
     except InputError as error:
         return refusal(str(error))
     json.dumps(found.describe(), allow_nan=False)
     assert set(found.names) <= set(NAMES), "a finding without a name"
     wrong = any(finding.severity == "mistake" for finding in found.findings)
-    assert found.ok is not wrong, "ok without being so"
+    assert found.ok is not wrong, "ok although there is a mistake, or not ok without one"
     for finding in found.findings:
-        assert "\n" not in str(finding) and len(str(finding)) < 1000, "a finding that is no line"
-    assert len(str(found).split("\n")) == 2 + len(found.findings), "a report of too many lines"
+        assert "\n" not in str(finding) and len(str(finding)) < 1000, "a finding that is not one line"
+    assert len(str(found).split("\n")) == 2 + len(found.findings), "a report with too many lines"
     return "ok" if found.ok else "mistakes found"
 
 
-def _said(rng: Rng) -> dict[str, Any]:
-    """What the weights are said to be, perhaps."""
+def _declared(rng: Rng) -> dict[str, Any]:
+    """The rule and parameter that the weights are declared to be; often none."""
     if rng.random() < 0.6:
         return {}
-    told: dict[str, Any] = {"rule": str(rng.choice([*RULES, "nonsense"]))}
+    declared: dict[str, Any] = {"rule": str(rng.choice([*RULES, "nonsense"]))}
     if rng.random() < 0.3:
         name = str(rng.choice(["gamma", "k", "bias", "sigma_data", "convention", "nonsense"]))
         values = (5.0, 0.0, -1.0, math.nan, math.inf, 1e300, 10**400, "vp", None, [5.0])
-        told[name] = values[int(rng.integers(len(values)))]
-    return told
+        declared[name] = values[int(rng.integers(len(values)))]
+    return declared
 
 
 def _function(rng: Rng) -> Any:
-    """A random expression of its argument, returned in a random dress; now and then no function at all."""
+    """A random expression of its argument, returned in a random form; sometimes not a function at all."""
     if rng.random() < 0.03:
         return (None, 3, "nowhere.csv", torch.ones(3), "", Path())[int(rng.integers(6))]
     steps = [_STEPS[int(rng.integers(len(_STEPS)))] for _ in range(rng.integers(1, 5))]
     numbers = rng.choice([0.0, 0.5, 1.0, 5.0, -1.0, 1e30, math.nan], len(steps)).tolist()
-    dress = _DRESSES[int(rng.integers(len(_DRESSES)))] if rng.random() < 0.3 else lambda value: value
+    in_form = (
+        _RETURN_FORMS[int(rng.integers(len(_RETURN_FORMS)))] if rng.random() < 0.3 else lambda value: value
+    )
 
     def function(argument: Any) -> Any:
         value = torch.as_tensor(argument).double()
         for step, number in zip(steps, numbers, strict=True):
             value = step(value, number)
-        return dress(value)
+        return in_form(value)
 
     return function

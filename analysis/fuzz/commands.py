@@ -1,4 +1,4 @@
-"""Random command lines, through the entry point in this process and through it in processes of their own."""
+"""Random command lines, run through the entry point in this process and in processes of their own."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from analysis.fuzz.wounds import TOKENS, Rng, odd_path, refusal, wounded
+from analysis.fuzz.damage import TOKENS, Rng, damaged, refusal, unreadable_path
 from ntkdiag.cli import main as command_line
 from ntkdiag.weights import WeightTable
 
@@ -30,11 +30,20 @@ def bad(snr): return 1 / 0
 def scalar(snr): return snr.mean()
 constant = 3
 """
-_TINY = ("--model", "mlp", "--model-option", "width=4", "--model-option", "depth=1", "--data", "mixture")
-_QUICKLY = ("--buckets", "4", "--samples", "8", "--probes", "1")
+_SMALL_MODEL = (
+    "--model",
+    "mlp",
+    "--model-option",
+    "width=4",
+    "--model-option",
+    "depth=1",
+    "--data",
+    "mixture",
+)
+_SMALL_MEASUREMENT = ("--buckets", "4", "--samples", "8", "--probes", "1")
 
-# A command with all it needs; what is put behind it may contradict it. Drawing is slow and so is rare.
-_STARTS: tuple[tuple[float, tuple[str, ...]], ...] = (
+# (frequency, a valid command); options appended later may contradict it. Commands that draw are slow, and so are rare.
+_COMMANDS: tuple[tuple[float, tuple[str, ...]], ...] = (
     (4, ("weights", "--rule", "min_snr", "--target", "v")),
     (3, ("weights", "--rule", "erd", "--target", "epsilon")),
     (2, ("weights",)),
@@ -46,17 +55,17 @@ _STARTS: tuple[tuple[float, tuple[str, ...]], ...] = (
     (1, ("audit", "fuzzed:scalar", "--target", "v")),
     (1, ("audit",)),
     (0.5, ("verify", "--from", "diagnosis")),
-    (0.2, ("verify", *_TINY, *_QUICKLY)),
-    (0.2, ("measure", *_TINY, *_QUICKLY)),
-    (0.3, ("train", *_TINY, "--steps", "2", "--batch", "4", "--out", "run")),
+    (0.2, ("verify", *_SMALL_MODEL, *_SMALL_MEASUREMENT)),
+    (0.2, ("measure", *_SMALL_MODEL, *_SMALL_MEASUREMENT)),
+    (0.3, ("train", *_SMALL_MODEL, "--steps", "2", "--batch", "4", "--out", "run")),
     (0.2, ("train", "--resume", "--out", "run")),
-    (0.2, ("sample", *_TINY, "--count", "4", "--steps", "1", "--out", "out.npy")),
+    (0.2, ("sample", *_SMALL_MODEL, "--count", "4", "--steps", "1", "--out", "out.npy")),
     (0.2, ("plot", "diagnosis", "--what", "trace", "--out", "out.png")),
     (0.1, ("report", "diagnosis", "--out", "out.html")),
     (0.3, ("wieghts",)),
     (0.3, ()),
 )  # fmt: skip
-# Option → values that it may have. Sizes that would only ask for a long time are not among the hostile ones.
+# Option → values to try. Valid sizes that would only take long are left out.
 _OPTIONS: dict[str, tuple[str, ...]] = {
     "--rule": ("min_snr", "erd", "sigmoid", "debias", "nonsense"),
     "--target": ("v", "epsilon", "x0", "F", "velocity"),
@@ -102,20 +111,20 @@ _CALL = "import sys; from ntkdiag.cli import main; sys.exit(main())"
 
 
 def commands(rng: Rng, folder: Path) -> str:
-    """A random command line ends with 0, 1 or 2; with 2, one line says why and nothing is left behind."""
-    arguments = _prepared(rng, folder)
+    """A random command line exits with 0, 1 or 2; with 2 it prints one line and leaves no file behind."""
+    arguments = _command_line(rng, folder)
     before = _contents(folder)
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         code = command_line(arguments)
-    return _judged(arguments, code, out.getvalue(), err.getvalue(), folder, before)
+    return _outcome(arguments, code, out.getvalue(), err.getvalue(), folder, before)
 
 
 def processes(rng: Rng, folder: Path) -> str:
-    """The same in a process of its own, whose terminal, language and disk may be poor."""
-    arguments: list[str | bytes] = [text[:_LONGEST_ARGUMENT] for text in _prepared(rng, folder)]
+    """The same in a process of its own, perhaps with an ASCII terminal, odd COLUMNS or a full disk."""
+    arguments: list[str | bytes] = [text[:_LONGEST_ARGUMENT] for text in _command_line(rng, folder)]
     if rng.random() < 0.2:
-        arguments.append(b"\xff\xfe.csv")  # no text in any language
+        arguments.append(b"\xff\xfe.csv")  # not valid UTF-8
     changed = {"PYTHONIOENCODING": "ascii"} if rng.random() < 0.4 else {}
     changed |= {"COLUMNS": str(rng.choice(["1", "20", "x"]))} if rng.random() < 0.4 else {}
     full = rng.random() < 0.2
@@ -125,27 +134,27 @@ def processes(rng: Rng, folder: Path) -> str:
         cwd=folder,
         env={**os.environ, "MPLBACKEND": "Agg", "OMP_NUM_THREADS": "1", **changed},
         capture_output=True,
-        preexec_fn=_no_room if full else None,
+        preexec_fn=_limit_file_size if full else None,
         timeout=120,
     )
     out, err = (text.decode(errors="replace") for text in (done.stdout, done.stderr))
-    told = [text if isinstance(text, str) else "bytes" for text in arguments]
-    return _judged(told, done.returncode, out, err, folder, before)
+    readable = [text if isinstance(text, str) else "bytes" for text in arguments]
+    return _outcome(readable, done.returncode, out, err, folder, before)
 
 
-def _no_room() -> None:
-    """Files of this process end at 300 bytes, as on a disk that fills up."""
+def _limit_file_size() -> None:
+    """Limit the files of this process to 300 bytes, as a full disk would."""
     resource.setrlimit(resource.RLIMIT_FSIZE, (300, 300))
 
 
-def _prepared(rng: Rng, folder: Path) -> list[str]:
-    """Arguments, and the files they name."""
+def _command_line(rng: Rng, folder: Path) -> list[str]:
+    """Random arguments; the files that they name are written."""
     (folder / "table.csv").write_text(_TABLE)
-    (folder / "broken.csv").write_bytes(wounded(rng, _TABLE.encode()))
+    (folder / "broken.csv").write_bytes(damaged(rng, _TABLE.encode()))
     (folder / "fuzzed.py").write_text(_FUNCTIONS)
-    odd_path(rng, folder / "odd.csv")
-    chances = [chance for chance, _ in _STARTS]
-    start = _STARTS[int(rng.choice(len(_STARTS), p=[chance / sum(chances) for chance in chances]))][1]
+    unreadable_path(rng, folder / "odd.csv")
+    chances = [chance for chance, _ in _COMMANDS]
+    start = _COMMANDS[int(rng.choice(len(_COMMANDS), p=[chance / sum(chances) for chance in chances]))][1]
     arguments = list(start)
     for _ in range(rng.integers(0, 4)):
         option = str(rng.choice(list(_OPTIONS)))
@@ -163,14 +172,14 @@ def _prepared(rng: Rng, folder: Path) -> list[str]:
 def _write_diagnosis(rng: Rng, folder: Path) -> None:
     """A measured network; one of its files may be damaged or gone."""
     files = _diagnosis()
-    hurt = sorted(files)[int(rng.integers(len(files)))] if rng.random() < 0.5 else ""
+    damaged_file = sorted(files)[int(rng.integers(len(files)))] if rng.random() < 0.5 else ""
     for name, content in files.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        if name != hurt:
+        if name != damaged_file:
             path.write_bytes(content)
         elif rng.random() < 0.8:
-            path.write_bytes(wounded(rng, content))
+            path.write_bytes(damaged(rng, content))
 
 
 @functools.cache
@@ -182,15 +191,17 @@ def _diagnosis() -> dict[str, bytes]:
         contextlib.redirect_stderr(io.StringIO()),
     ):
         folder = Path(name) / "diagnosis"
-        code = command_line(["measure", *_TINY, *_QUICKLY, "--no-control", "--out", str(folder), "--json"])
-        assert code == 0, "a diagnosis that should have worked"
+        code = command_line(
+            ["measure", *_SMALL_MODEL, *_SMALL_MEASUREMENT, "--no-control", "--out", str(folder), "--json"]
+        )
+        assert code == 0, "the measurement for the study failed"
         return {
             str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()
         }
 
 
 def _contents(folder: Path) -> dict[str, int]:
-    """Everything in the folder with its time of change, compiled Python left out."""
+    """Every path in the folder with its modification time, without compiled Python."""
     return {
         str(path.relative_to(folder)): path.lstat().st_mtime_ns
         for path in folder.rglob("*")
@@ -198,31 +209,33 @@ def _contents(folder: Path) -> dict[str, int]:
     }
 
 
-def _judged(arguments: list[str], code: int, out: str, err: str, folder: Path, before: dict[str, int]) -> str:
-    """How it ended.
+def _outcome(
+    arguments: list[str], code: int, out: str, err: str, folder: Path, before: dict[str, int]
+) -> str:
+    """The outcome of a command.
 
     Raises:
-        AssertionError: a way in which no command may end.
+        AssertionError: an exit code, output or file that no command may leave.
     """
-    told = f"{arguments}\n{code}\n{out[-2000:]}\n{err[-4000:]}"
-    assert code in (0, 1, 2), f"exit code of {told}"
-    assert "Traceback" not in err, told
+    report = f"{arguments}\n{code}\n{out[-2000:]}\n{err[-4000:]}"
+    assert code in (0, 1, 2), f"exit code of {report}"
+    assert "Traceback" not in err, report
     after = _contents(folder)
     made = set(after) - set(before)
     scraps = [name for name in made if Path(name).name.startswith(".") or name.endswith((".tmp", ".old"))]
-    assert not scraps, f"{scraps} left by {told}"
+    assert not scraps, f"{scraps} left by {report}"
     if code == 2:
-        assert before == after, f"{sorted(made)} left, or a file changed, by {told}"
-        assert out == "" and err.startswith("error: ") and err.count("\n") == 1, told
+        assert before == after, f"{sorted(made)} left, or a file changed, by {report}"
+        assert out == "" and err.startswith("error: ") and err.count("\n") == 1, report
         return refusal(err.strip())
     if code == 0 and "--json" in arguments and not {"--help", "--version"} & set(arguments):
         json.loads(out)
     for name in made:
-        _must_be_whole(folder / name, arguments[0])
+        _require_whole_file(folder / name, arguments[0])
     return "done" if code == 0 else "done, found wrong" if arguments[0] == "audit" else "failed in one line"
 
 
-def _must_be_whole(path: Path, command: str) -> None:
+def _require_whole_file(path: Path, command: str) -> None:
     if not path.is_file():
         return
     assert path.stat().st_size > 0, f"{path.name} is empty"

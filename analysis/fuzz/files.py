@@ -13,7 +13,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from analysis.fuzz.wounds import Rng, odd_path, refusal, wounded
+from analysis.fuzz.damage import Rng, damaged, refusal, unreadable_path
 from ntkdiag import data
 from ntkdiag.errors import InputError
 from ntkdiag.process import schedules
@@ -24,25 +24,25 @@ _SUFFIXES = (".csv", ".json")
 
 
 def tables(rng: Rng, folder: Path) -> str:
-    """A table with a few wounds is loaded, read, written and loaded again, or refused in one line."""
+    """A table, damaged a few times, is loaded, read, written and loaded again, or refused in one line."""
     path = folder / f"table{rng.choice(_SUFFIXES)}"
     if rng.random() < 0.1:
-        path = odd_path(rng, path)
+        path = unreadable_path(rng, path)
     else:
         _table(rng).save(path)
-        content = _crooked(rng, path) if rng.random() < 0.3 else path.read_bytes()
+        content = _with_one_value_replaced(rng, path) if rng.random() < 0.3 else path.read_bytes()
         for _ in range(rng.integers(0, 4)):
-            content = wounded(rng, content)
+            content = damaged(rng, content)
         path.write_bytes(content)
     try:
         table = WeightTable.load(path)
     except InputError as error:
         return refusal(str(error))
-    _must_be_weights(table)
+    _require_weights(table)
     again = folder / f"again{rng.choice(_SUFFIXES)}"
     table.save(again)
     found = WeightTable.load(again)
-    assert torch.equal(found.weight, table.weight), "a table that changes on its way to disk"
+    assert torch.equal(found.weight, table.weight), "the table changed when it was saved and loaded"
     assert (found.name, found.target, dict(found.meta)) == (table.name, table.target, dict(table.meta))
     return "accepted"
 
@@ -55,8 +55,8 @@ def _table(rng: Rng) -> WeightTable:
     return WeightTable(grid, weight, "v", meta={"a": [1, None], "ε": "λ"}, **ends)
 
 
-def _crooked(rng: Rng, path: Path) -> bytes:
-    """The table with one of its numbers, texts or columns replaced, in whole JSON."""
+def _with_one_value_replaced(rng: Rng, path: Path) -> bytes:
+    """The table with one of its values replaced, as valid JSON or as .csv."""
     content: dict[str, Any] = {
         "format": "ntkdiag weight table 1", "name": "mine", "target": "v", "meta": {},
         "rule": {"rule": "edm", "parameters": {"sigma_data": 0.5}, "clip": None, "scale": 1.0,
@@ -76,30 +76,32 @@ def _crooked(rng: Rng, path: Path) -> bytes:
         place = inner
     place[key] = values[int(rng.integers(len(values)))]
     if rng.random() < 0.5 and path.suffix == ".csv":
-        told = [f"# {name}: {json.dumps(content.get(name))}" for name in ("format", "target", "rule", "meta")]
-        return "\n".join([*told, "log_snr,weight", "0,1", "1,2", ""]).encode(errors="replace")
+        header = [
+            f"# {name}: {json.dumps(content.get(name))}" for name in ("format", "target", "rule", "meta")
+        ]
+        return "\n".join([*header, "log_snr,weight", "0,1", "1,2", ""]).encode(errors="replace")
     return json.dumps(content).encode()
 
 
-def _must_be_weights(table: WeightTable) -> None:
+def _require_weights(table: WeightTable) -> None:
     try:
         weights = table(torch.tensor([-50.0, -1.0, 0.3, 50.0]))
     except InputError:  # a rule need not be finite everywhere
         return
-    assert bool((weights >= 0).all() and torch.isfinite(weights).all()), "weights that are none"
+    assert bool((weights >= 0).all() and torch.isfinite(weights).all()), "negative or non-finite weights"
 
 
 def arrays(rng: Rng, folder: Path) -> str:
     """Samples from a damaged .npy file are finite, or the file is refused in one line."""
     path = folder / "samples.npy"
     if rng.random() < 0.1:
-        path = odd_path(rng, path)
+        path = unreadable_path(rng, path)
     elif rng.random() < 0.1:
-        save_steps(rule("erd", "v"), schedules.linear_beta(20), path)  # weights where samples are wanted
+        save_steps(rule("erd", "v"), schedules.linear_beta(20), path)  # loss weights instead of samples
     else:
         content = _array(rng)
         for _ in range(rng.integers(0, 3)):
-            content = wounded(rng, content)
+            content = damaged(rng, content)
         path.write_bytes(content)
     try:
         found = data.load(path)
@@ -131,29 +133,29 @@ def _array(rng: Rng) -> bytes:
 
 
 def tensors(rng: Rng, folder: Path) -> str:
-    """A network has finite weights from a damaged .safetensors file, or keeps its own and one line says why."""
+    """Weights from a damaged .safetensors file are finite, or the file is refused and the network keeps its own."""
     path = folder / "weights.safetensors"
     network = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 1))
     before = {name: value.clone() for name, value in network.state_dict().items()}
     if rng.random() < 0.1:
-        path = odd_path(rng, path)
+        path = unreadable_path(rng, path)
     else:
         content = _state(rng, before)
         for _ in range(rng.integers(0, 3)):
-            content = wounded(rng, content)
+            content = damaged(rng, content)
         path.write_bytes(content)
     try:
         load_weights(network, path)
     except InputError as error:
         same = all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
-        assert same, "a network that was changed before its file was refused"
+        assert same, "the network was changed although its file was refused"
         return refusal(str(error))
     assert all(bool(torch.isfinite(value).all()) for value in network.parameters())
     return "accepted"
 
 
 def _state(rng: Rng, state: dict[str, torch.Tensor]) -> bytes:
-    """A .safetensors file, one tensor perhaps of another type, shape, value or name."""
+    """A .safetensors file; one tensor may have another type, shape, value or name."""
     types = (torch.float16, torch.bfloat16, torch.float64, torch.int64, torch.bool, torch.complex64,
              torch.float8_e4m3fn, torch.float8_e5m2)  # fmt: skip
     changed, name = dict(state), str(rng.choice(list(state)))

@@ -5,9 +5,7 @@ python -m analysis.fuzz.run [--size full|tiny] [--out FOLDER] [--case KIND NUMBE
 
 from __future__ import annotations
 
-import argparse
 import contextlib
-import json
 import os
 import signal
 import sys
@@ -25,10 +23,11 @@ import numpy as np
 import pandas as pd
 import torch
 
+from analysis import command_line
 from analysis.fuzz.audits import audits
 from analysis.fuzz.commands import commands, processes
+from analysis.fuzz.damage import Case
 from analysis.fuzz.files import arrays, tables, tensors
-from analysis.fuzz.wounds import Case
 from ntkdiag.provenance import environment, write_json, write_text
 
 HERE = Path(__file__).parent
@@ -42,20 +41,20 @@ KINDS: dict[str, Case] = {
 }
 
 
-# Not an Exception: code that is to survive whatever a user's function raises would survive this too.
-class TookTooLong(BaseException):
-    """A case did not end in time."""
+# A BaseException, because code that catches every Exception of a user's function would catch this too.
+class TimeLimitExceeded(BaseException):
+    """A case took longer than its limit."""
 
 
 @dataclass
 class Tally:
-    """How the cases of one kind ended.
+    """The outcomes of the cases of one kind.
 
     Attributes:
         outcomes: Outcome → cases.
         slowest: Seconds of the slowest case.
-        seconds: Of all.
-        failures: "kind number" and traceback of every case that ended as none may.
+        seconds: Seconds of all cases together.
+        failures: "kind number" and traceback of every case that failed.
     """
 
     outcomes: Counter[str] = field(default_factory=Counter)
@@ -66,10 +65,10 @@ class Tally:
 
 @contextlib.contextmanager
 def time_limit(seconds: float) -> Iterator[None]:
-    """Raise `TookTooLong` in what takes longer. In the main thread only."""
+    """Raise `TimeLimitExceeded` inside the block after `seconds`; works in the main thread only."""
 
     def stop(*_: object) -> None:
-        raise TookTooLong(f"more than {seconds:g} s")
+        raise TimeLimitExceeded(f"more than {seconds:g} s")
 
     before = signal.signal(signal.SIGALRM, stop)
     signal.setitimer(signal.ITIMER_REAL, seconds)
@@ -84,17 +83,17 @@ def run_case(kind: str, number: int, seed: int, seconds: float) -> str:
     """One case, drawn from seed, kind and number alone, in an empty current folder.
 
     Returns:
-        How it ended.
+        Its outcome.
 
     Raises:
-        Whatever it should not have raised.
+        Exception: whatever the package should not have raised.
     """
     rng = np.random.default_rng([seed, list(KINDS).index(kind), number])
     torch.manual_seed(number)
     with (
         tempfile.TemporaryDirectory() as name,
         contextlib.chdir(name),
-        _same_imports(),
+        _imports_restored(),
         warnings.catch_warnings(),
     ):
         warnings.simplefilter("ignore")
@@ -103,8 +102,8 @@ def run_case(kind: str, number: int, seed: int, seconds: float) -> str:
 
 
 @contextlib.contextmanager
-def _same_imports() -> Iterator[None]:
-    """Modules of a case's folder are not found by the next one."""
+def _imports_restored() -> Iterator[None]:
+    """Restore the import path and forget the case's module, so that the next case does not find it."""
     path, known = list(sys.path), set(sys.modules)
     try:
         yield
@@ -135,7 +134,7 @@ def run(kind: str, count: int, seed: int, seconds: float) -> Tally:
 
 
 def study(config: dict[str, Any], out: Path) -> dict[str, Tally]:
-    """All kinds; a row a kind and outcome, and the failures."""
+    """Run all kinds; write a row for every kind and outcome, and the failures."""
     tallies = {}
     for kind, count in config["cases"].items():
         tallies[kind] = found = run(kind, count, config["seed"], config["seconds"])
@@ -158,15 +157,13 @@ def study(config: dict[str, Any], out: Path) -> dict[str, Tally]:
 
 
 def main() -> int:
-    """Parse and run; 1 where a case failed."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--size", choices=("full", "tiny"), default="full")
-    parser.add_argument("--out", type=Path, default=HERE / "results")
+    """Parse and run; returns 1 if a case failed."""
+    parser = command_line.parser(__doc__, HERE)
     parser.add_argument("--case", nargs=2, metavar=("KIND", "NUMBER"), help="run one case of the study alone")
     chosen = parser.parse_args()
     torch.set_num_threads(1)
     os.environ.setdefault("MPLBACKEND", "Agg")
-    config = json.loads((HERE / "config.json").read_text())[chosen.size]
+    config = command_line.settings(HERE, chosen.size)
     if chosen.case:
         kind, number = chosen.case
         print(run_case(kind, int(number), config["seed"], config["seconds"]))

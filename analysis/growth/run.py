@@ -1,24 +1,23 @@
-"""How does the time of a kernel grow with P, N, T and R? One of them varies at a time; see README.md.
+"""How does the time of a kernel grow with parameters P, samples N, tokens T and probes R? See README.md.
 
 python -m analysis.growth.run [--size full|tiny] [--out FOLDER]
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import pandas as pd
 
+from analysis import command_line
 from analysis.stopwatch import exponent, interleaved, machine
 from analysis.ways import Case, dit_case, streaming, torch_func, training_step
 from ntkdiag.provenance import environment, write_json, write_text
 
 HERE = Path(__file__).parent
-# What is set in config.json → what it changes, the axis of the fit.
+# Setting in config.json → the axis of the fit, which it changes.
 AXIS = {
     "width": "P by width",
     "depth": "P by depth",
@@ -26,27 +25,27 @@ AXIS = {
     "side": "T",
     "probes": "R",
 }
-# Bytes of per-sample gradients above which torch.func is left out of a point.
-HELD_AT_MOST = 3 * 1024**3
+# Bytes; torch.func is left out where its per-sample gradients would take more.
+MOST_GRADIENT_BYTES = 3 * 1024**3
 
 
 def size_of(case: Case, setting: str, value: int, patch: int) -> int:
-    """The axis' value of one point."""
+    """Position of a point on its axis."""
     if setting in ("width", "depth"):
         return case.parameters
     return (value // patch) ** 2 if setting == "side" else value
 
 
 def ways_of(case: Case, setting: str) -> dict[str, Any]:
-    """What is timed at one point; torch.func takes one probe, so it has no growth in R."""
+    """The computations timed at one point; torch.func takes a single probe, so it is not timed over R."""
     ways = {"kernel": streaming(case), "training step": training_step(case)}
-    if setting != "probes" and 4 * case.samples * case.parameters <= HELD_AT_MOST:
+    if setting != "probes" and 4 * case.samples * case.parameters <= MOST_GRADIENT_BYTES:
         ways["torch.func"] = torch_func(case, written_out_attention=True)
     return ways
 
 
 def points(config: dict[str, Any]) -> list[dict[str, Any]]:
-    """A row a sweep, point and way: the median of interleaved rounds."""
+    """One row per sweep, point and way: median and fastest seconds of interleaved rounds."""
     rows = []
     for setting, values in config["sweeps"].items():
         for value in values:
@@ -67,7 +66,7 @@ def points(config: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def exponents(points: pd.DataFrame) -> pd.DataFrame:
-    """A row an axis and way: slope of ln(seconds) on ln(size) over all points, and over the three largest."""
+    """Two rows per axis and way: slope of ln(seconds) on ln(size) over all points, and over the three largest."""
     rows = []
     for (axis, way), group in points.groupby(["axis", "way"], sort=False):
         ordered = group.sort_values("size")
@@ -91,14 +90,9 @@ def exponents(points: pd.DataFrame) -> pd.DataFrame:
 
 def main() -> None:
     """Parse and run."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--size", choices=("full", "tiny"), default="full")
-    parser.add_argument("--out", type=Path, default=HERE / "results")
-    chosen = parser.parse_args()
+    chosen = command_line.parser(__doc__, HERE).parse_args()
     where = machine() | environment()
-    config = json.loads((HERE / "config.json").read_text())[chosen.size]
+    config = command_line.settings(HERE, chosen.size)
     table = pd.DataFrame(points(config))
     fits = exponents(table)
     print(fits.round(3).to_string(index=False))

@@ -1,12 +1,10 @@
-"""What does the full kernel cost without forming it? A product, and the top eigenpairs; see README.md.
+"""What do a product with the full kernel, and its top eigenpairs, cost? See README.md.
 
 python -m analysis.operator.run [--size full|tiny] [--out FOLDER]
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +21,7 @@ from torch.func import functional_call, jvp, vjp
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import ntkdiag as nd
+from analysis import command_line
 from analysis.stopwatch import interleaved, machine, spread
 from analysis.ways import Way
 from ntkdiag.process.buckets import PairedDraws
@@ -30,7 +29,7 @@ from ntkdiag.provenance import environment, write_json, write_text
 from ntkdiag.spectra import top_eigenpairs
 
 HERE = Path(__file__).parent
-# One product over one vjp and one jvp.
+# Largest time of one product, relative to one vjp and one jvp.
 LIMIT = 1.1
 
 
@@ -63,7 +62,7 @@ def case_of(config: dict[str, Any], network: str, seed: int = 0) -> Case:
 
 
 def ways_of(case: Case) -> dict[str, Way]:
-    """The operator's product, whole and chunked, and what it is made of, as torch.func gives it."""
+    """The operator's product, whole and in chunks, and the vjp and jvp of torch.func that it consists of."""
     operator, chunked = case.operator(), case.operator(case.chunk)
     theta = {name: p.detach() for name, p in case.denoiser.named_parameters()}
     generator = torch.Generator().manual_seed(1)
@@ -96,7 +95,7 @@ def ways_of(case: Case) -> dict[str, Way]:
 
 
 def timings(config: dict[str, Any]) -> pd.DataFrame:
-    """A row a network and way; ratios are medians of the ratios within rounds."""
+    """One row per network and way; ratios are medians of the ratios within rounds."""
     rows = []
     for network in config["networks"]:
         case = case_of(config, network)
@@ -118,7 +117,7 @@ def timings(config: dict[str, Any]) -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class Solved:
-    """Eigenvalues, descending, unit eigenvectors [n, k], and what they took."""
+    """Eigenvalues, descending, unit eigenvectors [n, k], and the time and products that they took."""
 
     values: NDArray[np.float64]
     vectors: NDArray[Any]
@@ -156,7 +155,7 @@ def by_scipy(case: Case, pairs: int, tolerance: float) -> Solved:
 
 
 def eigenpairs(config: dict[str, Any]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """A row a network and way; and every eigenvalue with its residual."""
+    """One row per network and solver; and every eigenvalue with its residual."""
     rows, spectra = [], []
     pairs, tolerance = config["pairs"], config["tolerance"]
     for network in config["networks"]:
@@ -190,15 +189,15 @@ def eigenpairs(config: dict[str, Any]) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 def met(times: pd.DataFrame) -> pd.DataFrame:
-    """A row a network: one product over one vjp and one jvp, and whether that is within the limit."""
+    """One row per network: time of a product relative to one vjp and one jvp, and whether it is within the limit."""
     product = times[times.way == "product"]
     value = product.over_vjp_and_jvp
     return pd.DataFrame({"network": product.network, "ratio": value, "limit": LIMIT, "met": value <= LIMIT})
 
 
 def study(size: str, out: Path) -> None:
-    """Times, ratios and eigenpairs into `out`, each as soon as it is there."""
-    config = json.loads((HERE / "config.json").read_text())[size]
+    """Write times, ratios and eigenpairs to `out`, each as soon as it is measured."""
+    config = command_line.settings(HERE, size)
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / "machine.json", machine() | environment())
     times = timings(config)
@@ -212,12 +211,7 @@ def study(size: str, out: Path) -> None:
 
 def main() -> None:
     """Parse and run."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--size", choices=("full", "tiny"), default="full")
-    parser.add_argument("--out", type=Path, default=HERE / "results")
-    chosen = parser.parse_args()
+    chosen = command_line.parser(__doc__, HERE).parse_args()
     study(chosen.size, chosen.out)
 
 

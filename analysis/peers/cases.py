@@ -1,4 +1,4 @@
-"""The four networks of the study, and the files that carry one of them to every peer.
+"""The four networks of the study, and the files from which every peer reads one of them.
 
 A case file (.npz) holds weights, inputs, the ±1 probe, the network's output, and the float64 truth.
 """
@@ -40,7 +40,7 @@ def build(network: str, size: str) -> Case:
 
 
 def _mlp(size: int, width: int) -> nn.Sequential:
-    """Four layers with ReLU, as nn.Sequential: what BackPACK and its kind are made for."""
+    """Four linear layers with ReLU as an nn.Sequential, which every tool supports."""
     layers = [nn.Linear(size, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU()]
     return nn.Sequential(*layers, nn.Linear(width, width), nn.ReLU(), nn.Linear(width, size))
 
@@ -61,7 +61,7 @@ def write_case(network: str, size: str, path: Path) -> None:
 
 
 def load_case(network: str, size: str, path: str) -> Case:
-    """The network with weights, inputs and probe as a case file has them."""
+    """The network with the weights, inputs and probe of a case file."""
     case = build(network, size)
     with np.load(path) as arrays:
         weights = {

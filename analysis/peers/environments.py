@@ -1,4 +1,4 @@
-"""The peers' environments, made by the study itself: one on this package's torch, one for JAX 0.4.23."""
+"""The environments of the peers, which the study makes itself: one with this package's torch, one with JAX 0.4.23."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ INSTALL = {
 
 
 class NotMade(RuntimeError):
-    """An environment is missing or its packages would not install; the message is pip's last line."""
+    """An environment is missing, or its packages could not be installed; the message is pip's last line."""
 
 
 def python_of(environment: str) -> str:
@@ -41,7 +41,7 @@ def python_of(environment: str) -> str:
 
 
 def make(environment: str) -> None:
-    """Make an environment unless it is there with the same requirements.
+    """Make an environment, unless one with the same requirements exists.
 
     Raises:
         NotMade: pip failed.

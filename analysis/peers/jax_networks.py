@@ -1,4 +1,4 @@
-"""The study's networks as JAX functions of exported torch weights; held to the torch output before anything is timed.
+"""The study's networks as JAX functions of exported torch weights; their output is compared with torch's before timing.
 
 `apply(network, options)` returns f(weights, buffers, inputs) for weights named as in torch.
 """

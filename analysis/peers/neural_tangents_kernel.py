@@ -1,4 +1,4 @@
-"""neural-tangents on JAX, in an environment of its own: the same network from exported weights, jitted.
+"""neural-tangents on JAX, in an environment of its own: the same network with the exported weights, jitted.
 
 Importing the library also imports TensorFlow for an interface that is not used here; an empty module stands in.
 """
@@ -22,7 +22,7 @@ import numpy as np  # noqa: E402
 
 from analysis.peers.jax_networks import apply  # noqa: E402
 
-# Largest relative difference between the JAX and the torch output that still is the same network; tuned here.
+# Largest relative difference between the outputs of JAX and torch that counts as the same network; tuned here.
 SAME_OUTPUT = 1e-4
 
 

@@ -1,4 +1,4 @@
-"""The same kernel by seven other ways, side by side; see README.md.
+"""The same kernel computed by other tools, one after another; see README.md.
 
     python -m analysis.peers.run [--size full|tiny] [--networks mlp unet dit4 dit2] [--peers ...] [--no-setup]
 
@@ -24,7 +24,7 @@ from ntkdiag.errors import require_one_of
 from ntkdiag.provenance import environment, write_json, write_text
 
 HERE = Path(__file__).parent
-# peer → the environment it runs in
+# Peer → the environment that it runs in.
 PEERS = {
     "step": "own",
     "ntkdiag": "own",
@@ -38,7 +38,7 @@ PEERS = {
     "neural_tangents_structured": "jax",
 }
 NETWORKS = tuple(json.loads((HERE / "config.json").read_text())["full"])
-# Seconds of repeated warm calls, and after how many a peer is given up.
+# Seconds of repeated warm calls, and seconds after which a peer is stopped.
 BUDGET = {"full": 12.0, "tiny": 0.1}
 TIMEOUT = 420.0
 COLUMNS = (
@@ -71,7 +71,7 @@ def case_file(network: str, size: str) -> Path:
 
 
 def row_of(peer: str, network: str, size: str) -> dict[str, Any]:
-    """One peer on one network: numbers, or why there are none."""
+    """Run one peer on one network; its numbers, or the reason why there are none."""
     labels = {"network": network, "peer": peer, "load_average": round(os.getloadavg()[0], 2)}
     try:
         python = python_of(PEERS[peer])
@@ -91,7 +91,7 @@ def row_of(peer: str, network: str, size: str) -> dict[str, Any]:
 
 
 def merged(earlier: Path, rows: list[dict[str, Any]]) -> pd.DataFrame:
-    """Rows of this run, and those of earlier ones that it did not repeat, in the table's order."""
+    """Rows of this run, and rows of earlier runs that it did not repeat, in the table's order."""
     table = pd.DataFrame(rows).reindex(columns=list(COLUMNS))
     whole = {"warm_calls": "Int64", "parameters_covered": "Int64"}
     table = table.astype(whole)
@@ -130,8 +130,8 @@ def main() -> None:
     for network in chosen.networks:
         for peer in chosen.peers:
             rows.append(row_of(peer, network, chosen.size))
-            told = rows[-1].get("warm_seconds", rows[-1].get("reason"))
-            print(f"{network:5}  {peer:28} {told}", flush=True)
+            result = rows[-1].get("warm_seconds", rows[-1].get("reason"))
+            print(f"{network:5}  {peer:28} {result}", flush=True)
             table = merged(chosen.out / "peers.csv", rows)
             write_text(chosen.out / "peers.csv", table.to_csv(index=False, float_format="%.5g"))
     write_json(chosen.out / "machine.json", machine() | environment())

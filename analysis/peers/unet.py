@@ -1,4 +1,4 @@
-"""A small convolutional U-Net with group norm and self-attention, written as most are: the second network of the study."""
+"""A small convolutional U-Net with group norm and self-attention: the second network of the study."""
 
 from __future__ import annotations
 

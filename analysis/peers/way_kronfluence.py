@@ -50,7 +50,7 @@ def prepare(case: Case) -> tuple[Callable[[], Tensor], int]:
     covered = sum(p.numel() for layer in tracked for p in layer.parameters())
 
     def kernel() -> Tensor:
-        assert folder.name  # kept alive with the analyzer that writes into it
+        assert folder.name  # the folder must exist as long as the analyzer writes into it
         analyzer.compute_pairwise_scores(
             "kernel",
             "identity",

@@ -1,4 +1,4 @@
-"""Opacus: per-sample gradients as for private training, held for all parameters, then one matrix product a parameter."""
+"""Opacus: per-sample gradients of all parameters, as for private training, then one matrix product per parameter."""
 
 from __future__ import annotations
 

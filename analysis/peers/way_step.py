@@ -1,4 +1,4 @@
-"""The measure of all others: one training step's forward and backward, no kernel."""
+"""The unit of comparison: forward and backward pass of one training step, without a kernel."""
 
 from __future__ import annotations
 

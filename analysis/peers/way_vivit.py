@@ -16,14 +16,14 @@ __all__ = ["load_case", "prepare"]
 
 
 class Bound(nn.Module):
-    """A network of several inputs as one of its first: BackPACK's converter follows one tensor."""
+    """A network with its other inputs fixed, because BackPACK's converter follows one tensor only."""
 
     def __init__(self, case: Case) -> None:
         super().__init__()
         self.module, self.rest = case.module, case.inputs[1:]
 
     def forward(self, x: Tensor) -> Tensor:
-        """The output for x, with the other inputs as they are."""
+        """The output for x, with the other inputs fixed."""
         return self.module(x, *self.rest)
 
 

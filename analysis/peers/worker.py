@@ -22,7 +22,7 @@ from analysis.stopwatch import peak_mib, relative_error, repeated, resident_mib
 
 
 def measured(peer: str, network: str, size: str, case_file: str, budget: float) -> dict[str, Any]:
-    """Times, memory and agreement of one peer, or the reason why it gives no kernel."""
+    """Times, memory and error of one peer, or the reason why it gives no kernel."""
     way = importlib.import_module(f"analysis.peers.way_{peer}")
     with np.load(case_file) as arrays:
         truth = arrays["truth"]
@@ -31,7 +31,7 @@ def measured(peer: str, network: str, size: str, case_file: str, budget: float) 
     try:
         call, covered = way.prepare(case)
         found = call()
-    except Exception as error:  # what a peer raises is its row in the table
+    except Exception as error:  # the error becomes the peer's row in the table
         return {"status": "cannot", "reason": reason_of(error)}
     cold = time.perf_counter() - start
     warm = repeated(call, budget)

@@ -1,13 +1,11 @@
-"""What do refreshed weights cost beside the same training without them? See README.md.
+"""What do refreshed weights cost, relative to the same training without them? See README.md.
 
 python -m analysis.refresh.run [--size full|tiny] [--out FOLDER]
 """
 
 from __future__ import annotations
 
-import argparse
 import copy
-import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +16,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from analysis import command_line
 from analysis.stopwatch import machine
 from ntkdiag.cli.inputs.loading import Subject, subject
 from ntkdiag.cli.inputs.recipe import Recipe
@@ -27,26 +26,26 @@ from ntkdiag.train import TrainConfig, train
 from ntkdiag.weights import Refresher, WeightSource
 
 HERE = Path(__file__).parent
-# Share of training time that refreshing may take at its default.
+# Largest share of training time that refreshing may take with default settings.
 LIMIT = 0.03
-# Steps of the preset, and between two refreshes.
+# Steps of the preset, and steps between two refreshes.
 PRESET, EVERY = 4000, 500
 WITHOUT, WITH = "without", "refreshed"
 
 
 def seconds(call: Callable[[], Any]) -> float:
-    """Processor seconds of one call in this one thread: what else the machine does counts as little as it can."""
+    """Processor seconds of one call, which other load on the machine affects least."""
     start = time.process_time()
     call()
     return time.process_time() - start
 
 
-class Timed:
-    """A refresher that is looked at with a stopwatch.
+class TimedRefresher:
+    """A refresher whose time is measured.
 
     Attributes:
         refreshing: Seconds spent in refreshes.
-        reading: Seconds spent in asking for weights.
+        reading: Seconds spent in evaluating weights.
     """
 
     def __init__(self, source: Refresher) -> None:
@@ -69,18 +68,18 @@ class Timed:
 
 
 def digits_dit(options: dict[str, int]) -> Subject:
-    """What `ntkdiag train --model dit --data digits` trains."""
+    """The network and data of `ntkdiag train --model dit --data digits`."""
     recipe = Recipe("dit", dict(options), data="digits", schedule="cosine", target="v", call="log_snr")
     return subject(recipe, None, "cpu")
 
 
 def trained(start: Subject, weights: WeightSource | None, steps: int) -> None:
-    """The preset's training from the same start, a copy each time."""
+    """Train a copy of the start with the preset."""
     train(copy.deepcopy(start.denoiser), start.data, weights, TrainConfig.preset("digits", steps=steps))
 
 
 def refreshed(start: Subject, text: str, steps: int) -> dict[str, float]:
-    """The same with refreshed weights, and what the stopwatch says."""
+    """Train a copy with refreshed weights; returns the seconds of its parts."""
     fresh = copy.deepcopy(start.denoiser)
     made: list[Refresher] = []
 
@@ -90,7 +89,7 @@ def refreshed(start: Subject, text: str, steps: int) -> dict[str, float]:
         made.append(source)
 
     beginning = seconds(prepare)
-    timed = Timed(made[0])
+    timed = TimedRefresher(made[0])
     train(fresh, start.data, timed, TrainConfig.preset("digits", steps=steps))
     assert all(record.accepted for record in made[0].history), "a refresh that failed costs less"
     return {"beginning": beginning, "refreshing": timed.refreshing, "reading": timed.reading,
@@ -98,7 +97,7 @@ def refreshed(start: Subject, text: str, steps: int) -> dict[str, float]:
 
 
 def rounds(network: str, config: dict[str, Any]) -> list[dict[str, Any]]:
-    """A row a round: seconds of both trainings, taken in turn."""
+    """One row per round: seconds of both trainings, the order alternating."""
     start, steps = digits_dit(config["networks"][network]), config["steps"]
     watched: list[dict[str, float]] = []
     ways = {
@@ -121,11 +120,11 @@ def rounds(network: str, config: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def summary(table: pd.DataFrame, steps: int) -> pd.DataFrame:
-    """A row a network: what was asked for, and whether it is met.
+    """One row per network: overhead and share of refreshing, the limit, and whether it is met.
 
-    overhead: refreshed / without − 1, the median of the rounds, with their least and largest. share: refreshes and
-    reading of weights, by the stopwatch, over the rest of the same run: free of the noise between two runs.
-    share_of_preset: all of the preset's training, with the measurement before its first step.
+    overhead: refreshed / without − 1, the median of the rounds, with the smallest and the largest. share: seconds in
+    refreshes and in evaluating weights, divided by the rest of the same run, so that differences between runs play no part.
+    share_of_preset: the share over all steps of the preset, with the measurement before the first step.
     """
     rows = []
     for network, part in table.groupby("network", sort=False):
@@ -154,8 +153,8 @@ def summary(table: pd.DataFrame, steps: int) -> pd.DataFrame:
 
 
 def study(size: str, out: Path) -> None:
-    """Rounds and summary into `out`."""
-    config = json.loads((HERE / "config.json").read_text())[size]
+    """Write rounds and summary to `out`."""
+    config = command_line.settings(HERE, size)
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / "machine.json", machine() | environment() | {"config": config})
     table = pd.DataFrame([row for network in config["networks"] for row in rounds(network, config)])
@@ -167,10 +166,7 @@ def study(size: str, out: Path) -> None:
 
 def main() -> None:
     """Parse and run."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--size", choices=("full", "tiny"), default="full")
-    parser.add_argument("--out", type=Path, default=HERE / "results")
-    chosen = parser.parse_args()
+    chosen = command_line.parser(__doc__, HERE).parse_args()
     torch.set_num_threads(1)
     study(chosen.size, chosen.out)
 

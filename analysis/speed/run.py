@@ -1,4 +1,4 @@
-"""What does one kernel cost beside one training step? Ratios from interleaved rounds; see README.md.
+"""What does one kernel cost, relative to one training step? See README.md.
 
 python -m analysis.speed.run [--size full|tiny] [--out FOLDER] [--profile]
 """
@@ -16,27 +16,28 @@ from typing import Any
 import pandas as pd
 import torch
 
+from analysis import command_line
 from analysis.stopwatch import interleaved, machine, peak_mib, resident_mib, spread
 from analysis.ways import Case, Way, dit_case, streaming, torch_func, training_step
 from ntkdiag.provenance import environment, write_json, write_text
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
-# Ways whose peak memory is measured, each in a process of its own.
+# Ways whose peak memory is measured; each runs in a process of its own.
 MEMORY_WAYS = ("nothing", "training step", "kernel, 1 probe", "torch.func")
-# Above the arithmetic's own ratio; see README.md.
+# Limits: time relative to the arithmetic's own ratio, peak memory, a further probe; see README.md.
 TIME_LIMIT, MEMORY_LIMIT, FURTHER_LIMIT = 1.10, 1.10, 0.75
 
 
 def case_of(config: dict[str, Any], network: str, probes: int) -> Case:
-    """The DiT of one row of the table."""
+    """The DiT with this name in config.json."""
     sizes = {name: config[name] for name in ("side", "width", "depth", "heads")}
     chosen = config["networks"][network]
     return dit_case(samples=chosen["samples"], patch=chosen["patch"], probes=probes, **sizes)
 
 
 def ways_of(case: Case) -> dict[str, Way]:
-    """Everything that is timed against each other."""
+    """The ways that are timed in the same rounds."""
     several = case.probes.shape[0]
     return {
         "training step": training_step(case),
@@ -48,7 +49,7 @@ def ways_of(case: Case) -> dict[str, Way]:
 
 
 def timings(config: dict[str, Any]) -> list[dict[str, Any]]:
-    """A row a network and way: seconds, and how they compare with the step's in the same rounds."""
+    """One row per network and way: seconds, and their ratio to the step's within the same rounds."""
     rows = []
     for network in config["networks"]:
         case = case_of(config, network, config["probes"])
@@ -69,7 +70,7 @@ def timings(config: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def peaks(size: str, config: dict[str, Any]) -> list[dict[str, Any]]:
-    """A row a network and way: peak memory of a process that does this alone."""
+    """One row per network and way: peak memory of a process that runs this way alone."""
     rows = []
     for network in config["networks"]:
         for way in MEMORY_WAYS:
@@ -81,7 +82,7 @@ def peaks(size: str, config: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def peak_of(config: dict[str, Any], network: str, way: str) -> dict[str, float]:
-    """Memory before and at most, MiB, of this process."""
+    """Memory of this process before the first call, and its peak, in MiB."""
     case = case_of(config, network, 1)
     ready = resident_mib()
     if way != "nothing":
@@ -92,7 +93,7 @@ def peak_of(config: dict[str, Any], network: str, way: str) -> dict[str, float]:
 
 
 def ratios(config: dict[str, Any], time: pd.DataFrame, memory: pd.DataFrame) -> pd.DataFrame:
-    """What was asked for: a row a network and ratio, with its limit and whether it is met."""
+    """One row per network and ratio, with its limit and whether it is met."""
     rows = []
     several = config["probes"]
     for network, chosen in config["networks"].items():
@@ -140,7 +141,7 @@ def ratios(config: dict[str, Any], time: pd.DataFrame, memory: pd.DataFrame) -> 
 
 
 def profiled(config: dict[str, Any], out: Path, rows: int = 16) -> None:
-    """Where the time goes: torch's profiler over one step and one kernel, operations by their own time."""
+    """Profile one step and one kernel; write the operations that take most time themselves."""
     for network in config["networks"]:
         case = case_of(config, network, 1)
         for way in ("training step", "kernel, 1 probe"):
@@ -165,8 +166,8 @@ def profiled(config: dict[str, Any], out: Path, rows: int = 16) -> None:
 
 
 def study(size: str, out: Path) -> None:
-    """Peaks, times and ratios into `out`, each as soon as it is there."""
-    config = json.loads((HERE / "config.json").read_text())[size]
+    """Write peaks, times and ratios to `out`, each as soon as it is measured."""
+    config = command_line.settings(HERE, size)
     write_json(out / "machine.json", machine() | environment())
     memory = pd.DataFrame(peaks(size, config))
     write_text(out / "memory.csv", memory.to_csv(index=False, float_format="%.5g"))
@@ -179,13 +180,13 @@ def study(size: str, out: Path) -> None:
 
 def main() -> None:
     """Parse and run."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--size", choices=("full", "tiny"), default="full")
-    parser.add_argument("--out", type=Path, default=HERE / "results")
-    parser.add_argument("--profile", action="store_true", help="only say where the time goes")
+    parser = command_line.parser(__doc__, HERE)
+    parser.add_argument(
+        "--profile", action="store_true", help="profile a step and a kernel instead of timing them"
+    )
     parser.add_argument("--peak-of", nargs=2, metavar=("NETWORK", "WAY"), help=argparse.SUPPRESS)
     chosen = parser.parse_args()
-    config = json.loads((HERE / "config.json").read_text())[chosen.size]
+    config = command_line.settings(HERE, chosen.size)
     if chosen.peak_of:
         print(json.dumps(peak_of(config, *chosen.peak_of)))
         return

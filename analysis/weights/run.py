@@ -5,8 +5,6 @@ python -m analysis.weights.run [--size full|tiny] [--out FOLDER]
 
 from __future__ import annotations
 
-import argparse
-import json
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,7 @@ import torch
 from scipy.stats import kendalltau
 
 import ntkdiag as nd
+from analysis import command_line
 from ntkdiag.provenance import environment, write_json, write_text
 from ntkdiag.weights import SCORES, WeightTable
 
@@ -23,7 +22,7 @@ SCHEDULE = nd.schedules.cosine()
 
 
 def diagnosis(config: dict[str, Any]) -> nd.Diagnosis:
-    """A network trained with constant weights, measured beside the same network before training."""
+    """Train a network with constant weights, and measure it."""
     data = nd.data.load(config["data"])
     network = nd.models.build("mlp", data.shape, config["seed"], **config["network"])
     denoiser = nd.Denoiser(network, SCHEDULE, config["target"], call="log_snr")
@@ -41,9 +40,9 @@ def diagnosis(config: dict[str, Any]) -> nd.Diagnosis:
 
 
 def agreement(table: WeightTable, closed: WeightTable) -> dict[str, Any]:
-    """A measured table beside a closed form, both at mean 1 under the sampling, at the buckets.
+    """How far a measured table agrees with a closed form, at the buckets; both have mean 1 under the training density.
 
-    Kendall's τ says whether they order the noise levels alike, the spread how far apart they are at most.
+    Kendall's τ says whether both order the noise levels alike; the largest ratio says how far apart they are at most.
     """
     ours, theirs = table.weight, closed(table.log_snr)
     ratio = (ours / theirs).log()
@@ -59,8 +58,8 @@ def agreement(table: WeightTable, closed: WeightTable) -> dict[str, Any]:
 
 
 def study(size: str, out: Path) -> None:
-    """A table a score into `out`, and how far each is from ERD and from min-SNR."""
-    config = json.loads((HERE / "config.json").read_text())[size]
+    """Write a weight table per score to `out`, and how far each is from ERD and from min-SNR."""
+    config = command_line.settings(HERE, size)
     torch.set_num_threads(1)
     measured = diagnosis(config)
     out.mkdir(parents=True, exist_ok=True)
@@ -80,10 +79,7 @@ def study(size: str, out: Path) -> None:
 
 def main() -> None:
     """Parse and run."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--size", choices=("full", "tiny"), default="full")
-    parser.add_argument("--out", type=Path, default=HERE / "results")
-    chosen = parser.parse_args()
+    chosen = command_line.parser(__doc__, HERE).parse_args()
     study(chosen.size, chosen.out)
 
 

@@ -1,4 +1,4 @@
-"""Wounds: how a sound file is damaged, and what hostile users type."""
+"""How a valid file is damaged, which text a hostile user types, and what a readable refusal is."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 
 Rng = np.random.Generator
-# A case: draws from the generator, works in the (empty, current) folder, says how it ended; raises for a bug.
+# A case draws from the generator, works in the empty current folder, and returns its outcome; a bug raises.
 Case = Callable[[Rng, Path], str]
 
-# Longer than this nobody reads an error.
+# Characters; an error message that is longer is not readable.
 _LONGEST_LINE = 4000
 
 TOKENS = (
@@ -23,8 +23,8 @@ TOKENS = (
 )  # fmt: skip
 
 
-def wounded(rng: Rng, data: bytes) -> bytes:
-    """One thing cut out, put in, doubled, cut off, scrambled or broken."""
+def damaged(rng: Rng, data: bytes) -> bytes:
+    """The file after one random change: bytes removed, inserted, repeated, replaced or cut off, or lines shuffled."""
     start, stop = sorted(rng.integers(0, len(data) + 1, 2).tolist())
     stop = min(stop, start + int(rng.integers(0, 40)))
     token = TOKENS[int(rng.integers(len(TOKENS)))].encode()
@@ -52,10 +52,10 @@ def noise(rng: Rng, count: int) -> bytes:
     return rng.integers(0, 256, count, dtype=np.uint8).tobytes()
 
 
-def odd_path(rng: Rng, path: Path) -> Path:
-    """A path with the suffix of `path` behind which there is no file that can be read.
+def unreadable_path(rng: Rng, path: Path) -> Path:
+    """A path with the suffix of `path` where no file can be read: a folder, a loop of links, a pipe, an impossible name.
 
-    Left out are permissions, which the user who runs containers does not feel.
+    Permissions are not among them, because root, who runs containers, is allowed everything.
     """
     match int(rng.integers(0, 8)):
         case 0:
@@ -63,9 +63,9 @@ def odd_path(rng: Rng, path: Path) -> Path:
         case 1:
             path.symlink_to(path)
         case 2:
-            os.mkfifo(path)  # whoever opens it waits for a writer
+            os.mkfifo(path)  # opening it waits for a writer
         case 3:
-            path.symlink_to("/dev/zero")  # whoever reads it never comes to an end
+            path.symlink_to("/dev/zero")  # reading it never ends
         case 4:
             return path.with_name("n" * 300 + path.suffix)
         case 5:
@@ -79,10 +79,10 @@ def odd_path(rng: Rng, path: Path) -> Path:
 
 
 def refusal(text: str) -> str:
-    """The outcome "refused", if the words are one line that can be read.
+    """The outcome "refused", if the message is one line of readable length.
 
     Raises:
-        AssertionError: they are not.
+        AssertionError: it is not.
     """
     assert "\n" not in text, "an error of several lines"
     assert len(text) <= _LONGEST_LINE, f"an error of {len(text)} characters: {text[:300]}"
