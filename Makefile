@@ -4,6 +4,7 @@ PYTHON ?= python3
 BIN    := .venv/bin
 RUN    := .venv/.installed-to-run
 DEV    := .venv/.installed-to-test
+DOCS   := .venv/.installed-for-docs
 ENV    := MPLBACKEND=Agg
 OUT    ?= runs/demo
 # Bytecode is written on first import, for what is imported alone: a quarter of the space and half of the time.
@@ -25,6 +26,12 @@ lint: $(DEV)
 format: $(DEV)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# The manual, as pages in build/manual; links and references that lead nowhere are errors.
+.PHONY: docs
+
+docs: $(DOCS)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --clean
 
 # The benchmarks: each makes its results and its figure again (minutes, on an idle machine).
 .PHONY: peers speed growth
@@ -48,6 +55,10 @@ $(RUN): pyproject.toml constraints.txt
 
 $(DEV): $(RUN)
 	$(PIP) --editable '.[dev]'
+	@touch $@
+
+$(DOCS): $(RUN)
+	$(PIP) --editable '.[docs]'
 	@touch $@
 
 clean:

@@ -1,4 +1,4 @@
-"""The lines that README tells users to add to their trainers, run as they stand there.
+"""The lines that the manual tells users to add to their trainers, run as they stand there.
 
 EDM and k-diffusion cannot be installed here; their conventions are honoured by the doubles of the tests beside.
 """
@@ -18,15 +18,22 @@ import torch
 import ntkdiag as nd
 from ntkdiag.weights import WeightTable, rule
 
-README = Path(__file__).parents[2] / "README.md"
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "trainers.md"
 IMAGES = torch.randn(6, 3, 4, 4, generator=torch.Generator().manual_seed(0))
 LEVELS = torch.linspace(-4, 4, 6)
 
 
 def blocks() -> dict[str, str]:
     """Name of an integration → its lines."""
-    section = README.read_text().partition("## In your own trainer\n")[2].partition("\n## ")[0]
-    return dict(re.findall(r"^\*\*(.+?)\*\*.*?\n\n```python\n(.*?)```", section, re.MULTILINE | re.DOTALL))
+    section = PAGE.read_text().partition("## In your own trainer\n")[2].partition("\n## ")[0]
+    return dict(
+        re.findall(
+            r"^\*\*(.+?)\*\*.*?\n\n<!-- not run: .*? -->\n```python\n(.*?)```",
+            section,
+            re.MULTILINE | re.DOTALL,
+        )
+    )
 
 
 @pytest.fixture
@@ -38,14 +45,14 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[s
         table.save("weights.csv")
         lines = blocks()[name]
         assert sum(bool(line) for line in lines.splitlines()) == 3
-        exec(compile(lines, f"README, {name}", "exec"), given)
+        exec(compile(lines, f"{PAGE.name}, {name}", "exec"), given)
         return given
 
     return execute
 
 
 def test_these_are_all_integrations() -> None:
-    folder = README.parent / "ntkdiag" / "integrations"
+    folder = ROOT / "ntkdiag" / "integrations"
     named = " ".join(blocks().values())
     assert len(blocks()) == 6
     modules = {path.stem for path in folder.glob("*.py")} - {"__init__", "wrapped"}

@@ -1,0 +1,155 @@
+"""The pages of the manual, their blocks of code, and what each page takes for given."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+import ntkdiag as nd
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+README = ROOT / "README.md"
+PAGES = [README, ROOT / "ARCHITECTURE.md", *sorted(DOCS.rglob("*.md"))]
+
+_BLOCK = re.compile(
+    r"(?:^<!-- not run: (?P<reason>.+?) -->\n)?^```(?P<language>\w*)[^\n]*\n(?P<code>.*?)^```$",
+    re.MULTILINE | re.DOTALL,
+)
+
+# Later options replace earlier ones, so these make any command on a page small.
+TINY = {
+    "demo": ["--quick"],
+    "measure": ["--samples", "8", "--probes", "3", "--buckets", "4", "--top-k", "2", "--slq", "2"],
+    "verify": ["--samples", "8", "--probes", "3", "--buckets", "4"],
+    "train": ["--steps", "3", "--batch", "8"],
+    "sample": ["--count", "8", "--steps", "2"],
+}
+TINY_MODEL = {"mlp": ["width=8"], "dit": ["width=16", "depth=1", "heads=2", "frequencies=8"]}
+
+
+@dataclass(frozen=True)
+class Block:
+    """One block of code on a page.
+
+    Attributes:
+        language: As its fence says.
+        code: Its lines.
+        reason: Why it is not run, from the comment above it; empty if it is run.
+        line: Where its fence stands.
+    """
+
+    language: str
+    code: str
+    reason: str
+    line: int
+
+
+def blocks(page: Path, *languages: str) -> list[Block]:
+    """The blocks of a page in some languages, in order."""
+    text = page.read_text()
+    return [
+        Block(found["language"], found["code"], found["reason"] or "", text[: found.start()].count("\n") + 1)
+        for found in _BLOCK.finditer(text)
+        if found["language"] in languages
+    ]
+
+
+def prose(page: Path) -> str:
+    """A page without its blocks of code."""
+    return _BLOCK.sub("", page.read_text())
+
+
+class Timed(nn.Module):
+    """A network that is called as network(x, time)."""
+
+    def __init__(self, width: int = 4) -> None:
+        super().__init__()
+        self.enter, self.leave = nn.Conv2d(1, width, 3, padding=1), nn.Conv2d(width, 1, 3, padding=1)
+
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        return self.leave(torch.tanh(self.enter(x) + time.reshape(-1, 1, 1, 1)))
+
+
+def images() -> nd.data.Data:
+    pictures = torch.randn(72, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    return nd.data.Data("images", pictures[:64], pictures[64:])
+
+
+def denoiser(seed: int = 0) -> nd.Denoiser:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return nd.Denoiser(Timed(), nd.schedules.cosine(), "v")
+
+
+def diagnosis() -> nd.Diagnosis:
+    buckets = nd.Buckets.uniform(-9, 9, count=4)
+    return nd.measure(denoiser(), images(), buckets, samples=8, probes=3, refs={"untrained": denoiser(1)})
+
+
+def _your_network() -> dict[str, Any]:
+    return {"network": Timed(), "fresh_denoiser": denoiser(1), "denoiser_v": denoiser()}
+
+
+def _trainers() -> dict[str, Any]:
+    return {"diag": diagnosis(), "log_snr": torch.linspace(-3, 3, 5), "per_sample_loss": torch.ones(5)}
+
+
+def _verify() -> dict[str, Any]:
+    return {"denoiser": denoiser(), "data": images(), "untrained": denoiser(1)}
+
+
+# Page → what its Python blocks take for given.
+GIVEN: dict[str, Callable[[], dict[str, Any]]] = {
+    "README.md": lambda: _your_network() | _trainers(),
+    "your_network.md": _your_network,
+    "trainers.md": _trainers,
+    "verify.md": _verify,
+}
+
+_MODULES = {
+    "package/module.py": """
+        import torch
+        from docs_pages import Timed
+
+        def function():
+            return Timed()
+        """,
+    "my_training.py": """
+        def snr_weight(snr):
+            return snr.clamp(max=5) / (1 + snr)
+        """,
+}
+
+
+def write_files(page: Path) -> None:
+    """The files that commands and Python blocks of a page read, in the working folder."""
+    import textwrap
+
+    from safetensors.torch import save_file
+
+    for name, text in _MODULES.items():
+        Path(name).parent.mkdir(exist_ok=True)
+        Path(name).write_text(textwrap.dedent(text))
+    np.save("images.npy", images().train.numpy())
+    save_file(Timed().state_dict(), "weights.safetensors")
+    if page.name in ("verify.md", "read_the_page.md"):
+        diagnosis().save("runs/measured")
+    runs = {"verify.md": "runs/mine", "your_network.md": "runs/demo/constant"}
+    if page.name in runs:
+        train_a_run(runs[page.name])
+
+
+def train_a_run(folder: str) -> None:
+    """A training run as `ntkdiag train` writes it."""
+    from ntkdiag.cli import main
+
+    options = ["--model", "mlp", "--data", "images.npy", "--steps", "2", "--batch", "8", "--out", folder]
+    assert main(["train", *options, "--model-option", "width=8"]) == 0
