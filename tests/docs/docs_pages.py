@@ -20,7 +20,7 @@ README = ROOT / "README.md"
 PAGES = [README, ROOT / "ARCHITECTURE.md", *sorted(DOCS.rglob("*.md"))]
 
 _BLOCK = re.compile(
-    r"(?:^<!-- not run: (?P<reason>.+?) -->\n)?^```(?P<language>\w*)[^\n]*\n(?P<code>.*?)^```$",
+    r"(?:^<!-- not run: (?P<reason>.+?) -->\n)?^```(?: { \.)?(?P<language>\w*)[^\n]*\n(?P<code>.*?)^```$",
     re.MULTILINE | re.DOTALL,
 )
 

@@ -105,7 +105,7 @@ def test_a_block_is_run_or_says_why_not(page: Path) -> None:
 
 def test_a_fence_without_a_language_is_not_taken_for_tested_code() -> None:
     for page in PAGES:
-        fences = re.findall(r"^```(\w*)", page.read_text(), re.MULTILINE)
+        fences = re.findall(r"^```(?: { \.)?(\w*)", page.read_text(), re.MULTILINE)
         assert set(fences[::2]) <= {"python", "bash", "text", ""}, page
         assert set(fences[1::2]) <= {""}, page
 
