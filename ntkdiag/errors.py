@@ -1,7 +1,7 @@
-"""What went wrong and what to do next: every error a user can cause is raised from here.
+"""Errors that a user can cause, and checks of single values that raise them.
 
-An `InputError` says in one line what was expected, what came and how to mend it; the command line
-prints that line and exits with 2. A `MeasurementError` means the input was fine but no trustworthy
+An `InputError` says in one line what was expected, what came and what to do; the command line
+prints that line and exits with 2. A `MeasurementError` means the input was fine, but no trustworthy
 number came out.
 """
 
@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from numbers import Integral, Real
 from typing import Any
 
-# Characters of a quotation in an error.
+# Most characters of a text from outside that an error repeats.
 _LONGEST = 800
 
 
@@ -21,26 +21,70 @@ class NtkdiagError(Exception):
     """Root of all errors this package raises on purpose."""
 
 
+def as_keyword(name: str, value: object) -> str:
+    """An argument as Python spells it: "clip=" without a value, "normalise=False" with one."""
+    return f"{name}={'' if value is None else value}"
+
+
 class InputError(NtkdiagError, ValueError):
-    """Bad input, told in one line.
+    """Bad input, explained in one line.
 
     Args:
         what: The thing that is wrong, as the user names it ("schedule", "--samples", a file path).
         expected: What would have been accepted.
         got: What came instead.
-        fix: The next step for the user; left out when `expected` already says it.
+        fix: The next step for the user; left out when `expected` already says it. Where it names arguments of a
+            function, they stand in braces: "Bound the weight with {clip}."
+        arguments: The arguments in `fix`, each with the value to give it (as it is written in Python), or None for any
+            value. The command line spells them as its options.
 
-    What came from outside may have any length and line breaks: the line is kept one, and to its purpose.
+    Text from outside may have any length and line breaks: line breaks become spaces, and long text is cut.
+
+    Example:
+        >>> print(InputError("weight", expected="a finite weight", got="inf", fix="Give {clip}.", arguments={"clip": 5}))
+        weight: expected a finite weight; got inf. Give clip=5.
     """
 
-    def __init__(self, what: str, *, expected: str, got: object, fix: str | None = None) -> None:
-        line = f"{_short(what)}: expected {expected}; got {_short(str(got))}."
-        super().__init__(f"{line} {fix}" if fix else line)
-        self.fix = fix
+    def __init__(
+        self,
+        what: str,
+        *,
+        expected: str,
+        got: object,
+        fix: str | None = None,
+        arguments: Mapping[str, object] | None = None,
+    ) -> None:
+        self._problem = f"{_short(what)}: expected {expected}; got {_short(str(got))}."
+        self._fix = fix
+        self.arguments = dict(arguments or {})
+        super().__init__(self.message())
+
+    def message(self, spell: Callable[[str, object], str] = as_keyword) -> str:
+        """The whole line.
+
+        Args:
+            spell: From the name and the value of an argument that `fix` mentions to its text.
+        """
+        if self._fix is None:
+            return self._problem
+        spelled = {name: spell(name, value) for name, value in self.arguments.items()}
+        return f"{self._problem} {self._fix.format(**spelled) if spelled else self._fix}"
+
+
+def first_line(error: BaseException) -> str:
+    """An exception of another library in one line: its type, and the first line of its message.
+
+    Example:
+        >>> first_line(ValueError("too many\\ncookies"))
+        'ValueError: too many'
+    """
+    lines = str(error).strip().splitlines()
+    kind = type(error).__name__
+    return f"{kind}: {_short(lines[0])}" if lines else kind
 
 
 def _short(text: str) -> str:
-    """The text on one line, its end left out where nobody would read on."""
+    """The text on one line, cut at `_LONGEST` characters."""
     line = " ".join(text[: _LONGEST + 1].splitlines())
     return line if len(line) <= _LONGEST else line[:_LONGEST] + " …"
 
@@ -63,15 +107,20 @@ def require_one_of(what: str, got: str, allowed: Iterable[str]) -> str:
     raise InputError(what, expected="one of " + ", ".join(names), got=repr(got), fix=fix)
 
 
-def require_positive_int(what: str, got: int, minimum: int = 1) -> int:
-    """Return `got` as a plain int if it is an integer (Python's or numpy's) of at least `minimum`.
+def require_int(what: str, got: int, *, at_least: int) -> int:
+    """Return `got` as a plain int if it is an integer (Python's or numpy's) of at least `at_least`.
 
     Raises:
-        InputError: otherwise; True and False are no integers here.
+        InputError: otherwise; True and False are not accepted as integers.
     """
-    if isinstance(got, bool) or not isinstance(got, Integral) or got < minimum:
-        raise InputError(what, expected=f"an integer of at least {minimum}", got=repr(got))
+    if isinstance(got, bool) or not isinstance(got, Integral) or got < at_least:
+        raise InputError(what, expected=f"an integer of at least {at_least}", got=repr(got))
     return int(got)
+
+
+def require_positive_int(what: str, got: int) -> int:
+    """`require_int` of at least 1."""
+    return require_int(what, got, at_least=1)
 
 
 def require_number(
@@ -92,7 +141,7 @@ def require_number(
         at_most, below: Upper bound, included or excluded; give one at most.
 
     Raises:
-        InputError: otherwise; True and False are no numbers here.
+        InputError: otherwise; True and False are not accepted as numbers.
     """
     try:
         value = float(got) if isinstance(got, Real) and not isinstance(got, bool) else math.nan

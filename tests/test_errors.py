@@ -9,6 +9,8 @@ from ntkdiag.errors import (
     InputError,
     MeasurementError,
     NtkdiagError,
+    first_line,
+    require_int,
     require_number,
     require_one_of,
     require_positive_int,
@@ -34,6 +36,37 @@ def test_what_came_from_outside_cannot_fill_the_screen() -> None:
     assert line.endswith(" …. Do b.")
     exact = "y" * 800
     assert str(InputError("x", expected="c", got=exact)) == f"x: expected c; got {exact}."
+
+
+def test_arguments_in_a_remedy_are_spelled_as_keywords_or_as_the_reader_types_them() -> None:
+    error = InputError(
+        "w",
+        expected="a",
+        got=3,
+        fix="Give {clip}, or {normalise}.",
+        arguments={"clip": None, "normalise": False},
+    )
+    assert str(error) == "w: expected a; got 3. Give clip=, or normalise=False."
+    assert error.message(lambda name, value: f"<{name} {value}>").endswith(
+        "Give <clip None>, or <normalise False>."
+    )
+
+
+def test_braces_in_a_remedy_without_arguments_stay() -> None:
+    assert str(InputError("x", expected="a", got=3, fix="Do {b}.")).endswith("Do {b}.")
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (ValueError("\n a\r\nb"), "ValueError: a"),
+        (RuntimeError(), "RuntimeError"),
+        (KeyError("k"), "KeyError: 'k'"),
+        (ValueError("y" * 10_000), f"ValueError: {'y' * 800} …"),
+    ],
+)
+def test_an_exception_of_another_library_becomes_one_line(error: Exception, line: str) -> None:
+    assert first_line(error) == line
 
 
 def test_kinds_can_be_caught_together_and_as_pythons_own() -> None:
@@ -73,9 +106,9 @@ def test_what_is_no_positive_integer_is_refused(got: object) -> None:
 
 
 def test_the_minimum_is_allowed_and_named() -> None:
-    assert require_positive_int("seed", 0, minimum=0) == 0
+    assert require_int("seed", 0, at_least=0) == 0
     with pytest.raises(InputError, match="at least 3; got 2"):
-        require_positive_int("samples", 2, minimum=3)
+        require_int("samples", 2, at_least=3)
 
 
 @pytest.mark.parametrize("got", [2, 2.0, np.float32(2), np.int64(2)])

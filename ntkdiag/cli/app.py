@@ -16,6 +16,7 @@ from ntkdiag.cli.commands.sample import sample
 from ntkdiag.cli.commands.train import train
 from ntkdiag.cli.commands.verify import verify
 from ntkdiag.cli.commands.weights import weights
+from ntkdiag.cli.options.remedies import remedies_as_options
 from ntkdiag.cli.output.console import say
 
 # What the overview says of each, in the order in which a newcomer needs them.
@@ -37,7 +38,7 @@ def command() -> Callable[..., Any]:
     app = typer.Typer(add_completion=False, rich_markup_mode=None)
     app.callback(invoke_without_command=True)(_root)
     for function, short in COMMANDS.items():
-        app.command(function.__name__, short_help=short)(function)
+        app.command(function.__name__, short_help=short)(remedies_as_options(function))
     return typer.main.get_command(app).main
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from ntkdiag.data.dataset import Data, check_samples, held_out_count, split
-from ntkdiag.errors import InputError
+from ntkdiag.errors import InputError, first_line
 from ntkdiag.provenance import is_file
 
 _HELD_OUT_SHARE = 0.2
@@ -58,7 +58,7 @@ def _read(path: Path) -> np.ndarray:
         raise InputError(
             str(path),
             expected="a whole .npy file without Python objects",
-            got=str(error) or type(error).__name__,
+            got=first_line(error),
             fix="Save it with numpy.save(path, array) from a float or uint8 array.",
         ) from error
     if not isinstance(array, np.ndarray):

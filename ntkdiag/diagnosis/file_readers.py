@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from ntkdiag.errors import InputError
+from ntkdiag.errors import InputError, first_line
 
 _TRUTH = {"True": True, "False": False}
 
@@ -31,7 +31,7 @@ def read_table(path: Path, columns: tuple[str, ...], words: tuple[str, ...] = ()
     except FileNotFoundError:
         raise InputError(str(path), expected="a table of the diagnosis", got="no such file") from None
     except (ValueError, OSError) as error:
-        raise InputError(str(path), expected="a CSV table", got=str(error).splitlines()[0]) from error
+        raise InputError(str(path), expected="a CSV table", got=first_line(error)) from error
     table = pd.DataFrame({name: _values(texts[name].tolist()) for name in texts.columns})
     missing = [name for name in columns if name not in table.columns]
     if missing:
@@ -60,7 +60,7 @@ def read_tensors(path: Path, names: tuple[str, ...], kind: str) -> dict[str, Ten
     try:
         tensors = load_file(path)
     except (SafetensorError, OSError) as error:
-        raise InputError(str(path), expected="a safetensors file", got=str(error).splitlines()[0]) from error
+        raise InputError(str(path), expected="a safetensors file", got=first_line(error)) from error
     for name in names:
         if name not in tensors:
             raise InputError(str(path), expected=f"a {kind} named {name}", got=", ".join(tensors) or "none")

@@ -10,7 +10,7 @@ from ntkdiag.data import Data
 from ntkdiag.denoiser import Denoiser
 from ntkdiag.diagnosis.full_kernel import FullSettings
 from ntkdiag.diagnosis.result import require_folder_name
-from ntkdiag.errors import InputError, require_positive_int
+from ntkdiag.errors import InputError, first_line, require_int
 from ntkdiag.modes import measuring
 
 
@@ -23,7 +23,7 @@ def require_full(settings: FullSettings, rows: int, params: str | Sequence[str] 
         ("quadrature_steps", settings.quadrature_steps, 1),
         ("contraction_steps", settings.contraction_steps, 1),
     ):
-        require_positive_int(what, value, minimum=least)
+        require_int(what, value, at_least=least)
     if settings.top_k > rows:
         raise InputError("top_k", expected=f"at most the {rows} rows of the full kernel", got=settings.top_k)
     if params is not None:
@@ -58,6 +58,7 @@ def require_forward(denoiser: Denoiser, data: Data) -> None:
         raise InputError(
             "network",
             expected=f"a forward on data of shape {tuple(sample.shape)}",
-            got=f"{type(error).__name__}: {str(error).splitlines()[0]}",
-            fix="Check the data's shape, and the call= that Denoiser was given.",
+            got=first_line(error),
+            fix="Check the data's shape, and what {call} says the network is called with.",
+            arguments={"call": None},
         ) from error

@@ -105,7 +105,8 @@ def _require_real(parameters: dict[str, nn.Parameter]) -> None:
                 name,
                 expected="real floating-point parameters",
                 got=str(parameter.dtype).removeprefix("torch."),
-                fix="Choose others by params=.",
+                fix="Choose others by {params}.",
+                arguments={"params": None},
             )
 
 

@@ -61,7 +61,8 @@ class Condition(nn.Module):
                     "cond",
                     expected="None for a network built without classes",
                     got="class labels",
-                    fix="Build the network with classes=K.",
+                    fix="Build the network with {classes}.",
+                    arguments={"classes": "K"},
                 )
             return vector
         labels = torch.full_like(log_snr, self.classes, dtype=torch.long) if cond is None else cond

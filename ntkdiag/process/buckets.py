@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ntkdiag.errors import InputError, require_positive_int
+from ntkdiag.errors import InputError, require_int, require_positive_int
 from ntkdiag.process.log_snr import Level, as_level
 from ntkdiag.process.schedules.base import Schedule
 
@@ -228,6 +228,6 @@ def _require_edges(edges: tuple[float, ...]) -> None:
 
 def _generator(seed: int, stream: int) -> torch.Generator:
     """A generator for one (seed, stream); two generators of one plain seed would draw correlated numbers."""
-    require_positive_int("seed", seed, minimum=0)
+    require_int("seed", seed, at_least=0)
     state = np.random.SeedSequence([seed, stream]).generate_state(1, np.uint64)[0]
     return torch.Generator().manual_seed(int(state))

@@ -77,7 +77,8 @@ def _official(target: str, path: Schedule, log_snr: Tensor) -> Tensor:
             "target under convention='official'",
             expected="one of " + ", ".join(_OFFICIAL_TARGETS),
             got=repr(target),
-            fix="Use convention='vp'.",
+            fix="Use {convention}.",
+            arguments={"convention": "'vp'"},
         )
     if target == "flow":
         return torch.zeros_like(log_snr)
@@ -96,5 +97,6 @@ def _path(target: str, schedule: Schedule | None, convention: str) -> Schedule:
         "schedule",
         expected=f"a schedule, because ERD needs one for {reason}",
         got="none",
-        fix="Pass the one you train with, for example schedule=ntkdiag.schedules.cosine().",
+        fix="Pass the one you train with, for example {schedule}.",
+        arguments={"schedule": "ntkdiag.schedules.cosine()"},
     )

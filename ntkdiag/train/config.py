@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ntkdiag.errors import require_number, require_one_of, require_positive_int
+from ntkdiag.errors import require_int, require_number, require_one_of, require_positive_int
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class TrainConfig:
         for name in ("steps", "batch", "log_every", "checkpoint_every"):
             require_positive_int(name, getattr(self, name))
         for name in ("warmup", "seed"):
-            require_positive_int(name, getattr(self, name), minimum=0)
+            require_int(name, getattr(self, name), at_least=0)
         for name, high in _BELOW.items():
             require_number(name, getattr(self, name), at_least=0.0, below=high)
         if self.gradient_clip is not None:

@@ -372,8 +372,8 @@ def test_an_output_of_an_unknown_type_is_refused(refused: Refused, measured: Pat
              "log_snr=3,1,-inf"],
             "--clip",
         ),
-        (["audit", "operator:neg", "--target", "flow"], "Pass --schedule, for example flow."),
-        (["audit", "operator:neg", "--target", "v", "--argument", "timesteps"], "Pass --schedule, for example linear_beta."),
+        (["audit", "operator:neg", "--target", "flow"], "Pass it, for example --schedule flow."),
+        (["audit", "operator:neg", "--target", "v", "--argument", "timesteps"], "for example --schedule linear_beta."),
     ],
 )  # fmt: skip
 def test_remedies_are_spelt_as_options(refused: Refused, arguments: list[str], remedy: str) -> None:

@@ -24,7 +24,6 @@ _TABLES = (".csv", ".json")
 _MISTAKE = 1
 
 
-@parsing.spelt_as_options()
 def audit(
     weights: Annotated[
         str,

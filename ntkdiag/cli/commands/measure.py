@@ -11,7 +11,7 @@ from ntkdiag.cli.options.grouping import grouped, refuse_given
 from ntkdiag.cli.options.shared import Force, FullOptions, Json, MeasureOptions, ModelOptions
 from ntkdiag.cli.output import destinations as outputs
 from ntkdiag.cli.output.console import note, print_json, progress_bar, say
-from ntkdiag.errors import InputError, require_one_of, require_positive_int
+from ntkdiag.errors import InputError, require_int, require_one_of, require_positive_int
 
 if TYPE_CHECKING:
     from ntkdiag.diagnosis import Diagnosis, FullSettings
@@ -73,7 +73,7 @@ def full_settings(options: FullOptions) -> FullSettings | None:
     if options.top_k is not None:
         given["top_k"] = require_positive_int("--top-k", options.top_k)
     if options.slq is not None:
-        given["quadrature_vectors"] = require_positive_int("--slq", options.slq, minimum=0)
+        given["quadrature_vectors"] = require_int("--slq", options.slq, at_least=0)
 
     from ntkdiag.diagnosis import FullSettings
 

@@ -12,7 +12,7 @@ from ntkdiag.cli.options.grouping import grouped, refuse_given
 from ntkdiag.cli.options.shared import Force, Json, MeasureOptions, ModelOptions
 from ntkdiag.cli.output import destinations as outputs
 from ntkdiag.cli.output.console import print_json, say
-from ntkdiag.errors import require_positive_int
+from ntkdiag.errors import require_int
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -50,7 +50,7 @@ def verify(
     if source is None:
         from ntkdiag.claims.evidence import MIN_BUCKETS, MIN_SAMPLES
 
-        require_positive_int("--samples (for intervals)", how.samples, minimum=MIN_SAMPLES)
+        require_int("--samples (for intervals)", how.samples, at_least=MIN_SAMPLES)
         diagnosis = diagnose(model, how, bars=not json, least_buckets=MIN_BUCKETS)
     else:
         refuse_given((model, how), "beside --from, which measures nothing", allowed=("seed",))

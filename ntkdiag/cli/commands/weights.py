@@ -65,7 +65,6 @@ class ScoreOptions:
 
 
 @grouped
-@parsing.spelt_as_options()
 def weights(
     rule: RuleOptions,
     measured: ScoreOptions,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ntkdiag.cli.inputs.recipe import REFERENCES, Recipe, require_model
 from ntkdiag.cli.options import parsing
 from ntkdiag.cli.options.shared import ModelOptions
-from ntkdiag.errors import InputError
+from ntkdiag.errors import InputError, first_line
 
 if TYPE_CHECKING:
     from torch import nn
@@ -198,9 +198,8 @@ def _device(name: str) -> Any:
         place = torch.device(name)
         torch.ones(1, device=place).item()  # what holds no numbers, as meta, is no use either
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        first = str(error).strip().splitlines()[0]
         raise InputError(
-            "--device", expected="a device this machine has, such as cpu", got=f"{name}: {first}"
+            "--device", expected="a device this machine has, such as cpu", got=f"{name}: {first_line(error)}"
         ) from error
     return place
 
@@ -223,10 +222,9 @@ def _try(denoiser: Denoiser, data: Data) -> None:
     except InputError:
         raise
     except Exception as error:
-        text = (str(error).strip().splitlines() or ["no message"])[0]
         raise InputError(
             "--model",
             expected=f"a network that takes samples of shape {list(data.shape)}",
-            got=f"{type(error).__name__}: {text}",
+            got=first_line(error),
             fix="Check the data's shape and --call, which says whether the network is called with time or log_snr.",
         ) from error

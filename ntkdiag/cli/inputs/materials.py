@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ntkdiag.cli.options import parsing
-from ntkdiag.errors import InputError
+from ntkdiag.errors import InputError, first_line
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -71,7 +71,7 @@ def verdicts(path: Path | None, diagnosis: Diagnosis) -> pd.DataFrame | None:
         raise InputError(
             str(path),
             expected="verdicts.csv, as 'ntkdiag verify --out' writes it",
-            got=str(error).splitlines()[0],
+            got=first_line(error),
         ) from error
     missing = [name for name in VERDICT_COLUMNS if name not in table.columns]
     if missing:

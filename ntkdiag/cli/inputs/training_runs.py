@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ntkdiag.errors import InputError
+from ntkdiag.errors import InputError, first_line
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -62,4 +62,4 @@ def read_run(folder: Path) -> dict[str, Any]:
     try:
         return {name: pd.read_csv(path) for name, path in tables.items() if path.is_file()}
     except (OSError, ValueError) as error:
-        raise InputError(str(folder), expected="tables in CSV", got=str(error).splitlines()[0]) from error
+        raise InputError(str(folder), expected="tables in CSV", got=first_line(error)) from error

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ntkdiag.errors import InputError
+from ntkdiag.errors import InputError, first_line
 
 if TYPE_CHECKING:
     from ntkdiag.process.buckets import Buckets
@@ -17,16 +16,6 @@ Made = TypeVar("Made")
 
 _WORDS = {"true": True, "false": False, "none": None}
 _UNITS = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3}
-# How Python's remedies are typed.
-_OPTIONS = {
-    "schedule=ntkdiag.schedules.cosine()": "--schedule cosine",
-    "schedule=, for example ntkdiag.schedules.flow()": "--schedule, for example flow",
-    "schedule=, for example ntkdiag.schedules.from_diffusers(scheduler)": "--schedule, for example linear_beta",
-    "normalise=False": "--no-normalise",
-    "clip=": "--clip",
-    "floor=": "--floor",
-    "power=": "--power",
-}
 
 
 def pairs(option: str, items: Iterable[str] | None) -> dict[str, Any]:
@@ -149,24 +138,9 @@ def checked(option: str, make: Callable[[], Made]) -> Made:
         raise failure(option, "values of the right kind", error) from error
 
 
-@contextmanager
-def spelt_as_options() -> Iterator[None]:
-    """Inside the block the remedy that an error names is spelt as the options of 'weights' and 'audit' are."""
-    try:
-        yield
-    except InputError as error:
-        if error.fix is not None:
-            told = error.fix
-            for argument, option in _OPTIONS.items():
-                told = told.replace(argument, option)
-            error.args = (str(error).removesuffix(error.fix) + told,)
-        raise
-
-
 def failure(what: str, expected: str, error: BaseException) -> InputError:
     """An exception of someone else's as one line: its type, and the first line of its message."""
-    text = (str(error).strip().splitlines() or ["no message"])[0]
-    return InputError(what, expected=expected, got=f"{type(error).__name__}: {text}")
+    return InputError(what, expected=expected, got=first_line(error))
 
 
 def named_paths(items: Iterable[str] | None) -> list[tuple[str | None, str]]:

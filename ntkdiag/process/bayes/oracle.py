@@ -14,7 +14,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from ntkdiag.errors import InputError, require_positive_int
+from ntkdiag.errors import InputError, require_int
 from ntkdiag.process.log_snr import Level, as_level, vp_alpha, vp_sigma
 
 # Draws of a Monte Carlo MMSE: a relative standard error near 1% on the mixtures of this package.
@@ -80,7 +80,7 @@ class PosteriorOracle(ABC):
 
     def sample(self, count: int, generator: torch.Generator) -> Tensor:
         """Draw data [count, *shape], float64, with a generator on the CPU."""
-        require_positive_int("count", count, minimum=0)
+        require_int("count", count, at_least=0)
         return self._sample(count, generator).reshape(count, *self.shape)
 
     @abstractmethod
@@ -120,7 +120,7 @@ class PosteriorOracle(ABC):
         Returns:
             (value, standard error), float64, each of the shape of `log_snr`.
         """
-        require_positive_int("samples", samples, minimum=2)
+        require_int("samples", samples, at_least=2)
         level = as_level(log_snr)
         generator = torch.Generator().manual_seed(seed)
         x0 = self.sample(samples, generator)

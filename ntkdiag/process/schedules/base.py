@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from ntkdiag.errors import InputError, require_positive_int
+from ntkdiag.errors import InputError, require_int
 from ntkdiag.process.log_snr import Level, apply_wide, as_level, expand, vp_alpha, vp_sigma, widen
 from ntkdiag.process.schedules.training_distributions import Distribution
 from ntkdiag.provenance import jsonable
@@ -106,7 +106,7 @@ class Schedule(ABC):
         Returns:
             Tensor [count], float64.
         """
-        require_positive_int("count", count, minimum=0)
+        require_int("count", count, at_least=0)
         uniform = torch.rand(count, generator=generator, device=generator.device, dtype=torch.float64)
         # torch.rand includes 0, which an unbounded schedule would map to −inf.
         return self.quantile(uniform.clamp(min=2.0**-54))

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from ntkdiag.errors import InputError, require_number, require_positive_int
+from ntkdiag.errors import InputError, require_int, require_number
 from ntkdiag.process.log_snr import vp_alpha, vp_sigma
 from ntkdiag.process.schedules.base import Schedule
 from ntkdiag.process.schedules.training_distributions import Distribution, Steps
@@ -47,7 +47,7 @@ class TableSchedule(Schedule):
 
     def sample(self, count: int, generator: torch.Generator) -> Tensor:
         """Draw log-SNR values of steps, each step equally likely; see `Schedule.sample`."""
-        require_positive_int("count", count, minimum=0)
+        require_int("count", count, at_least=0)
         size = (count,)
         step = torch.randint(len(self.levels), size, generator=generator, device=generator.device)
         return self._table.to(step.device)[step]
@@ -97,7 +97,7 @@ class LinearBeta(TableSchedule):
     beta_end: float = 0.02
 
     def __post_init__(self) -> None:
-        if require_positive_int("linear_beta steps", self.steps, minimum=2) > _MOST_STEPS:
+        if require_int("linear_beta steps", self.steps, at_least=2) > _MOST_STEPS:
             raise InputError("linear_beta steps", expected=f"at most {_MOST_STEPS:,}", got=self.steps)
         for label, value in (("beta_start", self.beta_start), ("beta_end", self.beta_end)):
             require_number(f"linear_beta {label}", value, above=0.0, below=1.0)

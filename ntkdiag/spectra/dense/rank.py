@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ntkdiag.errors import require_number, require_positive_int
+from ntkdiag.errors import require_int, require_number, require_positive_int
 from ntkdiag.spectra.dense.eigen import Array
 
 
@@ -111,7 +111,7 @@ def decay_exponent(eigenvalues: Array, first: int = 1, last: int = 8) -> Array:
         InputError: first < 1 or last ≤ first.
     """
     require_positive_int("first", first)
-    require_positive_int("last", last, minimum=first + 1)
+    require_int("last", last, at_least=first + 1)
     size = eigenvalues.shape[-1]
     if size < last:
         return np.full(eigenvalues.shape[:-1], np.nan)[()]

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ntkdiag.confidence import Interval, quantile, symmetric
-from ntkdiag.errors import require_positive_int
+from ntkdiag.errors import require_int
 from ntkdiag.spectra.operators.block_lanczos import Apply
 
 
@@ -57,7 +57,7 @@ def trace_estimates(
     Raises:
         InputError: fewer than 3 probes.
     """
-    require_positive_int("probes", probes, minimum=3)
+    require_int("probes", probes, at_least=3)
     if 3 * probes >= size:
         return _exact(apply(torch.eye(size).to(like)), level)
     generator = torch.Generator().manual_seed(seed)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ntkdiag.errors import InputError, require_number, require_positive_int
+from ntkdiag.errors import InputError, require_int, require_number
 from ntkdiag.spectra.dense.eigen import Array, GramLike, gram_array
 from ntkdiag.spectra.dense.named_statistics import Statistic, evaluate_all, statistic
 from ntkdiag.spectra.dense.pairs import checked_noise, pair_products, pair_sums
@@ -57,7 +57,7 @@ def paired_subsets(samples: int, draws: int = DRAWS, fraction: float = FRACTION,
     Raises:
         InputError: an argument out of range.
     """
-    require_positive_int("samples", samples, minimum=3)
+    require_int("samples", samples, at_least=3)
     require_number("fraction", fraction, above=0, below=1)
     return subsets_of_size(samples, min(max(round(fraction * samples), 2), samples - 1), draws, seed)
 
@@ -68,7 +68,7 @@ def subsets_of_size(samples: int, size: int, draws: int, seed: int) -> Indices:
     Raises:
         InputError: fewer than 2 draws.
     """
-    require_positive_int("draws", draws, minimum=2)
+    require_int("draws", draws, at_least=2)
     order = np.random.default_rng(seed).random((draws, samples)).argsort(1)
     return np.sort(order[:, :size], 1)
 

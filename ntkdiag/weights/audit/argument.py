@@ -45,7 +45,8 @@ class Argument:
                 "schedule",
                 expected="the schedule whose timesteps the function takes",
                 got="none",
-                fix="Pass schedule=, for example ntkdiag.schedules.from_diffusers(scheduler).",
+                fix="Pass the one you train with, for example {schedule}.",
+                arguments={"schedule": "ntkdiag.schedules.linear_beta()"},
             )
         self._timesteps = None if scheduler is None else Timesteps(scheduler)
         self.schedule: Schedule | None = None if self._timesteps is None else self._timesteps.schedule

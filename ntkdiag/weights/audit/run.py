@@ -64,8 +64,13 @@ def audit(
     examined = WeightFunction.of(weights, target, argument, schedule)
     path = examined.argument.schedule
     if path is None and _needs_schedule(examined.target, expected):
-        raise InputError("schedule", expected="the schedule trained on", got="none",
-                         fix="Pass schedule=, for example ntkdiag.schedules.flow().")  # fmt: skip
+        raise InputError(
+            "schedule",
+            expected="the schedule trained on",
+            got="none",
+            fix="Pass it, for example {schedule}.",
+            arguments={"schedule": "ntkdiag.schedules.flow()"},
+        )
     curve, findings = measure(examined)
     identity = identify(_written(examined, curve), examined.target, path, expected)
     match = identity.matches[0] if identity.matches else None

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ntkdiag.errors import InputError
+from ntkdiag.errors import InputError, first_line
 from ntkdiag.process.target import target_name
 from ntkdiag.weights.audit.argument import Argument
 from ntkdiag.weights.source import WeightSource
@@ -80,7 +80,7 @@ class WeightFunction:
                 try:
                     returned = self.function(argument.numpy().copy())
                 except Exception:
-                    raise CallFailed(_one_line(failure)) from failure
+                    raise CallFailed(first_line(failure)) from failure
         return _numbers(returned)
 
     def at(self, log_snr: float) -> float:
@@ -107,9 +107,4 @@ def _numbers(returned: Any) -> Tensor:
         return values.to(torch.float64)
     except Exception as failure:
         kind = type(returned).__name__
-        raise CallFailed(f"it returned {kind}, not a tensor of numbers ({_one_line(failure)})") from failure
-
-
-def _one_line(failure: BaseException) -> str:
-    lines = str(failure).split("\n")
-    return f"{type(failure).__name__}: {lines[0][:200]}" if lines[0] else type(failure).__name__
+        raise CallFailed(f"it returned {kind}, not a tensor of numbers ({first_line(failure)})") from failure

@@ -31,7 +31,7 @@ class Score:
     column: str
     amplitude: Callable[[Tensor], Tensor]
     sound: Callable[[Tensor], Tensor]
-    remedy: str = "Measure again with more samples, or use score='amplitude', which needs none."
+    remedy: str = "Measure again with more samples, or use {score}, which needs none."
 
 
 def amplitude_of_share(share: Tensor) -> Tensor:
@@ -96,7 +96,11 @@ def factors(score: str) -> tuple[str, ...]:
     for name in names:
         if names.count(name) > 1:
             raise InputError(
-                "score", expected=f"'{name}' once", got=repr(score), fix="Use power= for powers."
+                "score",
+                expected=f"'{name}' once",
+                got=repr(score),
+                fix="Use {power} for powers.",
+                arguments={"power": None},
             )
     return names
 
@@ -146,6 +150,7 @@ def _one(summary: pd.DataFrame, name: str) -> Amplitudes:
             expected="a finite number",
             got=values[place].item(),
             fix=score.remedy,
+            arguments={"score": "'amplitude'"},
         )
     ends = [score.amplitude(end) for end in _interval(summary, score.column)]
     # The amplitude falls with contamination, so the upper end of its interval gives the lower amplitude.

@@ -33,7 +33,8 @@ def smooth(log_snr: Tensor, weight: Tensor, bandwidth: float) -> Tensor:
             "floor",
             expected="a number above 0, since ln w is smoothed",
             got="a weight of zero",
-            fix="Raise floor=.",
+            fix="Raise {floor}.",
+            arguments={"floor": None},
         )
     distance = (log_snr[:, None] - log_snr[None, :]) / bandwidth
     kernel = torch.softmax(-(distance**2) / 2, dim=1)

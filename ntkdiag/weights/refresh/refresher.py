@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ntkdiag.errors import InputError, MeasurementError, require_number, require_positive_int
+from ntkdiag.errors import InputError, MeasurementError, first_line, require_number, require_positive_int
 from ntkdiag.process.schedules.base import Schedule
 from ntkdiag.process.target import target_name
 from ntkdiag.weights.measured.score_to_weight import ScoreToWeight
@@ -192,7 +192,7 @@ class Refresher:
             about |= {"log_snr": _floats(log_snr), "score": _floats(score)}
             table = self._update.step(self.table, log_snr, score, self.schedule)
         except Exception as error:
-            return Record(step, False, _one_line(error), **about)
+            return Record(step, False, first_line(error), **about)
         self.table = table
         self._monitor.refreshed(monitored)
         return Record(step, True, weight=_floats(table.weight), **about)
@@ -215,7 +215,7 @@ class Refresher:
         try:
             values, error = measure(), ""
         except Exception as failure:  # training goes on with the weights it has
-            values, error = (), _one_line(failure)
+            values, error = (), first_line(failure)
         return RankMeasurement(values, error, self._budget.end(began))
 
     def _settings(self) -> dict[str, Any]:
@@ -238,7 +238,3 @@ def _constant(target: str) -> WeightTable:
 
 def _floats(values: Tensor) -> tuple[float, ...]:
     return tuple(values.flatten().tolist())
-
-
-def _one_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"

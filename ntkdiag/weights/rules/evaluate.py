@@ -163,7 +163,8 @@ def finite_weight(weight: Tensor, log_snr: float | Tensor, clip: float | None, w
             what,
             expected="a finite weight",
             got=f"{weight[bad].flatten()[0].item()} at log-SNR {where:g}",
-            fix="Give clip= an upper bound for the weight.",
+            fix="Bound the weight with {clip}.",
+            arguments={"clip": None},
         )
     return weight
 
@@ -182,6 +183,7 @@ def _given(schedule: Schedule | None, reason: str) -> Schedule:
             "schedule",
             expected=f"a schedule, because {reason}",
             got="none",
-            fix="Pass the one you train with, for example schedule=ntkdiag.schedules.cosine().",
+            fix="Pass the one you train with, for example {schedule}.",
+            arguments={"schedule": "ntkdiag.schedules.cosine()"},
         )
     return schedule

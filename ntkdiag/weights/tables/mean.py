@@ -46,7 +46,8 @@ def density_mean(weight: Callable[[Tensor], Tensor], schedule: Schedule, what: s
             f"mean of {what} under schedule '{schedule.name}'",
             expected="a finite mean",
             got="a weight that grows as fast as its log-SNR becomes rare",
-            fix="Bound the weight with clip=, use a schedule with bounded log-SNR, or give normalise=False.",
+            fix="Bound the weight with {clip}, use a schedule with bounded log-SNR, or give {normalise}.",
+            arguments={"clip": None, "normalise": False},
         )
     return mean
 
