@@ -117,9 +117,11 @@ class Denoiser(nn.Module):
 
     def _with_time(self, network: nn.Module, x: Tensor, log_snr: Tensor, cond: Any) -> Tensor:
         time = self.schedule.time(log_snr)
-        return network(x, time) if cond is None else network(x, time, cond)
+        prediction: Tensor = network(x, time) if cond is None else network(x, time, cond)
+        return prediction
 
     def _with_log_snr(self, network: nn.Module, x: Tensor, log_snr: Tensor, cond: Any) -> Tensor:
         alpha, sigma = self.schedule.alpha(log_snr), self.schedule.sigma(log_snr)
         unit = x / expand(torch.hypot(alpha, sigma), x)
-        return network(unit, log_snr) if cond is None else network(unit, log_snr, cond)
+        prediction: Tensor = network(unit, log_snr) if cond is None else network(unit, log_snr, cond)
+        return prediction

@@ -27,7 +27,8 @@ def kendall(a: Array, b: Array) -> Array:
     sign_b = _sign(b, first, second)
     untied = np.sqrt(np.square(sign_a).sum(-1) * np.square(sign_b).sum(-1))
     agreement = (sign_a * sign_b).sum(-1)
-    return np.divide(agreement, untied, out=np.zeros_like(agreement), where=untied > 0)
+    statistic: Array = np.divide(agreement, untied, out=np.zeros_like(agreement), where=untied > 0)
+    return statistic
 
 
 def _sign(values: Array, first: NDArray[np.intp], second: NDArray[np.intp]) -> Array:

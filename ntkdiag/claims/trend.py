@@ -98,7 +98,8 @@ def thirds(ordering: Array) -> Array:
     upper, lower = upper & ~both, lower & ~both
     if not (upper.any() and lower.any()):
         return np.zeros(count)
-    return upper / upper.sum() - lower / lower.sum()
+    weights: Array = upper / upper.sum() - lower / lower.sum()
+    return weights
 
 
 def signed(correlation: float) -> str:

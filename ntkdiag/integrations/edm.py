@@ -110,7 +110,8 @@ class WeightedEDMLoss(_EDMWeights):
         clean, augment_labels = (images, None) if augment_pipe is None else augment_pipe(images)
         sigma, noise = self._draw(clean)
         denoised = net(clean + noise, sigma, labels, augment_labels=augment_labels)
-        return self.weight(sigma) * (denoised - clean) ** 2
+        losses: Tensor = self.weight(sigma) * (denoised - clean) ** 2
+        return losses
 
 
 class WeightedEDM2Loss(_EDMWeights):
@@ -151,4 +152,5 @@ class WeightedEDM2Loss(_EDMWeights):
         denoised, u = net(images + noise, sigma, labels, return_logvar=True)
         loss = self.weight(sigma) * (denoised - images) ** 2
         # 0·u keeps the parameters of u in the autograd graph, which data-parallel training requires.
-        return loss / u.exp() + u if self.uncertainty else loss + 0 * u
+        losses: Tensor = loss / u.exp() + u if self.uncertainty else loss + 0 * u
+        return losses

@@ -68,4 +68,5 @@ def attach(denoiser: Any, weights: WeightSource | Path | str) -> SigmaWeighting:
     if not hasattr(denoiser, "weighting") or not hasattr(denoiser, "sigma_data"):
         raise InputError("denoiser", expected="a k_diffusion.layers.Denoiser", got=type(denoiser).__name__)
     denoiser.weighting = SigmaWeighting(weights, float(denoiser.sigma_data))
-    return denoiser.weighting
+    weighting: SigmaWeighting = denoiser.weighting
+    return weighting

@@ -31,7 +31,8 @@ def _uncompiled() -> AbstractContextManager[Any]:
     """Compiled modules run eagerly; nothing can be compiled before the compiler is imported, which takes seconds."""
     if "torch._dynamo" not in sys.modules:
         return nullcontext()
-    return torch.compiler.set_stance("force_eager")
+    stance: AbstractContextManager[Any] = torch.compiler.set_stance("force_eager")
+    return stance
 
 
 class _Direct:

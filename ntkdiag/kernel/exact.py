@@ -52,7 +52,8 @@ def _vectorised_gradients(
 
     def one_sample(sample: tuple[Tensor, ...], directions: Tensor) -> dict[str, Tensor]:
         pull_back = vjp(lambda values: _call_one(module, values, sample), theta)[1]
-        return vmap(lambda direction: pull_back(direction)[0])(directions)
+        gradients: dict[str, Tensor] = vmap(lambda direction: pull_back(direction)[0])(directions)
+        return gradients
 
     # no_grad: no graph towards the parameters that are not asked for
     with sdpa_kernel(SDPBackend.MATH), torch.no_grad():
@@ -186,4 +187,5 @@ def _call_one(module: nn.Module, values: dict[str, Tensor], sample: tuple[Tensor
     """The module on one sample [*shape] with `values` as parameters."""
     # copies: a network may write into its inputs
     batch = tuple(part.detach().clone().unsqueeze(0) for part in sample)
-    return functional_call(module, values, batch, tie_weights=True).squeeze(0)
+    output: Tensor = functional_call(module, values, batch, tie_weights=True).squeeze(0)
+    return output

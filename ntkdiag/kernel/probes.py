@@ -57,7 +57,8 @@ def orthonormal_probes(output_shape: torch.Size, probes: int, seed: int, dtype: 
     generator = torch.Generator().manual_seed(seed)
     normal = torch.randn(outputs, probes, generator=generator, dtype=torch.float64)
     basis, _ = torch.linalg.qr(normal)
-    return basis.T.reshape(probes, *output_shape).to(dtype)
+    vectors: Tensor = basis.T.reshape(probes, *output_shape).to(dtype)
+    return vectors
 
 
 def all_outputs(output_shape: torch.Size, dtype: torch.dtype) -> Tensor:

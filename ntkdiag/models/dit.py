@@ -69,7 +69,8 @@ class Block(nn.Module):
         qkv = self.qkv(tokens).reshape(count, length, 3, self.heads, width // self.heads)
         query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # each [N, heads, T, width/heads]
         attended = nn.functional.scaled_dot_product_attention(query, key, value)
-        return self.attended(attended.transpose(1, 2).reshape(count, length, width))
+        output: Tensor = self.attended(attended.transpose(1, 2).reshape(count, length, width))
+        return output
 
 
 class DiT(nn.Module):

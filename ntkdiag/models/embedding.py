@@ -54,7 +54,7 @@ class Condition(nn.Module):
         """log_snr [N] and labels [N] (or None: no label) → [N, width]."""
         angles = bounded_log_snr(log_snr)[:, None] * self.waves  # [N, frequencies]
         features = torch.cat([angles.cos(), angles.sin()], dim=1)
-        vector = self.out(nn.functional.silu(self.hidden(features)))
+        vector: Tensor = self.out(nn.functional.silu(self.hidden(features)))
         if self.label is None or self.classes is None:
             if cond is not None:
                 raise InputError(
@@ -66,7 +66,8 @@ class Condition(nn.Module):
                 )
             return vector
         labels = torch.full_like(log_snr, self.classes, dtype=torch.long) if cond is None else cond
-        return vector + self.label(labels)
+        labelled: Tensor = vector + self.label(labels)
+        return labelled
 
 
 def check_input(x: Tensor, log_snr: Tensor, shape: tuple[int, ...]) -> None:

@@ -65,4 +65,5 @@ class MLP(nn.Module):
         hidden = x.flatten(1)
         for layer, shift in zip(self.layers, self.shifts, strict=True):
             hidden = nn.functional.silu(layer(hidden) + shift(condition))
-        return self.out(hidden).reshape(x.shape)
+        prediction: Tensor = self.out(hidden).reshape(x.shape)
+        return prediction

@@ -65,7 +65,8 @@ def gradient_cosine(residual_gram: Array, buckets: int) -> Array:
     same = np.einsum("aibi->ab", blocks)
     signal = (blocks.sum((1, 3)) - same) / (samples * (samples - 1))
     own = np.where(np.diag(signal) > 0, np.diag(signal), np.nan)
-    return signal / np.sqrt(np.outer(own, own))
+    cosines: Array = signal / np.sqrt(np.outer(own, own))
+    return cosines
 
 
 def _require_pairs(samples: int) -> None:

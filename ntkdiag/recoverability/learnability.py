@@ -86,4 +86,5 @@ def _shares(vectors: Array, signal: Array) -> Array:
     """Share of a signal's energy along each eigenvector, [N], of sum 1; NaN for a zero signal."""
     power = np.square(vectors.T @ signal).sum(1)
     total = power.sum()
-    return np.divide(power, total, out=np.full_like(power, np.nan), where=total > 0)
+    shares: Array = np.divide(power, total, out=np.full_like(power, np.nan), where=total > 0)
+    return shares

@@ -56,4 +56,5 @@ def denoising_losses(denoiser: Denoiser, batch: Batch, cond: Any = None) -> Tens
     """
     x0, epsilon, log_snr = batch
     x, wanted = denoiser.training_pair(x0, epsilon, log_snr)
-    return (denoiser(x, log_snr, cond) - wanted).square().flatten(1).mean(dim=1)
+    losses: Tensor = (denoiser(x, log_snr, cond) - wanted).square().flatten(1).mean(dim=1)
+    return losses

@@ -65,7 +65,8 @@ def from_diffusers(scheduler: Any) -> Schedule:
 
 def prediction_type(scheduler: Any) -> str | None:
     """What the scheduler's network predicts, as its config spells it; None if the config does not say."""
-    return _get(getattr(scheduler, "config", None), "prediction_type")
+    name: str | None = _get(getattr(scheduler, "config", None), "prediction_type")
+    return name
 
 
 def timestep_of_pure_noise(scheduler: Any) -> float:

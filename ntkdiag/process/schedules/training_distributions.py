@@ -73,10 +73,12 @@ class Normal:
         return torch.exp(-(((value - self.mean) / self.std) ** 2) / 2) / (self.std * math.sqrt(2 * math.pi))
 
     def cdf(self, value: Tensor) -> Tensor:
-        return torch.special.ndtr((value - self.mean) / self.std)
+        probability: Tensor = torch.special.ndtr((value - self.mean) / self.std)
+        return probability
 
     def quantile(self, probability: Tensor) -> Tensor:
-        return self.mean + self.std * torch.special.ndtri(probability)
+        value: Tensor = self.mean + self.std * torch.special.ndtri(probability)
+        return value
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,8 @@ class Spectrum:
     def share(self) -> Array:
         """e_k / Σe, [N]; NaN for a zero matrix."""
         total = self.values.sum()
-        return np.divide(self.values, total, out=np.full_like(self.values, np.nan), where=total != 0)
+        shares: Array = np.divide(self.values, total, out=np.full_like(self.values, np.nan), where=total != 0)
+        return shares
 
 
 def eigenvalues(matrix: GramLike) -> Spectrum:

@@ -50,14 +50,16 @@ class Statistic:
 
 def trace(grams: Array) -> Array:
     """tr K / N = Σe, the mean kernel of a sample with itself: [..., n, n] → [...]."""
-    return np.diagonal(grams, axis1=-2, axis2=-1).mean(-1)
+    means: Array = np.diagonal(grams, axis1=-2, axis2=-1).mean(-1)
+    return means
 
 
 def gradient_signal(grams: Array) -> Array:
     """Mean off-diagonal entry of a residual Gram g_i·g_j: unbiased for ‖E g‖². [..., n, n] → [...], n ≥ 2."""
     size = grams.shape[-1]
     diagonal = np.diagonal(grams, axis1=-2, axis2=-1).sum(-1)
-    return (grams.sum((-1, -2)) - diagonal) / (size * (size - 1))
+    signal: Array = (grams.sum((-1, -2)) - diagonal) / (size * (size - 1))
+    return signal
 
 
 def gsnr(grams: Array) -> Array:

@@ -77,7 +77,8 @@ def numerical_rank(eigenvalues: Array, tol: float = 1e-6) -> Array:
     """
     require_number("tol", tol, at_least=0, below=1)
     largest = np.clip(eigenvalues[..., :1], 0, None)
-    return ((eigenvalues > tol * largest) & (eigenvalues > 0)).sum(-1)
+    ranks: Array = ((eigenvalues > tol * largest) & (eigenvalues > 0)).sum(-1)
+    return ranks
 
 
 def top_k_energy(eigenvalues: Array, k: int = 8) -> Array:
@@ -127,4 +128,5 @@ def decay_exponent(eigenvalues: Array, first: int = 1, last: int = 8) -> Array:
 def divide(top: Array, bottom: Array, otherwise: float = 0.0) -> Array:
     """top / bottom, and `otherwise` where bottom is zero."""
     top, bottom = np.broadcast_arrays(top, bottom)
-    return np.divide(top, bottom, out=np.full(top.shape, otherwise), where=bottom != 0)
+    quotient: Array = np.divide(top, bottom, out=np.full(top.shape, otherwise), where=bottom != 0)
+    return quotient

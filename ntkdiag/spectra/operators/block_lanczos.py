@@ -169,4 +169,5 @@ class _Krylov:
         kept = left[:, singular > max(threshold, torch.finfo(block.dtype).tiny)]
         kept = kept[:, : self._size - self.dimension]
         kept = kept - self._basis @ (self._basis.mT @ kept)
-        return torch.linalg.qr(kept).Q if kept.shape[1] else kept
+        basis: Tensor = torch.linalg.qr(kept).Q if kept.shape[1] else kept
+        return basis

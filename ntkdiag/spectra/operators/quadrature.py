@@ -43,7 +43,8 @@ class Quadrature:
 
     def sums(self, function: Callable[[Array], Array]) -> Array:
         """Estimate of tr f(A) from each vector, [V]."""
-        return function(self.known).sum() + self.size * (self.weights * function(self.nodes)).sum(1)
+        sums: Array = function(self.known).sum() + self.size * (self.weights * function(self.nodes)).sum(1)
+        return sums
 
 
 def lanczos_quadrature(

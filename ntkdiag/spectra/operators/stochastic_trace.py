@@ -78,7 +78,8 @@ def _range(sketch: Tensor) -> Tensor:
     """An orthonormal basis of the columns' span, without directions that are rounding error."""
     left, singular, _ = torch.linalg.svd(sketch, full_matrices=False)
     floor = singular.max() * torch.finfo(sketch.dtype).eps * max(sketch.shape)
-    return left[:, singular > floor]
+    basis: Tensor = left[:, singular > floor]
+    return basis
 
 
 def _estimates(trace: Tensor, square: Tensor, level: float, products: int) -> TraceEstimates:

@@ -35,7 +35,8 @@ class Tridiagonal:
     @property
     def steps(self) -> int:
         """Number of products with each vector, m."""
-        return self.diagonal.shape[1]
+        steps: int = self.diagonal.shape[1]
+        return steps
 
     def length(self, v: int) -> int:
         """Steps of vector v until its Krylov space closed, at most m."""

@@ -63,7 +63,8 @@ class Audit:
             "findings": [finding.describe() for finding in self.findings],
             "curve": self.curve.to_dict("list"),
         }
-        return jsonable(document)
+        plain: dict[str, Any] = jsonable(document)
+        return plain
 
     def __str__(self) -> str:
         head = f"weights on {self.target}, a function of {self.argument}: {'ok' if self.ok else 'not ok'}"

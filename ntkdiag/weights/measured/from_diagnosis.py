@@ -108,7 +108,8 @@ def _target(diagnosis: Measurement) -> str:
     config = diagnosis.meta.get("config")
     if not isinstance(config, dict) or "target" not in config:
         raise InputError("meta of the diagnosis", expected="config.target", got=sorted(diagnosis.meta))
-    return config["target"]
+    target: str = config["target"]
+    return target
 
 
 def _buckets(summary: pd.DataFrame, mask: Tensor) -> list[int]:

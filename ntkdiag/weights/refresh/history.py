@@ -35,7 +35,8 @@ class Record:
 
     def describe(self) -> dict[str, Any]:
         """As JSON can hold it; `from_description` reads it."""
-        return jsonable(asdict(self))
+        entry: dict[str, Any] = jsonable(asdict(self))
+        return entry
 
     @classmethod
     def from_description(cls, entry: dict[str, Any]) -> Record:
