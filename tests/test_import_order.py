@@ -19,6 +19,7 @@ ROOMS = (
     "errors",
     "provenance",
     "confidence",
+    "signals",
     "process",
     "data",
     "models",

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from analysis import command_line
 from analysis.stopwatch import machine
-from ntkdiag.cli.inputs.loading import Subject, subject
+from ntkdiag.cli.inputs.loading import LoadedModel, load_recipe
 from ntkdiag.cli.inputs.recipe import Recipe
 from ntkdiag.cli.inputs.weighting import weight_source
 from ntkdiag.provenance import environment, write_json, write_text
@@ -67,24 +67,24 @@ class TimedRefresher:
         self.source.load_state_dict(state)
 
 
-def digits_dit(options: dict[str, int]) -> Subject:
+def digits_dit(options: dict[str, int]) -> LoadedModel:
     """The network and data of `ntkdiag train --model dit --data digits`."""
     recipe = Recipe("dit", dict(options), data="digits", schedule="cosine", target="v", call="log_snr")
-    return subject(recipe, None, "cpu")
+    return load_recipe(recipe, None, "cpu")
 
 
-def trained(start: Subject, weights: WeightSource | None, steps: int) -> None:
+def trained(start: LoadedModel, weights: WeightSource | None, steps: int) -> None:
     """Train a copy of the start with the preset."""
     train(copy.deepcopy(start.denoiser), start.data, weights, TrainConfig.preset("digits", steps=steps))
 
 
-def refreshed(start: Subject, text: str, steps: int) -> dict[str, float]:
+def refreshed(start: LoadedModel, text: str, steps: int) -> dict[str, float]:
     """Train a copy with refreshed weights; returns the seconds of its parts."""
     fresh = copy.deepcopy(start.denoiser)
     made: list[Refresher] = []
 
     def prepare() -> None:
-        source = weight_source(text, Subject(fresh, start.data, start.recipe, False), 0)
+        source = weight_source(text, LoadedModel(fresh, start.data, start.recipe, False), 0)
         assert isinstance(source, Refresher)
         made.append(source)
 

@@ -27,13 +27,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     import typer
 
     from ntkdiag.cli.app import command
-    from ntkdiag.cli.ending import terminated_as_interrupted
-    from ntkdiag.cli.output.console import escaping, note
+    from ntkdiag.cli.output.messages import escaping, note
     from ntkdiag.errors import InputError, MeasurementError
+    from ntkdiag.signals import sigterm_as_interrupt
 
     # typer has no public name for the root of its usage errors (NoSuchOption, MissingParameter, ...).
     usage_error: type[Exception] = typer.BadParameter.__mro__[1]
-    with escaping(), terminated_as_interrupted() as terminated:
+    with escaping(), sigterm_as_interrupt() as terminated:
         try:
             code = command()(args=arguments, prog_name="ntkdiag", standalone_mode=False)
         except InputError as error:
@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _fail(text: str, code: int) -> int:
     """Tell an error as exactly one line, whatever line breaks a library put into its message."""
-    from ntkdiag.cli.output.console import note
+    from ntkdiag.cli.output.messages import note
 
     line = " ".join(text.split())
     note("error: " + (line if len(line) <= _LONGEST else f"{line[:_LONGEST]} …"))

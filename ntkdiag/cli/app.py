@@ -17,7 +17,7 @@ from ntkdiag.cli.commands.train import train
 from ntkdiag.cli.commands.verify import verify
 from ntkdiag.cli.commands.weights import weights
 from ntkdiag.cli.options.remedies import remedies_as_options
-from ntkdiag.cli.output.console import say
+from ntkdiag.cli.output.messages import say
 
 # What the overview says of each, in the order in which a newcomer needs them.
 COMMANDS: dict[Callable[..., None], str] = {

@@ -21,9 +21,9 @@ from ntkdiag.denoiser import Denoiser
 from ntkdiag.errors import InputError, MeasurementError
 from ntkdiag.modes import in_mode
 from ntkdiag.process.buckets import Buckets
+from ntkdiag.signals import deferred_interrupt
 from ntkdiag.train.checkpoints.run_folder import Progress, RunFolder, describe_problem
 from ntkdiag.train.config import TrainConfig
-from ntkdiag.train.interrupt import deferred_interrupt
 from ntkdiag.train.loss import denoising_losses, draw_batch
 from ntkdiag.train.state import TrainState
 from ntkdiag.weights.source import WeightSource

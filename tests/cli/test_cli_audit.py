@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from ntkdiag.cli.output.sketch import sketch
+from ntkdiag.cli.output.text_plot import text_plot
 from ntkdiag.process import schedules
 from ntkdiag.weights import WeightTable, rule, save_steps
 
@@ -192,9 +192,9 @@ def test_a_table_that_ends_before_ten_is_shown_as_far_as_it_goes(call: Any) -> N
     assert " −8  " in result.out and " 10  " not in result.out
 
 
-def test_a_sketch_is_as_high_as_the_logarithm() -> None:
+def test_a_text_plot_is_as_high_as_the_logarithm() -> None:
     values = [10.0**-place for place in range(5)]
-    lines = sketch([0.0, 1.0, 2.0, 3.0, 4.0], values).splitlines()
+    lines = text_plot([0.0, 1.0, 2.0, 3.0, 4.0], values).splitlines()
     columns = ["".join(line.partition("│")[2].ljust(5)[place] for line in lines[:8]) for place in range(5)]
     filled = [sum(" ▁▂▃▄▅▆▇█".index(cell) for cell in column) for column in columns]
     assert filled == [64, 48, 33, 17, 1]
@@ -203,7 +203,7 @@ def test_a_sketch_is_as_high_as_the_logarithm() -> None:
 
 
 def test_what_cannot_be_drawn_is_left_out() -> None:
-    assert sketch([0.0, 1.0], [0.0, math.nan]) == ""
-    lines = sketch([0.0, 1.0, 2.0], [math.inf, 1.0, -1.0]).splitlines()
+    assert text_plot([0.0, 1.0], [0.0, math.nan]) == ""
+    lines = text_plot([0.0, 1.0, 2.0], [math.inf, 1.0, -1.0]).splitlines()
     assert lines[7].partition("│")[2] == " █"
-    assert len(sketch(list(range(500)), [1.0] * 500).splitlines()[0].partition("│")[2]) == 61
+    assert len(text_plot(list(range(500)), [1.0] * 500).splitlines()[0].partition("│")[2]) == 61

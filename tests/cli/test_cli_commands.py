@@ -14,7 +14,7 @@ import torch
 
 from ntkdiag import weights
 from ntkdiag.claims import judge
-from ntkdiag.cli.inputs.materials import verdicts
+from ntkdiag.cli.inputs.report_files import verdicts
 from ntkdiag.diagnosis import Diagnosis
 from ntkdiag.errors import MeasurementError
 from ntkdiag.process import schedules

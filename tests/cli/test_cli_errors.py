@@ -422,4 +422,4 @@ def test_a_terminal_without_greek_gets_escapes(workspace: Path) -> None:
             text=True,
         )
         assert done.returncode == 0 and done.stderr == ""
-    assert "\\u2588" in done.stdout  # a full block of the sketch
+    assert "\\u2588" in done.stdout  # a full block of the text plot

@@ -17,7 +17,8 @@ from ntkdiag.cli import main
 from ntkdiag.cli.app import COMMANDS
 from ntkdiag.cli.inputs.recipe import REFERENCES
 from ntkdiag.cli.options.shared import ModelOptions
-from ntkdiag.cli.output.console import plain, progress_bar
+from ntkdiag.cli.output.json_document import plain
+from ntkdiag.cli.output.progress import progress_bar
 from ntkdiag.data import DATASETS
 from ntkdiag.errors import MeasurementError
 from ntkdiag.models import MODELS
@@ -111,7 +112,7 @@ def test_errors_become_exit_codes(
     def failing(*arguments: object) -> None:
         raise error
 
-    monkeypatch.setattr("ntkdiag.cli.output.destinations.check_file", failing)
+    monkeypatch.setattr("ntkdiag.cli.output.paths.check_file", failing)
     result = call("weights", "--rule", "erd", "--target", "v")
     assert (result.code, result.out, result.err) == (code, "", line)
 
@@ -120,7 +121,7 @@ def test_a_bug_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
     def failing(*arguments: object) -> None:
         raise AssertionError("a bug of ours")
 
-    monkeypatch.setattr("ntkdiag.cli.output.destinations.check_file", failing)
+    monkeypatch.setattr("ntkdiag.cli.output.paths.check_file", failing)
     with pytest.raises(AssertionError, match="a bug of ours"):
         main(["weights", "--rule", "erd", "--target", "v"])
 
@@ -160,7 +161,7 @@ def test_a_reader_that_goes_away_is_no_traceback() -> None:
     assert "Traceback" not in result.stderr and "BrokenPipe" not in result.stderr
 
 
-# The console
+# Progress and JSON
 
 
 class Terminal(io.StringIO):

@@ -12,8 +12,9 @@ from ntkdiag.cli.commands.weights import make_schedule
 from ntkdiag.cli.inputs.recipe import find_function
 from ntkdiag.cli.options import parsing
 from ntkdiag.cli.options.shared import Json
-from ntkdiag.cli.output import destinations as outputs
-from ntkdiag.cli.output.console import print_json, say
+from ntkdiag.cli.output import paths
+from ntkdiag.cli.output.json_document import print_json
+from ntkdiag.cli.output.messages import say
 from ntkdiag.errors import InputError
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ def audit(
       ntkdiag audit my_training:snr_weight --target v --rule min_snr --option gamma=5
       ntkdiag audit weights.csv --schedule linear_beta
     """
-    outputs.check_file(out, force, _TABLES)
+    paths.check_file(out, force, _TABLES)
     path = make_schedule(schedule, schedule_option)
     is_table = Path(weights).suffix.lower() in _TABLES
     if is_table and argument is not None:
@@ -116,7 +117,7 @@ def _function(text: str) -> str:
 def _write(found: Audit, out: Path) -> None:
     from ntkdiag import provenance
 
-    path = outputs.make_parent(out)
+    path = paths.make_parent(out)
     if out.suffix.lower() == ".csv":
         provenance.write_text(path, found.curve.to_csv(index=False))
     else:
@@ -124,12 +125,12 @@ def _write(found: Audit, out: Path) -> None:
 
 
 def _tell(found: Audit, out: Path | None) -> None:
-    from ntkdiag.cli.output.sketch import sketch
     from ntkdiag.cli.output.tables import text_width
+    from ntkdiag.cli.output.text_plot import text_plot
 
     head, about, *findings = str(found).splitlines()
     say(head)
-    drawing = sketch(found.curve["log_snr"].tolist(), found.curve["weight"].tolist())
+    drawing = text_plot(found.curve["log_snr"].tolist(), found.curve["weight"].tolist())
     say(f"\n{drawing}\n" if drawing else "")
     say(about)
     for line in findings:

@@ -8,8 +8,10 @@ from typing import Annotated
 import typer
 
 from ntkdiag.cli.options.shared import Force, Json, Seed
-from ntkdiag.cli.output import destinations as outputs
-from ntkdiag.cli.output.console import print_json, progress_bar, say
+from ntkdiag.cli.output import paths
+from ntkdiag.cli.output.json_document import print_json
+from ntkdiag.cli.output.messages import say
+from ntkdiag.cli.output.progress import progress_bar
 
 
 def demo(
@@ -25,7 +27,7 @@ def demo(
 
     About two minutes on two CPU cores. The folder holds both runs, the diagnosis, figures and page.html.
     """
-    outputs.check_folder(out, force)
+    paths.check_folder(out, force)
 
     from ntkdiag.cli.demonstration import FULL, QUICK, demonstrate
 

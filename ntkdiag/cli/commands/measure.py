@@ -9,8 +9,10 @@ import typer
 
 from ntkdiag.cli.options.grouping import grouped, refuse_given
 from ntkdiag.cli.options.shared import Force, FullOptions, Json, MeasureOptions, ModelOptions
-from ntkdiag.cli.output import destinations as outputs
-from ntkdiag.cli.output.console import note, print_json, progress_bar, say
+from ntkdiag.cli.output import paths
+from ntkdiag.cli.output.json_document import print_json
+from ntkdiag.cli.output.messages import note, say
+from ntkdiag.cli.output.progress import progress_bar
 from ntkdiag.errors import InputError, require_int, require_one_of, require_positive_int
 
 if TYPE_CHECKING:
@@ -42,7 +44,7 @@ def measure(
           --data images.npy --target epsilon --schedule linear_beta --out runs/mine
       ntkdiag measure --model runs/erd --kernel full --top-k 8 --samples 16 --out runs/erd-full
     """
-    outputs.check_folder(out, force)
+    paths.check_folder(out, force)
     diagnosis = diagnose(model, how, bars=not json, full=full_settings(full))
     if out is not None:
         diagnosis.save(out, force)
@@ -106,17 +108,17 @@ def diagnose(
     require_positive_int("--samples", how.samples)
     require_positive_int("--probes", how.probes)
     memory = parsing.size("--memory", how.memory)
-    found = load(model)
-    buckets = parsing.buckets(how.buckets, how.range, found.denoiser.schedule)
+    loaded = load(model)
+    buckets = parsing.buckets(how.buckets, how.range, loaded.denoiser.schedule)
     if len(buckets) < least_buckets:
         raise InputError(
             "--buckets", expected=f"at least {least_buckets}, to speak of a trend", got=len(buckets)
         )
-    refs = control_of(found) if how.control else {}
+    refs = control_of(loaded) if how.control else {}
     with progress_bar(bars) as progress:
         diagnosis = measure_network(
-            found.denoiser,
-            found.data,
+            loaded.denoiser,
+            loaded.data,
             buckets,
             samples=how.samples,
             probes=how.probes,
@@ -125,11 +127,11 @@ def diagnose(
             engine=how.engine,
             params=how.params,
             memory=memory,
-            name="trained" if found.trained else "given",
+            name="trained" if loaded.trained else "given",
             full=full,
             progress=progress,
         )
-    for remark in remarks(found, control_missing=how.control and not refs):
+    for remark in remarks(loaded, control_missing=how.control and not refs):
         note(remark)
     return diagnosis
 

@@ -8,8 +8,9 @@ from typing import Annotated
 import typer
 
 from ntkdiag.cli.options.shared import Folder, Json, Runs, Tables
-from ntkdiag.cli.output import destinations as outputs
-from ntkdiag.cli.output.console import print_json, say
+from ntkdiag.cli.output import paths
+from ntkdiag.cli.output.json_document import print_json
+from ntkdiag.cli.output.messages import say
 from ntkdiag.errors import InputError, require_one_of
 from ntkdiag.report.figure_decorator import REGISTERED
 from ntkdiag.report.figure_order import ORDER
@@ -40,23 +41,23 @@ def plot(
     json: Json = False,
 ) -> None:
     """Draw one figure of a diagnosis."""
-    from ntkdiag.cli.inputs import materials
+    from ntkdiag.cli.inputs import report_files
     from ntkdiag.report import FIGURES
     from ntkdiag.report.inputs import QUALITY, RUNS, SAMPLES
 
     drawn = [name for name, figure in FIGURES.items() if figure.draws not in (QUALITY, SAMPLES)]
     require_one_of("--what", what, drawn)
     path = out or Path(f"{what}.png")
-    outputs.check_file(path, force, _FILES)
+    paths.check_file(path, force, _FILES)
 
     from ntkdiag.diagnosis import Diagnosis
     from ntkdiag.report import plot as draw
 
     found = Diagnosis.load(diagnosis)
-    parts = {"tables": materials.weight_tables(table), "runs": materials.runs(run)}
+    parts = {"tables": report_files.weight_tables(table), "runs": report_files.runs(run)}
     if FIGURES[what].draws is RUNS and parts["runs"] is None:
         raise InputError("--run", expected=f"at least one training folder, for figure {what}", got="none")
-    draw(found, what, outputs.make_parent(path), theme=theme, **parts)
+    draw(found, what, paths.make_parent(path), theme=theme, **parts)
     if json:
         print_json({"figure": what, "written": str(path)})
     else:

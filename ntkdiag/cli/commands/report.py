@@ -8,8 +8,9 @@ from typing import Annotated
 import typer
 
 from ntkdiag.cli.options.shared import Folder, Json, Runs, Tables
-from ntkdiag.cli.output import destinations as outputs
-from ntkdiag.cli.output.console import print_json, say
+from ntkdiag.cli.output import paths
+from ntkdiag.cli.output.json_document import print_json
+from ntkdiag.cli.output.messages import say
 
 
 def report(
@@ -32,19 +33,19 @@ def report(
     Example:
       ntkdiag report runs/mine --run constant=runs/a --run erd=runs/b --table erd.csv
     """
-    outputs.check_file(out, force, (".html",))
+    paths.check_file(out, force, (".html",))
 
-    from ntkdiag.cli.inputs import materials
+    from ntkdiag.cli.inputs import report_files
     from ntkdiag.diagnosis import Diagnosis
     from ntkdiag.report import write_page
 
     found = Diagnosis.load(diagnosis)
     write_page(
-        outputs.make_parent(out),
+        paths.make_parent(out),
         found,
-        verdicts=materials.verdicts(verdicts, found),
-        tables=materials.weight_tables(table),
-        runs=materials.runs(run),
+        verdicts=report_files.verdicts(verdicts, found),
+        tables=report_files.weight_tables(table),
+        runs=report_files.runs(run),
     )
     if json:
         print_json({"written": str(out)})

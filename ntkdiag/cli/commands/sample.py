@@ -11,14 +11,16 @@ import typer
 
 from ntkdiag.cli.options.grouping import grouped
 from ntkdiag.cli.options.shared import Force, Json, ModelOptions
-from ntkdiag.cli.output import destinations as outputs
-from ntkdiag.cli.output.console import note, print_json, progress_bar, say
+from ntkdiag.cli.output import paths
+from ntkdiag.cli.output.json_document import print_json
+from ntkdiag.cli.output.messages import note, say
+from ntkdiag.cli.output.progress import progress_bar
 from ntkdiag.errors import InputError, require_positive_int
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ntkdiag.cli.inputs.loading import Subject
+    from ntkdiag.cli.inputs.loading import LoadedModel
 
 
 @grouped
@@ -45,19 +47,19 @@ def sample(
     from ntkdiag.train import sample as draw
 
     picture = out.with_suffix(".png")
-    outputs.check_file(out, force, (".npy",))
-    outputs.check_file(picture, force, (".png",))
+    paths.check_file(out, force, (".npy",))
+    paths.check_file(picture, force, (".png",))
     require_positive_int("--count", count)
     require_positive_int("--steps", steps)
-    found = load(model)
+    loaded = load(model)
     with progress_bar(not json) as bars:
         bars("sampling", 0, 1)
-        drawn = draw(found.denoiser, count, found.data.shape, steps=steps, seed=model.seed).float().cpu()
+        drawn = draw(loaded.denoiser, count, loaded.data.shape, steps=steps, seed=model.seed).float().cpu()
         bars("sampling", 1, 1)
-    for remark in remarks(found, control_missing=False):
+    for remark in remarks(loaded, control_missing=False):
         note(remark)
-    quality = judge(drawn, found)
-    written = _write(drawn, found, out, picture)
+    quality = judge(drawn, loaded)
+    written = _write(drawn, loaded, out, picture)
     if json:
         print_json(
             {"count": count, "steps": steps, "quality": quality, "written": [str(path) for path in written]}
@@ -69,7 +71,7 @@ def sample(
     say("\nWritten: " + ", ".join(map(str, written)))
 
 
-def judge(samples: Tensor, found: Subject) -> dict[str, Any]:
+def judge(samples: Tensor, loaded: LoadedModel) -> dict[str, Any]:
     """Numbers for samples, by name: each with value, low and high, beside what real data scores.
 
     Fewer than three samples are not judged.
@@ -77,7 +79,7 @@ def judge(samples: Tensor, found: Subject) -> dict[str, Any]:
     from ntkdiag.process.bayes import MixtureOracle
     from ntkdiag.train import energy_distance_to_data, log_likelihood
 
-    data = found.data
+    data = loaded.data
     if len(samples) < 3:
         return {}
     distance = energy_distance_to_data(samples, data.held_out, data.train)
@@ -90,7 +92,7 @@ def judge(samples: Tensor, found: Subject) -> dict[str, Any]:
     return quality
 
 
-def _write(samples: Tensor, found: Subject, out: Path, picture: Path) -> list[Path]:
+def _write(samples: Tensor, loaded: LoadedModel, out: Path, picture: Path) -> list[Path]:
     """The array, and a picture where the samples can be drawn."""
     import numpy as np
 
@@ -100,8 +102,8 @@ def _write(samples: Tensor, found: Subject, out: Path, picture: Path) -> list[Pa
     array = samples.numpy()
     buffer = io.BytesIO()
     np.save(buffer, array)
-    provenance.write_bytes(outputs.make_parent(out), buffer.getvalue())
-    shown = {"data": found.data.held_out.cpu().numpy(), "samples": array}
+    provenance.write_bytes(paths.make_parent(out), buffer.getvalue())
+    shown = {"data": loaded.data.held_out.cpu().numpy(), "samples": array}
     try:
         sample_names(shown)
     except InputError:  # neither images nor points in the plane

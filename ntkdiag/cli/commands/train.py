@@ -11,12 +11,14 @@ import typer
 from ntkdiag.cli.options import parsing
 from ntkdiag.cli.options.grouping import grouped, refuse_given
 from ntkdiag.cli.options.shared import Force, Json, ModelOptions
-from ntkdiag.cli.output import destinations as outputs
-from ntkdiag.cli.output.console import Progress, note, print_json, progress_bar, say
+from ntkdiag.cli.output import paths
+from ntkdiag.cli.output.json_document import print_json
+from ntkdiag.cli.output.messages import note, say
+from ntkdiag.cli.output.progress import Progress, progress_bar
 from ntkdiag.errors import InputError
 
 if TYPE_CHECKING:
-    from ntkdiag.cli.inputs.loading import Subject
+    from ntkdiag.cli.inputs.loading import LoadedModel
     from ntkdiag.train import TrainConfig, TrainResult
     from ntkdiag.weights import WeightSource
 
@@ -74,46 +76,46 @@ def train(
         refuse_given((model, how), beside, allowed=("steps", "device"))
         if force:
             raise InputError("--force", expected=f"nothing {beside}", got="given")
-        found, config, weights, notes = _stored(out, model, how)
+        loaded, config, weights, notes = _stored(out, model, how)
     else:
-        outputs.check_folder(out, force)
-        found, config, weights, notes = _fresh(model, how)
+        paths.check_folder(out, force)
+        loaded, config, weights, notes = _fresh(model, how)
     try:
         with progress_bar(not json) as bars:
-            result = _run(found, config, weights, notes, out, resume, force, bars)
+            result = _run(loaded, config, weights, notes, out, resume, force, bars)
     except KeyboardInterrupt:
         note(f"A checkpoint is in {out}; go on with: ntkdiag train --resume --out {out}")
         raise
-    _tell(result, found, weights, out, json)
+    _tell(result, loaded, weights, out, json)
 
 
 def _fresh(
     model: ModelOptions, how: TrainOptions
-) -> tuple[Subject, TrainConfig, WeightSource | None, dict[str, Any]]:
+) -> tuple[LoadedModel, TrainConfig, WeightSource | None, dict[str, Any]]:
     """Everything a new run needs."""
-    from ntkdiag.cli.inputs.loading import from_options, subject
+    from ntkdiag.cli.inputs.loading import load_recipe, recipe_of
     from ntkdiag.cli.inputs.weighting import CONSTANT, weight_source
 
     if model.model is not None and Path(model.model).is_dir():
         raise InputError("--model", expected="a network to train", got=f"the folder {model.model}",
                          fix="Go on with a run by --resume, or start from its weights with --checkpoint.")  # fmt: skip
-    recipe = from_options(model)
-    found = subject(recipe, model.checkpoint, model.device)
-    config = _config(how, found.data.name, model.seed)
+    recipe = recipe_of(model)
+    loaded = load_recipe(recipe, model.checkpoint, model.device)
+    config = _config(how, loaded.data.name, model.seed)
     text = how.weights or CONSTANT
     notes = {
         "recipe": recipe.to_dict(),
         "checkpoint": None if model.checkpoint is None else str(model.checkpoint.resolve()),
         "weights": str(Path(text).resolve()) if Path(text).suffix else text,
     }
-    return found, config, weight_source(text, found, model.seed), notes
+    return loaded, config, weight_source(text, loaded, model.seed), notes
 
 
 def _stored(
     out: Path, model: ModelOptions, how: TrainOptions
-) -> tuple[Subject, TrainConfig, WeightSource | None, dict[str, Any]]:
+) -> tuple[LoadedModel, TrainConfig, WeightSource | None, dict[str, Any]]:
     """The same, as the run at `out` was started: its network is built again before its checkpoint is loaded."""
-    from ntkdiag.cli.inputs.loading import run_recipe, subject
+    from ntkdiag.cli.inputs.loading import load_recipe, run_recipe
     from ntkdiag.cli.inputs.weighting import weight_source
     from ntkdiag.train import TrainConfig
     from ntkdiag.train.checkpoints.checkpoint import read_manifest
@@ -121,10 +123,10 @@ def _stored(
     recipe, manifest = run_recipe(out), read_manifest(out)
     notes = manifest.notes
     start = notes.get("checkpoint")
-    found = subject(recipe, None if start is None else Path(start), model.device)
+    loaded = load_recipe(recipe, None if start is None else Path(start), model.device)
     steps = manifest.config["steps"] if how.steps is None else how.steps
     config = TrainConfig.from_dict(manifest.config | {"steps": steps})
-    return found, config, weight_source(notes["weights"], found, recipe.seed), notes
+    return loaded, config, weight_source(notes["weights"], loaded, recipe.seed), notes
 
 
 def _config(how: TrainOptions, data: str, seed: int) -> TrainConfig:
@@ -140,7 +142,7 @@ def _config(how: TrainOptions, data: str, seed: int) -> TrainConfig:
 
 
 def _run(
-    found: Subject,
+    loaded: LoadedModel,
     config: TrainConfig,
     weights: WeightSource | None,
     notes: dict[str, Any],
@@ -152,8 +154,8 @@ def _run(
     from ntkdiag.train import train as train_network
 
     return train_network(
-        found.denoiser,
-        found.data,
+        loaded.denoiser,
+        loaded.data,
         weights,
         config,
         out=out,
@@ -165,7 +167,7 @@ def _run(
 
 
 def _tell(
-    result: TrainResult, found: Subject, weights: WeightSource | None, out: Path, as_json: bool
+    result: TrainResult, loaded: LoadedModel, weights: WeightSource | None, out: Path, as_json: bool
 ) -> None:
     """Held-out loss per noise level, kept beside the run for reports, and printed."""
     from ntkdiag import provenance
@@ -173,7 +175,7 @@ def _tell(
     from ntkdiag.cli.output.tables import loss_text
     from ntkdiag.weights import Refresher, WeightTable
 
-    losses = held_out_losses(result.denoiser, found.data, result.buckets)
+    losses = held_out_losses(result.denoiser, loaded.data, result.buckets)
     provenance.write_text(out / LOSSES_FILE, losses.to_csv(index=False))
     if isinstance(weights, Refresher | WeightTable):
         (weights.table if isinstance(weights, Refresher) else weights).save(out / WEIGHTS_FILE)

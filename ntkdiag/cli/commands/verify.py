@@ -10,8 +10,9 @@ import typer
 from ntkdiag.cli.commands.measure import diagnose
 from ntkdiag.cli.options.grouping import grouped, refuse_given
 from ntkdiag.cli.options.shared import Force, Json, MeasureOptions, ModelOptions
-from ntkdiag.cli.output import destinations as outputs
-from ntkdiag.cli.output.console import print_json, say
+from ntkdiag.cli.output import paths
+from ntkdiag.cli.output.json_document import print_json
+from ntkdiag.cli.output.messages import say
 from ntkdiag.errors import require_int
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def verify(
       ntkdiag verify --model runs/erd
       ntkdiag verify --from runs/mine --out runs/mine-verdicts
     """
-    outputs.check_folder(out, force)
+    paths.check_folder(out, force)
     if source is None:
         from ntkdiag.claims.evidence import MIN_BUCKETS, MIN_SAMPLES
 
@@ -75,7 +76,7 @@ def verify(
 
 def _write(out: Path, force: bool, verdicts: pd.DataFrame, diagnosis: Diagnosis | None) -> None:
     from ntkdiag import provenance
-    from ntkdiag.cli.output.console import plain
+    from ntkdiag.cli.output.json_document import plain
 
     with provenance.run_folder(out, force) as building:
         provenance.write_text(building / "verdicts.csv", verdicts.to_csv(index=False))

@@ -11,8 +11,9 @@ import typer
 from ntkdiag.cli.options import parsing
 from ntkdiag.cli.options.grouping import grouped, refuse_given
 from ntkdiag.cli.options.shared import Force, Json
-from ntkdiag.cli.output import destinations as outputs
-from ntkdiag.cli.output.console import print_json, say
+from ntkdiag.cli.output import paths
+from ntkdiag.cli.output.json_document import print_json
+from ntkdiag.cli.output.messages import say
 from ntkdiag.errors import InputError
 
 if TYPE_CHECKING:
@@ -104,7 +105,7 @@ def weights(
     if list_rules:
         _list(json)
         return
-    outputs.check_file(out, force, (*_TABLES, *_STEPS))
+    paths.check_file(out, force, (*_TABLES, *_STEPS))
     if rule.rule is None and source is None:
         raise InputError("weights", expected="--rule NAME, --from DIAGNOSIS or --list", got="none of them")
     if source is None:
@@ -147,10 +148,10 @@ def _save(table: WeightTable, schedule: Schedule, out: Path) -> None:
     from ntkdiag.weights import save_steps
 
     if out.suffix.lower() in _TABLES:
-        table.save(outputs.make_parent(out))
+        table.save(paths.make_parent(out))
         return
     table.to_steps(schedule)  # refuses a continuous schedule before a folder is made
-    save_steps(table, schedule, outputs.make_parent(out))
+    save_steps(table, schedule, paths.make_parent(out))
 
 
 def make_schedule(name: str | None, options: list[str] | None) -> Schedule | None:
@@ -180,21 +181,21 @@ def _show(table: WeightTable, out: Path | None, as_json: bool) -> None:
     from ntkdiag.cli.output.tables import weight_text
 
     say(weight_text(table))
-    say("\n" + _sketch(table))
+    say("\n" + _text_plot(table))
     if out is not None:
         say(f"\nWritten: {out}")
 
 
-def _sketch(table: WeightTable) -> str:
+def _text_plot(table: WeightTable) -> str:
     import torch
 
-    from ntkdiag.cli.output.sketch import sketch
+    from ntkdiag.cli.output.text_plot import text_plot
 
     low, high = max(table.log_snr[0].item(), -15.0), min(table.log_snr[-1].item(), 15.0)
     if not low < high:  # a table that lies outside is shown as a whole
         low, high = table.log_snr[0].item(), table.log_snr[-1].item()
     levels = torch.linspace(low, high, 61, dtype=torch.float64)
-    return sketch(levels.tolist(), table(levels).tolist())
+    return text_plot(levels.tolist(), table(levels).tolist())
 
 
 def _list(as_json: bool) -> None:

@@ -8,7 +8,8 @@ from typing import Any
 
 from ntkdiag.cli.demonstration.plan import Outcome, Plan
 from ntkdiag.cli.inputs.training_runs import LOSSES_FILE, loss_table
-from ntkdiag.cli.output.console import Progress, plain
+from ntkdiag.cli.output.json_document import plain
+from ntkdiag.cli.output.progress import Progress
 
 # Of a bucket, from the diagnosis.
 _MEASURED = ("log_snr", "trace", "top_eigenvalue", "effective_rank", "effective_rank_low", "effective_rank_high",

@@ -17,12 +17,12 @@ from ntkdiag.cli.demonstration.plan import FULL, QUICK, RUNS, Outcome, Plan
 from ntkdiag.cli.demonstration.record import document, write
 from ntkdiag.cli.inputs.recipe import Recipe
 from ntkdiag.cli.inputs.training_runs import WEIGHTS_FILE, held_out
-from ntkdiag.cli.output.console import Progress
+from ntkdiag.cli.output.progress import Progress
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from ntkdiag.cli.inputs.loading import Subject
+    from ntkdiag.cli.inputs.loading import LoadedModel
     from ntkdiag.process.buckets import Buckets
     from ntkdiag.train import TrainResult
     from ntkdiag.weights import WeightTable
@@ -73,13 +73,13 @@ def _one_thread() -> Iterator[None]:
 def _work(folder: Path, plan: Plan, seed: int, bars: Progress) -> Outcome:
     """Train, measure, weight, train again, compare."""
     from ntkdiag.claims import judge
-    from ntkdiag.cli.inputs.loading import subject
+    from ntkdiag.cli.inputs.loading import load_recipe
     from ntkdiag.diagnosis import measure
     from ntkdiag.process.buckets import DEFAULT_RANGE, Buckets
     from ntkdiag.weights import rule
 
     recipe = Recipe("dit", dict(plan.network), "cosine", {}, "v", "log_snr", "digits", seed)
-    start = subject(recipe, None, "cpu")
+    start = load_recipe(recipe, None, "cpu")
     buckets = Buckets.uniform(*DEFAULT_RANGE, plan.buckets)
     table = rule("erd", start.denoiser.target, start.denoiser.schedule)
 
@@ -105,7 +105,7 @@ def _work(folder: Path, plan: Plan, seed: int, bars: Progress) -> Outcome:
 def _train(
     name: str,
     table: WeightTable | None,
-    start: Subject,
+    start: LoadedModel,
     folder: Path,
     plan: Plan,
     buckets: Buckets,
@@ -132,7 +132,7 @@ def _train(
 
 
 def _samples(
-    results: dict[str, TrainResult], start: Subject, plan: Plan, seed: int, bars: Progress
+    results: dict[str, TrainResult], start: LoadedModel, plan: Plan, seed: int, bars: Progress
 ) -> dict[str, Any]:
     from ntkdiag.train import sample
 
@@ -146,7 +146,7 @@ def _samples(
     return {name: values.numpy() for name, values in drawn.items()}
 
 
-def _quality(samples: dict[str, Any], start: Subject) -> pd.DataFrame:
+def _quality(samples: dict[str, Any], start: LoadedModel) -> pd.DataFrame:
     """Energy distance of each run's samples to held-out data, and that of as many real images."""
     import pandas as pd
     import torch

@@ -25,7 +25,7 @@ _SPLIT_SEED = 0
 
 
 @dataclass(frozen=True)
-class Subject:
+class LoadedModel:
     """A network that a command works on.
 
     Attributes:
@@ -53,7 +53,7 @@ class Subject:
         return fresh.to(next(self.denoiser.parameters()).device)
 
 
-def load(options: ModelOptions) -> Subject:
+def load(options: ModelOptions) -> LoadedModel:
     """Build a network, load its weights and its data, and try it.
 
     Raises:
@@ -61,10 +61,10 @@ def load(options: ModelOptions) -> Subject:
     """
     if options.model is not None and options.model not in REFERENCES and Path(options.model).is_dir():
         return _from_run(Path(options.model), options)
-    return subject(from_options(options), options.checkpoint, options.device)
+    return load_recipe(recipe_of(options), options.checkpoint, options.device)
 
 
-def from_options(options: ModelOptions) -> Recipe:
+def recipe_of(options: ModelOptions) -> Recipe:
     """The recipe that options spell out."""
     return Recipe(
         model=require_model(options.model),
@@ -78,9 +78,9 @@ def from_options(options: ModelOptions) -> Recipe:
     )
 
 
-def subject(
+def load_recipe(
     recipe: Recipe, weights: Path | None, device: str, trained_on: dict[str, Any] | None = None
-) -> Subject:
+) -> LoadedModel:
     """Follow a recipe.
 
     Args:
@@ -103,7 +103,7 @@ def subject(
         load_weights(denoiser, weights)
     denoiser = denoiser.to(place)
     _try(denoiser, data)
-    return Subject(denoiser, data, recipe, weights is not None)
+    return LoadedModel(denoiser, data, recipe, weights is not None)
 
 
 def run_recipe(folder: Path) -> Recipe:
@@ -117,7 +117,7 @@ def run_recipe(folder: Path) -> Recipe:
     return Recipe.from_dict(read_manifest(folder).notes.get("recipe"), str(folder))  # type: ignore[arg-type]
 
 
-def _from_run(folder: Path, options: ModelOptions) -> Subject:
+def _from_run(folder: Path, options: ModelOptions) -> LoadedModel:
     """The averaged network of a training folder; --data may name other data of the same shape to look at."""
     from ntkdiag.train.checkpoints.checkpoint import read_manifest
     from ntkdiag.train.checkpoints.run_folder import AVERAGE_FILE
@@ -141,7 +141,7 @@ def _from_run(folder: Path, options: ModelOptions) -> Subject:
     if options.data is not None:
         recipe = replace(recipe, data=_whole_path(options.data))
         trained_on.pop("digest", None)
-    return subject(recipe, folder / AVERAGE_FILE, options.device, trained_on)
+    return load_recipe(recipe, folder / AVERAGE_FILE, options.device, trained_on)
 
 
 def _check_data(data: Data, trained_on: dict[str, Any]) -> None:
@@ -157,20 +157,20 @@ def _check_data(data: Data, trained_on: dict[str, Any]) -> None:
         )
 
 
-def control_of(found: Subject) -> dict[str, Any]:
+def control_of(loaded: LoadedModel) -> dict[str, Any]:
     """References for `measure`: the untrained control, if there is one."""
-    fresh = found.untrained()
+    fresh = loaded.untrained()
     return {} if fresh is None else {"untrained": fresh}
 
 
-def remarks(found: Subject, control_missing: bool) -> list[str]:
+def remarks(loaded: LoadedModel, control_missing: bool) -> list[str]:
     """What a reader of the results should know of the network, a line each."""
     told = []
-    if not found.trained and found.recipe.model in REFERENCES:
+    if not loaded.trained and loaded.recipe.model in REFERENCES:
         told.append("note: no weights were loaded, so this is a network at its initialisation")
     if control_missing:
         told.append(
-            f"note: {found.recipe.model} gives the same weights whenever it is called, so there is no untrained control"
+            f"note: {loaded.recipe.model} gives the same weights whenever it is called, so there is no untrained control"
         )
     return told
 

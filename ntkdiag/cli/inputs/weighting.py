@@ -9,7 +9,7 @@ from ntkdiag.cli.options import parsing
 from ntkdiag.errors import InputError, require_one_of
 
 if TYPE_CHECKING:
-    from ntkdiag.cli.inputs.loading import Subject
+    from ntkdiag.cli.inputs.loading import LoadedModel
     from ntkdiag.process.schedules.base import Schedule
     from ntkdiag.weights import Refresher, WeightSource, WeightTable
 
@@ -19,13 +19,13 @@ _PROBE = {"score": "learnability", "samples": 32, "probes": 1, "buckets": 10}
 _REFRESHER = ("half_life", "max_change", "power", "floor", "budget")
 
 
-def weight_source(text: str, found: Subject, seed: int) -> WeightSource | None:
+def weight_source(text: str, loaded: LoadedModel, seed: int) -> WeightSource | None:
     """What --weights asks for, at mean 1 under the schedule that is trained on.
 
     Args:
         text: "constant", "RULE", "RULE:name=value,...", "table.csv", "table.json", or
             "refresh:EVERY,name=value,...".
-        found: The network before its training.
+        loaded: The network before its training.
         seed: Of a refresher's probe batch.
 
     Returns:
@@ -36,12 +36,12 @@ def weight_source(text: str, found: Subject, seed: int) -> WeightSource | None:
     """
     from ntkdiag.weights import WeightTable
 
-    denoiser = found.denoiser
+    denoiser = loaded.denoiser
     head, _, rest = text.partition(":")
     if text == CONSTANT:
         return None
     if head == REFRESH:
-        return _refresher(rest, found, seed)
+        return _refresher(rest, loaded, seed)
     if Path(text).suffix.lower() in (".csv", ".json"):
         return fixed(WeightTable.load(text).normalised(denoiser.schedule))
     return fixed(closed_form("--weights", head, denoiser.target, denoiser.schedule, _settings(rest)))
@@ -68,7 +68,7 @@ def fixed(table: WeightTable) -> WeightSource:
     return cast("WeightSource", table)
 
 
-def _refresher(text: str, found: Subject, seed: int) -> Refresher:
+def _refresher(text: str, loaded: LoadedModel, seed: int) -> Refresher:
     """ "500" or "500,score=gsnr,samples=64,half_life=2"."""
     from ntkdiag.process.buckets import Buckets, PairedDraws
     from ntkdiag.weights import Refresher
@@ -84,8 +84,8 @@ def _refresher(text: str, found: Subject, seed: int) -> Refresher:
     for name in given:
         require_one_of("setting of refresh", name, (*_PROBE, *_REFRESHER))
     probe = _PROBE | {name: value for name, value in given.items() if name in _PROBE}
-    denoiser = found.denoiser
-    draws = PairedDraws.draw(found.data.train, probe["samples"], seed)  # type: ignore[arg-type]
+    denoiser = loaded.denoiser
+    draws = PairedDraws.draw(loaded.data.train, probe["samples"], seed)  # type: ignore[arg-type]
     buckets = Buckets.from_density(denoiser.schedule, probe["buckets"])  # type: ignore[arg-type]
     score = probe_score(denoiser, draws, buckets, str(probe["score"]), probes=probe["probes"], seed=seed)  # type: ignore[arg-type]
     moving = {name: value for name, value in given.items() if name in _REFRESHER}

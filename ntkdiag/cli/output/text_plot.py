@@ -14,7 +14,7 @@ _EIGHTHS = " ▁▂▃▄▅▆▇█"
 _DEPTH = 1e-4
 
 
-def sketch(levels: Sequence[float], values: Sequence[float]) -> str:
+def text_plot(levels: Sequence[float], values: Sequence[float]) -> str:
     """Values over log-SNR as columns whose height is the logarithm of the value.
 
     Args:

@@ -1,0 +1,25 @@
+"""What `--json` prints: one document, without NaN or infinity."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+
+def print_json(value: Any) -> None:
+    """One JSON document on stdout; NaN and infinities become null, since JSON has neither."""
+    print(json.dumps(plain(value), indent=2, allow_nan=False))
+
+
+def plain(value: Any) -> Any:
+    """`value` as JSON can hold it: numpy numbers become Python's, NaN and infinities None, tuples lists."""
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if hasattr(value, "item") and not isinstance(value, (str, bytes)):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
