@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import html
 import io
-import os
 import re
 from pathlib import Path
 from typing import Any
@@ -45,20 +44,12 @@ def on_page_content(content: str, **_: Any) -> str:
 
 
 def command_help(command: str | None = None) -> str:
-    """What `ntkdiag [command] --help` prints on a terminal of 100 columns."""
+    """What `ntkdiag [command] --help` prints."""
     from ntkdiag.cli import main
 
     printed = io.StringIO()
-    before = os.environ.get("COLUMNS")
-    os.environ["COLUMNS"] = "100"
-    try:
-        with contextlib.redirect_stdout(printed):
-            main([*([command] if command else []), "--help"])
-    finally:
-        if before is None:
-            del os.environ["COLUMNS"]
-        else:
-            os.environ["COLUMNS"] = before
+    with contextlib.redirect_stdout(printed):
+        main([*([command] if command else []), "--help"])
     return printed.getvalue().lstrip("\n")
 
 
