@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 from docs_pages import DOCS, PAGES, ROOT, prose
-from test_import_order import ROOMS
 
 import ntkdiag as nd
 
@@ -66,24 +65,6 @@ def test_links_and_paths_lead_somewhere(page: Path) -> None:
         assert not anchor or anchor in slugs(file), f"{target}#{anchor}"
     for path in PATH.findall(text):
         assert (ROOT / path).exists(), path
-
-
-def test_every_path_in_the_architecture_exists() -> None:
-    text = (ROOT / "ARCHITECTURE.md").read_text()
-    spans = set(re.findall(r"`([\w./-]+(?:/|\.py|\.md))`", text))
-    first_words = set(re.findall(r"^([\w./]+(?:/|\.py)) ", text, re.MULTILINE))  # of a listing
-    assert len(spans) > 60 and len(first_words) > 5
-    folders = [ROOT, ROOT / "ntkdiag", *(ROOT / "ntkdiag").rglob("*/")]
-    lost = {path for path in spans | first_words if not any((folder / path).exists() for folder in folders)}
-    assert lost == set()
-
-
-def test_the_architecture_names_every_room() -> None:
-    text = (ROOT / "ARCHITECTURE.md").read_text()
-    rooms = re.findall(r"^\| `(\w+)(?:/|\.py)` \|", text, re.MULTILINE)
-    assert rooms == [room for room in ROOMS if room in rooms]  # in the order that imports follow
-    there = {path.stem for path in (ROOT / "ntkdiag").iterdir() if path.suffix in ("", ".py")}
-    assert {name for name in there if not name.startswith("_")} == set(rooms)
 
 
 def test_the_readme_is_short() -> None:
