@@ -26,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     import typer
 
-    from ntkdiag.cli.app import command
+    from ntkdiag.cli.app import command_line
     from ntkdiag.cli.output.messages import escaping, note
     from ntkdiag.errors import InputError, MeasurementError
     from ntkdiag.signals import sigterm_as_interrupt
@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     usage_error: type[Exception] = typer.BadParameter.__mro__[1]
     with escaping(), sigterm_as_interrupt() as terminated:
         try:
-            code = command()(args=arguments, prog_name="ntkdiag", standalone_mode=False)
+            code = command_line().main(args=arguments, prog_name="ntkdiag", standalone_mode=False)
         except InputError as error:
             code = _fail(str(error), BAD_INPUT)
         except MeasurementError as error:

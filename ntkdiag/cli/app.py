@@ -16,30 +16,31 @@ from ntkdiag.cli.commands.sample import sample
 from ntkdiag.cli.commands.train import train
 from ntkdiag.cli.commands.verify import verify
 from ntkdiag.cli.commands.weights import weights
+from ntkdiag.cli.options.help_text import CommandWithGroups
 from ntkdiag.cli.options.remedies import remedies_as_options
 from ntkdiag.cli.output.messages import say
 
 # What the overview says of each, in the order in which a newcomer needs them.
 COMMANDS: dict[Callable[..., None], str] = {
-    demo: "The whole way once, on handwritten digits.",
+    demo: "Train, measure and reweight a small network on handwritten digits.",
     measure: "Measure a network's tangent kernel per log-SNR bucket.",
     weights: "Make a table of loss weights over log-SNR.",
-    audit: "Say what a weight function really computes.",
+    audit: "Find out which rule a weight function is, and its mistakes.",
     verify: "Test the claims about representation degradation.",
     train: "Train a network under loss weights.",
-    sample: "Draw samples from a network and judge them.",
+    sample: "Draw samples from a network and compare them with data.",
     plot: "Draw one figure of a diagnosis.",
     report: "Write a diagnosis as one HTML page.",
 }
 
 
-def command() -> Callable[..., Any]:
-    """The whole command line as one callable (typer's, for `main`)."""
+def command_line() -> Any:
+    """The whole command line, a group of click's."""
     app = typer.Typer(add_completion=False, rich_markup_mode=None)
     app.callback(invoke_without_command=True)(_root)
     for function, short in COMMANDS.items():
-        app.command(function.__name__, short_help=short)(remedies_as_options(function))
-    return typer.main.get_command(app).main
+        app.command(function.__name__, cls=CommandWithGroups, short_help=short)(remedies_as_options(function))
+    return typer.main.get_command(app)
 
 
 def _root(

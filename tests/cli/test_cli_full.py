@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 
 from ntkdiag.cli import main
-from ntkdiag.cli.commands.measure import full_settings
-from ntkdiag.cli.options.shared import FullOptions
+from ntkdiag.cli.commands.measure import FullOptions, full_settings
 from ntkdiag.diagnosis import Diagnosis, FullSettings
 from ntkdiag.report import FIGURES
 from ntkdiag.report.page import page
@@ -85,8 +84,8 @@ def test_options_become_settings() -> None:
 
 def test_help_tells_the_defaults(call: Any) -> None:
     text = " ".join(call("measure", "--help").out.split())
-    assert f"(default: {FullSettings().top_k})" in text
-    assert f"(default: {FullSettings().quadrature_vectors})" in text
+    assert f"[default: ({FullSettings().top_k})]" in text
+    assert f"[default: ({FullSettings().quadrature_vectors})]" in text
 
 
 def test_bad_requests_are_refused_in_a_line(refused: Any, trained: Path) -> None:

@@ -11,7 +11,8 @@ import typer
 from ntkdiag.cli.commands.weights import make_schedule
 from ntkdiag.cli.inputs.recipe import find_function
 from ntkdiag.cli.options import parsing
-from ntkdiag.cli.options.shared import Json
+from ntkdiag.cli.options.choices import ARGUMENTS, RULES, SCHEDULES, TARGETS, one_of
+from ntkdiag.cli.options.shared import ForceFile, Json, ScheduleOption
 from ntkdiag.cli.output import paths
 from ntkdiag.cli.output.json_document import print_json
 from ntkdiag.cli.output.messages import say
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from ntkdiag.weights.audit import Audit
 
 _TABLES = (".csv", ".json")
-# Exit code where a mistake was found: that of everything that was asked for and failed.
+# Exit code where a mistake was found.
 _MISTAKE = 1
 
 
@@ -30,46 +31,54 @@ def audit(
         str,
         typer.Argument(
             metavar="MODULE:FUNCTION|FILE",
-            help="A function of yours, from a batch to its weights; or a weight table, .csv or .json.",
+            help="A function of yours, from a batch to its weights, or a weight table, .csv or .json.",
         ),
     ],
     target: Annotated[
         str | None,
         typer.Option(
             metavar="NAME",
-            help="What the network predicts: epsilon, x0, v, score, flow, F. (default: a table's own)",
+            show_default="that of the table, if a table is given",
+            help="What the network predicts. " + one_of(TARGETS),
         ),
     ] = None,
     rule: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="The rule it is meant to be; see 'ntkdiag weights --list'."),
+        typer.Option(metavar="NAME", help="The rule that the function is meant to be. " + one_of(RULES)),
     ] = None,
     option: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME=VALUE", help="A parameter the rule is meant to have; may be repeated."),
+        typer.Option(
+            metavar="NAME=VALUE",
+            help="A parameter that the rule is meant to have, such as gamma=5. May be repeated.",
+        ),
     ] = None,
     argument: Annotated[
         str | None,
         typer.Option(
             metavar="NAME",
-            help="What the function takes: snr, log_snr, sigma (the noise level σ/α), or timesteps of the schedule. "
-            "(default: snr)",
+            show_default="snr",
+            help="What the function takes; sigma is the noise level σ/α, and timesteps are those of --schedule. "
+            + one_of(ARGUMENTS),
         ),
     ] = None,
     schedule: Annotated[
-        str | None, typer.Option(metavar="NAME", help="What is trained on; its density is what is sampled.")
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="The schedule that is trained on; noise levels are drawn from its density. "
+            + one_of(SCHEDULES),
+        ),
     ] = None,
-    schedule_option: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME=VALUE", help="Argument of the schedule; may be repeated."),
-    ] = None,
+    schedule_option: ScheduleOption = None,
     out: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Save the curve as .csv, or all of it as .json.")
+        Path | None,
+        typer.Option(metavar="FILE", help="Save the curve as .csv, or the whole audit as .json."),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace a file of that name.")] = False,
+    force: ForceFile = False,
     json: Json = False,
 ) -> None:
-    """Say which rule a weight function equals, how it differs, and which known mistakes it makes.
+    """Find out which rule a weight function equals, how it differs, and which known mistakes it makes.
 
     The exit code is 1 if a mistake was found.
 
@@ -83,24 +92,26 @@ def audit(
     is_table = Path(weights).suffix.lower() in _TABLES
     if is_table and argument is not None:
         raise InputError("--argument", expected="nothing beside a table, which goes by log-SNR", got=argument)
-    subject: Any = weights if is_table else find_function(_function(weights))
+    examined: Any = weights if is_table else find_function(_function(weights))
     parameters = parsing.pairs("--option", option)
     for name in ("weights", "target", "rule", "argument", "schedule"):
         if name in parameters:
             raise InputError("--option", expected="parameters of the rule", got=repr(name))
 
-    from ntkdiag.weights.audit import audit as examine
+    from ntkdiag.weights.audit import audit as audit_weights
 
     found = parsing.checked(
         "--option",
-        lambda: examine(subject, target, rule=rule, argument=argument or "snr", schedule=path, **parameters),
+        lambda: audit_weights(
+            examined, target, rule=rule, argument=argument or "snr", schedule=path, **parameters
+        ),
     )
     if out is not None:
         _write(found, out)
     if json:
         print_json({**found.describe(), "written": None if out is None else str(out)})
     else:
-        _tell(found, out)
+        _print(found, out)
     if not found.ok:
         raise typer.Exit(_MISTAKE)
 
@@ -124,7 +135,7 @@ def _write(found: Audit, out: Path) -> None:
         provenance.write_json(path, found.describe())
 
 
-def _tell(found: Audit, out: Path | None) -> None:
+def _print(found: Audit, out: Path | None) -> None:
     from ntkdiag.cli.output.tables import text_width
     from ntkdiag.cli.output.text_plot import text_plot
 

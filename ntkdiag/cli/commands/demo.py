@@ -15,9 +15,14 @@ from ntkdiag.cli.output.progress import progress_bar
 
 
 def demo(
-    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where everything goes.")] = Path("runs/demo"),
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="The folder for all results.")] = Path(
+        "runs/demo"
+    ),
     quick: Annotated[
-        bool, typer.Option("--quick", help="Seconds instead of minutes; the numbers mean nothing.")
+        bool,
+        typer.Option(
+            "--quick", help="Run in seconds instead of minutes, at sizes whose numbers mean nothing."
+        ),
     ] = False,
     seed: Seed = 0,
     force: Force = False,
@@ -25,7 +30,13 @@ def demo(
 ) -> None:
     """Train a small DiT on digits, measure it before and after, weight its loss by ERD, train again, compare.
 
-    About two minutes on two CPU cores. The folder holds both runs, the diagnosis, figures and page.html.
+    It takes about two minutes on two CPU cores. The folder holds both training runs, the diagnosis, the figures and
+    page.html.
+
+    \b
+    Examples:
+      ntkdiag demo
+      ntkdiag demo --quick --out runs/quick
     """
     paths.check_folder(out, force)
 

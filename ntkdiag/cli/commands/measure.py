@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
 
+from ntkdiag.cli.options.choices import KERNELS
 from ntkdiag.cli.options.grouping import grouped, refuse_given
-from ntkdiag.cli.options.shared import Force, FullOptions, Json, MeasureOptions, ModelOptions
+from ntkdiag.cli.options.shared import Force, Json, MeasureOptions, ModelOptions
 from ntkdiag.cli.output import paths
 from ntkdiag.cli.output.json_document import print_json
 from ntkdiag.cli.output.messages import note, say
@@ -18,7 +20,39 @@ from ntkdiag.errors import InputError, require_int, require_one_of, require_posi
 if TYPE_CHECKING:
     from ntkdiag.diagnosis import Diagnosis, FullSettings
 
-KERNELS = ("trace", "full")
+
+@dataclass(frozen=True)
+class FullOptions:
+    """Whether the full kernel is measured too, and what is spent on it; None where the user said nothing."""
+
+    TITLE: ClassVar[str] = "Full kernel"
+
+    kernel: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="Which kernel to measure: trace, the kernel summed over outputs, or full, which adds the kernel of "
+            "every single output, computed without forming it. The full kernel takes minutes on images, and twice "
+            "that with --control.",
+        ),
+    ] = "trace"
+    top_k: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            show_default="16",
+            help="Number of eigenfunctions of the full kernel to compute in each bucket.",
+        ),
+    ] = None
+    slq: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            show_default="6",
+            help="Number of random vectors for the spectral density and the effective rank of the full kernel "
+            "(stochastic Lanczos quadrature); 0 leaves both out.",
+        ),
+    ] = None
 
 
 @grouped
@@ -28,14 +62,16 @@ def measure(
     full: FullOptions,
     out: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", help="Keep the diagnosis there; needed for plot and report."),
+        typer.Option(
+            metavar="FOLDER", help="Save the diagnosis to this folder, which plot, report and verify read."
+        ),
     ] = None,
     force: Force = False,
     json: Json = False,
 ) -> None:
-    """Measure a network's tangent kernel per log-SNR bucket: strength, effective rank, recoverability.
+    """Measure a network's tangent kernel in each log-SNR bucket: its strength, effective rank and recoverability.
 
-    Two networks compare at equal --buckets, --samples and --seed only.
+    Two measurements are comparable only if --buckets, --samples and --seed are equal.
 
     \b
     Examples:
@@ -137,11 +173,11 @@ def diagnose(
 
 
 def document(diagnosis: Diagnosis) -> dict[str, Any]:
-    """What --json tells of a diagnosis."""
+    """What --json prints of a diagnosis."""
     controls = {name: reference.summary.to_dict("records") for name, reference in diagnosis.refs.items()}
-    told = {"meta": diagnosis.meta, "summary": diagnosis.summary.to_dict("records"), "refs": controls}
+    found = {"meta": diagnosis.meta, "summary": diagnosis.summary.to_dict("records"), "refs": controls}
     if diagnosis.full is not None:
-        told["full"] = {
+        found["full"] = {
             name: getattr(diagnosis.full, name).to_dict("records") for name in ("summary", "spectra")
         }
-    return told
+    return found

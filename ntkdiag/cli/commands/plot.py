@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from ntkdiag.cli.options.shared import Folder, Json, Runs, Tables
+from ntkdiag.cli.options.choices import THEMES, one_of
+from ntkdiag.cli.options.shared import Folder, ForceFile, Json, Runs, Tables
 from ntkdiag.cli.output import paths
 from ntkdiag.cli.output.json_document import print_json
 from ntkdiag.cli.output.messages import say
@@ -29,18 +30,25 @@ def listed() -> list[str]:
 def plot(
     diagnosis: Folder,
     what: Annotated[
-        str, typer.Option(metavar="NAME", help="Which figure: " + ", ".join(listed()) + ".")
+        str, typer.Option(metavar="NAME", help="The figure. " + one_of(listed()))
     ] = "effective_rank",
     out: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="A .png, .svg or .pdf file. (default: NAME.png)")
+        Path | None,
+        typer.Option(metavar="FILE", show_default="NAME.png", help="The .png, .svg or .pdf file to write."),
     ] = None,
-    theme: Annotated[str, typer.Option(metavar="light|dark", help="Colours.")] = "light",
+    theme: Annotated[str, typer.Option(metavar="NAME", help="The colours. " + one_of(THEMES))] = "light",
     table: Tables = None,
     run: Runs = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace a file of that name.")] = False,
+    force: ForceFile = False,
     json: Json = False,
 ) -> None:
-    """Draw one figure of a diagnosis."""
+    """Draw one figure of a diagnosis.
+
+    \b
+    Examples:
+      ntkdiag plot runs/mine --what effective_rank --out rank.svg
+      ntkdiag plot runs/mine --what weights --table erd.csv --theme dark
+    """
     from ntkdiag.cli.inputs import report_files
     from ntkdiag.report import FIGURES
     from ntkdiag.report.inputs import QUALITY, RUNS, SAMPLES

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ntkdiag.cli.options.shared import Folder, Json, Runs, Tables
+from ntkdiag.cli.options.shared import Folder, ForceFile, Json, Runs, Tables
 from ntkdiag.cli.output import paths
 from ntkdiag.cli.output.json_document import print_json
 from ntkdiag.cli.output.messages import say
@@ -15,19 +15,21 @@ from ntkdiag.cli.output.messages import say
 
 def report(
     diagnosis: Folder,
-    out: Annotated[Path, typer.Option(metavar="FILE", help="The .html file.")] = Path("page.html"),
+    out: Annotated[Path, typer.Option(metavar="FILE", help="The .html file to write.")] = Path("page.html"),
     verdicts: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE|FOLDER", help="Of 'ntkdiag verify --out'. (default: the diagnosis is judged anew)"
+            metavar="FILE|FOLDER",
+            show_default="the claims are tested on the diagnosis",
+            help="Verdicts written by 'ntkdiag verify --out': the folder, or its verdicts.csv.",
         ),
     ] = None,
     table: Tables = None,
     run: Runs = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace a file of that name.")] = False,
+    force: ForceFile = False,
     json: Json = False,
 ) -> None:
-    """Write the page: what was measured, on what, and what it says.
+    """Write a diagnosis as one HTML page: what was measured, on what, and what it means.
 
     \b
     Example:

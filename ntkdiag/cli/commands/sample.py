@@ -28,16 +28,19 @@ def sample(
     model: ModelOptions,
     out: Annotated[
         Path,
-        typer.Option(metavar="FILE.npy", help="Samples [N, ...]; a picture of them goes beside it as .png."),
+        typer.Option(
+            metavar="FILE.npy",
+            help="The file for the samples [N, ...]; a picture is saved beside it as .png.",
+        ),
     ],
-    count: Annotated[int, typer.Option(metavar="N", help="How many.")] = 512,
+    count: Annotated[int, typer.Option(metavar="N", help="Number of samples.")] = 512,
     steps: Annotated[
-        int, typer.Option(metavar="N", help="Steps of Heun's method; two network calls each.")
+        int, typer.Option(metavar="N", help="Number of steps of Heun's method, of two network calls each.")
     ] = 32,
     force: Force = False,
     json: Json = False,
 ) -> None:
-    """Draw samples along the probability-flow ODE.
+    """Draw samples along the probability-flow ODE, and measure their distance to held-out data.
 
     \b
     Example:

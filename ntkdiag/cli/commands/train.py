@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
 
 from ntkdiag.cli.options import parsing
+from ntkdiag.cli.options.choices import PRESETS, RULES, SETTINGS, one_of
 from ntkdiag.cli.options.grouping import grouped, refuse_given
 from ntkdiag.cli.options.shared import Force, Json, ModelOptions
 from ntkdiag.cli.output import paths
@@ -27,25 +28,40 @@ if TYPE_CHECKING:
 class TrainOptions:
     """Settings of the run; None where the user said nothing."""
 
+    TITLE: ClassVar[str] = "Training"
+
     weights: Annotated[
         str | None,
         typer.Option(
             metavar="WEIGHTS",
-            help="constant, a rule (erd, min_snr:gamma=5), a saved table (FILE.csv), or refresh:500 to measure again "
-            "every 500 steps (refresh:500,score=gsnr,samples=64,probes=4,half_life=1). (default: constant)",
+            show_default="constant",
+            help="The loss weights, as one of: constant; a rule with its parameters, such as erd or min_snr:gamma=5; a "
+            "weight table, such as table.csv; refresh:STEPS, which measures the weights again after that many steps, "
+            f"with settings such as refresh:500,score=gsnr,samples=64. The rules are {', '.join(RULES)}. The settings "
+            "of refresh are score (learnability or gsnr), samples, probes, buckets, half_life, max_change, power, "
+            "floor and budget.",
         ),
     ] = None
     preset: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="digits or mixture. (default: that of the data, where there is one)"),
-    ] = None  # fmt: skip
-    steps: Annotated[int | None, typer.Option(metavar="N", help="Optimizer steps in all.")] = None
-    batch: Annotated[int | None, typer.Option(metavar="N", help="Samples a step.")] = None
-    learning_rate: Annotated[float | None, typer.Option(metavar="X", help="Of AdamW.")] = None
+        typer.Option(
+            metavar="NAME",
+            show_default="that of the data, if there is one",
+            help="The settings to start from. " + one_of(PRESETS),
+        ),
+    ] = None
+    steps: Annotated[int | None, typer.Option(metavar="N", help="Number of optimizer steps in all.")] = None
+    batch: Annotated[int | None, typer.Option(metavar="N", help="Number of samples in each step.")] = None
+    learning_rate: Annotated[
+        float | None, typer.Option(metavar="X", help="Learning rate of AdamW after the warm-up.")
+    ] = None
     setting: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME=VALUE", help="Any other setting, such as ema_decay=0.99; may be repeated."),
-    ] = None  # fmt: skip
+        typer.Option(
+            metavar="NAME=VALUE",
+            help="Any other setting, such as ema_decay=0.99. May be repeated. " + one_of(SETTINGS),
+        ),
+    ] = None
 
 
 @grouped
@@ -53,18 +69,23 @@ def train(
     model: ModelOptions,
     how: TrainOptions,
     out: Annotated[
-        Path, typer.Option(metavar="FOLDER", help="For checkpoints, averaged weights and the loss history.")
+        Path,
+        typer.Option(
+            metavar="FOLDER", help="The folder for checkpoints, averaged weights and the loss history."
+        ),
     ],
     resume: Annotated[
         bool,
-        typer.Option("--resume", help="Go on with the run at --out; only --steps may be given beside it."),
+        typer.Option(
+            "--resume", help="Continue the run at --out. Only --steps and --device may be given beside it."
+        ),
     ] = False,
     force: Force = False,
     json: Json = False,
 ) -> None:
-    """Train a network under loss weights, and tell its held-out loss at every noise level.
+    """Train a network under loss weights, and print its held-out loss at every noise level.
 
-    The folder it writes is a --model for the other commands. Ctrl-C saves a checkpoint; go on with --resume.
+    Other commands take the folder it writes as their --model. Ctrl-C saves a checkpoint, and --resume continues from it.
 
     \b
     Examples:
@@ -86,7 +107,7 @@ def train(
     except KeyboardInterrupt:
         note(f"A checkpoint is in {out}; go on with: ntkdiag train --resume --out {out}")
         raise
-    _tell(result, loaded, weights, out, json)
+    _print_and_keep(result, loaded, weights, out, json)
 
 
 def _fresh(
@@ -166,7 +187,7 @@ def _run(
     )
 
 
-def _tell(
+def _print_and_keep(
     result: TrainResult, loaded: LoadedModel, weights: WeightSource | None, out: Path, as_json: bool
 ) -> None:
     """Held-out loss per noise level, kept beside the run for reports, and printed."""

@@ -27,18 +27,23 @@ def verify(
     how: MeasureOptions,
     source: Annotated[
         Path | None,
-        typer.Option("--from", metavar="DIAGNOSIS", help="Judge this folder instead of measuring a network."),
+        typer.Option(
+            "--from",
+            metavar="DIAGNOSIS",
+            help="Test the claims on this folder of 'ntkdiag measure --out' instead of measuring a network.",
+        ),
     ] = None,
     out: Annotated[
         Path | None,
         typer.Option(
-            metavar="FOLDER", help="Write verdicts.csv and verdicts.json, and the diagnosis if one was made."
+            metavar="FOLDER",
+            help="The folder for verdicts.csv, verdicts.json and the diagnosis, if one was measured.",
         ),
     ] = None,
     force: Force = False,
     json: Json = False,
 ) -> None:
-    """Test the claims about representation degradation: supported, contradicted or inconclusive.
+    """Test the claims about representation degradation: each is supported, contradicted or inconclusive.
 
     The exit code is 0 whatever the verdicts: a contradicted claim is a result, not a failure.
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
 
 from ntkdiag.cli.options import parsing
+from ntkdiag.cli.options.choices import RULES, SCHEDULES, SCORES, one_of
 from ntkdiag.cli.options.grouping import grouped, refuse_given
-from ntkdiag.cli.options.shared import Force, Json
+from ntkdiag.cli.options.shared import ForceFile, Json, ScheduleOption, Target
 from ntkdiag.cli.output import paths
 from ntkdiag.cli.output.json_document import print_json
 from ntkdiag.cli.output.messages import say
@@ -28,40 +29,53 @@ _TABLES, _STEPS = (".csv", ".json"), (".npy", ".safetensors")
 class RuleOptions:
     """A closed form."""
 
-    rule: Annotated[str | None, typer.Option(metavar="NAME", help="A closed form; see --list.")] = None
-    target: Annotated[str | None, typer.Option(metavar="NAME", help="What the network predicts.")] = None
+    TITLE: ClassVar[str] = "Weights from a rule"
+
+    rule: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="The rule; --list shows formulas and parameters. " + one_of(RULES)),
+    ] = None
+    target: Target = None
     option: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME=VALUE", help="The rule's parameter, such as gamma=5; may be repeated."),
+        typer.Option(metavar="NAME=VALUE", help="A parameter of the rule, such as gamma=5. May be repeated."),
     ] = None
     clip: Annotated[
-        float | None, typer.Option(metavar="X", help="Largest weight of the rule before normalising.")
+        float | None,
+        typer.Option(metavar="X", help="Largest weight of the rule, applied before normalisation."),
     ] = None
-    normalise: Annotated[bool, typer.Option(help="Bring the rule's mean to 1; off leaves its own scale.")] = (
-        True
-    )
+    normalise: Annotated[
+        bool, typer.Option(help="Scale the weights to mean 1, or leave the rule's own scale.")
+    ] = True
 
 
 @dataclass(frozen=True)
 class ScoreOptions:
     """A measurement."""
 
+    TITLE: ClassVar[str] = "Weights from a measurement"
+
     score: Annotated[
         str,
         typer.Option(
-            metavar="NAME",
-            help="Of the diagnosis: amplitude, bayes, learnability, gsnr, contamination, or a product such as bayes*gsnr.",
+            metavar="NAME[*NAME...]",
+            help="What the weights follow: a score of the diagnosis, or a product of scores such as bayes*gsnr. "
+            + one_of(SCORES),
         ),
     ] = "bayes"
-    power: Annotated[float, typer.Option(metavar="X", help="Weight = score to this power.")] = 1.0
+    power: Annotated[float, typer.Option(metavar="X", help="The weight is the score to this power.")] = 1.0
     floor: Annotated[
-        float, typer.Option(metavar="X", help="Least weight, as a multiple of the mean over buckets.")
+        float, typer.Option(metavar="X", help="Smallest weight, as a multiple of the mean over buckets.")
     ] = 0.05
     cap: Annotated[
-        float | None, typer.Option(metavar="X", help="Largest weight, as a multiple of that mean.")
+        float | None,
+        typer.Option(metavar="X", help="Largest weight, as a multiple of the mean over buckets."),
     ] = None
     bandwidth: Annotated[
-        float, typer.Option(metavar="X", help="Smoothing over log-SNR, in its units; 0 for none.")
+        float,
+        typer.Option(
+            metavar="X", help="Width of the smoothing over log-SNR, in units of log-SNR; 0 leaves it out."
+        ),
     ] = 0.0
 
 
@@ -71,27 +85,32 @@ def weights(
     measured: ScoreOptions,
     source: Annotated[
         Path | None,
-        typer.Option("--from", metavar="DIAGNOSIS", help="A folder written by 'ntkdiag measure --out'."),
+        typer.Option(
+            "--from",
+            metavar="DIAGNOSIS",
+            help="Make weights from this measurement, a folder written by 'ntkdiag measure --out'.",
+        ),
     ] = None,
     schedule: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME", help="Mean 1 under its density. (default: cosine, or the diagnosis' own)"
+            metavar="NAME",
+            show_default="cosine, or the schedule of the diagnosis",
+            help="The schedule that is trained on; the weights have mean 1 under its density. "
+            + one_of(SCHEDULES),
         ),
     ] = None,
-    schedule_option: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME=VALUE", help="Argument of the schedule; may be repeated."),
-    ] = None,
-    list_rules: Annotated[bool, typer.Option("--list", help="List the rules and stop.")] = False,
+    schedule_option: ScheduleOption = None,
+    list_rules: Annotated[bool, typer.Option("--list", help="List the rules, and make no table.")] = False,
     out: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Save it as .csv or .json; or as .npy or .safetensors, a weight for each step of a discrete schedule.",
+            help="Save the table as .csv or .json, or as .npy or .safetensors with a weight for each step of a "
+            "discrete schedule.",
         ),
     ] = None,
-    force: Force = False,
+    force: ForceFile = False,
     json: Json = False,
 ) -> None:
     """Make a table of loss weights over log-SNR, from a rule or from a measurement.
@@ -213,5 +232,5 @@ def _list(as_json: bool) -> None:
         print_json(rows)
         return
     for row in rows:
-        told = ", ".join(f"{key}={value}" for key, value in row["parameters"].items())
-        say(f"{row['rule']:<18}{row['formula']:<52}{told}".rstrip())
+        parameters = ", ".join(f"{key}={value}" for key, value in row["parameters"].items())
+        say(f"{row['rule']:<18}{row['formula']:<52}{parameters}".rstrip())

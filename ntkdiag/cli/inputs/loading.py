@@ -6,8 +6,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ntkdiag.cli.inputs.recipe import REFERENCES, Recipe, require_model
+from ntkdiag.cli.inputs.recipe import Recipe, require_model
 from ntkdiag.cli.options import parsing
+from ntkdiag.cli.options.choices import MODELS
 from ntkdiag.cli.options.shared import ModelOptions
 from ntkdiag.errors import InputError, first_line
 
@@ -59,7 +60,7 @@ def load(options: ModelOptions) -> LoadedModel:
     Raises:
         InputError: whatever of this cannot be done.
     """
-    if options.model is not None and options.model not in REFERENCES and Path(options.model).is_dir():
+    if options.model is not None and options.model not in MODELS and Path(options.model).is_dir():
         return _from_run(Path(options.model), options)
     return load_recipe(recipe_of(options), options.checkpoint, options.device)
 
@@ -166,7 +167,7 @@ def control_of(loaded: LoadedModel) -> dict[str, Any]:
 def remarks(loaded: LoadedModel, control_missing: bool) -> list[str]:
     """What a reader of the results should know of the network, a line each."""
     told = []
-    if not loaded.trained and loaded.recipe.model in REFERENCES:
+    if not loaded.trained and loaded.recipe.model in MODELS:
         told.append("note: no weights were loaded, so this is a network at its initialisation")
     if control_missing:
         told.append(

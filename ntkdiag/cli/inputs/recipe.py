@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ntkdiag.cli.options.choices import MODELS
 from ntkdiag.cli.options.parsing import checked, failure
 from ntkdiag.errors import InputError, require_one_of
 
@@ -17,9 +18,6 @@ if TYPE_CHECKING:
     from torch import nn
 
     from ntkdiag.denoiser import Denoiser
-
-# The names of ntkdiag.models, kept here too so that a misspelt one is told without waiting for torch.
-REFERENCES = ("mlp", "dit")
 
 
 @dataclass(frozen=True)
@@ -82,7 +80,7 @@ class Recipe:
         from ntkdiag.process import schedules
 
         chosen = self.seed if seed is None else seed
-        if self.model in REFERENCES:
+        if self.model in MODELS:
             network = checked(
                 "--model-option", lambda: build(self.model, shape, chosen, **self.model_options)
             )
@@ -115,17 +113,17 @@ def require_model(text: str | None) -> str:
     Raises:
         InputError: nothing, or neither a reference name nor module:function.
     """
-    kinds = "mlp, dit, package.module:function, or a folder written by 'ntkdiag train'"
+    kinds = f"{', '.join(MODELS)}, package.module:function, or a folder written by 'ntkdiag train'"
     if text is None:
         raise InputError("--model", expected=kinds, got="nothing")
-    if text in REFERENCES:
+    if text in MODELS:
         return text
     module, colon, function = text.partition(":")
     if colon and module and function:
         return text
     import difflib
 
-    close = difflib.get_close_matches(text, REFERENCES, n=1)
+    close = difflib.get_close_matches(text, MODELS, n=1)
     raise InputError(
         "--model", expected=kinds, got=repr(text), fix=f"Did you mean '{close[0]}'?" if close else None
     )

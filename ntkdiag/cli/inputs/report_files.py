@@ -1,4 +1,4 @@
-"""What plot and report draw beside a diagnosis: weight tables, training runs and verdicts, read from files."""
+"""Files that plot and report read beside a diagnosis: weight tables, training runs and verdicts."""
 
 from __future__ import annotations
 
@@ -13,19 +13,6 @@ if TYPE_CHECKING:
 
     from ntkdiag.diagnosis import Diagnosis
     from ntkdiag.weights import WeightTable
-
-VERDICT_COLUMNS = (
-    "claim",
-    "statement",
-    "verdict",
-    "effect",
-    "low",
-    "high",
-    "p_value",
-    "p_holm",
-    "test",
-    "note",
-)
 
 
 def weight_tables(items: list[str] | None) -> dict[str, WeightTable] | None:
@@ -50,14 +37,14 @@ def runs(items: list[str] | None) -> dict[str, Any] | None:
 
 
 def verdicts(path: Path | None, diagnosis: Diagnosis) -> pd.DataFrame | None:
-    """Verdicts from a file or from a folder of 'ntkdiag verify'; judged here and now where none is named.
+    """Verdicts from a file or from a folder of 'ntkdiag verify'; those of the diagnosis itself where none is named.
 
     Returns:
         None where nothing is named and the diagnosis is too small to judge.
     """
     import pandas as pd
 
-    from ntkdiag.claims import judge
+    from ntkdiag.claims import COLUMNS, judge
 
     if path is None:
         try:
@@ -73,11 +60,9 @@ def verdicts(path: Path | None, diagnosis: Diagnosis) -> pd.DataFrame | None:
             expected="verdicts.csv, as 'ntkdiag verify --out' writes it",
             got=first_line(error),
         ) from error
-    missing = [name for name in VERDICT_COLUMNS if name not in table.columns]
+    missing = [name for name in COLUMNS if name not in table.columns]
     if missing:
-        raise InputError(
-            str(path), expected="columns " + ", ".join(VERDICT_COLUMNS), got=f"none named {missing[0]}"
-        )
+        raise InputError(str(path), expected="columns " + ", ".join(COLUMNS), got=f"none named {missing[0]}")
     return table.fillna({"note": "", "test": ""})
 
 

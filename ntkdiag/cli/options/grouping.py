@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import functools
 import inspect
 import typing
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Annotated, Any
 
 from ntkdiag.errors import InputError
 
@@ -16,7 +17,8 @@ def grouped(function: Callable[..., None]) -> Callable[..., None]:
     """Spread every parameter annotated with a dataclass into that dataclass' fields.
 
     Args:
-        function: A command. Its dataclass parameters have fields annotated with `typer.Option`.
+        function: A command. Its dataclass parameters have fields annotated with `typer.Option`, and a TITLE, under
+            which `--help` lists them.
 
     Returns:
         The same command as typer can read it: flat, all parameters by keyword.
@@ -62,7 +64,18 @@ def refuse_given(groups: Iterable[Any], beside: str, allowed: tuple[str, ...] = 
 
 def _fields(group: Any) -> list[inspect.Parameter]:
     hints = typing.get_type_hints(group, include_extras=True)
-    return [_keyword(field.name, hints[field.name], field.default) for field in dataclasses.fields(group)]
+    return [
+        _keyword(field.name, _under_title(hints[field.name], group.TITLE), field.default)
+        for field in dataclasses.fields(group)
+    ]
+
+
+def _under_title(annotation: Any, title: str) -> Any:
+    """The annotation of an option, with the title under which help lists it."""
+    kind, option = typing.get_args(annotation)
+    option = copy.copy(option)
+    option.rich_help_panel = title
+    return Annotated[kind, option]
 
 
 def _keyword(name: str, annotation: Any, default: Any) -> inspect.Parameter:

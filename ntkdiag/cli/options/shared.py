@@ -1,23 +1,30 @@
 """Options that more than one command has, with their help texts.
 
-Nothing is checked here beyond its type: names are checked by the room that knows them, which also
-suggests the closest spelling.
+Names are not checked here but in the room that owns them, which also suggests the closest spelling.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, TypeAlias
+from typing import Annotated, ClassVar, TypeAlias
 
 import typer
 
+from ntkdiag.cli.options.choices import CALLS, DATASETS, ENGINES, MODELS, SCHEDULES, TARGETS, one_of
+
 Json: TypeAlias = Annotated[
-    bool, typer.Option("--json", help="One JSON document on stdout, nothing else there.")
+    bool, typer.Option("--json", help="Print one JSON document on stdout, and nothing else there.")
 ]
-Force: TypeAlias = Annotated[bool, typer.Option("--force", help="Replace what an earlier run left at --out.")]
+Force: TypeAlias = Annotated[
+    bool, typer.Option("--force", help="Replace the results of an earlier run at --out.")
+]
+ForceFile: TypeAlias = Annotated[bool, typer.Option("--force", help="Replace an existing file at --out.")]
 Seed: TypeAlias = Annotated[
-    int, typer.Option("--seed", min=0, metavar="N", help="Of everything random; same seed, same numbers.")
+    int,
+    typer.Option(
+        "--seed", min=0, metavar="N", help="Seed of everything random: equal seeds give equal numbers."
+    ),
 ]
 Folder: TypeAlias = Annotated[
     Path,
@@ -25,12 +32,24 @@ Folder: TypeAlias = Annotated[
 ]
 Tables: TypeAlias = Annotated[
     list[str] | None,
-    typer.Option("--table", metavar="[NAME=]FILE", help="A weight table to draw; may be repeated."),
+    typer.Option("--table", metavar="[NAME=]FILE", help="A weight table to draw. May be repeated."),
 ]
 Runs: TypeAlias = Annotated[
     list[str] | None,
     typer.Option(
-        "--run", metavar="[NAME=]FOLDER", help="A folder written by 'ntkdiag train'; may be repeated."
+        "--run",
+        metavar="[NAME=]FOLDER",
+        help="A training run to draw: a folder written by 'ntkdiag train'. May be repeated.",
+    ),
+]
+Target: TypeAlias = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="What the network predicts. " + one_of(TARGETS)),
+]
+ScheduleOption: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME=VALUE", help="An argument of the schedule, such as steps=1000. May be repeated."
     ),
 ]
 
@@ -39,55 +58,55 @@ Runs: TypeAlias = Annotated[
 class ModelOptions:
     """Which network, and on what process and data; None where the user said nothing."""
 
+    TITLE: ClassVar[str] = "Network and data"
+
     model: Annotated[
         str | None,
         typer.Option(
-            metavar="MODEL",
-            help="A reference network (mlp, dit); a function of yours, called as function() or function(shape), that "
-            "returns a torch.nn.Module or a ntkdiag.Denoiser; or a folder written by 'ntkdiag train'.",
+            metavar="NAME|MODULE:FUNCTION|FOLDER",
+            help=f"The network: a reference network ({', '.join(MODELS)}); a function of yours, called as function() "
+            "or function(shape), that returns a torch.nn.Module or an ntkdiag.Denoiser; or a folder written by "
+            "'ntkdiag train'.",
         ),
     ] = None
     model_option: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="NAME=VALUE", help="Argument of the network, such as width=64; may be repeated."
+            metavar="NAME=VALUE", help="An argument of the network, such as width=64. May be repeated."
         ),
     ] = None
     checkpoint: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Weights to load, .safetensors."),
+        typer.Option(metavar="FILE", help="A .safetensors file of weights to load into the network."),
     ] = None
     data: Annotated[
         str | None,
-        typer.Option(metavar="DATA", help="digits, mixture, or a .npy file of [N, ...]. (default: digits)"),
+        typer.Option(
+            metavar="NAME|FILE",
+            show_default="digits",
+            help=f"The data: {', '.join(DATASETS)}, or a .npy file of samples [N, ...].",
+        ),
     ] = None
     schedule: Annotated[
         str | None,
-        typer.Option(
-            metavar="NAME",
-            help="cosine, linear_beta, linear_log_snr, flow, edm, from_table. (default: cosine)",
-        ),
+        typer.Option(metavar="NAME", show_default="cosine", help="The noise schedule. " + one_of(SCHEDULES)),
     ] = None
-    schedule_option: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME=VALUE", help="Argument of the schedule, such as steps=1000; may be repeated."
-        ),
-    ] = None
+    schedule_option: ScheduleOption = None
     target: Annotated[
         str | None,
-        typer.Option(
-            metavar="NAME", help="What the network predicts: epsilon, x0, v, score, flow, F. (default: v)"
-        ),
+        typer.Option(metavar="NAME", show_default="v", help="What the network predicts. " + one_of(TARGETS)),
     ] = None
     call: Annotated[
         str | None,
         typer.Option(
-            metavar="HOW",
-            help="What the network gets beside x: time or log_snr. (default: log_snr for reference networks, else time)",
+            metavar="NAME",
+            show_default="log_snr for reference networks, time for others",
+            help="What the network is called with beside x. " + one_of(CALLS),
         ),
     ] = None
-    device: Annotated[str, typer.Option(metavar="DEVICE", help="cpu, cuda, cuda:1, mps.")] = "cpu"
+    device: Annotated[
+        str, typer.Option(metavar="DEVICE", help="The torch device, such as cpu, cuda, cuda:1 or mps.")
+    ] = "cpu"
     seed: Seed = 0
 
 
@@ -95,61 +114,40 @@ class ModelOptions:
 class MeasureOptions:
     """How a network is measured."""
 
+    TITLE: ClassVar[str] = "Measurement"
+
     buckets: Annotated[
         str,
         typer.Option(
-            metavar="BUCKETS",
-            help="Log-SNR buckets: that many of equal width, given edges such as -10,-5,0,5, or that many that "
-            "training visits equally often.",
+            metavar="COUNT|EDGES|density:COUNT",
+            help="The log-SNR buckets. COUNT, such as 10, makes buckets of equal width over --range; EDGES, such as "
+            "-10,-5,0,5, are the ends of the buckets; density:COUNT, such as density:10, makes buckets in which "
+            "training draws equally often.",
         ),
     ] = "10"
     range: Annotated[
         str | None,
-        typer.Option(metavar="LOW,HIGH", help="Log-SNR that COUNT buckets span. (default: -10,10)"),
+        typer.Option(
+            metavar="LOW,HIGH", show_default="-10,10", help="The log-SNR range that COUNT buckets divide."
+        ),
     ] = None
-    samples: Annotated[int, typer.Option(metavar="N", help="Samples a bucket.")] = 64
-    probes: Annotated[
-        int,
-        typer.Option(metavar="R", help="Random probes of the trace kernel."),
-    ] = 8
+    samples: Annotated[int, typer.Option(metavar="N", help="Number of samples in each bucket.")] = 64
+    probes: Annotated[int, typer.Option(metavar="N", help="Number of random probes of the trace kernel.")] = 8
     params: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="PATTERN", help="Only parameters of such names, as in 'blocks.*'; may be repeated."
+            metavar="PATTERN",
+            help="Measure only the parameters whose names match the pattern, such as 'blocks.*'. May be repeated.",
         ),
     ] = None
-    engine: Annotated[str, typer.Option(metavar="NAME", help="How kernels are computed.")] = "auto"
+    engine: Annotated[
+        str, typer.Option(metavar="NAME", help="How kernels are computed. " + one_of(ENGINES))
+    ] = "auto"
     memory: Annotated[
         str | None,
-        typer.Option(metavar="BYTES", help="For per-sample gradients, such as 500M or 2G."),
+        typer.Option(metavar="BYTES", help="Memory for per-sample gradients, such as 500M or 2G."),
     ] = None
     control: Annotated[
         bool,
-        typer.Option(help="Measure an untrained network of the same kind too, on the same draws."),
+        typer.Option(help="Also measure an untrained network of the same kind, on the same draws."),
     ] = True
-
-
-@dataclass(frozen=True)
-class FullOptions:
-    """Whether the full kernel is measured too, and what is spent on it; None where the user said nothing."""
-
-    kernel: Annotated[
-        str,
-        typer.Option(
-            metavar="trace|full",
-            help="trace: the kernel summed over outputs. full: that, and the kernel of every single output, never "
-            "formed; minutes on images, twice that with --control.",
-        ),
-    ] = "trace"
-    top_k: Annotated[
-        int | None,
-        typer.Option(metavar="K", help="Eigenfunctions of the full kernel a bucket. (default: 16)"),
-    ] = None
-    slq: Annotated[
-        int | None,
-        typer.Option(
-            metavar="VECTORS",
-            help="Random vectors for the full kernel's spectral density and effective rank (stochastic Lanczos "
-            "quadrature); 0 leaves both out. (default: 6)",
-        ),
-    ] = None

@@ -1,0 +1,33 @@
+"""The names that options accept, for help texts.
+
+They are repeated here because `--help` must not wait for torch; `tests/cli/test_cli_help.py` compares each list with
+the room that owns it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+MODELS = ("mlp", "dit")
+DATASETS = ("digits", "mixture")
+SCHEDULES = ("cosine", "linear_beta", "linear_log_snr", "flow", "edm", "from_table")
+TARGETS = ("epsilon", "x0", "v", "score", "flow", "F")
+CALLS = ("time", "log_snr")
+ENGINES = ("auto", "streaming", "exact")
+KERNELS = ("trace", "full")
+RULES = (
+    "constant_epsilon", "constant_x0", "constant_v", "min_snr", "soft_min_snr", "p2", "debias", "truncated_snr", "edm",
+    "sigmoid", "erd", "uniform", "cosmap",
+)  # fmt: skip
+SCORES = ("amplitude", "bayes", "learnability", "gsnr", "contamination")
+PRESETS = ("digits", "mixture")
+SETTINGS = (
+    "weight_decay", "beta1", "beta2", "gradient_clip", "warmup", "ema_decay", "log_every", "checkpoint_every",
+)  # fmt: skip
+ARGUMENTS = ("snr", "log_snr", "sigma", "timesteps")
+THEMES = ("light", "dark")
+
+
+def one_of(names: Iterable[str]) -> str:
+    """The sentence that lists the choices."""
+    return "One of: " + ", ".join(names) + "."
