@@ -16,7 +16,7 @@ from ntkdiag.claims.verdict import verdict
 from ntkdiag.data import Data
 from ntkdiag.denoiser import Denoiser
 from ntkdiag.diagnosis import Diagnosis, measure
-from ntkdiag.process.buckets import DEFAULT_RANGE, Buckets
+from ntkdiag.process.buckets import Buckets
 from ntkdiag.spectra.uncertainty.resampling import DRAWS
 
 COLUMNS = [
@@ -73,7 +73,7 @@ def verify(
 
     Args:
         denoiser, data, samples, probes, refs: As in `measure`.
-        buckets: Log-SNR buckets; ten from −10 to 10 if None.
+        buckets: Log-SNR buckets; `Buckets.default()` if None.
         seed: Seed of draws, probes, subsets and permutations.
 
     Returns:
@@ -87,6 +87,6 @@ def verify(
         verdicts = nd.verify(denoiser, nd.data.load("digits"), refs={"untrained": untrained})
         print(verdicts[["claim", "verdict", "effect", "low", "high"]])
     """
-    buckets = Buckets.uniform(*DEFAULT_RANGE, count=10) if buckets is None else buckets
+    buckets = Buckets.default() if buckets is None else buckets
     diagnosis = measure(denoiser, data, buckets, samples=samples, probes=probes, seed=seed, refs=refs)
     return judge(diagnosis, seed=seed)

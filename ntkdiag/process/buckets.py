@@ -19,8 +19,9 @@ from ntkdiag.errors import InputError, require_int, require_positive_int
 from ntkdiag.process.log_snr import Level, as_level
 from ntkdiag.process.schedules.base import Schedule
 
-# Log-SNR that a plain count of buckets spans: beyond it nothing visible happens to data of unit scale (tuned here).
+# What `Buckets.default` makes. Outside this range of log-SNR nothing visible happens to data of unit scale (tuned here).
 DEFAULT_RANGE = (-10.0, 10.0)
+DEFAULT_COUNT = 10
 
 # Share of training that `Buckets.from_density` leaves out on each unbounded side (tuned here): training draws
 # too few samples there for the weights to matter.
@@ -80,6 +81,22 @@ class Buckets:
         if not -math.inf < low < high < math.inf:
             raise InputError("bucket range", expected="finite log-SNR, low < high", got=f"{low} to {high}")
         return cls.from_edges(np.linspace(low, high, count + 1).tolist())
+
+    @classmethod
+    def default(cls, count: int = DEFAULT_COUNT) -> Buckets:
+        """`count` buckets of equal width over the default range, log-SNR −10 to 10.
+
+        Args:
+            count: Number of buckets, at least 1.
+
+        Raises:
+            InputError: `count` is not a positive integer.
+
+        Example:
+            >>> nd.Buckets.default(4).edges
+            (-10.0, -5.0, 0.0, 5.0, 10.0)
+        """
+        return cls.uniform(*DEFAULT_RANGE, count)
 
     @classmethod
     def from_edges(cls, edges: Iterable[float]) -> Buckets:

@@ -213,7 +213,7 @@ def test_samples_that_cannot_be_drawn_have_no_picture(call: Any, workspace: Path
         "sample", "--model", "mlp", "--data", "vectors.npy", "--count", "2", "--steps", "1", "--out", "s.npy"
     )
     assert result.code == 0
-    assert "at its initialisation" in result.err and "not judged" in result.out
+    assert "at its initialisation" in result.err and "fewer than 3 samples" in result.out
     assert not (workspace / "s.png").exists()
 
 

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from ntkdiag.cli import main
-from ntkdiag.cli.demonstration import FULL, QUICK
-from ntkdiag.cli.demonstration.text import demo_text
+from ntkdiag.cli.demonstration.results import demo_text
+from ntkdiag.cli.demonstration.run import FULL, QUICK
 from ntkdiag.cli.inputs.loading import load
 from ntkdiag.cli.inputs.training_runs import read_run
 from ntkdiag.cli.options.shared import ModelOptions

@@ -11,13 +11,13 @@ import pytest
 
 from ntkdiag.cli.app import command_line
 from ntkdiag.cli.options import choices
-from ntkdiag.cli.options.shared import ModelOptions
+from ntkdiag.cli.options.shared import MeasureOptions, ModelOptions
 from ntkdiag.data import DATASETS
 from ntkdiag.diagnosis import FullSettings
 from ntkdiag.kernel.engines import ENGINES
 from ntkdiag.kernel.gram import KERNELS
 from ntkdiag.models import MODELS
-from ntkdiag.process.buckets import DEFAULT_RANGE
+from ntkdiag.process.buckets import DEFAULT_COUNT, DEFAULT_RANGE
 from ntkdiag.process.schedules import SCHEDULES
 from ntkdiag.process.target import TARGETS
 from ntkdiag.report.drawing.theme import THEMES
@@ -91,6 +91,7 @@ def test_the_defaults_that_help_names_are_the_real_ones() -> None:
     assert (
         measure["schedule"] == loaded.denoiser.schedule.name and measure["target"] == loaded.denoiser.target
     )
+    assert MeasureOptions().buckets == str(DEFAULT_COUNT)
     assert shown["range"] == "{:g},{:g}".format(*DEFAULT_RANGE)
     assert (shown["top_k"], shown["slq"]) == (
         str(FullSettings().top_k),

@@ -19,6 +19,13 @@ DATA = torch.arange(40, dtype=torch.float32).reshape(20, 2)
 # --- buckets -------------------------------------------------------------------------------------------
 
 
+def test_default_buckets_are_ten_over_the_default_range() -> None:
+    assert Buckets.default() == Buckets.uniform(-10.0, 10.0, 10)
+    assert Buckets.default(3) == Buckets.uniform(-10.0, 10.0, 3)
+    with pytest.raises(InputError, match="bucket count"):
+        Buckets.default(0)
+
+
 def test_uniform_buckets() -> None:
     buckets = Buckets.uniform(-10, 10, count=4)
     assert buckets.edges == (-10.0, -5.0, 0.0, 5.0, 10.0)

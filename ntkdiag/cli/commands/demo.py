@@ -40,14 +40,13 @@ def demo(
     """
     paths.check_folder(out, force)
 
-    from ntkdiag.cli.demonstration import FULL, QUICK, demonstrate
+    from ntkdiag.cli.demonstration.results import demo_text
+    from ntkdiag.cli.demonstration.run import FULL, QUICK, demonstrate
 
-    with progress_bar(not json) as bars:
-        document = demonstrate(out, QUICK if quick else FULL, seed, force, bars)
+    with progress_bar(not json) as progress:
+        document = demonstrate(out, QUICK if quick else FULL, seed, force, progress)
     if json:
         print_json(document)
-        return
-    from ntkdiag.cli.demonstration.text import demo_text
-
-    say(demo_text(document))
-    say(f"\nPage: {out / 'page.html'}")
+    else:
+        say(demo_text(document))
+        say(f"\nPage: {out / 'page.html'}")

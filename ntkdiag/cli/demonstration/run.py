@@ -1,6 +1,6 @@
-"""Train, measure, weight, train again, compare.
+"""The demo's steps: train, measure, make weights, train again, compare.
 
-Everything is built in a folder aside, which becomes the demo's folder when all of it is there.
+Everything is built in a temporary folder, which becomes the demo's folder when it is complete.
 """
 
 from __future__ import annotations
@@ -9,12 +9,11 @@ import copy
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ntkdiag.cli.demonstration.plan import FULL, QUICK, RUNS, Outcome, Plan
-from ntkdiag.cli.demonstration.record import document, write
+from ntkdiag.cli.demonstration.results import DemoResults, document, write
 from ntkdiag.cli.inputs.recipe import Recipe
 from ntkdiag.cli.inputs.training_runs import WEIGHTS_FILE, held_out
 from ntkdiag.cli.output.progress import Progress
@@ -27,18 +26,42 @@ if TYPE_CHECKING:
     from ntkdiag.train import TrainResult
     from ntkdiag.weights import WeightTable
 
-__all__ = ["FULL", "QUICK", "demonstrate"]
+
+@dataclass(frozen=True)
+class Plan:
+    """The sizes of the demo.
+
+    Attributes:
+        network: Options of the DiT.
+        steps, batch: Of each of the two training runs.
+        buckets, samples, probes: Of the measurement, over the default range of log-SNR.
+        generated: Samples drawn from each network.
+        sampler_steps: Steps of Heun's method.
+    """
+
+    network: dict[str, int]
+    steps: int
+    batch: int
+    buckets: int
+    samples: int
+    probes: int
+    generated: int
+    sampler_steps: int
 
 
-def demonstrate(out: Path, plan: Plan, seed: int, force: bool, bars: Progress) -> dict[str, Any]:
+FULL = Plan({"width": 48, "depth": 3}, 1500, 128, 10, 64, 8, 512, 24)
+QUICK = Plan({"width": 16, "depth": 1, "heads": 2, "frequencies": 8}, 30, 32, 5, 12, 3, 24, 4)
+
+
+def demonstrate(out: Path, plan: Plan, seed: int, force: bool, progress: Progress) -> dict[str, Any]:
     """Run the demo and write its folder.
 
     Args:
         out: The folder.
         plan: Sizes.
-        seed: Of initial weights, batches, draws, probes and samples.
+        seed: Seed of initial weights, batches, draws, probes and samples.
         force: Replace an earlier run there.
-        bars: Told of progress.
+        progress: Called as each stage advances.
 
     Returns:
         What demo.json holds; equal for equal seeds but for "seconds".
@@ -47,11 +70,12 @@ def demonstrate(out: Path, plan: Plan, seed: int, force: bool, bars: Progress) -
 
     started = time.perf_counter()
     with provenance.run_folder(out, force) as folder, _one_thread():
-        outcome = _work(folder, plan, seed, bars)
-        write(folder, outcome, bars)
-        told = document(outcome, plan, seed) | {"seconds": round(time.perf_counter() - started, 1)}
-        provenance.write_json(folder / "demo.json", told)
-    return told
+        results = _run(folder, plan, seed, progress)
+        write(folder, results, progress)
+        numbers = document(results, asdict(plan), seed)
+        numbers["seconds"] = round(time.perf_counter() - started, 1)
+        provenance.write_json(folder / "demo.json", numbers)
+    return numbers
 
 
 @contextmanager
@@ -70,35 +94,34 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def _work(folder: Path, plan: Plan, seed: int, bars: Progress) -> Outcome:
-    """Train, measure, weight, train again, compare."""
+def _run(folder: Path, plan: Plan, seed: int, progress: Progress) -> DemoResults:
     from ntkdiag.claims import judge
     from ntkdiag.cli.inputs.loading import load_recipe
     from ntkdiag.diagnosis import measure
-    from ntkdiag.process.buckets import DEFAULT_RANGE, Buckets
+    from ntkdiag.process.buckets import Buckets
     from ntkdiag.weights import rule
 
     recipe = Recipe("dit", dict(plan.network), "cosine", {}, "v", "log_snr", "digits", seed)
     start = load_recipe(recipe, None, "cpu")
-    buckets = Buckets.uniform(*DEFAULT_RANGE, plan.buckets)
+    buckets = Buckets.default(plan.buckets)
     table = rule("erd", start.denoiser.target, start.denoiser.schedule)
 
-    results = {"constant": _train("constant", None, start, folder, plan, buckets, bars)}
+    runs = {"constant": _train("constant", None, start, folder, plan, buckets, progress)}
     diagnosis = measure(
-        results["constant"].denoiser,
+        runs["constant"].denoiser,
         start.data,
         buckets,
         samples=plan.samples,
         probes=plan.probes,
         seed=seed,
         refs={"untrained": start.denoiser},
-        progress=bars,
+        progress=progress,
     )
-    results["erd"] = _train("erd", table, start, folder, plan, buckets, bars)
-    losses = {name: held_out(result.denoiser, start.data, buckets) for name, result in results.items()}
-    samples = _samples(results, start, plan, seed, bars)
-    return Outcome(
-        diagnosis, table, results, losses, samples, _quality(samples, start), judge(diagnosis, seed=seed)
+    runs["erd"] = _train("erd", table, start, folder, plan, buckets, progress)
+    losses = {name: held_out(run.denoiser, start.data, buckets) for name, run in runs.items()}
+    samples = _samples(runs, start, plan, seed, progress)
+    return DemoResults(
+        diagnosis, table, runs, losses, samples, _quality(samples, start), judge(diagnosis, seed=seed)
     )
 
 
@@ -109,21 +132,22 @@ def _train(
     folder: Path,
     plan: Plan,
     buckets: Buckets,
-    bars: Progress,
+    progress: Progress,
 ) -> TrainResult:
     """One run, from the same weights and with the same batches, noise and noise levels as the other."""
     from ntkdiag.cli.inputs.weighting import fixed
     from ntkdiag.train import TrainConfig, train
 
-    seed = start.recipe.seed
     result = train(
         copy.deepcopy(start.denoiser),
         start.data,
         None if table is None else fixed(table),
-        TrainConfig.preset("digits", steps=plan.steps, batch=plan.batch, seed=seed),
+        TrainConfig.preset("digits", steps=plan.steps, batch=plan.batch, seed=start.recipe.seed),
         buckets=buckets,
         out=folder / name,
-        progress=lambda step, steps, loss: bars(f"training, {name} weight · loss {loss:.3g}", step, steps),
+        progress=lambda step, steps, loss: progress(
+            f"training, {name} weight · loss {loss:.3g}", step, steps
+        ),
         notes={"recipe": start.recipe.to_dict(), "checkpoint": None, "weights": name},
     )
     if table is not None:
@@ -132,17 +156,17 @@ def _train(
 
 
 def _samples(
-    results: dict[str, TrainResult], start: LoadedModel, plan: Plan, seed: int, bars: Progress
+    runs: dict[str, TrainResult], start: LoadedModel, plan: Plan, seed: int, progress: Progress
 ) -> dict[str, Any]:
     from ntkdiag.train import sample
 
     drawn = {"data": start.data.held_out}
-    for done, (name, result) in enumerate(results.items()):
-        bars("sampling", done, len(results))
+    for done, (name, run) in enumerate(runs.items()):
+        progress("sampling", done, len(runs))
         drawn[name] = sample(
-            result.denoiser, plan.generated, start.data.shape, steps=plan.sampler_steps, seed=seed
+            run.denoiser, plan.generated, start.data.shape, steps=plan.sampler_steps, seed=seed
         )
-    bars("sampling", len(results), len(results))
+    progress("sampling", len(runs), len(runs))
     return {name: values.numpy() for name, values in drawn.items()}
 
 
@@ -153,13 +177,11 @@ def _quality(samples: dict[str, Any], start: LoadedModel) -> pd.DataFrame:
 
     from ntkdiag.train import energy_distance_to_data
 
-    data, rows = start.data, {}
-    for name in RUNS:
-        found = energy_distance_to_data(torch.from_numpy(samples[name]), data.held_out, data.train)
-        rows[name], rows["real data"] = found.samples, found.floor
-    return pd.DataFrame(
-        [
-            {"run": name, "metric": "energy distance to held-out data", **asdict(rows[name])}
-            for name in (*RUNS, "real data")
-        ]
-    )
+    data = start.data
+    found: dict[str, Any] = {}
+    for name in ("constant", "erd"):
+        distance = energy_distance_to_data(torch.from_numpy(samples[name]), data.held_out, data.train)
+        found |= {name: distance.samples, "real data": distance.floor}
+    names = ("constant", "erd", "real data")
+    metric = "energy distance to held-out data"
+    return pd.DataFrame([{"run": name, "metric": metric, **asdict(found[name])} for name in names])

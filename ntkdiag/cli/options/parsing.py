@@ -90,13 +90,13 @@ def buckets(text: str, span: str | None, schedule: Schedule) -> Buckets:
 
     Args:
         text: A count, edges between commas, or "density:COUNT".
-        span: "LOW,HIGH" for a count; None for -10 to 10.
+        span: "LOW,HIGH" for a count; None for the range of `Buckets.default`.
         schedule: Its density is the one of "density:COUNT".
 
     Raises:
         InputError: none of these, a range beside edges or density, or buckets that cannot be.
     """
-    from ntkdiag.process.buckets import DEFAULT_RANGE, Buckets
+    from ntkdiag.process.buckets import Buckets
 
     kind, colon, rest = text.partition(":")
     if colon and kind != "density":
@@ -107,7 +107,9 @@ def buckets(text: str, span: str | None, schedule: Schedule) -> Buckets:
         return Buckets.from_density(schedule, _count(rest))
     if "," in text:
         return Buckets.from_edges(numbers("--buckets", text))
-    ends = numbers("--range", span) if span else DEFAULT_RANGE
+    if not span:
+        return Buckets.default(_count(text))
+    ends = numbers("--range", span)
     if len(ends) != 2:
         raise InputError("--range", expected="two numbers, LOW,HIGH", got=repr(span))
     return Buckets.uniform(ends[0], ends[1], _count(text))

@@ -99,14 +99,19 @@ def loss_text(losses: pd.DataFrame) -> str:
     return Table(("log-SNR", "held-out loss [95%]"), tuple(rows)).as_text()
 
 
-def quality_text(quality: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
-    """A line a metric: samples, and what real data scores."""
-    rows = [
-        (metric, *(interval(of["value"], of["low"], of["high"]) for of in scores.values()))
-        for metric, scores in quality.items()
-    ]
-    head = ("metric", *(next(iter(quality.values()), {})))
-    return Table(head, tuple(rows)).as_text() if rows else "Fewer than 3 samples are not judged."
+def quality_text(quality: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
+    """A row for each set of samples, real data among them, with a column for each metric.
+
+    Args:
+        quality: Metric → name of the samples → value, low, high; every metric has the same names.
+    """
+    if not quality:
+        return "Quality is not computed for fewer than 3 samples."
+    rows = []
+    for name in next(iter(quality.values())):
+        scores = [metric[name] for metric in quality.values()]
+        rows.append((name, *(interval(score["value"], score["low"], score["high"]) for score in scores)))
+    return Table(("", *(f"{metric} [95%]" for metric in quality)), tuple(rows)).as_text()
 
 
 def ranged(row: Mapping[Any, Any], name: str) -> str:
