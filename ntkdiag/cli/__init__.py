@@ -1,15 +1,15 @@
 """The command line: `ntkdiag COMMAND ...`. It parses, calls the other rooms and prints; it computes nothing itself.
 
-Exit codes: 0 done; 1 a measurement or an audit failed; 2 bad input, told in one line on stderr; 130 interrupted; 143 told to
-end. torch is imported only by a command that needs it, so help and errors of usage are immediate.
+Exit codes: 0 done; 1 a measurement or an audit failed; 2 bad input, with one line on stderr; 130 interrupted by Ctrl-C; 143
+terminated by SIGTERM. torch is imported only by a command that needs it, so that help and errors of usage are immediate.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-DONE, FAILED, BAD_INPUT, INTERRUPTED, ENDED = 0, 1, 2, 130, 143
-# Characters of an error: those of usage quote whatever was typed.
+DONE, FAILED, BAD_INPUT, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
+# Most characters of an error: errors of usage repeat whatever was typed.
 _LONGEST = 3000
 
 __all__ = ["main"]
@@ -19,7 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command.
 
     Args:
-        arguments: What follows `ntkdiag`; those of the process if left out.
+        arguments: What follows `ntkdiag`; by default the arguments of the process.
 
     Returns:
         The exit code.
@@ -42,23 +42,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
             code = _fail(str(error), FAILED)
         except usage_error as error:
             code = _fail(error.format_message(), BAD_INPUT)  # type: ignore[attr-defined]
-        except (
-            OSError
-        ) as error:  # a disk that is full, a folder that may not be entered, a name that is too long
+        except OSError as error:  # a full disk, a folder without permission, a name that is too long
             where = f"{error.filename}: " if error.filename is not None else ""
             code = _fail(f"{where}{error.strerror or error}", BAD_INPUT)
         except (KeyboardInterrupt, typer.Abort):
             code = INTERRUPTED
-        except SystemExit as stop:  # typer's answer to a reader that went away, as `| head` does
+        except SystemExit as stop:  # typer raises it when the reader of a pipe is gone, as with `| head`
             code = FAILED if stop.code else DONE
     if code == INTERRUPTED:
         note("interrupted")
-        code = ENDED if terminated() else INTERRUPTED
+        code = TERMINATED if terminated() else INTERRUPTED
     return int(code or DONE)
 
 
 def _fail(text: str, code: int) -> int:
-    """Tell an error as exactly one line, whatever line breaks a library put into its message."""
+    """Print an error as exactly one line, whatever line breaks a library put into its message; return `code`."""
     from ntkdiag.cli.output.messages import note
 
     line = " ".join(text.split())

@@ -132,8 +132,8 @@ def test_the_curve_can_be_saved(call: Any, functions: str, workspace: Path, name
 def test_what_cannot_be_audited_is_refused_in_one_line(
     refused: Any, functions: str, arguments: list[str], words: str
 ) -> None:
-    told = refused("audit", *(argument.format(m=functions) for argument in arguments))
-    assert words.format(m=functions) in told
+    line = refused("audit", *(argument.format(m=functions) for argument in arguments))
+    assert words.format(m=functions) in line
 
 
 @pytest.mark.parametrize("suffix", [".npy", ".safetensors"])
@@ -161,8 +161,8 @@ def test_weights_of_every_step_of_a_scheduler(call: Any, workspace: Path, suffix
 
 
 def test_steps_of_a_continuous_schedule_are_refused(refused: Any) -> None:
-    told = refused("weights", "--rule", "erd", "--target", "v", "--out", "new/w.npy")
-    assert "schedule: expected a discrete schedule" in told
+    line = refused("weights", "--rule", "erd", "--target", "v", "--out", "new/w.npy")
+    assert "schedule: expected a discrete schedule" in line
 
 
 def test_save_steps_refuses_other_files(tmp_path: Path) -> None:

@@ -143,7 +143,7 @@ def test_verify_from_a_folder_writes_verdicts_alone(call: Any, workspace: Path, 
 # weights
 
 
-def test_a_rule_is_printed_saved_and_told_as_json(call: Any, workspace: Path) -> None:
+def test_a_rule_is_printed_saved_and_given_as_json(call: Any, workspace: Path) -> None:
     arguments = ["weights", "--rule", "min_snr", "--target", "v", "--option", "gamma=3", "--schedule", "flow"]
     result = call(*arguments, "--out", "folder/table.csv", "--json")
     wanted = rule("min_snr", "v", schedules.flow(), gamma=3.0)

@@ -119,7 +119,7 @@ def test_both_runs_start_alike_and_end_apart(demo: Path) -> None:
     )
 
 
-def test_verdicts_and_quality_are_told(demo: Path, document: dict[str, Any]) -> None:
+def test_verdicts_and_quality_are_reported(demo: Path, document: dict[str, Any]) -> None:
     verdicts = pd.read_csv(demo / "verdicts.csv")
     assert list(verdicts["claim"]) == ["C1", "C2", "C3"]
     assert [row["verdict"] for row in document["verdicts"]] == list(verdicts["verdict"])

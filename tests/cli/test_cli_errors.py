@@ -78,7 +78,7 @@ def test_data_of_another_shape_than_in_training_is_refused(
     assert "[2], as in training" in line and "got [3]" in line
 
 
-def test_nan_in_data_is_refused_and_its_place_told(refused: Refused, array: Array) -> None:
+def test_nan_in_data_is_refused_and_its_place_reported(refused: Refused, array: Array) -> None:
     values = np.zeros((20, 2), np.float32)
     values[7, 1] = np.nan
     assert "NaN or infinity in sample 7" in refused("measure", "--model", "mlp", "--data", array(values))
@@ -96,7 +96,7 @@ def test_no_samples_or_too_many_are_refused(refused: Refused, array: Array) -> N
 # Checkpoints
 
 
-def test_nan_in_a_checkpoint_is_refused_and_its_tensor_told(
+def test_nan_in_a_checkpoint_is_refused_and_its_tensor_reported(
     refused: Refused, workspace: Path, trained: Path
 ) -> None:
     state = weights_of(trained)
@@ -389,13 +389,13 @@ def test_remedies_beside_a_measurement_are_spelt_as_options(refused: Refused, me
 # Names and places
 
 
-def test_a_name_that_is_too_long_is_told(refused: Refused) -> None:
+def test_a_name_that_is_too_long_is_reported(refused: Refused) -> None:
     long = "n" * 300 + ".csv"
     assert "File name too long" in refused("weights", "--rule", "erd", "--target", "v", "--out", long)
     assert "File name too long" in refused("audit", long)
 
 
-def test_a_folder_that_cannot_be_made_is_told(refused: Refused, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_cannot_be_made_is_reported(refused: Refused, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*arguments: object, **more: object) -> None:
         raise OSError(28, "No space left on device", "a/b")
 

@@ -42,7 +42,7 @@ def test_a_second_table_has_a_line_a_bucket(call: Any, workspace: Path, trained:
     assert "did not converge" not in result.out
 
 
-def test_eigenpairs_that_did_not_converge_are_told(measured_full: Path) -> None:
+def test_eigenpairs_that_did_not_converge_are_reported(measured_full: Path) -> None:
     from ntkdiag.cli.output.tables import full_text
 
     diagnosis = Diagnosis.load(measured_full)

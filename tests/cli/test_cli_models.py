@@ -180,12 +180,12 @@ def test_a_model_that_cannot_be_is_one_line(
     assert word in refused("measure", *given, "--data", "mixture", *QUICKLY, "--out", "out")
 
 
-def test_options_that_a_function_does_not_take_are_told(refused: Callable[..., str], mine: str) -> None:
+def test_options_that_a_function_does_not_take_are_reported(refused: Callable[..., str], mine: str) -> None:
     line = refused("measure", "--model", "my_nets:plain", "--data", "mixture", "--model-option", "width=3")
     assert "my_nets:plain" in line and "width" in line
 
 
-def test_a_network_of_another_size_than_the_data_is_told(
+def test_a_network_of_another_size_than_the_data_is_reported(
     refused: Callable[..., str], mine: str, array: Callable[..., str]
 ) -> None:
     line = refused("measure", "--model", "my_nets:plain", "--data", array(np.zeros((20, 5), np.float32)))
@@ -242,7 +242,7 @@ def test_a_training_folder_takes_other_data_of_its_shape(trained: Path, array: C
     assert found.data.name == "data"
 
 
-def test_data_that_changed_since_training_is_told(
+def test_data_that_changed_since_training_is_reported(
     call: Any, array: Callable[..., str], workspace: Path
 ) -> None:
     values = np.random.default_rng(0).standard_normal((30, 2)).astype(np.float32)

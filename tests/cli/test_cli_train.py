@@ -101,7 +101,7 @@ def test_weights_that_follow_the_training_are_kept(call: Any, workspace: Path) -
     assert [record["step"] for record in history] == [3, 6]
 
 
-def test_a_failed_refresh_is_told(call: Any, workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_refresh_is_reported(call: Any, workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from ntkdiag.errors import MeasurementError
 
     def failing(*arguments: object, **more: object) -> Callable[[], Any]:

@@ -1,4 +1,4 @@
-"""`ntkdiag audit`: what a weight function really computes."""
+"""`ntkdiag audit`: which rule a weight function is, and which mistakes it makes."""
 
 from __future__ import annotations
 

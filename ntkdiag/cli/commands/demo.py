@@ -1,4 +1,4 @@
-"""`ntkdiag demo`: the whole way once, on handwritten digits, in a few minutes."""
+"""`ntkdiag demo`: train, measure and reweight a small network on handwritten digits, in a few minutes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`ntkdiag measure`: the kernel of a network, bucket by bucket."""
+"""`ntkdiag measure`: the kernel of a network in each log-SNR bucket."""
 
 from __future__ import annotations
 
@@ -99,10 +99,10 @@ def measure(
 
 
 def full_settings(options: FullOptions) -> FullSettings | None:
-    """What --kernel, --top-k and --slq ask for; None for the trace kernel alone.
+    """The settings of --kernel, --top-k and --slq; None for the trace kernel alone.
 
     Raises:
-        InputError: another kernel, a number out of range, or one that would be ignored.
+        InputError: an unknown kernel, a number out of range, or an option that would be ignored.
     """
     if require_one_of("--kernel", options.kernel, KERNELS) == "trace":
         refuse_given((options,), "beside --kernel trace")
@@ -125,19 +125,19 @@ def diagnose(
     least_buckets: int = 1,
     full: FullSettings | None = None,
 ) -> Diagnosis:
-    """Load what the options name and measure it.
+    """Load the network and the data that the options name, and measure it.
 
     Args:
-        model, how: Options.
+        model, how: The options.
         bars: Whether to show progress.
-        least_buckets: Fewer are refused.
-        full: What to spend on the full kernel; None leaves it out.
+        least_buckets: Smallest number of buckets that is accepted.
+        full: Settings of the full kernel; None leaves it out.
 
     Raises:
-        InputError: options that cannot be followed; nothing has been measured then.
-        MeasurementError: the network gives non-finite numbers.
+        InputError: an option is wrong; nothing has been measured then.
+        MeasurementError: the network returns numbers that are not finite.
     """
-    from ntkdiag.cli.inputs.loading import control_of, load, remarks
+    from ntkdiag.cli.inputs.loading import control_of, load, notes_on
     from ntkdiag.cli.options import parsing
     from ntkdiag.diagnosis import measure as measure_network
 
@@ -147,9 +147,7 @@ def diagnose(
     loaded = load(model)
     buckets = parsing.buckets(how.buckets, how.range, loaded.denoiser.schedule)
     if len(buckets) < least_buckets:
-        raise InputError(
-            "--buckets", expected=f"at least {least_buckets}, to speak of a trend", got=len(buckets)
-        )
+        raise InputError("--buckets", expected=f"at least {least_buckets}, to see a trend", got=len(buckets))
     refs = control_of(loaded) if how.control else {}
     with progress_bar(bars) as progress:
         diagnosis = measure_network(
@@ -167,8 +165,8 @@ def diagnose(
             full=full,
             progress=progress,
         )
-    for remark in remarks(loaded, control_missing=how.control and not refs):
-        note(remark)
+    for text in notes_on(loaded, control_missing=how.control and not refs):
+        note(text)
     return diagnosis
 
 

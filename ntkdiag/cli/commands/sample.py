@@ -1,4 +1,4 @@
-"""`ntkdiag sample`: samples from a trained network, and how near they are to data it never saw."""
+"""`ntkdiag sample`: samples of a network, and their distance to held-out data."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def sample(
     Example:
       ntkdiag sample --model runs/erd --out erd.npy
     """
-    from ntkdiag.cli.inputs.loading import load, remarks
+    from ntkdiag.cli.inputs.loading import load, notes_on
     from ntkdiag.train import sample as draw
 
     picture = out.with_suffix(".png")
@@ -59,9 +59,9 @@ def sample(
         bars("sampling", 0, 1)
         drawn = draw(loaded.denoiser, count, loaded.data.shape, steps=steps, seed=model.seed).float().cpu()
         bars("sampling", 1, 1)
-    for remark in remarks(loaded, control_missing=False):
-        note(remark)
-    quality = judge(drawn, loaded)
+    for text in notes_on(loaded, control_missing=False):
+        note(text)
+    quality = quality_of(drawn, loaded)
     written = _write(drawn, loaded, out, picture)
     if json:
         print_json(
@@ -74,11 +74,8 @@ def sample(
     say("\nWritten: " + ", ".join(map(str, written)))
 
 
-def judge(samples: Tensor, loaded: LoadedModel) -> dict[str, Any]:
-    """Numbers for samples, by name: each with value, low and high, beside what real data scores.
-
-    Fewer than three samples are not judged.
-    """
+def quality_of(samples: Tensor, loaded: LoadedModel) -> dict[str, Any]:
+    """The quality of samples and of real data: metric → name → value, low, high; empty for fewer than 3 samples."""
     from ntkdiag.process.bayes import MixtureOracle
     from ntkdiag.train import energy_distance_to_data, log_likelihood
 
@@ -96,7 +93,7 @@ def judge(samples: Tensor, loaded: LoadedModel) -> dict[str, Any]:
 
 
 def _write(samples: Tensor, loaded: LoadedModel, out: Path, picture: Path) -> list[Path]:
-    """The array, and a picture where the samples can be drawn."""
+    """Write the array, and a picture if the samples can be drawn; return the paths."""
     import numpy as np
 
     from ntkdiag import provenance

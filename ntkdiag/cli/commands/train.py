@@ -19,6 +19,8 @@ from ntkdiag.cli.output.progress import Progress, progress_bar
 from ntkdiag.errors import InputError
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from ntkdiag.cli.inputs.loading import LoadedModel
     from ntkdiag.train import TrainConfig, TrainResult
     from ntkdiag.weights import WeightSource
@@ -93,49 +95,60 @@ def train(
       ntkdiag train --resume --out runs/erd --steps 8000
     """
     if resume:
-        beside = "beside --resume, which goes on as the run began"
+        beside = "beside --resume, which continues the run with its own settings"
         refuse_given((model, how), beside, allowed=("steps", "device"))
         if force:
             raise InputError("--force", expected=f"nothing {beside}", got="given")
-        loaded, config, weights, notes = _stored(out, model, how)
+        task = _stored(out, model, how)
     else:
         paths.check_folder(out, force)
-        loaded, config, weights, notes = _fresh(model, how)
+        task = _fresh(model, how)
     try:
-        with progress_bar(not json) as bars:
-            result = _run(loaded, config, weights, notes, out, resume, force, bars)
+        with progress_bar(not json) as progress:
+            result = _run(task, out, resume, force, progress)
     except KeyboardInterrupt:
-        note(f"A checkpoint is in {out}; go on with: ntkdiag train --resume --out {out}")
+        note(f"A checkpoint is in {out}; continue with: ntkdiag train --resume --out {out}")
         raise
-    _print_and_keep(result, loaded, weights, out, json)
+    losses = _write(result, task, out)
+    _print(result, task, losses, out, json)
 
 
-def _fresh(
-    model: ModelOptions, how: TrainOptions
-) -> tuple[LoadedModel, TrainConfig, WeightSource | None, dict[str, Any]]:
-    """Everything a new run needs."""
+@dataclass(frozen=True)
+class _Task:
+    """What a run trains, and what its folder notes of it."""
+
+    loaded: LoadedModel
+    config: TrainConfig
+    weights: WeightSource | None
+    notes: dict[str, Any]
+
+
+def _fresh(model: ModelOptions, how: TrainOptions) -> _Task:
+    """A new run."""
     from ntkdiag.cli.inputs.loading import load_recipe, recipe_of
     from ntkdiag.cli.inputs.weighting import CONSTANT, weight_source
 
     if model.model is not None and Path(model.model).is_dir():
-        raise InputError("--model", expected="a network to train", got=f"the folder {model.model}",
-                         fix="Go on with a run by --resume, or start from its weights with --checkpoint.")  # fmt: skip
+        raise InputError(
+            "--model",
+            expected="a network to train",
+            got=f"the folder {model.model}",
+            fix="Continue a run with --resume, or start from its weights with --checkpoint.",
+        )
     recipe = recipe_of(model)
     loaded = load_recipe(recipe, model.checkpoint, model.device)
-    config = _config(how, loaded.data.name, model.seed)
     text = how.weights or CONSTANT
     notes = {
         "recipe": recipe.to_dict(),
         "checkpoint": None if model.checkpoint is None else str(model.checkpoint.resolve()),
         "weights": str(Path(text).resolve()) if Path(text).suffix else text,
     }
-    return loaded, config, weight_source(text, loaded, model.seed), notes
+    config = _config(how, loaded.data.name, model.seed)
+    return _Task(loaded, config, weight_source(text, loaded, model.seed), notes)
 
 
-def _stored(
-    out: Path, model: ModelOptions, how: TrainOptions
-) -> tuple[LoadedModel, TrainConfig, WeightSource | None, dict[str, Any]]:
-    """The same, as the run at `out` was started: its network is built again before its checkpoint is loaded."""
+def _stored(out: Path, model: ModelOptions, how: TrainOptions) -> _Task:
+    """The run at `out` as it was started: its network is built again before its checkpoint is loaded."""
     from ntkdiag.cli.inputs.loading import load_recipe, run_recipe
     from ntkdiag.cli.inputs.weighting import weight_source
     from ntkdiag.train import TrainConfig
@@ -147,11 +160,11 @@ def _stored(
     loaded = load_recipe(recipe, None if start is None else Path(start), model.device)
     steps = manifest.config["steps"] if how.steps is None else how.steps
     config = TrainConfig.from_dict(manifest.config | {"steps": steps})
-    return loaded, config, weight_source(notes["weights"], loaded, recipe.seed), notes
+    return _Task(loaded, config, weight_source(notes["weights"], loaded, recipe.seed), notes)
 
 
 def _config(how: TrainOptions, data: str, seed: int) -> TrainConfig:
-    """The preset of the data or the one named, and what the user changed of it."""
+    """The preset of the data or the one that was named, with the settings that the user changed."""
     from ntkdiag.train import PRESETS, TrainConfig
 
     changes = {name: getattr(how, name) for name in ("steps", "batch", "learning_rate")}
@@ -162,51 +175,53 @@ def _config(how: TrainOptions, data: str, seed: int) -> TrainConfig:
     return TrainConfig.from_dict(given)
 
 
-def _run(
-    loaded: LoadedModel,
-    config: TrainConfig,
-    weights: WeightSource | None,
-    notes: dict[str, Any],
-    out: Path,
-    resume: bool,
-    force: bool,
-    bars: Progress,
-) -> TrainResult:
+def _run(task: _Task, out: Path, resume: bool, force: bool, progress: Progress) -> TrainResult:
     from ntkdiag.train import train as train_network
 
     return train_network(
-        loaded.denoiser,
-        loaded.data,
-        weights,
-        config,
+        task.loaded.denoiser,
+        task.loaded.data,
+        task.weights,
+        task.config,
         out=out,
         resume=resume,
         force=force,
-        progress=lambda step, steps, loss: bars(f"training · loss {loss:.3g}", step, steps),
-        notes=notes,
+        progress=lambda step, steps, loss: progress(f"training · loss {loss:.3g}", step, steps),
+        notes=task.notes,
     )
 
 
-def _print_and_keep(
-    result: TrainResult, loaded: LoadedModel, weights: WeightSource | None, out: Path, as_json: bool
-) -> None:
-    """Held-out loss per noise level, kept beside the run for reports, and printed."""
+def _write(result: TrainResult, task: _Task, out: Path) -> pd.DataFrame:
+    """Write the held-out loss at every noise level and the weights beside the run, and return the losses."""
     from ntkdiag import provenance
     from ntkdiag.cli.inputs.training_runs import LOSSES_FILE, WEIGHTS_FILE, held_out_losses
-    from ntkdiag.cli.output.tables import loss_text
     from ntkdiag.weights import Refresher, WeightTable
 
-    losses = held_out_losses(result.denoiser, loaded.data, result.buckets)
+    losses = held_out_losses(result.denoiser, task.loaded.data, result.buckets)
     provenance.write_text(out / LOSSES_FILE, losses.to_csv(index=False))
-    if isinstance(weights, Refresher | WeightTable):
-        (weights.table if isinstance(weights, Refresher) else weights).save(out / WEIGHTS_FILE)
-    refreshes = weights.history if isinstance(weights, Refresher) else []
+    table = task.weights.table if isinstance(task.weights, Refresher) else task.weights
+    if isinstance(table, WeightTable):
+        table.save(out / WEIGHTS_FILE)
+    return losses
+
+
+def _print(result: TrainResult, task: _Task, losses: pd.DataFrame, out: Path, as_json: bool) -> None:
+    from ntkdiag.cli.output.tables import loss_text
+    from ntkdiag.weights import Refresher
+
+    refreshes = task.weights.history if isinstance(task.weights, Refresher) else []
     for record in refreshes:
         if not record.accepted:
             note(f"note: the weights stayed as they were at step {record.step}: {record.reason}")
     if as_json:
-        document: dict[str, Any] = {"step": result.step, "losses": losses.to_dict("records")}
-        print_json(document | {"refreshes": [asdict(record) for record in refreshes], "written": str(out)})
-        return
-    say(loss_text(losses))
-    say(f"\nWritten: {out}   (next: ntkdiag measure --model {out})")
+        print_json(
+            {
+                "step": result.step,
+                "losses": losses.to_dict("records"),
+                "refreshes": [asdict(record) for record in refreshes],
+                "written": str(out),
+            }
+        )
+    else:
+        say(loss_text(losses))
+        say(f"\nWritten: {out}   (next: ntkdiag measure --model {out})")

@@ -174,7 +174,7 @@ def _save(table: WeightTable, schedule: Schedule, out: Path) -> None:
 
 
 def make_schedule(name: str | None, options: list[str] | None) -> Schedule | None:
-    """What --schedule and --schedule-option ask for; None for neither.
+    """The schedule of --schedule and --schedule-option; None without them.
 
     Raises:
         InputError: an unknown name, or options that do not fit it.
@@ -183,12 +183,10 @@ def make_schedule(name: str | None, options: list[str] | None) -> Schedule | Non
 
     parameters = parsing.pairs("--schedule-option", options)
     if name is None and parameters:
-        raise InputError("--schedule-option", expected="--schedule beside it", got="none")
-    return (
-        None
-        if name is None
-        else parsing.checked("--schedule-option", lambda: schedules.named(name, **parameters))
-    )
+        raise InputError("--schedule-option", expected="--schedule together with it", got="no schedule")
+    if name is None:
+        return None
+    return parsing.checked("--schedule-option", lambda: schedules.named(name, **parameters))
 
 
 def _show(table: WeightTable, out: Path | None, as_json: bool) -> None:

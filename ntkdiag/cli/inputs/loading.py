@@ -1,4 +1,4 @@
-"""From model options to a denoiser with its data, and to the untrained control beside it."""
+"""Load the network and the data that options name, and build the untrained control."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from ntkdiag.data import Data
     from ntkdiag.denoiser import Denoiser
 
-# What a training folder says itself, so that saying it again could only contradict it.
-_SETTLED = ("model_option", "checkpoint", "schedule", "schedule_option", "target", "call")
-# The split into training and held-out samples is the same for every --seed: what a network was trained on is
-# never held out from it later.
+# Options that a training folder determines: giving one again could only contradict it.
+_DETERMINED_BY_RUN = ("model_option", "checkpoint", "schedule", "schedule_option", "target", "call")
+# The split into training and held-out samples is the same for every --seed, so that no network is later evaluated on
+# samples it was trained on.
 _SPLIT_SEED = 0
 
 
@@ -30,8 +30,8 @@ class LoadedModel:
     """A network that a command works on.
 
     Attributes:
-        denoiser: On its device, with its weights loaded, tried once on the data.
-        data: What it is trained or measured on.
+        denoiser: On its device, with its weights loaded; one forward on the data has succeeded.
+        data: The data that it is trained or measured on.
         recipe: How it is built.
         trained: Whether weights were loaded.
     """
@@ -42,10 +42,10 @@ class LoadedModel:
     trained: bool
 
     def untrained(self) -> Denoiser | None:
-        """The same network built afresh: a run's own initial weights, or else those of another seed.
+        """The same network built again: with the initial weights of its run, or with those of another seed.
 
         Returns:
-            None where building it again gives the very weights it has, as from a function that loads its own.
+            None where building it again gives the same weights, as with a function that loads a checkpoint.
         """
         seed = self.recipe.seed if self.trained else self.recipe.seed + 1
         fresh = self.recipe.build(self.data.shape, seed)
@@ -55,10 +55,10 @@ class LoadedModel:
 
 
 def load(options: ModelOptions) -> LoadedModel:
-    """Build a network, load its weights and its data, and try it.
+    """Build the network, load its weights and its data, and run one forward.
 
     Raises:
-        InputError: whatever of this cannot be done.
+        InputError: one of these steps is impossible.
     """
     if options.model is not None and options.model not in MODELS and Path(options.model).is_dir():
         return _from_run(Path(options.model), options)
@@ -66,7 +66,7 @@ def load(options: ModelOptions) -> LoadedModel:
 
 
 def recipe_of(options: ModelOptions) -> Recipe:
-    """The recipe that options spell out."""
+    """The recipe that the options describe."""
     return Recipe(
         model=require_model(options.model),
         model_options=parsing.pairs("--model-option", options.model_option),
@@ -74,7 +74,7 @@ def recipe_of(options: ModelOptions) -> Recipe:
         schedule_options=parsing.pairs("--schedule-option", options.schedule_option),
         target=options.target,
         call=options.call,
-        data=_whole_path(options.data or "digits"),
+        data=_absolute(options.data or "digits"),
         seed=options.seed,
     )
 
@@ -82,13 +82,13 @@ def recipe_of(options: ModelOptions) -> Recipe:
 def load_recipe(
     recipe: Recipe, weights: Path | None, device: str, trained_on: dict[str, Any] | None = None
 ) -> LoadedModel:
-    """Follow a recipe.
+    """Build the network of a recipe and load its data.
 
     Args:
         recipe: How the network is built.
         weights: A .safetensors file to load into it, or None.
-        device: Where to put it.
-        trained_on: "shape" and perhaps "digest" that the data must have.
+        device: The torch device.
+        trained_on: The "shape" and, if there is one, the "digest" that the data must have.
 
     Raises:
         InputError: see `load`.
@@ -108,10 +108,10 @@ def load_recipe(
 
 
 def run_recipe(folder: Path) -> Recipe:
-    """The recipe a training folder keeps.
+    """The recipe in a training folder.
 
     Raises:
-        InputError: it is no training folder, or keeps none.
+        InputError: it is no training folder, or has no recipe.
     """
     from ntkdiag.train.checkpoints.checkpoint import read_manifest
 
@@ -119,16 +119,16 @@ def run_recipe(folder: Path) -> Recipe:
 
 
 def _from_run(folder: Path, options: ModelOptions) -> LoadedModel:
-    """The averaged network of a training folder; --data may name other data of the same shape to look at."""
+    """The averaged network of a training folder, on its own data or on other data of the same shape."""
     from ntkdiag.train.checkpoints.checkpoint import read_manifest
     from ntkdiag.train.checkpoints.run_folder import AVERAGE_FILE
 
-    for name in _SETTLED:
+    for name in _DETERMINED_BY_RUN:
         given = getattr(options, name)
         if given:
             raise InputError(
                 "--" + name.replace("_", "-"),
-                expected=f"nothing beside --model {folder}, which says it",
+                expected=f"nothing beside --model {folder}, which determines it",
                 got=str(given),
             )
     recipe, trained_on = run_recipe(folder), dict(read_manifest(folder).problem["data"])
@@ -140,7 +140,7 @@ def _from_run(folder: Path, options: ModelOptions) -> LoadedModel:
             fix=f"Finish it with: ntkdiag train --resume --out {folder}",
         )
     if options.data is not None:
-        recipe = replace(recipe, data=_whole_path(options.data))
+        recipe = replace(recipe, data=_absolute(options.data))
         trained_on.pop("digest", None)
     return load_recipe(recipe, folder / AVERAGE_FILE, options.device, trained_on)
 
@@ -152,7 +152,7 @@ def _check_data(data: Data, trained_on: dict[str, Any]) -> None:
     if digest is not None and data.digest != digest:
         raise InputError(
             f"data '{data.name}'",
-            expected="what the run was trained on",
+            expected="the samples that the run was trained on",
             got="samples that have changed since",
             fix="Name the data to use with --data.",
         )
@@ -164,16 +164,16 @@ def control_of(loaded: LoadedModel) -> dict[str, Any]:
     return {} if fresh is None else {"untrained": fresh}
 
 
-def remarks(loaded: LoadedModel, control_missing: bool) -> list[str]:
-    """What a reader of the results should know of the network, a line each."""
-    told = []
+def notes_on(loaded: LoadedModel, control_missing: bool) -> list[str]:
+    """Notes on the network that a reader of the results needs."""
+    notes = []
     if not loaded.trained and loaded.recipe.model in MODELS:
-        told.append("note: no weights were loaded, so this is a network at its initialisation")
+        notes.append("note: no weights were loaded, so this is a network at its initialisation")
     if control_missing:
-        told.append(
-            f"note: {loaded.recipe.model} gives the same weights whenever it is called, so there is no untrained control"
+        notes.append(
+            f"note: {loaded.recipe.model} gives the same weights at every call, so there is no untrained control"
         )
-    return told
+    return notes
 
 
 def _same_weights(left: nn.Module, right: nn.Module) -> bool:
@@ -186,8 +186,8 @@ def _same_weights(left: nn.Module, right: nn.Module) -> bool:
     )
 
 
-def _whole_path(data: str) -> str:
-    """A file's absolute path, so that a run folder can be used from anywhere; names stay."""
+def _absolute(data: str) -> str:
+    """The absolute path of a file, so that a run folder can be used from anywhere; a name of a data set unchanged."""
     path = Path(data)
     return str(path.resolve()) if path.suffix == ".npy" or path.is_file() else data
 
@@ -197,7 +197,7 @@ def _device(name: str) -> Any:
 
     try:
         place = torch.device(name)
-        torch.ones(1, device=place).item()  # what holds no numbers, as meta, is no use either
+        torch.ones(1, device=place).item()  # fails on the meta device, which holds no numbers
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise InputError(
             "--device", expected="a device this machine has, such as cpu", got=f"{name}: {first_line(error)}"
@@ -206,10 +206,10 @@ def _device(name: str) -> Any:
 
 
 def _try(denoiser: Denoiser, data: Data) -> None:
-    """One forward on two samples, so that a network that cannot take the data is told of before any work.
+    """Run one forward on two samples, so that a network that does not fit the data fails before any work.
 
     Raises:
-        InputError: it fails, whatever the exception.
+        InputError: the forward raises any exception.
     """
     import torch
 

@@ -1,4 +1,4 @@
-"""Recipe: everything it takes to build a network again from nothing, as plain values a run folder can keep."""
+"""Recipe: how to build a network from nothing, as plain values that a run folder stores."""
 
 from __future__ import annotations
 
@@ -25,13 +25,14 @@ class Recipe:
     """How a denoiser is made.
 
     Attributes:
-        model: A reference name, or "module:function".
+        model: The name of a reference network, or "module:function".
         model_options: Arguments of the network's class or of the function.
-        schedule, schedule_options: The process; None where the function returns a whole `Denoiser`.
-        target: What is predicted; None likewise.
-        call: "time", "log_snr", or None for what fits the model.
-        data: Name, or the absolute path of a .npy file.
-        seed: Of the initial weights.
+        schedule, schedule_options: The noise schedule and its arguments; None for cosine, or for the schedule of the
+            `Denoiser` that the function returns.
+        target: What the network predicts; None for v, or for the target of that `Denoiser`.
+        call: "time" or "log_snr"; None for log_snr with a reference network, and for time with a function.
+        data: The name of a data set, or the absolute path of a .npy file.
+        seed: Seed of the initial weights.
     """
 
     model: str
@@ -44,22 +45,22 @@ class Recipe:
     seed: int = 0
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-able."""
+        """The recipe as JSON can hold it."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, stored: dict[str, Any], where: str) -> Recipe:
-        """What `to_dict` gave.
+        """The recipe that `to_dict` returned.
 
         Raises:
-            InputError: something else, as in a run that was not started by `ntkdiag train`.
+            InputError: `stored` is something else, as in a run that was not started by `ntkdiag train`.
         """
         names = {one.name for one in fields(cls)}
         if not isinstance(stored, dict) or "model" not in stored or not set(stored) <= names:
             raise InputError(
                 where,
-                expected="a run of 'ntkdiag train', which says how its network is built",
-                got="one without that note",
+                expected="a run of 'ntkdiag train', which stores how its network is built",
+                got="a run without that note",
                 fix="Give --model MODULE:FUNCTION and --checkpoint FOLDER/average.safetensors.",
             )
         return cls(**stored)
@@ -68,12 +69,11 @@ class Recipe:
         """The denoiser with initial weights.
 
         Args:
-            shape: Of one sample.
-            seed: Of the initial weights, in place of the recipe's own.
+            shape: Shape of one sample.
+            seed: Seed of the initial weights, if not the recipe's own.
 
         Raises:
-            InputError: a name that is unknown, a function that cannot be found or that fails, or options
-                that do not fit.
+            InputError: an unknown name, a function that does not exist or that fails, or options that do not fit.
         """
         from ntkdiag.denoiser import Denoiser
         from ntkdiag.models import build
@@ -108,10 +108,10 @@ class Recipe:
 
 
 def require_model(text: str | None) -> str:
-    """Return the model as named, if it can be one at all.
+    """Return the model as named, if it has the form of one.
 
     Raises:
-        InputError: nothing, or neither a reference name nor module:function.
+        InputError: it is None, or neither a reference network nor module:function.
     """
     kinds = f"{', '.join(MODELS)}, package.module:function, or a folder written by 'ntkdiag train'"
     if text is None:
@@ -130,16 +130,16 @@ def require_model(text: str | None) -> str:
 
 
 def from_function(spec: str, shape: tuple[int, ...], seed: int, options: dict[str, Any]) -> nn.Module:
-    """Call a user's function for a network.
+    """The network that a user's function returns.
 
     Args:
         spec: "package.module:function"; modules in the current folder are found.
-        shape: Of one sample; handed over if the function wants an argument.
-        seed: Set in torch's own generator for the call, which is put back afterwards.
-        options: Keyword arguments.
+        shape: Shape of one sample; passed if the function takes it as an argument.
+        seed: Seed of torch's global generator during the call; its state is restored afterwards.
+        options: Keyword arguments of the function.
 
     Raises:
-        InputError: module or function that cannot be found, or a function that fails or returns no module.
+        InputError: a module or function that does not exist, or a function that fails or returns no network.
     """
     import torch
     from torch import nn
@@ -186,10 +186,10 @@ def _is_own(item: object, module: str) -> bool:
 
 
 def _wants_shape(function: Callable[..., Any], options: dict[str, Any]) -> bool:
-    """Whether, beside the options, it has a parameter named shape or another one that cannot be left out."""
+    """Whether the function has a parameter named shape, or a required one that is not among the options."""
     try:
         parameters = inspect.signature(function).parameters.values()
-    except (TypeError, ValueError):  # built in: nothing can be known, so it is called as function()
+    except (TypeError, ValueError):  # a built-in without a signature is called as function()
         return False
     positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     return any(

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def weight_tables(items: list[str] | None) -> dict[str, WeightTable] | None:
-    """[NAME=]FILE items, a table each; its own name where none is given."""
+    """The tables of [NAME=]FILE items, by the given name or else by their own."""
     from ntkdiag.weights import WeightTable
 
     tables: dict[str, WeightTable] = {}
@@ -27,7 +27,7 @@ def weight_tables(items: list[str] | None) -> dict[str, WeightTable] | None:
 
 
 def runs(items: list[str] | None) -> dict[str, Any] | None:
-    """[NAME=]FOLDER items, a training run each; the folder's name where none is given."""
+    """The training runs of [NAME=]FOLDER items, by the given name or else by that of the folder."""
     from ntkdiag.cli.inputs.training_runs import read_run
 
     found: dict[str, Any] = {}
@@ -37,10 +37,10 @@ def runs(items: list[str] | None) -> dict[str, Any] | None:
 
 
 def verdicts(path: Path | None, diagnosis: Diagnosis) -> pd.DataFrame | None:
-    """Verdicts from a file or from a folder of 'ntkdiag verify'; those of the diagnosis itself where none is named.
+    """Verdicts from a file or a folder of 'ntkdiag verify'; without a path, those of the diagnosis itself.
 
     Returns:
-        None where nothing is named and the diagnosis is too small to judge.
+        None without a path, if the diagnosis is too small to test the claims.
     """
     import pandas as pd
 

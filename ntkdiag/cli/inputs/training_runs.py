@@ -1,4 +1,4 @@
-"""What a training folder shows in reports: its history, and its held-out loss at every noise level."""
+"""What reports read of a training folder: the history, and the held-out loss at every noise level."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 LOSSES_FILE = "losses.csv"
 WEIGHTS_FILE = "weights.csv"
-# Held-out samples a bucket, and the seed of their noise: the same for every run, so that runs compare in pairs.
+# Held-out samples in each bucket, and the seed of their noise; equal for every run, so that differences are paired.
 _SAMPLES, _SEED = 1024, 0
 
 
@@ -34,13 +34,13 @@ def held_out_losses(denoiser: Denoiser, data: Data, buckets: Buckets) -> pd.Data
 
 
 def loss_table(values: BucketValues) -> pd.DataFrame:
-    """Losses under the names that figures read."""
+    """The losses with the column names that figures read."""
     table = values.table().drop(columns="stderr")
     return table.rename(columns={"mean": "loss", "low": "loss_low", "high": "loss_high"})
 
 
 def read_run(folder: Path) -> dict[str, Any]:
-    """The tables of a finished training run, for a report: history, and buckets where they were written.
+    """The tables of a finished training run, for a report: history, and buckets if they were written.
 
     Raises:
         InputError: no training run, or an unfinished one.

@@ -1,4 +1,4 @@
-"""From --weights to what training is handed: nothing, a rule, a saved table, or weights that follow the training."""
+"""The loss weights that --weights names: constant, a rule, a saved table, or weights measured again during training."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ if TYPE_CHECKING:
     from ntkdiag.weights import Refresher, WeightSource, WeightTable
 
 CONSTANT, REFRESH = "constant", "refresh"
-# Of the probe batch: see ntkdiag.weights.refresh.kernel_probe. The rest goes to the Refresher.
+# Settings of refresh: those of the measurement (ntkdiag.weights.refresh.kernel_probe), and those of the Refresher.
 _PROBE = {"score": "learnability", "samples": 32, "probes": 1, "buckets": 10}
 _REFRESHER = ("half_life", "max_change", "power", "floor", "budget")
 
 
 def weight_source(text: str, loaded: LoadedModel, seed: int) -> WeightSource | None:
-    """What --weights asks for, at mean 1 under the schedule that is trained on.
+    """The weights that --weights names, with mean 1 under the schedule of training.
 
     Args:
         text: "constant", "RULE", "RULE:name=value,...", "table.csv", "table.json", or
             "refresh:EVERY,name=value,...".
         loaded: The network before its training.
-        seed: Of a refresher's probe batch.
+        seed: Seed of the samples that a refresh measures on.
 
     Returns:
         None for constant weights.
@@ -50,7 +50,7 @@ def weight_source(text: str, loaded: LoadedModel, seed: int) -> WeightSource | N
 def closed_form(
     option: str, name: str, target: str, schedule: Schedule, settings: dict[str, Any]
 ) -> WeightTable:
-    """A rule with the settings a user gave it: its own parameters, and clip or normalise.
+    """The table of a rule, with the parameters, clip and normalise that a user gave.
 
     Raises:
         InputError: unknown rule, parameter or target, a value it cannot have, or a mean that is not finite.
@@ -64,12 +64,12 @@ def closed_form(
 
 
 def fixed(table: WeightTable) -> WeightSource:
-    """A table as training takes it: its target is read-only, which the protocol's type has no word for."""
+    """The table, for the type checker: its target is read-only, which the protocol does not express."""
     return cast("WeightSource", table)
 
 
 def _refresher(text: str, loaded: LoadedModel, seed: int) -> Refresher:
-    """ "500" or "500,score=gsnr,samples=64,half_life=2"."""
+    """Read "500" or "500,score=gsnr,samples=64,half_life=2"."""
     from ntkdiag.process.buckets import Buckets, PairedDraws
     from ntkdiag.weights import Refresher
     from ntkdiag.weights.refresh.kernel_probe import probe_score
@@ -88,10 +88,10 @@ def _refresher(text: str, loaded: LoadedModel, seed: int) -> Refresher:
     draws = PairedDraws.draw(loaded.data.train, probe["samples"], seed)  # type: ignore[arg-type]
     buckets = Buckets.from_density(denoiser.schedule, probe["buckets"])  # type: ignore[arg-type]
     score = probe_score(denoiser, draws, buckets, str(probe["score"]), probes=probe["probes"], seed=seed)  # type: ignore[arg-type]
-    moving = {name: value for name, value in given.items() if name in _REFRESHER}
+    settings = {name: value for name, value in given.items() if name in _REFRESHER}
     return parsing.checked(
         "--weights",
-        lambda: Refresher(score, denoiser.target, denoiser.schedule, every=every, **moving),
+        lambda: Refresher(score, denoiser.target, denoiser.schedule, every=every, **settings),
     )
 
 

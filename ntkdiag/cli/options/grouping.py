@@ -1,4 +1,4 @@
-"""Options that several commands share, declared once: a dataclass parameter becomes the options of its fields."""
+"""Groups of options: a parameter that is a dataclass becomes one option for each field."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from ntkdiag.errors import InputError
 
 
 def grouped(function: Callable[..., None]) -> Callable[..., None]:
-    """Spread every parameter annotated with a dataclass into that dataclass' fields.
+    """Replace every parameter that is a dataclass by the fields of that dataclass.
 
     Args:
         function: A command. Its dataclass parameters have fields annotated with `typer.Option`, and a TITLE, under
             which `--help` lists them.
 
     Returns:
-        The same command as typer can read it: flat, all parameters by keyword.
+        The same command in the form that typer reads: without groups, all parameters by keyword.
     """
     hints = typing.get_type_hints(function, include_extras=True)
     groups = {name: hint for name, hint in hints.items() if dataclasses.is_dataclass(hint)}
@@ -45,12 +45,12 @@ def grouped(function: Callable[..., None]) -> Callable[..., None]:
 
 
 def refuse_given(groups: Iterable[Any], beside: str, allowed: tuple[str, ...] = ()) -> None:
-    """Refuse options that would be silently ignored.
+    """Refuse options that would be ignored without a word.
 
     Args:
         groups: Instances of option dataclasses, as typer filled them.
-        beside: What makes them pointless, for the message: "beside --resume, which ...".
-        allowed: Names of fields that still count.
+        beside: Why they would have no effect, for the message: "beside --resume, which ...".
+        allowed: Names of fields that do have an effect.
 
     Raises:
         InputError: naming the first option that differs from its default.

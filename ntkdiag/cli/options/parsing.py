@@ -1,4 +1,4 @@
-"""From what a user typed to values: NAME=VALUE pairs, number lists, byte sizes, buckets."""
+"""The values that a user types: NAME=VALUE pairs, lists of numbers, sizes in bytes, buckets."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def pairs(option: str, items: Iterable[str] | None) -> dict[str, Any]:
     """NAME=VALUE items as a dictionary.
 
     Args:
-        option: The option they were given by, for the message.
-        items: As typed.
+        option: The option, for the error message.
+        items: The items as typed.
 
     Raises:
         InputError: an item without a name or "=", or a name given twice.
@@ -51,7 +51,7 @@ def value(text: str) -> Any:
             number = kind(text)
         except ValueError:
             continue
-        # Whole numbers that no integer of a tensor can hold are taken as numbers like any other.
+        # An integer too large for a tensor's integers becomes a float.
         return number if abs(number) < 2**63 or kind is float else float(text)
     return text
 
@@ -60,7 +60,7 @@ def numbers(option: str, text: str) -> list[float]:
     """Numbers between commas.
 
     Raises:
-        InputError: something else between them.
+        InputError: a part that is no number.
     """
     try:
         return [float(part) for part in text.split(",")]
@@ -74,7 +74,7 @@ def size(option: str, text: str | None) -> int | None:
     """Bytes, from "1500000", "500M", "2G" or "2GiB" (K, M and G are powers of 1024); None stays None.
 
     Raises:
-        InputError: not such a size, or none at all.
+        InputError: not such a size, or a size of 0.
     """
     if text is None:
         return None
@@ -86,15 +86,15 @@ def size(option: str, text: str | None) -> int | None:
 
 
 def buckets(text: str, span: str | None, schedule: Schedule) -> Buckets:
-    """What --buckets and --range ask for.
+    """The buckets of --buckets and --range.
 
     Args:
         text: A count, edges between commas, or "density:COUNT".
         span: "LOW,HIGH" for a count; None for the range of `Buckets.default`.
-        schedule: Its density is the one of "density:COUNT".
+        schedule: The schedule whose density "density:COUNT" follows.
 
     Raises:
-        InputError: none of these, a range beside edges or density, or buckets that cannot be.
+        InputError: none of these, a range together with edges or density, or buckets that are impossible.
     """
     from ntkdiag.process.buckets import Buckets
 
@@ -102,7 +102,7 @@ def buckets(text: str, span: str | None, schedule: Schedule) -> Buckets:
     if colon and kind != "density":
         raise InputError("--buckets", expected="a count, edges, or density:COUNT", got=repr(text))
     if span is not None and (colon or "," in text):
-        raise InputError("--range", expected="it beside a count of buckets only", got=f"--buckets {text}")
+        raise InputError("--range", expected="no range, unless --buckets is a count", got=f"--buckets {text}")
     if colon:
         return Buckets.from_density(schedule, _count(rest))
     if "," in text:
@@ -127,10 +127,10 @@ def _count(text: str) -> int:
 
 
 def checked(option: str, make: Callable[[], Made]) -> Made:
-    """Call a constructor of this package with a user's values; a value of a wrong kind is the user's error.
+    """Call a function of this package with a user's values; a TypeError or ValueError means that a value is wrong.
 
     Raises:
-        InputError: what the constructor raises, or in place of a TypeError or ValueError.
+        InputError: that of the function, or one in place of its TypeError or ValueError.
     """
     try:
         return make()
@@ -141,7 +141,7 @@ def checked(option: str, make: Callable[[], Made]) -> Made:
 
 
 def failure(what: str, expected: str, error: BaseException) -> InputError:
-    """An exception of someone else's as one line: its type, and the first line of its message."""
+    """An exception of another library as an `InputError`."""
     return InputError(what, expected=expected, got=first_line(error))
 
 

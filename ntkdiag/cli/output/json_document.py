@@ -1,4 +1,4 @@
-"""What `--json` prints: one document, without NaN or infinity."""
+"""How `--json` prints: one document on stdout, without NaN or infinity. Each command makes its own document."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any
 
 
 def print_json(value: Any) -> None:
-    """One JSON document on stdout; NaN and infinities become null, since JSON has neither."""
+    """Print one JSON document on stdout; NaN and infinities become null, since JSON has neither."""
     print(json.dumps(plain(value), indent=2, allow_nan=False))
 
 
 def plain(value: Any) -> Any:
-    """`value` as JSON can hold it: numpy numbers become Python's, NaN and infinities None, tuples lists."""
+    """The value in types that JSON has: numpy numbers become Python's, NaN and infinities None, tuples lists."""
     if isinstance(value, dict):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

@@ -9,19 +9,19 @@ from contextlib import contextmanager
 
 
 def say(text: str = "") -> None:
-    """A line for a person, on stdout."""
+    """Print a line on stdout."""
     print(text, flush=True)
 
 
 def note(text: str) -> None:
-    """A side remark, on stderr: results on stdout stay clean."""
+    """Print a line on stderr, so that stdout holds results alone."""
     print(text, file=sys.stderr, flush=True)
 
 
 @contextmanager
 def escaping() -> Iterator[None]:
-    """Inside the block stdout takes any text: what it cannot encode is escaped. Names of files may hold any bytes, and
-    not every terminal knows Greek. stderr does so by itself."""
+    """Inside the block, characters that stdout cannot encode are escaped, as on stderr: names of files may hold any
+    bytes, and not every terminal knows Greek."""
     stream = sys.stdout
     if not isinstance(stream, io.TextIOWrapper):
         yield

@@ -1,4 +1,4 @@
-"""Where results go: checked before any work is spent, replaced only with --force, written whole or not at all."""
+"""Output paths, checked before any work; existing results are replaced only with --force."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ntkdiag.errors import InputError, require_one_of
 
 
 def check_folder(path: Path | None, force: bool) -> None:
-    """Refuse an output folder that is in use or cannot be made; None is no output.
+    """Refuse an output folder that is in use or cannot be made; None stands for no output.
 
     Raises:
         InputError: see `ntkdiag.provenance.check_free`.
@@ -20,15 +20,15 @@ def check_folder(path: Path | None, force: bool) -> None:
 
 
 def check_file(path: Path | None, force: bool, suffixes: tuple[str, ...]) -> None:
-    """Refuse an output file of another type, one that exists already, or one that cannot be made.
+    """Refuse an output file of another type, one that exists, or one that cannot be made.
 
     Args:
-        path: The file; None is no output.
+        path: The file; None stands for no output.
         force: Whether a file of that name may be replaced.
-        suffixes: Endings that choose the format.
+        suffixes: The file types that can be written.
 
     Raises:
-        InputError: it cannot be written, or must not be.
+        InputError: the file cannot or must not be written.
     """
     if path is None:
         return
@@ -46,13 +46,13 @@ def check_file(path: Path | None, force: bool, suffixes: tuple[str, ...]) -> Non
 
 
 def make_parent(path: Path) -> Path:
-    """The path, its parent folders made."""
+    """Make the folders above the path, and return the path."""
     path.parent.mkdir(parents=True, exist_ok=True)
     return path
 
 
 def _require_folder_above(path: Path) -> None:
-    """The nearest thing above that exists must be a folder."""
+    """Require that the nearest existing path above is a folder."""
     above = next(folder for folder in path.absolute().parents if folder.exists())
     if not above.is_dir():
         raise InputError(str(path), expected="a path inside a folder", got=f"a file at {above}")

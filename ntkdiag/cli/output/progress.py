@@ -7,15 +7,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-# (what is being done, done so far, total)
+# (stage, steps done, steps in all)
 Progress = Callable[[str, int, int], None]
 
 
 @contextmanager
 def progress_bar(enabled: bool = True) -> Iterator[Progress]:
-    """A progress callback: a bar per stage on a terminal's stderr, silence in a pipe.
+    """Yield a progress callback: it draws a bar for each stage on a terminal's stderr, and nothing in a pipe.
 
-    A stage is told apart by its text up to " · "; what follows may change while it runs.
+    The text up to " · " identifies a stage; what follows may change while the stage runs.
     """
     if not (enabled and sys.stderr.isatty()):
         yield lambda stage, done, total: None

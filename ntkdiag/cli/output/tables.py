@@ -1,4 +1,4 @@
-"""Results as text for a terminal: aligned columns, a line a bucket, nothing wider than it must be."""
+"""Results as text for a terminal: aligned columns, and one line for each bucket."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ if TYPE_CHECKING:
     from ntkdiag.diagnosis import Diagnosis
     from ntkdiag.weights import WeightTable
 
-# Log-SNRs a weight table is shown at when it has more rows than this.
+# A weight table with more rows than this is shown at whole log-SNRs.
 _MOST_ROWS = 24
 
 
 def summary_text(diagnosis: Diagnosis) -> str:
-    """What was measured, then a line a bucket."""
+    """What was measured, then one line for each bucket."""
     return about(diagnosis) + "\n\n" + summary_table(diagnosis).as_text()
 
 
 def about(diagnosis: Diagnosis) -> str:
-    """One line: which network, on what, measured how."""
+    """One line: the network, the data, and the sizes of the measurement."""
     meta = diagnosis.meta
     config, network = meta["config"], meta["network"]
     return (
@@ -38,7 +38,7 @@ def about(diagnosis: Diagnosis) -> str:
 
 
 def full_text(diagnosis: Diagnosis) -> str:
-    """The full kernel: what was spent on it, a line a bucket, and what did not converge."""
+    """The full kernel: its cost, one line for each bucket, and what did not converge."""
     config, summary = diagnosis.meta["config"], full_kernel_of(diagnosis).summary
     rows = config["samples"] * diagnosis.meta["network"]["outputs"]
     lines = [
@@ -59,7 +59,7 @@ def full_text(diagnosis: Diagnosis) -> str:
 
 
 def verdict_text(verdicts: Iterable[Mapping[Any, Any]]) -> str:
-    """A claim in three parts: verdict with its numbers, what was claimed, what to know."""
+    """For each claim the verdict with its numbers, the statement, and the note."""
     lines = []
     for row in verdicts:
         effect, p = interval(row["effect"], row["low"], row["high"]), p_value(row["p_holm"])
@@ -73,12 +73,12 @@ def verdict_text(verdicts: Iterable[Mapping[Any, Any]]) -> str:
 
 
 def text_width() -> int:
-    """Columns for running text: the terminal's, but no more than a line that reads well."""
+    """Width of running text: that of the terminal, and at most 100 columns."""
     return min(shutil.get_terminal_size((100, 24)).columns, 100)
 
 
 def weight_text(table: WeightTable) -> str:
-    """Weights over log-SNR; a long table is shown at those of the whole steps from -10 to 10 that it reaches."""
+    """Weights over log-SNR; a long table is shown at the whole numbers from -10 to 10 within its range."""
     import torch
 
     levels = table.log_snr
@@ -94,7 +94,7 @@ def weight_text(table: WeightTable) -> str:
 
 
 def loss_text(losses: pd.DataFrame) -> str:
-    """Held-out loss with its interval, a line a bucket."""
+    """Held-out loss with its interval, one line for each bucket."""
     rows = [(level(row["log_snr"]), ranged(row, "loss")) for row in losses.to_dict("records")]
     return Table(("log-SNR", "held-out loss [95%]"), tuple(rows)).as_text()
 
@@ -115,5 +115,5 @@ def quality_text(quality: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
 
 
 def ranged(row: Mapping[Any, Any], name: str) -> str:
-    """A column with its interval."""
+    """The value of a column with its interval."""
     return interval(row[name], row[f"{name}_low"], row[f"{name}_high"])

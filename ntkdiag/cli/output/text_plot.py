@@ -1,4 +1,4 @@
-"""A curve drawn with characters, for a first look in the terminal."""
+"""A curve drawn with characters in the terminal."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from collections.abc import Sequence
 from ntkdiag.report.formatting import number
 
 _WIDTH, _HEIGHT = 61, 8
-# What a column is filled to, in eighths of a line.
+# Characters for a column filled by 0 to 8 eighths of a line.
 _EIGHTHS = " ▁▂▃▄▅▆▇█"
 # Smallest share of the largest value that is still drawn.
 _DEPTH = 1e-4
 
 
 def text_plot(levels: Sequence[float], values: Sequence[float]) -> str:
-    """Values over log-SNR as columns whose height is the logarithm of the value.
+    """Draw values over log-SNR as columns whose height is the logarithm of the value.
 
     Args:
         levels: Log-SNR, ascending and evenly spaced.
-        values: A number a level; what is not positive and finite is left empty.
+        values: One number for each level; a number that is not positive and finite has no column.
 
     Returns:
-        Eight lines with the largest and the smallest value beside them, and the ends of log-SNR below. An empty text
-        where nothing is positive.
+        Eight lines with the largest and the smallest value beside them, and the ends of log-SNR below; an empty text
+        if no value is positive.
     """
     drawn = [value if 0 < value < math.inf else math.nan for value in _thinned(values)]
     sound = [value for value in drawn if not math.isnan(value)]
@@ -46,7 +46,7 @@ def text_plot(levels: Sequence[float], values: Sequence[float]) -> str:
 
 
 def _thinned(values: Sequence[float]) -> list[float]:
-    """As many values as there are columns, at most."""
+    """At most one value for each column of the plot."""
     count = min(len(values), _WIDTH)
     step = (len(values) - 1) / max(count - 1, 1)
     return [float(values[round(index * step)]) for index in range(count)]
