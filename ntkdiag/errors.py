@@ -102,9 +102,15 @@ def require_one_of(what: str, got: str, allowed: Iterable[str]) -> str:
     names = list(allowed)
     if got in names:
         return got
-    close = difflib.get_close_matches(str(got), names, n=1)
-    fix = f"Did you mean '{close[0]}'?" if close else None
-    raise InputError(what, expected="one of " + ", ".join(names), got=repr(got), fix=fix)
+    raise InputError(
+        what, expected="one of " + ", ".join(names), got=repr(got), fix=did_you_mean(str(got), names)
+    )
+
+
+def did_you_mean(got: str, names: Iterable[str]) -> str | None:
+    """The question whether the closest of `names` was meant; None if none is close."""
+    close = difflib.get_close_matches(got, list(names), n=1)
+    return f"Did you mean '{close[0]}'?" if close else None
 
 
 def require_int(what: str, got: int, *, at_least: int) -> int:

@@ -93,10 +93,7 @@ def audit(
     if is_table and argument is not None:
         raise InputError("--argument", expected="nothing beside a table, which goes by log-SNR", got=argument)
     examined: Any = weights if is_table else find_function(_function(weights))
-    parameters = parsing.pairs("--option", option)
-    for name in ("weights", "target", "rule", "argument", "schedule"):
-        if name in parameters:
-            raise InputError("--option", expected="parameters of the rule", got=repr(name))
+    parameters = parsing.rule_parameters("--option", option)
 
     from ntkdiag.weights.audit import audit as audit_weights
 
@@ -109,7 +106,7 @@ def audit(
     if out is not None:
         _write(found, out)
     if json:
-        print_json({**found.describe(), "written": None if out is None else str(out)})
+        print_json({**found.describe(), "written": out})
     else:
         _print(found, out)
     if not found.ok:

@@ -85,7 +85,7 @@ def measure(
     if out is not None:
         diagnosis.save(out, force)
     if json:
-        print_json(document(diagnosis) | {"written": None if out is None else str(out)})
+        print_json(document(diagnosis) | {"written": out})
         return
     from ntkdiag.cli.output.tables import full_text, summary_text
 
@@ -137,7 +137,7 @@ def diagnose(
         InputError: an option is wrong; nothing has been measured then.
         MeasurementError: the network returns numbers that are not finite.
     """
-    from ntkdiag.cli.inputs.loading import control_of, load, notes_on
+    from ntkdiag.cli.inputs.loading import load, notes_on
     from ntkdiag.cli.options import parsing
     from ntkdiag.diagnosis import measure as measure_network
 
@@ -148,7 +148,7 @@ def diagnose(
     buckets = parsing.buckets(how.buckets, how.range, loaded.denoiser.schedule)
     if len(buckets) < least_buckets:
         raise InputError("--buckets", expected=f"at least {least_buckets}, to see a trend", got=len(buckets))
-    refs = control_of(loaded) if how.control else {}
+    control = loaded.untrained() if how.control else None
     with progress_bar(bars) as progress:
         diagnosis = measure_network(
             loaded.denoiser,
@@ -157,7 +157,7 @@ def diagnose(
             samples=how.samples,
             probes=how.probes,
             seed=model.seed,
-            refs=refs,
+            refs={} if control is None else {"untrained": control},
             engine=how.engine,
             params=how.params,
             memory=memory,
@@ -165,7 +165,7 @@ def diagnose(
             full=full,
             progress=progress,
         )
-    for text in notes_on(loaded, control_missing=how.control and not refs):
+    for text in notes_on(loaded, control_missing=how.control and control is None):
         note(text)
     return diagnosis
 

@@ -67,6 +67,6 @@ def plot(
         raise InputError("--run", expected=f"at least one training folder, for figure {what}", got="none")
     draw(found, what, paths.make_parent(path), theme=theme, **parts)
     if json:
-        print_json({"figure": what, "written": str(path)})
+        print_json({"figure": what, "written": path})
     else:
         say(f"Written: {path}")

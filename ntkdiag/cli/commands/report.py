@@ -50,6 +50,6 @@ def report(
         runs=report_files.runs(run),
     )
     if json:
-        print_json({"written": str(out)})
+        print_json({"written": out})
     else:
         say(f"Written: {out}")

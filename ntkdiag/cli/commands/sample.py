@@ -64,9 +64,7 @@ def sample(
     quality = quality_of(drawn, loaded)
     written = _write(drawn, loaded, out, picture)
     if json:
-        print_json(
-            {"count": count, "steps": steps, "quality": quality, "written": [str(path) for path in written]}
-        )
+        print_json({"count": count, "steps": steps, "quality": quality, "written": written})
         return
     from ntkdiag.cli.output.tables import quality_text
 

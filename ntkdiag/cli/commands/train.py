@@ -194,10 +194,10 @@ def _run(task: _Task, out: Path, resume: bool, force: bool, progress: Progress) 
 def _write(result: TrainResult, task: _Task, out: Path) -> pd.DataFrame:
     """Write the held-out loss at every noise level and the weights beside the run, and return the losses."""
     from ntkdiag import provenance
-    from ntkdiag.cli.inputs.training_runs import LOSSES_FILE, WEIGHTS_FILE, held_out_losses
+    from ntkdiag.cli.inputs.training_runs import LOSSES_FILE, WEIGHTS_FILE, held_out, loss_table
     from ntkdiag.weights import Refresher, WeightTable
 
-    losses = held_out_losses(result.denoiser, task.loaded.data, result.buckets)
+    losses = loss_table(held_out(result.denoiser, task.loaded.data, result.buckets))
     provenance.write_text(out / LOSSES_FILE, losses.to_csv(index=False))
     table = task.weights.table if isinstance(task.weights, Refresher) else task.weights
     if isinstance(table, WeightTable):
@@ -219,7 +219,7 @@ def _print(result: TrainResult, task: _Task, losses: pd.DataFrame, out: Path, as
                 "step": result.step,
                 "losses": losses.to_dict("records"),
                 "refreshes": [asdict(record) for record in refreshes],
-                "written": str(out),
+                "written": out,
             }
         )
     else:

@@ -70,7 +70,7 @@ def verify(
     if out is not None:
         _write(out, force, verdicts, diagnosis if source is None else None)
     if json:
-        print_json({"verdicts": verdicts.to_dict("records"), "written": None if out is None else str(out)})
+        print_json({"verdicts": verdicts.to_dict("records"), "written": out})
         return
     from ntkdiag.cli.output.tables import verdict_text
 

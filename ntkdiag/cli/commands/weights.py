@@ -147,7 +147,7 @@ def _closed_form(options: RuleOptions, schedule: Schedule | None) -> tuple[Weigh
     if options.target is None:
         raise InputError("--target", expected="one of " + ", ".join(TARGETS), got="nothing")
     settings = {"clip": options.clip, "normalise": options.normalise}
-    settings |= parsing.pairs("--option", options.option)
+    settings |= parsing.rule_parameters("--option", options.option)
     path = schedule or schedules.cosine()
     return closed_form("--option", str(options.rule), options.target, path, settings), path
 
@@ -193,7 +193,7 @@ def _show(table: WeightTable, out: Path | None, as_json: bool) -> None:
     columns = {name: column.tolist() for name, column in table.columns.items()}
     if as_json:
         about = {"name": table.name, "target": table.target, "meta": dict(table.meta)}
-        print_json({**about, **columns, "written": None if out is None else str(out)})
+        print_json({**about, **columns, "written": out})
         return
     from ntkdiag.cli.output.tables import weight_text
 

@@ -158,12 +158,6 @@ def _check_data(data: Data, trained_on: dict[str, Any]) -> None:
         )
 
 
-def control_of(loaded: LoadedModel) -> dict[str, Any]:
-    """References for `measure`: the untrained control, if there is one."""
-    fresh = loaded.untrained()
-    return {} if fresh is None else {"untrained": fresh}
-
-
 def notes_on(loaded: LoadedModel, control_missing: bool) -> list[str]:
     """Notes on the network that a reader of the results needs."""
     notes = []

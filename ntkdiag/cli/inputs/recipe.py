@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ntkdiag.cli.options.choices import MODELS
-from ntkdiag.cli.options.parsing import checked, failure
-from ntkdiag.errors import InputError, require_one_of
+from ntkdiag.cli.options.parsing import checked
+from ntkdiag.errors import InputError, did_you_mean, first_line, require_one_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -121,12 +121,7 @@ def require_model(text: str | None) -> str:
     module, colon, function = text.partition(":")
     if colon and module and function:
         return text
-    import difflib
-
-    close = difflib.get_close_matches(text, MODELS, n=1)
-    raise InputError(
-        "--model", expected=kinds, got=repr(text), fix=f"Did you mean '{close[0]}'?" if close else None
-    )
+    raise InputError("--model", expected=kinds, got=repr(text), fix=did_you_mean(text, MODELS))
 
 
 def from_function(spec: str, shape: tuple[int, ...], seed: int, options: dict[str, Any]) -> nn.Module:
@@ -150,7 +145,9 @@ def from_function(spec: str, shape: tuple[int, ...], seed: int, options: dict[st
         try:
             network = function(shape, **options) if _wants_shape(function, options) else function(**options)
         except Exception as error:
-            raise failure(spec, "a function that returns a torch.nn.Module", error) from error
+            raise InputError(
+                spec, expected="a function that returns a torch.nn.Module", got=first_line(error)
+            ) from error
     if not isinstance(network, nn.Module):
         raise InputError(
             spec, expected="a function that returns a torch.nn.Module", got=type(network).__name__
@@ -171,7 +168,9 @@ def find_function(spec: str) -> Callable[..., Any]:
     try:
         module = importlib.import_module(name)
     except (Exception, SystemExit) as error:
-        raise failure(spec, f"a module '{name}' that can be imported from here", error) from error
+        raise InputError(
+            spec, expected=f"a module '{name}' that can be imported from here", got=first_line(error)
+        ) from error
     found = getattr(module, attribute, None)
     if found is None:
         own = [key for key, item in vars(module).items() if _is_own(item, module.__name__)]

@@ -28,13 +28,8 @@ def held_out(denoiser: Denoiser, data: Data, buckets: Buckets) -> BucketValues:
     return bucket_losses(denoiser, data, buckets, samples=_SAMPLES, seed=_SEED)
 
 
-def held_out_losses(denoiser: Denoiser, data: Data, buckets: Buckets) -> pd.DataFrame:
-    """`held_out` as a table: bucket, log_snr, samples, loss, loss_low, loss_high (95%)."""
-    return loss_table(held_out(denoiser, data, buckets))
-
-
 def loss_table(values: BucketValues) -> pd.DataFrame:
-    """The losses with the column names that figures read."""
+    """The losses with the column names that figures read: bucket, log_snr, samples, loss, loss_low, loss_high (95%)."""
     table = values.table().drop(columns="stderr")
     return table.rename(columns={"mean": "loss", "low": "loss_low", "high": "loss_high"})
 

@@ -44,7 +44,8 @@ def weight_source(text: str, loaded: LoadedModel, seed: int) -> WeightSource | N
         return _refresher(rest, loaded, seed)
     if Path(text).suffix.lower() in (".csv", ".json"):
         return fixed(WeightTable.load(text).normalised(denoiser.schedule))
-    return fixed(closed_form("--weights", head, denoiser.target, denoiser.schedule, _settings(rest)))
+    parameters = parsing.rule_parameters("--weights", _items(rest))
+    return fixed(closed_form("--weights", head, denoiser.target, denoiser.schedule, parameters))
 
 
 def closed_form(
@@ -57,9 +58,6 @@ def closed_form(
     """
     from ntkdiag.weights import rule
 
-    for taken in ("name", "target", "schedule"):
-        if taken in settings:
-            raise InputError(option, expected=f"parameters of the rule '{name}'", got=repr(taken))
     return parsing.checked(option, lambda: rule(name, target, schedule, **settings))
 
 
@@ -80,7 +78,7 @@ def _refresher(text: str, loaded: LoadedModel, seed: int) -> Refresher:
         raise InputError(
             "--weights", expected="refresh:STEPS, such as refresh:500", got=repr(f"{REFRESH}:{text}")
         )
-    given = _settings(rest)
+    given = parsing.pairs("--weights", _items(rest))
     for name in given:
         require_one_of("setting of refresh", name, (*_PROBE, *_REFRESHER))
     probe = _PROBE | {name: value for name, value in given.items() if name in _PROBE}
@@ -95,5 +93,5 @@ def _refresher(text: str, loaded: LoadedModel, seed: int) -> Refresher:
     )
 
 
-def _settings(text: str) -> dict[str, Any]:
-    return parsing.pairs("--weights", text.split(",")) if text else {}
+def _items(text: str) -> list[str]:
+    return text.split(",") if text else []

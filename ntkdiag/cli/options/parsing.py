@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 Made = TypeVar("Made")
 
 _WORDS = {"true": True, "false": False, "none": None}
+# Arguments of `weights.rule` and `weights.audit` beside the parameters of the rule.
+_NO_PARAMETERS = {"name", "weights", "target", "rule", "argument", "schedule"}
 _UNITS = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3}
 
 
@@ -36,6 +38,18 @@ def pairs(option: str, items: Iterable[str] | None) -> dict[str, Any]:
         if name.strip() in found:
             raise InputError(option, expected=f"one value for '{name.strip()}'", got="two")
         found[name.strip()] = value(text)
+    return found
+
+
+def rule_parameters(option: str, items: Iterable[str] | None) -> dict[str, Any]:
+    """NAME=VALUE items that are parameters of a weight rule.
+
+    Raises:
+        InputError: that of `pairs`, or the name of something that is no parameter of a rule.
+    """
+    found = pairs(option, items)
+    for name in sorted(_NO_PARAMETERS & found.keys()):
+        raise InputError(option, expected="parameters of the rule", got=repr(name))
     return found
 
 
@@ -137,12 +151,7 @@ def checked(option: str, make: Callable[[], Made]) -> Made:
     except InputError:
         raise
     except (TypeError, ValueError) as error:
-        raise failure(option, "values of the right kind", error) from error
-
-
-def failure(what: str, expected: str, error: BaseException) -> InputError:
-    """An exception of another library as an `InputError`."""
-    return InputError(what, expected=expected, got=first_line(error))
+        raise InputError(option, expected="values of the right kind", got=first_line(error)) from error
 
 
 def named_paths(items: Iterable[str] | None) -> list[tuple[str | None, str]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from pathlib import Path
 from typing import Any
 
 
@@ -13,11 +14,14 @@ def print_json(value: Any) -> None:
 
 
 def plain(value: Any) -> Any:
-    """The value in types that JSON has: numpy numbers become Python's, NaN and infinities None, tuples lists."""
+    """The value in types that JSON has: numpy numbers become Python's, paths text, tuples lists,
+    NaN and infinities None."""
     if isinstance(value, dict):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [plain(item) for item in value]
+    if isinstance(value, Path):
+        return str(value)
     if hasattr(value, "item") and not isinstance(value, (str, bytes)):
         value = value.item()
     if isinstance(value, float) and not math.isfinite(value):
