@@ -1,7 +1,7 @@
 """Empirical neural tangent kernels: J(x) J(x')ᵀ contracted with chosen output directions.
 
-`gram` measures a Denoiser, `gram_of` any module; both return sample-by-sample Gram matrices. `exact.py` is the slow
-engine on torch.func that every other engine is compared with.
+`gram` measures a Denoiser, `gram_of` any module; both return sample-by-sample Gram matrices. `autograd.py` is the slow
+engine that every other engine is compared with.
 """
 
 from ntkdiag.kernel.gram import Gram, gram, gram_of

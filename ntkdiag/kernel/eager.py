@@ -21,13 +21,13 @@ def plain_eager() -> Iterator[None]:
     fused = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        with _uncompiled(), _without_checkpointing():
+        with uncompiled(), _without_checkpointing():
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fused)
 
 
-def _uncompiled() -> AbstractContextManager[Any]:
+def uncompiled() -> AbstractContextManager[Any]:
     """Compiled modules run eagerly; nothing can be compiled before the compiler is imported, which takes seconds."""
     if "torch._dynamo" not in sys.modules:
         return nullcontext()

@@ -1,4 +1,4 @@
-"""Runs the engine that the user asks for, streaming or exact, on checked inputs."""
+"""Runs the engine that the user asks for, streaming, exact or plain autograd, on checked inputs."""
 
 from __future__ import annotations
 
@@ -9,15 +9,18 @@ import torch
 from torch import Tensor, nn
 
 from ntkdiag.errors import InputError, require_one_of
+from ntkdiag.kernel import autograd, exact
 from ntkdiag.kernel.directions import Directions, checked_output
-from ntkdiag.kernel.exact import grouped_grams
 from ntkdiag.kernel.guards import MixingGuard, require_same
 from ntkdiag.kernel.parameters import select_parameters
 from ntkdiag.kernel.preconditioner import checked
+from ntkdiag.kernel.row_grams import RowGradients, grouped_grams
 from ntkdiag.kernel.streaming import gram_streaming
 from ntkdiag.modes import measuring
 
-ENGINES = ("auto", "streaming", "exact")
+ENGINES = ("auto", "streaming", "exact", "autograd")
+# Engines that form every row gradient in full.
+_BY_ROWS: dict[str, RowGradients] = {"exact": exact.row_gradients, "autograd": autograd.row_gradients}
 
 
 @dataclass(frozen=True)
@@ -26,7 +29,7 @@ class Measured:
 
     Attributes:
         per_probe: [R, N, N] float64 on the CPU.
-        engine: streaming, exact, or "streaming + exact" where some parameters needed the exact one.
+        engine: streaming, exact, autograd, or "streaming + exact" where some parameters needed the exact one.
         coverage: Parameter name → how its gradient was obtained.
         parameters: P, scalar parameters the kernel is over.
         groups: Group label → [R, N, N].
@@ -66,13 +69,14 @@ def run(
         _require_real(parameters)
         scaling = checked(preconditioner, parameters)
         count = sum(p.numel() for p in parameters.values())
-        if engine == "exact":
+        if engine in _BY_ROWS:
             cotangents = _guarded_directions(module, inputs, directions)
             inverse = {name: 1 / p for name, p in scaling.items()}
             label = group or (lambda name: "")
-            grams = grouped_grams(module, parameters, inputs, cotangents, label, memory, inverse)
+            rows = _BY_ROWS[engine]
+            grams = grouped_grams(rows, module, parameters, inputs, cotangents, label, memory, inverse)
             total = torch.stack(list(grams.values())).sum(0)
-            return Measured(total, "exact", dict.fromkeys(parameters, "exact"), count, grams if group else {})
+            return Measured(total, engine, dict.fromkeys(parameters, engine), count, grams if group else {})
         found = gram_streaming(
             module, parameters, inputs, directions, memory=memory, group=group, preconditioner=scaling
         )

@@ -86,7 +86,7 @@ def gram(
         log_snr: One log-SNR for all samples, or one for each [N] (buckets together: the cross-bucket kernel).
         probes: R. From D upwards the trace kernel is exact.
         kernel: One of the above.
-        engine: "auto" or "streaming" for the fast one, "exact" for the slow truth; see `gram_of`.
+        engine: "auto" or "streaming" for the fast one, "exact" or "autograd" for slow ones; see `gram_of`.
         params: Name patterns of the parameters to differentiate by; None takes the trainable ones. Names
             are those of the network inside the denoiser.
         seed: Seed of the probes, and of ε where none is given.
@@ -150,7 +150,8 @@ def gram_of(
         cotangents: [R, N, *out], or [R, *out] shared by all samples.
         params: Name patterns; None takes the trainable parameters.
         engine: "streaming" (also "auto"): one forward and a backward for each probe, with the exact engine for
-            parameters that no rule serves; "exact": torch.func, the slow truth.
+            parameters that no rule serves; "exact": torch.func; "autograd": plain autograd, one sample at a time on the
+            module as it is, the slow truth.
         memory: Bytes to work in; None takes most of what the device has free.
         preconditioner: Parameter name → positive p of its shape: entries become Σ g_i g_j / p.
 

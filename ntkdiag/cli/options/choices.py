@@ -13,7 +13,7 @@ DATASETS = ("digits", "mixture")
 SCHEDULES = ("cosine", "linear_beta", "linear_log_snr", "flow", "edm", "from_table")
 TARGETS = ("epsilon", "x0", "v", "score", "flow", "F")
 CALLS = ("time", "log_snr")
-ENGINES = ("auto", "streaming", "exact")
+ENGINES = ("auto", "streaming", "exact", "autograd")
 KERNELS = ("trace", "full")
 RULES = (
     "constant_epsilon", "constant_x0", "constant_v", "min_snr", "soft_min_snr", "p2", "debias", "truncated_snr", "edm",

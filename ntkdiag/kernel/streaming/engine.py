@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from ntkdiag.kernel.directions import Directions
 from ntkdiag.kernel.eager import plain_eager
-from ntkdiag.kernel.exact import grouped_grams
+from ntkdiag.kernel.exact import row_gradients
+from ntkdiag.kernel.row_grams import grouped_grams
 from ntkdiag.kernel.streaming.memory import is_out_of_memory, samples_that_fit
 from ntkdiag.kernel.streaming.recording.forward import Network
 from ntkdiag.kernel.streaming.recording.rehearsal import Rehearsal, rehearse
@@ -85,7 +86,9 @@ def gram_streaming(
         if refused:
             rest = {name: parameters[name] for name in parameters if name in refused}
             cotangents = directions(output, torch.arange(len(output)))
-            exact = grouped_grams(module, rest, inputs, cotangents, label, memory, inverse_preconditioner)
+            exact = grouped_grams(
+                row_gradients, module, rest, inputs, cotangents, label, memory, inverse_preconditioner
+            )
             for key, gram in exact.items():
                 groups[key] = groups[key] + gram if key in groups else gram
     coverage |= {name: f"exact ({reason})" for name, reason in refused.items()}

@@ -1,4 +1,4 @@
-"""The exact engine against closed forms and plain autograd loops."""
+"""The engines that form every row gradient, exact and autograd, against closed forms and a loop over samples and outputs."""
 
 from __future__ import annotations
 
@@ -8,16 +8,33 @@ import torch
 from kernel_networks import Tied, dit_denoiser, linear, mlp_denoiser, normal, perceptron, shaken
 from torch import Tensor, nn
 
-from ntkdiag.kernel.exact import gram_exact, row_gradients
+from ntkdiag.kernel import autograd, exact
 from ntkdiag.kernel.parameters import select_parameters
+from ntkdiag.kernel.row_grams import RowGradients, Rows, grouped_grams
 
 TOLERANCE = {"rtol": 1e-10, "atol": 1e-12}
 
 
-def exact(
-    module: nn.Module, inputs: tuple[Tensor, ...], cotangents: Tensor, memory: int | None = None
+@pytest.fixture(params=[exact, autograd], ids=["exact", "autograd"])
+def row_gradients(request: pytest.FixtureRequest) -> RowGradients:
+    return request.param.row_gradients
+
+
+def gram(
+    row_gradients: RowGradients,
+    module: nn.Module,
+    inputs: tuple[Tensor, ...],
+    cotangents: Tensor,
+    memory: int | None = None,
+    names: str | None = None,
+    inverse_preconditioner: dict[str, Tensor] | None = None,
 ) -> Tensor:
-    return gram_exact(module.eval(), select_parameters(module), inputs, cotangents, memory)
+    parameters = select_parameters(module.eval(), names)
+    grams = grouped_grams(
+        row_gradients, module, parameters, inputs, cotangents, str, memory, inverse_preconditioner
+    )
+    assert grams.keys() == parameters.keys()
+    return torch.stack(list(grams.values())).sum(0)
 
 
 def per_sample(cotangents: Tensor, samples: int) -> Tensor:
@@ -42,69 +59,67 @@ def cases() -> dict[str, tuple[nn.Module, tuple[Tensor, ...]]]:
 
 
 @pytest.mark.parametrize("case", cases())
-def test_rows_are_those_of_a_loop_over_samples_and_outputs(case: str) -> None:
+def test_rows_are_those_of_a_loop_over_samples_and_outputs(case: str, row_gradients: RowGradients) -> None:
     module, inputs = cases()[case]
     module.eval()
     truth = kernel_truth.jacobian(module, inputs)
     samples, out = inputs[0].shape[0], module(*inputs).shape[1:]
     each_output = torch.eye(out.numel(), dtype=truth.dtype).reshape(-1, 1, *out).expand(-1, samples, *out)
-    found = row_gradients(module, select_parameters(module), inputs, each_output)
-    torch.testing.assert_close(torch.cat(list(found.values()), 2), truth, **TOLERANCE)
+    for output, vectors in enumerate(each_output):
+        found = row_gradients(module, select_parameters(module), inputs, vectors)
+        torch.testing.assert_close(torch.cat(list(found.values()), 1), truth[:, output], **TOLERANCE)
     cotangents = normal(3, samples, *out, seed=5)
     torch.testing.assert_close(
-        exact(module, inputs, cotangents), kernel_truth.contracted(truth, cotangents), **TOLERANCE
-    )
-
-
-def test_a_linear_network_has_its_closed_form() -> None:
-    """f = W x + b: J_iᵀ v_i = (v_i x_iᵀ, v_i), so entries are (v_i · v_j)(x_i · x_j + 1)."""
-    x, cotangents = normal(6, 3), normal(2, 6, 5, seed=1)
-    inner = x @ x.T + 1
-    expected = torch.einsum("ria,rja->rij", cotangents, cotangents) * inner
-    torch.testing.assert_close(exact(linear(), (x,), cotangents), expected, **TOLERANCE)
-
-
-@pytest.mark.parametrize("memory", [None, 1, 0, 1_000, 5_000, 10**9])
-def test_memory_changes_nothing_but_the_work(memory: int | None) -> None:
-    module, x, cotangents = perceptron(), normal(7, 3), normal(2, 7, 4, seed=2)
-    expected = kernel_truth.contracted(kernel_truth.jacobian(module, (x,)), cotangents)
-    torch.testing.assert_close(exact(module, (x,), cotangents, memory), expected, **TOLERANCE)
-
-
-def test_memory_bounds_the_rows_that_exist_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    from ntkdiag.kernel import exact as module_under_test
-
-    seen: list[int] = []
-    original = module_under_test.row_gradients
-
-    def counting(module: nn.Module, parameters: dict, inputs: tuple[Tensor, ...], directions: Tensor) -> dict:
-        rows = original(module, parameters, inputs, directions)
-        seen.append(sum(part.numel() * part.element_size() for part in rows.values()))
-        return rows
-
-    monkeypatch.setattr(module_under_test, "row_gradients", counting)
-    module, x, cotangents = perceptron(), normal(7, 3), normal(1, 7, 4, seed=2)
-    one_row = sum(p.numel() * 8 for p in module.parameters())
-    exact(module, (x,), cotangents, memory=5 * one_row)
-    assert max(seen) == 2 * one_row  # two tiles of two samples
-
-
-def test_weights_scale_each_parameters_share() -> None:
-    module, x, cotangents = perceptron(), normal(4, 3), normal(2, 4, 4, seed=3)
-    weights = {name: normal(*p.shape, seed=4).abs() for name, p in module.named_parameters()}
-    scale = torch.cat([part.flatten() for part in weights.values()])
-    truth = kernel_truth.jacobian(module, (x,)) * scale.sqrt()
-    torch.testing.assert_close(
-        gram_exact(module, select_parameters(module), (x,), cotangents, inverse_preconditioner=weights),
+        gram(row_gradients, module, inputs, cotangents),
         kernel_truth.contracted(truth, cotangents),
         **TOLERANCE,
     )
 
 
-def test_tied_weights_count_once_with_the_sum_of_their_uses() -> None:
+def test_a_linear_network_has_its_closed_form(row_gradients: RowGradients) -> None:
+    """f = W x + b: J_iᵀ v_i = (v_i x_iᵀ, v_i), so entries are (v_i · v_j)(x_i · x_j + 1)."""
+    x, cotangents = normal(6, 3), normal(2, 6, 5, seed=1)
+    inner = x @ x.T + 1
+    expected = torch.einsum("ria,rja->rij", cotangents, cotangents) * inner
+    torch.testing.assert_close(gram(row_gradients, linear(), (x,), cotangents), expected, **TOLERANCE)
+
+
+@pytest.mark.parametrize("memory", [None, 1, 0, 1_000, 5_000, 10**9])
+def test_memory_changes_nothing_but_the_work(memory: int | None, row_gradients: RowGradients) -> None:
+    module, x, cotangents = perceptron(), normal(7, 3), normal(2, 7, 4, seed=2)
+    expected = kernel_truth.contracted(kernel_truth.jacobian(module, (x,)), cotangents)
+    torch.testing.assert_close(gram(row_gradients, module, (x,), cotangents, memory), expected, **TOLERANCE)
+
+
+def test_memory_bounds_the_rows_that_exist_at_a_time(row_gradients: RowGradients) -> None:
+    seen: list[int] = []
+
+    def counting(module: nn.Module, parameters: dict, inputs: tuple[Tensor, ...], vectors: Tensor) -> Rows:
+        rows = row_gradients(module, parameters, inputs, vectors)
+        seen.append(sum(part.numel() * part.element_size() for part in rows.values()))
+        return rows
+
+    module, x, cotangents = perceptron(), normal(7, 3), normal(1, 7, 4, seed=2)
+    one_row = sum(p.numel() * 8 for p in module.parameters())
+    gram(counting, module, (x,), cotangents, memory=5 * one_row)
+    assert max(seen) == 2 * one_row  # two tiles of two samples
+
+
+def test_weights_scale_each_parameters_share(row_gradients: RowGradients) -> None:
+    module, x, cotangents = perceptron(), normal(4, 3), normal(2, 4, 4, seed=3)
+    weights = {name: normal(*p.shape, seed=4).abs() for name, p in module.named_parameters()}
+    scale = torch.cat([part.flatten() for part in weights.values()])
+    truth = kernel_truth.jacobian(module, (x,)) * scale.sqrt()
+    torch.testing.assert_close(
+        gram(row_gradients, module, (x,), cotangents, inverse_preconditioner=weights),
+        kernel_truth.contracted(truth, cotangents),
+        **TOLERANCE,
+    )
+
+
+def test_tied_weights_count_once_with_the_sum_of_their_uses(row_gradients: RowGradients) -> None:
     module = shaken(Tied())
     x, cotangents = normal(4, 4), normal(1, 4, 4, seed=6)
-    parameters = select_parameters(module, "encode.weight")
     split = shaken(Tied())
     split.load_state_dict(module.state_dict())
     split.decode.weight = nn.Parameter(module.encode.weight.detach().clone())
@@ -112,25 +127,25 @@ def test_tied_weights_count_once_with_the_sum_of_their_uses() -> None:
     names = [name for name, p in split.named_parameters() for _ in range(p.numel())]
     first = truth[:, :, [name == "encode.weight" for name in names]]
     second = truth[:, :, [name == "decode.weight" for name in names]]
-    found = gram_exact(module, parameters, (x,), cotangents)
+    found = gram(row_gradients, module, (x,), cotangents, names="encode.weight")
     torch.testing.assert_close(found, kernel_truth.contracted(first + second, cotangents), **TOLERANCE)
     apart = kernel_truth.contracted(first, cotangents) + kernel_truth.contracted(second, cotangents)
     assert not torch.allclose(found, apart, rtol=1e-2)
 
 
-def test_the_result_is_float64_whatever_the_network_is() -> None:
+def test_the_result_is_float64_whatever_the_network_is(row_gradients: RowGradients) -> None:
     module, x, cotangents = perceptron(), normal(5, 3), normal(2, 5, 4, seed=2)
-    wide = exact(module, (x,), cotangents)
-    narrow = exact(module.float(), (x.float(),), cotangents.float())
+    wide = gram(row_gradients, module, (x,), cotangents)
+    narrow = gram(row_gradients, module.float(), (x.float(),), cotangents.float())
     assert narrow.dtype == wide.dtype == torch.float64
     torch.testing.assert_close(narrow, wide, rtol=1e-5, atol=1e-5)
     assert not torch.equal(narrow, wide)
 
 
-def test_no_gradient_is_left_behind() -> None:
+def test_no_gradient_is_left_behind(row_gradients: RowGradients) -> None:
     module = perceptron()
     before = {name: p.detach().clone() for name, p in module.named_parameters()}
-    found = exact(module, (normal(4, 3),), normal(1, 4, 4))
+    found = gram(row_gradients, module, (normal(4, 3),), normal(1, 4, 4))
     assert not found.requires_grad
     for name, parameter in module.named_parameters():
         assert parameter.grad is None and parameter.requires_grad and torch.equal(parameter, before[name])

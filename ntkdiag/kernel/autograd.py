@@ -1,0 +1,204 @@
+"""Plain autograd on the user's own module, one sample at a time: the truth that every other engine is compared with.
+
+Nothing is replaced, vectorised or recorded. Gradient checkpointing and autograd Functions that run part of the network again
+in their backward work as they do in training, because the module still holds its own parameters while they run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from ntkdiag.errors import MeasurementError, first_line
+from ntkdiag.kernel.directions import checked_output
+from ntkdiag.kernel.eager import uncompiled
+from ntkdiag.kernel.row_grams import Rows
+
+Inputs = tuple[Tensor, ...]
+# The output of one sample [1, *out] → the vector that multiplies its Jacobian, [1, *out].
+OneDirection = Callable[[Tensor], Tensor]
+
+
+class _Leaf:
+    """A parameter's gradient, flag and hooks, which it must have again after the block.
+
+    The hooks are those called once a gradient has accumulated: optimizers that step during the backward use them.
+    """
+
+    def __init__(self, parameter: nn.Parameter) -> None:
+        self._parameter, self._grad, self._requires_grad = parameter, parameter.grad, parameter.requires_grad
+        hooks: dict[int, object] | None = getattr(parameter, "_post_accumulate_grad_hooks", None)
+        self._hooks = {} if hooks is None else hooks
+        self._kept_hooks = dict(self._hooks)
+        parameter.grad = None
+        self._hooks.clear()
+
+    def restore(self) -> None:
+        self._parameter.requires_grad_(self._requires_grad)
+        self._parameter.grad = self._grad
+        self._hooks.update(self._kept_hooks)
+
+
+class PlainAutograd:
+    """Gradients of single samples with respect to chosen parameters; use it inside its own `with` block.
+
+    `torch.autograd.grad` is used where the network allows it. Reentrant checkpointing, for one, does not: there it is
+    `.backward()`. Either way a gradient includes what a nested `.backward()` inside the network accumulates in `.grad`.
+    The inputs require a gradient, because a reentrant checkpoint (and Functions like it) passes none to its parameters
+    otherwise.
+
+    Args:
+        module: Called as module(*inputs), in the mode it is in.
+        parameters: Name → parameter.
+
+    Example:
+        with PlainAutograd(module, parameters) as plain:
+            output, gradients = plain.one((x[:1],), lambda output: torch.ones_like(output))
+    """
+
+    def __init__(self, module: nn.Module, parameters: Mapping[str, nn.Parameter]) -> None:
+        self._module = module
+        self._parameters = dict(parameters)
+        self._by_backward = False
+        self._inputs_require_grad = True
+        self._restore: Callable[[], None] = lambda: None
+
+    def __enter__(self) -> PlainAutograd:
+        leaves = [_Leaf(parameter) for parameter in self._module.parameters()]
+        buffers = [buffer for buffer in self._module.buffers() if not buffer.requires_grad]
+        parts = [part for part in self._module.modules() if isinstance(part, DistributedDataParallel)]
+        synchronised = [part.require_backward_grad_sync for part in parts]
+
+        def restore() -> None:
+            for leaf in leaves:
+                leaf.restore()
+            for buffer in buffers:
+                if buffer.requires_grad:  # an activation was written into it
+                    buffer.detach_()
+            for part, before in zip(parts, synchronised, strict=True):
+                part.require_backward_grad_sync = before
+
+        self._restore = restore
+        for part in parts:
+            part.require_backward_grad_sync = False
+        for parameter in self._parameters.values():
+            parameter.requires_grad_(True)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._restore()
+
+    def one(self, sample: Inputs, direction: OneDirection) -> tuple[Tensor, dict[str, Tensor | None]]:
+        """Jᵀ v of one sample.
+
+        Args:
+            sample: Tensors [1, ...].
+            direction: See `OneDirection`.
+
+        Returns:
+            The output [1, *out], and for each parameter its gradient, or None where autograd passes none to it.
+
+        Raises:
+            MeasurementError: the backward fails by `.grad` and by `.backward()`.
+        """
+        inputs, output = self._forward(sample)
+        vector = direction(output.detach()).to(output.dtype)
+        if not output.requires_grad:
+            return output.detach(), dict.fromkeys(self._parameters)
+        if self._by_backward:
+            return output.detach(), self._backward(output, vector)
+        try:
+            return output.detach(), self._grad(output, vector, inputs)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            refusal = error
+        try:
+            self._forget()
+            found = self._backward(self._forward(sample)[1], vector)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError:
+            names, reason = ", ".join(self._parameters), first_line(refusal)
+            raise MeasurementError(f"network: expected a backward to {names}; got {reason}") from refusal
+        self._by_backward = True
+        return output.detach(), found
+
+    def _forward(self, sample: Inputs) -> tuple[list[Tensor], Tensor]:
+        """Inputs that require a gradient, and the output."""
+        copies = [tensor.detach().clone() for tensor in sample]  # a network may write into its inputs
+        with torch.enable_grad(), uncompiled():
+            if self._inputs_require_grad:
+                leaves = [copy.requires_grad_() for copy in copies if copy.is_floating_point()]
+                try:
+                    return leaves, checked_output(self._module(*(copy.clone() for copy in copies)), 1)
+                except torch.OutOfMemoryError:
+                    raise
+                except RuntimeError:  # the network turns an input into an array, say
+                    output = checked_output(self._module(*(copy.detach().clone() for copy in copies)), 1)
+                self._inputs_require_grad = False
+                return [], output
+            return [], checked_output(self._module(*copies), 1)
+
+    def _grad(self, output: Tensor, vector: Tensor, inputs: list[Tensor]) -> dict[str, Tensor | None]:
+        """By `torch.autograd.grad`; it visits only nodes on the way to what it is asked for, so that a Function with a
+        nested `.backward()` runs only if its own inputs are asked for."""
+        chosen = list(self._parameters.values())
+        known = {id(parameter) for parameter in chosen}
+        others = [p for p in self._module.parameters() if p.requires_grad and id(p) not in known]
+        with uncompiled(), torch.autocast(output.device.type, enabled=False):
+            found = torch.autograd.grad(output, [*chosen, *others, *inputs], vector, allow_unused=True)
+        nested = self._forget()
+        return {
+            name: gradient if name not in nested else _sum(gradient, nested[name])
+            for name, gradient in zip(self._parameters, found, strict=False)
+        }
+
+    def _backward(self, output: Tensor, vector: Tensor) -> dict[str, Tensor | None]:
+        with uncompiled(), torch.autocast(output.device.type, enabled=False):
+            output.backward(vector)
+        nested = self._forget()
+        return {name: nested.get(name) for name in self._parameters}
+
+    def _forget(self) -> dict[str, Tensor]:
+        """Gradients that have accumulated in `.grad`, which is None afterwards."""
+        found = {name: p.grad for name, p in self._parameters.items() if p.grad is not None}
+        for parameter in self._module.parameters():
+            parameter.grad = None
+        return found
+
+
+def row_gradients(
+    module: nn.Module, parameters: dict[str, nn.Parameter], inputs: Inputs, cotangents: Tensor
+) -> Rows:
+    """J_iᵀ v_i by plain autograd for every sample i.
+
+    Args:
+        module: Called as module(*inputs).
+        parameters: Name → parameter to differentiate by.
+        inputs: Tensors [n, ...].
+        cotangents: v, [n, *out].
+
+    Returns:
+        Name → [n, numel], zero where the output does not depend on the parameter.
+    """
+    rows: dict[str, list[Tensor]] = {name: [] for name in parameters}
+    with PlainAutograd(module, parameters) as plain:
+        for sample, vector in zip(each_sample(inputs), cotangents.split(1), strict=True):
+            _, found = plain.one(sample, lambda output, vector=vector: vector)  # type: ignore[misc]
+            for name, gradient in found.items():
+                filled = torch.zeros_like(parameters[name]) if gradient is None else gradient
+                rows[name].append(filled.detach().flatten())
+    return {name: torch.stack(each) for name, each in rows.items()}
+
+
+def each_sample(inputs: Inputs) -> Iterator[Inputs]:
+    """Batches of one sample each."""
+    return zip(*(tensor.split(1) for tensor in inputs), strict=True)
+
+
+def _sum(a: Tensor | None, b: Tensor) -> Tensor:
+    return b if a is None else a + b

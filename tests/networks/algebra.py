@@ -1,0 +1,99 @@
+"""Linear algebra with parameters inside, and parameters of unusual shapes: scalars, and one without elements."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrizations
+
+from networks.case import Inputs, Net, normal
+
+
+def determinant(n: int) -> tuple[nn.Module, Inputs]:
+    return Net(lambda m, x: torch.linalg.det(m.p * x)[:, None], p=normal(3, 3)), (normal(n, 3, 3),)
+
+
+def log_determinant(n: int) -> tuple[nn.Module, Inputs]:
+    return Net(lambda m, x: torch.linalg.slogdet(m.p * x)[1][:, None], p=normal(3, 3)), (normal(n, 3, 3),)
+
+
+def solve_each(n: int) -> tuple[nn.Module, Inputs]:
+    def forward(m: Net, x: Tensor) -> Tensor:
+        matrix = m.p + 3 * torch.eye(3).to(x)
+        return torch.stack([torch.linalg.solve(matrix, each) for each in x])
+
+    return Net(forward, p=normal(3, 3)), (normal(n, 3, 2),)
+
+
+def solve_together(n: int) -> tuple[nn.Module, Inputs]:
+    return Net(lambda m, x: torch.linalg.solve(m.w, x.T).T, w=normal(3, 3)), (normal(n, 3),)
+
+
+def solve_triangular(n: int) -> tuple[nn.Module, Inputs]:
+    def forward(m: Net, x: Tensor) -> Tensor:
+        lower = m.p.tril() + 2 * torch.eye(3).to(x)
+        return m.out(torch.linalg.solve_triangular(lower, x.mT, upper=False).mT)
+
+    return Net(forward, p=normal(3, 3), out=nn.Linear(3, 2)), (normal(n, 4, 3),)
+
+
+def implicit_layer(n: int) -> tuple[nn.Module, Inputs]:
+    """The fixed point of z = A z + x, by one solve a sample."""
+
+    def forward(m: Net, x: Tensor) -> Tensor:
+        gate = torch.sigmoid(m.gate(x))[:, :, None] * (m.a / 8)
+        return torch.linalg.solve(torch.eye(3).to(x) - gate, x)
+
+    return Net(forward, a=normal(3, 3), gate=nn.Linear(3, 3)), (normal(n, 3),)
+
+
+def inverse_and_eigenvalues(n: int) -> tuple[nn.Module, Inputs]:
+    def forward(m: Net, x: Tensor) -> Tensor:
+        matrix = m.p * x
+        symmetric = matrix @ matrix.mT + torch.eye(3).to(x)
+        return torch.linalg.eigvalsh(symmetric) + torch.linalg.inv(symmetric).sum(-1)
+
+    return Net(forward, p=normal(3, 3)), (normal(n, 3, 3),)
+
+
+def distances_behind_prelu(n: int) -> tuple[nn.Module, Inputs]:
+    def forward(m: Net, x: Tensor) -> Tensor:
+        return m.act(torch.cdist(x, m.w[None].expand(len(x), 8, 8)) - 2)
+
+    return Net(forward, act=nn.PReLU(), w=normal(8, 8)), (normal(n, 4, 8),)
+
+
+def prelu_channels(n: int) -> tuple[nn.Module, Inputs]:
+    net = nn.Sequential(nn.Linear(4, 3), nn.PReLU(3), nn.Linear(3, 2), nn.PReLU())
+    return net, (normal(n, 4),)
+
+
+def scalars(n: int) -> tuple[nn.Module, Inputs]:
+    """A gate, a temperature as in contrastive networks, and a scalar behind an operation without a rule."""
+
+    def forward(m: Net, x: Tensor) -> Tensor:
+        y = m.layer(x) * m.gate.tanh() * m.logit_scale.exp()
+        return y + torch.cdist(x, m.w)[:, :2] ** m.power.sigmoid()
+
+    parts = {"gate": normal(), "logit_scale": normal(), "power": normal(), "w": normal(3, 4)}
+    return Net(forward, layer=nn.Linear(4, 2), **parts), (normal(n, 4),)
+
+
+def weight_norm_of_the_whole(n: int) -> tuple[nn.Module, Inputs]:
+    net = nn.Sequential(parametrizations.weight_norm(nn.Linear(4, 3), dim=None), nn.Tanh(), nn.Linear(3, 2))
+    return net, (normal(n, 4),)
+
+
+def no_elements(n: int) -> tuple[nn.Module, Inputs]:
+    """A parameter of size zero joined to each sample, as a prompt of no tokens is."""
+
+    def forward(m: Net, x: Tensor) -> Tensor:
+        return m.layer(torch.cat([m.empty.expand(len(x), 0, 4), x], 1))
+
+    return Net(forward, empty=torch.zeros(1, 0, 4), layer=nn.Linear(4, 2)), (normal(n, 3, 4),)
+
+
+BUILDERS = (
+    determinant, log_determinant, solve_each, solve_together, solve_triangular, implicit_layer, inverse_and_eigenvalues,
+    distances_behind_prelu, prelu_channels, scalars, weight_norm_of_the_whole, no_elements,
+)  # fmt: skip
