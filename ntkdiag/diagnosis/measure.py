@@ -13,7 +13,7 @@ import torch
 from ntkdiag import provenance
 from ntkdiag.data import Data
 from ntkdiag.denoiser import Denoiser
-from ntkdiag.diagnosis.bayes import BayesTruth, bayes_truth
+from ntkdiag.diagnosis.bayes import BayesTruth, bayes_truth, bound_candidates
 from ntkdiag.diagnosis.bucket_kernels import Kernels, Progress, gradient_energy, measure_kernels
 from ntkdiag.diagnosis.full_kernel import FullKernel, FullSettings, measure_full
 from ntkdiag.diagnosis.preconditions import require_comparable, require_forward, require_full
@@ -45,6 +45,7 @@ def measure(
     memory: int | None = None,
     name: str = "trained",
     full: FullSettings | None = None,
+    held_out_unseen: bool = False,
     progress: Progress | None = None,
 ) -> Diagnosis:
     """Measure a network's kernel, spectrum and recoverability per log-SNR bucket.
@@ -67,6 +68,8 @@ def measure(
         full: Settings of the full kernel, which has a row for every output of every sample; None omits it. It is
             measured for the network and every reference, and costs some hundred products a bucket for each (one
             product is a forward and a backward pass over the samples).
+        held_out_unseen: The networks were not trained on `data.held_out`, so that their own loss there bounds the loss
+            that no training removes; used where the data has no oracle.
         progress: Called with (description of the work, steps done, steps in total).
 
     Returns:
@@ -104,11 +107,13 @@ def measure(
         "seed": seed,
         "params": params if params is None or isinstance(params, str) else list(params),
     } | ({} if full is None else {"full": asdict(full)})
-    main = _diagnose(denoiser, data, buckets, draws, settings, config, name, None, full)
+    levels = torch.tensor(buckets.centers, dtype=torch.float64)
+    bounds = {"held_out_unseen": held_out_unseen, "candidates": bound_candidates(data, levels, seed)}
+    main = _diagnose(denoiser, data, buckets, draws, settings, config, name, None, full, bounds)
     kappa = main.meta["kappa"]  # one scale for all, or their learnabilities could not be compared
     for reference, network in refs.items():
         main.refs[reference] = _diagnose(
-            network, data, buckets, draws, settings, config, reference, kappa, full
+            network, data, buckets, draws, settings, config, reference, kappa, full, bounds
         )
     return main
 
@@ -123,12 +128,13 @@ def _diagnose(
     name: str,
     kappa: float | None,
     full: FullSettings | None,
+    bounds: dict[str, Any],
 ) -> Diagnosis:
     started = time.perf_counter()
     seed = config["seed"]
     kernels = measure_kernels(denoiser, draws, buckets, name=name, **settings)
     views = BucketViews(kernels, buckets.count)
-    truth = bayes_truth(denoiser, data, draws, buckets, seed)
+    truth = bayes_truth(denoiser, data, draws, buckets, seed, **bounds)
     scale = learnability_scale(views) if kappa is None else kappa
     noise = _noise_energy(denoiser, draws, buckets, kernels, truth, settings)
     summary = summary_table(denoiser, kernels, views, buckets, truth, noise, scale, seed)
@@ -198,6 +204,7 @@ def _meta(
             "digest": provenance.digest(*_tensors(denoiser.network)),
         },
         "bayes_source": truth.source,
+        "bayes_bounds": list(truth.bounds),
         "engine": kernels.trace.engine,
         "coverage": kernels.trace.coverage,
     }

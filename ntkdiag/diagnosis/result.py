@@ -72,8 +72,10 @@ class Diagnosis:
         trace_x0: The trace had the network predicted x0, trace / k².
         amplitude, bayes_share, learnability: Three measures of recoverability, see `ntkdiag.recoverability` and
             `ntkdiag.process.bayes`.
+            bayes_share is a lower 95% bound where the posterior is not known exactly (`meta["bayes_source"]`), and
+            bayes_share_estimate what the best estimator (`meta["bayes_bounds"]`) recovers on average.
         floor, excess: Loss that no training removes, loss that training can still remove; excess is NaN, and
-            floor an upper bound, where the posterior is not known exactly (`meta["bayes_source"]`).
+            floor an upper 95% bound, where the posterior is not known exactly.
         half_life: Gradient-flow time until half of the residual's energy is gone, in units of 1/e; may be infinite.
         gsnr: Signal-to-noise ratio of one sample's gradient; gsnr_low, gsnr_high.
         contamination: Share of gradient energy that is Bayes noise, with _low and _high; NaN where the posterior is

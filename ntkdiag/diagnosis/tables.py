@@ -82,7 +82,8 @@ def summary_table(
         row |= _spectral(views, b, seed)
         row["trace_x0"] = row["trace"] / float(gain[b])
         row["amplitude"] = float(reach[b])
-        row |= {"bayes_share": float(truth.share[b]), "floor": float(truth.floor[b]), "excess": excess[b]}
+        row |= {"bayes_share": float(truth.share[b]), "bayes_share_estimate": float(truth.estimate[b])}
+        row |= {"floor": float(truth.floor[b]), "excess": excess[b]}
         row |= _learning(kernels, views, b, kappa)
         row |= _gsnr(views.residual[b], seed)
         row |= _contamination(None if noise_energy is None else noise_energy[b].numpy(), views.residual[b])

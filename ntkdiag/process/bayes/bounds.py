@@ -20,10 +20,13 @@ from ntkdiag.errors import InputError
 from ntkdiag.process import target as targets
 from ntkdiag.process.bayes.finite import FiniteOracle
 from ntkdiag.process.bayes.principal import Principal
-from ntkdiag.process.schedule import Schedule
+from ntkdiag.process.schedules.base import Schedule
 
-FOLDS = 8
 LEVEL = 0.95  # of the one-sided limits, all estimators of a noise level together
+FOLDS = 8
+MIN_POINTS = 4
+# Samples that are used: at most so many, and so many numbers in all (64 MiB in float64); tuned here for seconds.
+MAX_SAMPLES, MAX_NUMBERS, MIN_SAMPLES = 4096, 2**23, 64
 # Rows of noisy samples × fitted points × dimensions of the posterior over points, a noise level; tuned here for seconds.
 _POSTERIOR_BUDGET = 2**30
 _POSTERIOR_ROWS = (128, 2048)
@@ -65,18 +68,25 @@ def cross_fitted(points: Tensor, log_snr: Tensor, seed: int = 0) -> list[UnseenE
     """Errors of a linear denoiser and of the posterior mean over a finite set, each fitted on the other folds.
 
     Args:
-        points: Data [N, *shape]; at least 4.
-        log_snr: Noise levels [B].
-        seed: Of the folds and of the noise.
+        points: Data [N, *shape], N at least 4; of many points, a random choice is used.
+        log_snr: Noise levels [B], finite.
+        seed: Seed of the choice, the folds and the noise.
+
+    Returns:
+        One entry per estimator.
 
     Raises:
         InputError: fewer than 4 points.
     """
-    if len(points) < 4:
-        raise InputError("points", expected="at least 4 samples, to fit on some and evaluate on others", got=len(points))
-    flat = points.detach().to("cpu", torch.float64).flatten(1)
+    if len(points) < MIN_POINTS:
+        raise InputError(
+            "points", expected="at least 4 samples, to fit on some and evaluate on others", got=len(points)
+        )
     generator = torch.Generator().manual_seed(seed)
-    folds = torch.randperm(len(flat), generator=generator).chunk(min(FOLDS, len(flat)))
+    most = min(MAX_SAMPLES, max(MIN_SAMPLES, MAX_NUMBERS // points[0].numel()))
+    chosen_points = torch.randperm(len(points), generator=generator)[:most]
+    flat = points.detach()[chosen_points.to(points.device)].to("cpu", torch.float64).flatten(1)
+    folds = torch.arange(len(flat)).chunk(min(FOLDS, len(flat)))
     spread = (flat - flat.mean(0)).square().mean(1) * len(flat) / (len(flat) - 1)
     linear = torch.empty(len(log_snr), len(flat), dtype=torch.float64)
     posterior, chosen = [], []
@@ -89,7 +99,9 @@ def cross_fitted(points: Tensor, log_snr: Tensor, seed: int = 0) -> list[UnseenE
         chosen.append(some)
     return [
         UnseenErrors("linear denoiser", linear, spread),
-        UnseenErrors("posterior mean over the other samples", torch.cat(posterior, 1), spread[torch.cat(chosen)]),
+        UnseenErrors(
+            "posterior mean over the other samples", torch.cat(posterior, 1), spread[torch.cat(chosen)]
+        ),
     ]
 
 
@@ -139,9 +151,7 @@ def posterior_errors(
     return torch.stack(found)
 
 
-def best_bound(
-    target: str, schedule: Schedule, log_snr: Tensor, candidates: Sequence[UnseenErrors]
-) -> Bound:
+def best_bound(target: str, schedule: Schedule, log_snr: Tensor, candidates: Sequence[UnseenErrors]) -> Bound:
     """The best bound at each noise level, with the level of the limits divided by the number of candidates.
 
     Floor and share are k² e and 1 − k² e/(c_x² Var(x0) + c_ε²), e the mean error of an estimator of x0 (MATH 3). Limits are
@@ -173,7 +183,6 @@ def _limits(
     found: UnseenErrors, gain: Tensor, c_x: Tensor, c_epsilon: Tensor, level: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Upper limits of the floor and of its ratio to the target's variance, and that ratio; [B] each."""
-    count = found.errors.shape[1]
     lost = gain[:, None] * found.errors
     whole = c_x[:, None] * found.spread + c_epsilon[:, None]
     ratio = lost.mean(1) / whole.mean(1)
