@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from ntkdiag import models
 from ntkdiag.data import digits
 from ntkdiag.denoiser import Denoiser
 from ntkdiag.diagnosis import Diagnosis, measure
+from ntkdiag.diagnosis.bayes import network_errors
 from ntkdiag.diagnosis.result import TABLES
 from ntkdiag.errors import InputError
 from ntkdiag.process import schedules
@@ -227,6 +229,43 @@ def test_provenance_is_recorded(diagnosis: Diagnosis) -> None:
 def test_without_an_oracle_the_bound_is_called_one() -> None:
     network = models.build("mlp", (1, 8, 8), width=4, depth=1, frequencies=1)
     denoiser = Denoiser(network, schedules.cosine(), "epsilon", call="log_snr")
-    found = measure(denoiser, digits(), Buckets.uniform(-2, 2, count=2), samples=4, probes=2)
-    assert found.meta["bayes_source"].startswith("linear lower bound of the share")
+    buckets = Buckets.uniform(-2, 2, count=2)
+    found = measure(denoiser, digits(), buckets, samples=4, probes=2)
+    assert found.meta["bayes_source"].startswith("95% bounds from estimators")
+    assert found.meta["bayes_source"].endswith("it may have seen the held-out samples")
+    assert set(found.meta["bayes_bounds"]) <= {"linear denoiser", "posterior mean over the other samples"}
     assert found.summary["excess"].isna().all() and found.summary["bayes_share"].between(0, 1).all()
+    assert (found.summary["bayes_share"] <= found.summary["bayes_share_estimate"]).all()
+
+
+def test_a_network_that_never_saw_the_held_out_samples_bounds_the_floor_by_its_own_loss() -> None:
+    """A network that answers ε = x is the best there is where the noise is strongest."""
+
+    class Echo(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale = torch.nn.Parameter(torch.ones(()))
+
+        def forward(self, x: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
+            return self.scale * x
+
+    denoiser = Denoiser(Echo(), schedules.cosine(), "epsilon")
+    buckets = Buckets.from_edges([-24, -22, -2, 2])
+    plain, more = (
+        measure(denoiser, digits(), buckets, samples=4, probes=2, held_out_unseen=unseen)
+        for unseen in (False, True)
+    )
+    assert (
+        more.meta["bayes_source"]
+        == "95% bounds from estimators evaluated on samples that they were not fitted on"
+    )
+    levels = torch.tensor(buckets.centers, dtype=torch.float64)
+    own = network_errors(denoiser, digits().held_out, levels, 0)
+    gain = torch.exp(levels)  # k² of ε
+    expected = denoiser.training_pair(*(torch.zeros(1, 1, 8, 8), torch.ones(1, 1, 8, 8)), float(levels[2]))[0]
+    assert torch.isfinite(own.errors).all() and own.errors.shape == (3, len(digits().held_out))
+    error = float((own.errors[2] * gain[2]).mean())
+    sigma, alpha = float(expected.flatten()[0]), math.sqrt(1 - float(expected.flatten()[0]) ** 2)
+    second = float(digits().held_out.double().square().mean())
+    assert error == pytest.approx(alpha**2 * second + (sigma - 1) ** 2, rel=0.05)
+    assert len(plain.meta["bayes_bounds"]) == len(more.meta["bayes_bounds"]) == 3

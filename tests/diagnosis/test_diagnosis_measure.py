@@ -28,7 +28,7 @@ INTERVALS = ("loss", "trace", "top_eigenvalue", "effective_rank", "participation
 COLUMNS = [
     *("bucket", "log_snr", "log_snr_low", "log_snr_high", "samples", "trace_x0", "participation_ratio"),
     *("stable_rank", "numerical_rank", "top8_energy", "decay_exponent", "negative_mass", "amplitude"),
-    *("bayes_share", "floor", "excess", "learnability", "half_life"),
+    *("bayes_share", "bayes_share_estimate", "floor", "excess", "learnability", "half_life"),
     *("contamination", "contamination_low", "contamination_high"),
     *(f"{name}{end}" for name in INTERVALS for end in ("", "_low", "_high")),
 ]
