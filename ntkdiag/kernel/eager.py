@@ -43,17 +43,22 @@ class _Direct:
         return function(*args)
 
 
-def _no_saving(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Iterator[None]:
+def _no_saving(*args: Any, **kwargs: Any) -> Iterator[None]:
     yield
+
+
+# What torch.utils.checkpoint calls for use_reentrant=False: the first name since torch 2.14, the second before.
+_GENERATORS = ("_checkpoint_without_reentrant_generator_impl", "_checkpoint_without_reentrant_generator")
 
 
 @contextmanager
 def _without_checkpointing() -> Iterator[None]:
     """Both kinds of torch.utils.checkpoint call the function directly; the modules keep their own references to them."""
-    kept = checkpoint.CheckpointFunction, checkpoint._checkpoint_without_reentrant_generator
-    checkpoint.CheckpointFunction = _Direct  # type: ignore[misc, assignment]
-    checkpoint._checkpoint_without_reentrant_generator = _no_saving  # type: ignore[assignment]
+    replacements: dict[str, Any] = {"CheckpointFunction": _Direct}
+    replacements |= {name: _no_saving for name in _GENERATORS if hasattr(checkpoint, name)}
+    kept = {name: getattr(checkpoint, name) for name in replacements}
+    vars(checkpoint).update(replacements)
     try:
         yield
     finally:
-        checkpoint.CheckpointFunction, checkpoint._checkpoint_without_reentrant_generator = kept  # type: ignore[misc]
+        vars(checkpoint).update(kept)

@@ -25,7 +25,7 @@ def switches() -> dict[str, Any]:
     """Process-wide settings that the engine changes for a while, or might."""
     return {
         "fused attention": torch.backends.mha.get_fastpath_enabled(),
-        "checkpoint": (checkpoint.CheckpointFunction, checkpoint._checkpoint_without_reentrant_generator),
+        "checkpoint": {name: value for name, value in vars(checkpoint).items() if callable(value)},
         "compiler": torch._dynamo.eval_frame._stance.stance,
         "gradients": torch.is_grad_enabled(),
         "modes": len(_get_current_function_mode_stack()),
