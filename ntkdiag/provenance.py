@@ -28,16 +28,20 @@ if TYPE_CHECKING:
 RUN_MARKERS = ("diagnosis.json", "training.json", "demo.json", "verdicts.json")
 
 
+def versions() -> dict[str, str]:
+    """Versions of Python, of this package and of those that its numbers depend on."""
+    packages = ("ntkdiag", "torch", "numpy", "scipy", "pandas")
+    return {"python": platform.python_version()} | {name: metadata.version(name) for name in packages}
+
+
 def environment(device: torch.device | str = "cpu") -> dict[str, str]:
-    """Versions and hardware of this run: Python, packages, platform, device, number of threads."""
+    """`versions` and hardware of this run: platform, device, number of threads."""
     import torch
 
-    versions = {name: metadata.version(name) for name in ("ntkdiag", "torch", "numpy", "scipy", "pandas")}
     place = torch.device(device)
     name = torch.cuda.get_device_name(place) if place.type == "cuda" else platform.machine()
     return {
-        "python": platform.python_version(),
-        **versions,
+        **versions(),
         "platform": platform.system(),
         "device": f"{place.type} ({name})",
         "threads": str(torch.get_num_threads()),

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -321,5 +322,8 @@ def test_environment_is_plain_text_and_names_the_versions() -> None:
     found = provenance.environment()
     assert found["torch"] == torch.__version__ or found["torch"] in torch.__version__
     assert found["device"].startswith("cpu (") and found["threads"] == str(torch.get_num_threads())
-    assert {"python", "ntkdiag", "numpy", "scipy", "pandas", "platform"} <= set(found)
+    for name in ("ntkdiag", "torch", "numpy", "scipy", "pandas"):
+        assert found[name] == metadata.version(name)
+    assert found["python"] == ".".join(map(str, sys.version_info[:3]))
+    assert provenance.versions().items() < found.items()
     assert all(isinstance(value, str) for value in found.values())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +94,8 @@ def test_the_curve_can_be_saved(call: Any, functions: str, workspace: Path, name
     if name.endswith(".csv"):
         assert list(pd.read_csv(name).columns) == ["log_snr", "weight", "reference", "ratio"]
     else:
-        assert json.loads(Path(name).read_text())["ok"] is False
+        written = json.loads(Path(name).read_text())
+        assert written["ok"] is False and written["versions"]["numpy"] == np.__version__
     again = call(*arguments)
     assert again.code == 2 and "--force" in again.err
     assert call(*arguments, "--force").code == 1
@@ -157,6 +159,7 @@ def test_weights_of_every_step_of_a_scheduler(call: Any, workspace: Path, suffix
         with safe_open(f"new/w{suffix}", "pt") as file:
             found = file.get_tensor("weight")
             assert file.metadata()["target"] == "v" and "linear_beta" in file.metadata()["schedule"]
+            assert json.loads(file.metadata()["versions"])["torch"] == metadata.version("torch")
     assert found.shape == (1000,) and torch.equal(found, expected)
 
 

@@ -129,7 +129,7 @@ def _write(found: Audit, out: Path) -> None:
     if out.suffix.lower() == ".csv":
         provenance.write_text(path, found.curve.to_csv(index=False))
     else:
-        provenance.write_json(path, found.describe())
+        provenance.write_json(path, {**found.describe(), "versions": provenance.versions()})
 
 
 def _print(found: Audit, out: Path | None) -> None:

@@ -16,7 +16,7 @@ from ntkdiag.weights.measured.smooth import smooth
 from ntkdiag.weights.tables.weight_table import WeightTable
 
 # What the table's meta keeps of the diagnosis it came from.
-_ORIGIN = ("config", "data", "network", "bayes_source")
+_ORIGIN = ("environment", "config", "data", "network", "bayes_source")
 
 
 class Measurement(Protocol):

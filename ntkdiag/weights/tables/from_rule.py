@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ntkdiag.process.schedules.base import Schedule
 from ntkdiag.process.target import target_name
+from ntkdiag.provenance import versions
 from ntkdiag.weights.rules.closed_form import ClosedForm
 from ntkdiag.weights.tables.weight_table import WeightTable
 
@@ -47,7 +48,7 @@ def rule(
         weight=form(grid),
         target=form.target,
         name=form.text,
-        meta={"source": "rule"},
+        meta={"source": "rule", "versions": versions()},
         rule=form,
     )
     return table.normalised(schedule) if schedule is not None and normalise else table

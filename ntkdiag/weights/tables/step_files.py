@@ -11,7 +11,7 @@ from safetensors.torch import save
 
 from ntkdiag.errors import require_one_of
 from ntkdiag.process.schedules.base import Schedule
-from ntkdiag.provenance import write_bytes
+from ntkdiag.provenance import versions, write_bytes
 from ntkdiag.weights.tables.weight_table import WeightTable
 
 STEP_SUFFIXES = (".npy", ".safetensors")
@@ -24,7 +24,7 @@ def save_steps(table: WeightTable, schedule: Schedule, path: Path | str) -> None
         table: The weights.
         schedule: A discrete one, such as linear_beta() or from_diffusers(scheduler).
         path: .npy: the float64 array [T] alone. .safetensors: the tensor "weight", float64 [T], and as metadata the
-            table's name and target and the schedule.
+            table's name and target, the schedule and the versions of the packages.
 
     Raises:
         InputError: another suffix, a continuous schedule, or a folder that cannot be written to.
@@ -36,5 +36,10 @@ def save_steps(table: WeightTable, schedule: Schedule, path: Path | str) -> None
         np.save(stream, weight.numpy(), allow_pickle=False)
         write_bytes(path, stream.getvalue())
         return
-    about = {"name": table.name, "target": table.target, "schedule": json.dumps(schedule.describe())}
+    about = {
+        "name": table.name,
+        "target": table.target,
+        "schedule": json.dumps(schedule.describe()),
+        "versions": json.dumps(versions()),
+    }
     write_bytes(path, save({"weight": weight}, about))

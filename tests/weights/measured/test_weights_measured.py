@@ -28,6 +28,7 @@ def diagnosis(target: str = "v", **columns: Any) -> SimpleNamespace:
         "data": {"name": "mixture"},
         "network": {"name": "MLP"},
         "bayes_source": "exact",
+        "environment": {"torch": "2.6.0"},
         "seconds": 1.0,
     }
     return SimpleNamespace(summary=frame, meta=meta)
@@ -126,6 +127,7 @@ def test_the_table_says_where_it_comes_from_and_can_be_saved(tmp_path: Any) -> N
     assert table.meta["score"] == "bayes" and table.meta["power"] == 1.0 and table.meta["cap"] is None
     assert table.meta["diagnosis"]["bayes_source"] == "exact"
     assert table.meta["diagnosis"]["data"] == {"name": "mixture"}
+    assert table.meta["diagnosis"]["environment"] == {"torch": "2.6.0"}
     assert "seconds" not in table.meta["diagnosis"]
     json.dumps(dict(table.meta), allow_nan=False)
     table.save(tmp_path / "weights.csv")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from importlib import metadata
 from itertools import pairwise
 from types import SimpleNamespace
 
@@ -101,6 +102,7 @@ def test_a_rule_without_a_schedule_keeps_its_own_scale() -> None:
     made = rule("min_snr", "v", gamma=3.0)
     close(made(tensor(-1.0, 2.0)), evaluate("min_snr", "v", tensor(-1.0, 2.0), gamma=3.0))
     assert made.name == "min_snr(gamma=3)" and "normalised" not in made.meta
+    assert made.meta["versions"]["ntkdiag"] == metadata.version("ntkdiag")
     kept = rule("min_snr", "v", schedules.cosine(), normalise=False)
     close(kept(tensor(0.7)), evaluate("min_snr", "v", tensor(0.7)))
 
