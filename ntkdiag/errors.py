@@ -83,6 +83,18 @@ def first_line(error: BaseException) -> str:
     return f"{kind}: {_short(lines[0])}" if lines else kind
 
 
+def listed(names: Iterable[str], most: int = 6) -> str:
+    """Names with commas between; of many, the first few and how many there are.
+
+    Example:
+        >>> listed("abcdefghi")
+        'a, b, c, d, e, f, … (9 in all)'
+    """
+    every = list(names)
+    shown = ", ".join(every[:most])
+    return shown if len(every) <= most else f"{shown}, … ({len(every)} in all)"
+
+
 def _short(text: str) -> str:
     """The text on one line, cut at `_LONGEST` characters."""
     line = " ".join(text[: _LONGEST + 1].splitlines())

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from networks import (  # noqa: F401  (imported for the cases they register)
+    algebra,
     attention,
     control,
     convolution,
@@ -13,6 +14,7 @@ from networks import (  # noqa: F401  (imported for the cases they register)
     elementwise,
     linear,
     normalisation,
+    recomputed,
     tables,
     tied,
     tokens,

@@ -11,6 +11,7 @@ from ntkdiag.denoiser import Denoiser
 from ntkdiag.diagnosis.full_kernel import FullSettings
 from ntkdiag.diagnosis.result import require_folder_name
 from ntkdiag.errors import InputError, first_line, require_int
+from ntkdiag.kernel.parameters import require_whole
 from ntkdiag.modes import measuring
 
 
@@ -48,6 +49,7 @@ def require_forward(denoiser: Denoiser, data: Data) -> None:
     parameter = next(denoiser.parameters(), None)
     if parameter is None:
         raise InputError("network", expected="a network with parameters", got="none")
+    require_whole(denoiser.network)
     sample = data.train[:1].to(parameter)
     try:
         with torch.no_grad(), measuring(denoiser):

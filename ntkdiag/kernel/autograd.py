@@ -7,12 +7,14 @@ in their backward work as they do in training, because the module still holds it
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from ntkdiag.errors import MeasurementError, first_line
+from ntkdiag.errors import MeasurementError, NtkdiagError, first_line, listed
 from ntkdiag.kernel.directions import checked_output
 from ntkdiag.kernel.eager import uncompiled
 from ntkdiag.kernel.row_grams import Rows
@@ -22,11 +24,47 @@ Inputs = tuple[Tensor, ...]
 OneDirection = Callable[[Tensor], Tensor]
 
 
-class _Leaf:
-    """A parameter's gradient, flag and hooks, which it must have again after the block.
+class _Way(NamedTuple):
+    """How a gradient is asked for.
 
-    The hooks are those called once a gradient has accumulated: optimizers that step during the backward use them.
+    Attributes:
+        from_inputs: The inputs require a gradient.
+        accumulate: By `.backward()`; else by `torch.autograd.grad`.
     """
+
+    from_inputs: bool
+    accumulate: bool
+
+
+class _BackwardError(RuntimeError):
+    """A backward failed; another way may succeed."""
+
+
+# The first that works is taken.
+_WAYS: tuple[_Way, ...] = (_Way(True, False), _Way(True, True), _Way(False, False), _Way(False, True))
+
+
+@contextmanager
+def gradients_set_aside(module: nn.Module) -> Iterator[None]:
+    """Every parameter's `.grad` is None in the block, and has its value again afterwards.
+
+    A nested `.backward()` inside the network accumulates gradients there. Hooks that are called after that (optimizers that
+    step during the backward use them) are off in the block. Flags and graphs of parameters and buffers are put back too.
+    """
+    leaves = [_Leaf(parameter) for parameter in module.parameters()]
+    buffers = [buffer for buffer in module.buffers() if not buffer.requires_grad]
+    try:
+        yield
+    finally:
+        for leaf in leaves:
+            leaf.restore()
+        for buffer in buffers:
+            if buffer.requires_grad:  # an activation was written into it
+                buffer.detach_()
+
+
+class _Leaf:
+    """A parameter's gradient, flag and hooks."""
 
     def __init__(self, parameter: nn.Parameter) -> None:
         self._parameter, self._grad, self._requires_grad = parameter, parameter.grad, parameter.requires_grad
@@ -37,9 +75,24 @@ class _Leaf:
         self._hooks.clear()
 
     def restore(self) -> None:
-        self._parameter.requires_grad_(self._requires_grad)
+        if self._parameter.requires_grad != self._requires_grad:
+            self._parameter.requires_grad_(self._requires_grad)
         self._parameter.grad = self._grad
         self._hooks.update(self._kept_hooks)
+
+
+@contextmanager
+def _without_synchronisation(module: nn.Module) -> Iterator[None]:
+    """A backward through DistributedDataParallel sends no gradients to other processes."""
+    parts = [part for part in module.modules() if isinstance(part, DistributedDataParallel)]
+    before = [part.require_backward_grad_sync for part in parts]
+    for part in parts:
+        part.require_backward_grad_sync = False
+    try:
+        yield
+    finally:
+        for part, synchronised in zip(parts, before, strict=True):
+            part.require_backward_grad_sync = synchronised
 
 
 class PlainAutograd:
@@ -47,8 +100,8 @@ class PlainAutograd:
 
     `torch.autograd.grad` is used where the network allows it. Reentrant checkpointing, for one, does not: there it is
     `.backward()`. Either way a gradient includes what a nested `.backward()` inside the network accumulates in `.grad`.
-    The inputs require a gradient, because a reentrant checkpoint (and Functions like it) passes none to its parameters
-    otherwise.
+    The inputs require a gradient where the network allows it, because a reentrant checkpoint (and Functions like it) passes
+    none to its parameters otherwise.
 
     Args:
         module: Called as module(*inputs), in the mode it is in.
@@ -62,34 +115,21 @@ class PlainAutograd:
     def __init__(self, module: nn.Module, parameters: Mapping[str, nn.Parameter]) -> None:
         self._module = module
         self._parameters = dict(parameters)
-        self._by_backward = False
-        self._inputs_require_grad = True
-        self._restore: Callable[[], None] = lambda: None
+        self._ways = _WAYS
+        self._restore = ExitStack()
 
     def __enter__(self) -> PlainAutograd:
-        leaves = [_Leaf(parameter) for parameter in self._module.parameters()]
-        buffers = [buffer for buffer in self._module.buffers() if not buffer.requires_grad]
-        parts = [part for part in self._module.modules() if isinstance(part, DistributedDataParallel)]
-        synchronised = [part.require_backward_grad_sync for part in parts]
-
-        def restore() -> None:
-            for leaf in leaves:
-                leaf.restore()
-            for buffer in buffers:
-                if buffer.requires_grad:  # an activation was written into it
-                    buffer.detach_()
-            for part, before in zip(parts, synchronised, strict=True):
-                part.require_backward_grad_sync = before
-
-        self._restore = restore
-        for part in parts:
-            part.require_backward_grad_sync = False
-        for parameter in self._parameters.values():
-            parameter.requires_grad_(True)
+        self._restore = ExitStack()
+        with ExitStack() as entered:
+            entered.enter_context(gradients_set_aside(self._module))
+            entered.enter_context(_without_synchronisation(self._module))
+            for parameter in self._parameters.values():
+                parameter.requires_grad_(True)
+            self._restore = entered.pop_all()
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._restore()
+        self._restore.close()
 
     def one(self, sample: Inputs, direction: OneDirection) -> tuple[Tensor, dict[str, Tensor | None]]:
         """Jᵀ v of one sample.
@@ -104,44 +144,44 @@ class PlainAutograd:
         Raises:
             MeasurementError: the backward fails by `.grad` and by `.backward()`.
         """
-        inputs, output = self._forward(sample)
+        failures: list[RuntimeError] = []
+        for way in self._ways:
+            try:
+                found = self._by(way, sample, direction)
+            except (torch.OutOfMemoryError, NtkdiagError):
+                raise
+            except RuntimeError as error:
+                failures.append(error)
+                self._forget()
+                continue
+            self._ways = self._ways[self._ways.index(way) :]  # the others fail for every sample
+            return found
+        failed = next((error for error in failures if isinstance(error, _BackwardError)), None)
+        if failed is None:  # the network's own error, in its forward
+            raise failures[0]
+        raise MeasurementError(str(failed)) from failed.__cause__
+
+    def _by(
+        self, way: _Way, sample: Inputs, direction: OneDirection
+    ) -> tuple[Tensor, dict[str, Tensor | None]]:
+        copies = [tensor.detach().clone() for tensor in sample]  # a network may write into its inputs
+        leaves = [copy.requires_grad_() for copy in copies if way.from_inputs and copy.is_floating_point()]
+        with torch.enable_grad(), uncompiled():
+            output = checked_output(self._module(*(copy.clone() for copy in copies)), 1)
         vector = direction(output.detach()).to(output.dtype)
         if not output.requires_grad:
             return output.detach(), dict.fromkeys(self._parameters)
-        if self._by_backward:
-            return output.detach(), self._backward(output, vector)
         try:
-            return output.detach(), self._grad(output, vector, inputs)
+            with uncompiled(), torch.autocast(output.device.type, enabled=False):
+                found = (
+                    self._backward(output, vector) if way.accumulate else self._grad(output, vector, leaves)
+                )
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:
-            refusal = error
-        try:
-            self._forget()
-            found = self._backward(self._forward(sample)[1], vector)
-        except torch.OutOfMemoryError:
-            raise
-        except RuntimeError:
-            names, reason = ", ".join(self._parameters), first_line(refusal)
-            raise MeasurementError(f"network: expected a backward to {names}; got {reason}") from refusal
-        self._by_backward = True
+            names, reason = listed(self._parameters), first_line(error)
+            raise _BackwardError(f"network: expected a backward to {names}; got {reason}") from error
         return output.detach(), found
-
-    def _forward(self, sample: Inputs) -> tuple[list[Tensor], Tensor]:
-        """Inputs that require a gradient, and the output."""
-        copies = [tensor.detach().clone() for tensor in sample]  # a network may write into its inputs
-        with torch.enable_grad(), uncompiled():
-            if self._inputs_require_grad:
-                leaves = [copy.requires_grad_() for copy in copies if copy.is_floating_point()]
-                try:
-                    return leaves, checked_output(self._module(*(copy.clone() for copy in copies)), 1)
-                except torch.OutOfMemoryError:
-                    raise
-                except RuntimeError:  # the network turns an input into an array, say
-                    output = checked_output(self._module(*(copy.detach().clone() for copy in copies)), 1)
-                self._inputs_require_grad = False
-                return [], output
-            return [], checked_output(self._module(*copies), 1)
 
     def _grad(self, output: Tensor, vector: Tensor, inputs: list[Tensor]) -> dict[str, Tensor | None]:
         """By `torch.autograd.grad`; it visits only nodes on the way to what it is asked for, so that a Function with a
@@ -149,23 +189,21 @@ class PlainAutograd:
         chosen = list(self._parameters.values())
         known = {id(parameter) for parameter in chosen}
         others = [p for p in self._module.parameters() if p.requires_grad and id(p) not in known]
-        with uncompiled(), torch.autocast(output.device.type, enabled=False):
-            found = torch.autograd.grad(output, [*chosen, *others, *inputs], vector, allow_unused=True)
+        found = torch.autograd.grad(output, [*chosen, *others, *inputs], vector, allow_unused=True)
         nested = self._forget()
         return {
-            name: gradient if name not in nested else _sum(gradient, nested[name])
+            name: _dense(gradient) if name not in nested else _sum(_dense(gradient), nested[name])
             for name, gradient in zip(self._parameters, found, strict=False)
         }
 
     def _backward(self, output: Tensor, vector: Tensor) -> dict[str, Tensor | None]:
-        with uncompiled(), torch.autocast(output.device.type, enabled=False):
-            output.backward(vector)
+        output.backward(vector)
         nested = self._forget()
         return {name: nested.get(name) for name in self._parameters}
 
     def _forget(self) -> dict[str, Tensor]:
         """Gradients that have accumulated in `.grad`, which is None afterwards."""
-        found = {name: p.grad for name, p in self._parameters.items() if p.grad is not None}
+        found = {name: p.grad.to_dense() for name, p in self._parameters.items() if p.grad is not None}
         for parameter in self._module.parameters():
             parameter.grad = None
         return found
@@ -198,6 +236,11 @@ def row_gradients(
 def each_sample(inputs: Inputs) -> Iterator[Inputs]:
     """Batches of one sample each."""
     return zip(*(tensor.split(1) for tensor in inputs), strict=True)
+
+
+def _dense(gradient: Tensor | None) -> Tensor | None:
+    """Embeddings may give sparse gradients."""
+    return None if gradient is None else gradient.to_dense()
 
 
 def _sum(a: Tensor | None, b: Tensor) -> Tensor:

@@ -1,26 +1,33 @@
-"""Runs the engine that the user asks for, streaming, exact or plain autograd, on checked inputs."""
+"""Runs the engine that the user asks for on checked inputs, and the next slower one where it is found wrong."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
-from ntkdiag.errors import InputError, require_one_of
-from ntkdiag.kernel import autograd, exact
+from ntkdiag.errors import InputError, MeasurementError, NtkdiagError, first_line, require_one_of
+from ntkdiag.kernel.autograd import gradients_set_aside
+from ntkdiag.kernel.check import Check, CheckOnce
 from ntkdiag.kernel.directions import Directions, checked_output
+from ntkdiag.kernel.fallback import slow_grams
 from ntkdiag.kernel.guards import MixingGuard, require_same
 from ntkdiag.kernel.parameters import select_parameters
 from ntkdiag.kernel.preconditioner import checked
-from ntkdiag.kernel.row_grams import RowGradients, grouped_grams
+from ntkdiag.kernel.problem import Problem, few_samples
 from ntkdiag.kernel.streaming import gram_streaming
 from ntkdiag.modes import measuring
 
-ENGINES = ("auto", "streaming", "exact", "autograd")
-# Engines that form every row gradient in full.
-_BY_ROWS: dict[str, RowGradients] = {"exact": exact.row_gradients, "autograd": autograd.row_gradients}
+# What the user may ask for → the engines that are tried, until one agrees with plain autograd.
+ENGINES = {
+    "auto": ("streaming", "exact", "autograd"),
+    "streaming": ("streaming", "exact", "autograd"),
+    "exact": ("exact", "autograd"),
+    "autograd": ("autograd",),
+}
 
 
 @dataclass(frozen=True)
@@ -29,7 +36,7 @@ class Measured:
 
     Attributes:
         per_probe: [R, N, N] float64 on the CPU.
-        engine: streaming, exact, autograd, or "streaming + exact" where some parameters needed the exact one.
+        engine: streaming, exact or autograd, joined by " + " where some parameters needed a slower one.
         coverage: Parameter name → how its gradient was obtained.
         parameters: P, scalar parameters the kernel is over.
         groups: Group label → [R, N, N].
@@ -52,37 +59,80 @@ def run(
     memory: int | None = None,
     group: Callable[[str], str] | None = None,
     preconditioner: dict[str, Tensor] | None = None,
+    check: bool | CheckOnce = True,
 ) -> Measured:
     """Gram matrices of J_iᵀ v by one engine; see `gram_of` for the other arguments.
 
     Args:
         directions: See `ntkdiag.kernel.directions`.
+        check: Also a `CheckOnce`, for several calls of one network.
 
     Raises:
         InputError: shapes that do not fit, unknown engine, nothing to differentiate by.
-        MeasurementError: samples are not independent of each other.
+        MeasurementError: samples are not independent of each other, parameters have no gradient, or no engine agrees with
+            plain autograd.
     """
     require_one_of("engine", engine, ENGINES)
     require_batch(inputs)
-    with measuring(module):
-        parameters = select_parameters(module, params)
-        _require_real(parameters)
-        scaling = checked(preconditioner, parameters)
-        count = sum(p.numel() for p in parameters.values())
-        if engine in _BY_ROWS:
-            cotangents = _guarded_directions(module, inputs, directions)
-            inverse = {name: 1 / p for name, p in scaling.items()}
-            label = group or (lambda name: "")
-            rows = _BY_ROWS[engine]
-            grams = grouped_grams(rows, module, parameters, inputs, cotangents, label, memory, inverse)
-            total = torch.stack(list(grams.values())).sum(0)
-            return Measured(total, engine, dict.fromkeys(parameters, engine), count, grams if group else {})
-        found = gram_streaming(
-            module, parameters, inputs, directions, memory=memory, group=group, preconditioner=scaling
+    parameters = select_parameters(module, params)
+    with _outside_inference_mode(), measuring(module), gradients_set_aside(module):
+        problem = Problem(
+            module,
+            parameters,
+            tuple(_ordinary(tensor) for tensor in inputs),
+            directions,
+            group or (lambda name: ""),
+            {name: 1 / p for name, p in checked(preconditioner, parameters).items()},
+            memory,
         )
-        fallen_back = any(how.startswith("exact") for how in found.coverage.values())
-        name = "streaming + exact" if fallen_back else "streaming"
-        return Measured(found.per_probe, name, found.coverage, count, found.groups if group else {})
+        checking = (
+            check.check(problem) if isinstance(check, CheckOnce) else Check(problem, active=bool(check))
+        )
+        grams, coverage = _checked_grams(problem, checking, ENGINES[engine])
+        if checking.active or not any(gram.any() for gram in grams.values()):
+            checking.require_gradient()
+    total = torch.stack(list(grams.values())).sum(0)
+    count = sum(p.numel() for p in parameters.values())
+    return Measured(total, _engines_of(coverage), coverage, count, grams if group else {})
+
+
+def _checked_grams(
+    problem: Problem, check: Check, engines: Sequence[str]
+) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Gram matrices by group and coverage, by the first engine whose whole result agrees with plain autograd."""
+    reason = ""
+    for engine in engines:
+        try:
+            grams, coverage = _grams_by(engine, problem, check)
+        except (torch.OutOfMemoryError, NtkdiagError):
+            raise
+        except RuntimeError as error:  # as a traced or an exported module raises in all engines but autograd
+            if engine == engines[-1]:
+                raise
+            reason = f"{engine}: {first_line(error)}"
+            continue
+        wrong = check.compare_groups(grams)
+        if not wrong:
+            why = f" ({reason})" if reason else ""
+            return grams, {name: how + why for name, how in coverage.items()}
+        reason = f"{engine}: the sum over parameters {next(iter(wrong.values()))}"
+    raise MeasurementError(f"kernel: expected what plain autograd finds for two samples; got {reason}.")
+
+
+def _grams_by(engine: str, problem: Problem, check: Check) -> tuple[dict[str, Tensor], dict[str, str]]:
+    if engine == "streaming":
+        streamed = gram_streaming(problem, check)
+        return streamed.groups, streamed.coverage
+    return slow_grams(problem, _guarded_directions(problem, check), check, engine)
+
+
+def _engines_of(coverage: dict[str, str]) -> str:
+    """The engines that the coverage speaks of."""
+    slow = {
+        engine for engine in ("exact", "autograd") for how in coverage.values() if how.split(" ")[0] == engine
+    }
+    fast = any(how.split(" ")[0] not in ("exact", "autograd") for how in coverage.values())
+    return " + ".join([*(["streaming"] if fast else []), *sorted(slow, reverse=True)])
 
 
 def require_batch(inputs: tuple[Tensor, ...]) -> int:
@@ -102,23 +152,30 @@ def require_batch(inputs: tuple[Tensor, ...]) -> int:
     return inputs[0].shape[0]
 
 
-def _require_real(parameters: dict[str, nn.Parameter]) -> None:
-    for name, parameter in parameters.items():
-        if not parameter.is_floating_point():
-            raise InputError(
-                name,
-                expected="real floating-point parameters",
-                got=str(parameter.dtype).removeprefix("torch."),
-                fix="Choose others by {params}.",
-                arguments={"params": None},
-            )
+@contextmanager
+def _outside_inference_mode() -> Iterator[None]:
+    """In inference mode no autograd graph can be made."""
+    if not torch.is_inference_mode_enabled():
+        yield
+        return
+    with torch.inference_mode(False):
+        yield
 
 
-def _guarded_directions(module: nn.Module, inputs: tuple[Tensor, ...], directions: Directions) -> Tensor:
-    """Cotangents of all samples; two forwards must agree on what the last sample's output is."""
-    output = checked_output(_output(module, inputs), inputs[0].shape[0])
-    require_same(output[-1:], _output(module, tuple(tensor[-1:] for tensor in inputs)), "in the output")
-    return directions(output, torch.arange(output.shape[0]))
+def _ordinary(tensor: Tensor) -> Tensor:
+    """A tensor made in inference mode, as one that autograd can save."""
+    return tensor.clone() if tensor.is_inference() else tensor
+
+
+def _guarded_directions(problem: Problem, check: Check) -> Tensor:
+    """Cotangents of all samples; the outputs of the first and the last sample must not depend on their batch."""
+    module, samples = problem.module, problem.samples
+    output = checked_output(_output(module, problem.inputs), samples)
+    check.require_same_output(output)
+    if not check.active:
+        few = few_samples(samples, besides={samples}, at_least=2) if samples > 1 else torch.tensor([0])
+        require_same(output[few.to(output.device)], _output(module, problem.at(few)), "in the output")
+    return problem.directions(output, torch.arange(samples))
 
 
 def _output(module: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ntkdiag.denoiser import Denoiser
 from ntkdiag.errors import InputError, MeasurementError, require_one_of
 from ntkdiag.kernel import engines
+from ntkdiag.kernel.check import CheckOnce
 from ntkdiag.kernel.directions import given, residual
 from ntkdiag.kernel.parameters import select_parameters
 from ntkdiag.kernel.probes import all_outputs, mean_probe, orthonormal_probes, sign_probes
@@ -70,6 +71,7 @@ def gram(
     memory: int | None = None,
     groups: Callable[[str], str] | None = None,
     preconditioner: dict[str, Tensor] | None = None,
+    check: bool | CheckOnce = True,
 ) -> Gram:
     """The NTK of a denoiser between noisy samples, J = ∂prediction/∂θ in the network's own target.
 
@@ -97,6 +99,8 @@ def gram(
             `lambda name: name.rpartition(".")[0]`.
         preconditioner: Parameter name → positive p of its shape: the kernel Σ g_i g_j / p; with p = √v̂ + eps
             the one that training by Adam follows (`ntkdiag.kernel.preconditioner.adam`).
+        check: Compare the engine with plain autograd, see `gram_of`. A `CheckOnce` shared by several calls of one network
+            checks the first of them.
 
     Returns:
         A `Gram`.
@@ -117,6 +121,7 @@ def gram(
         "memory": memory,
         "group": None if groups is None else lambda name: groups(_bare(name)),
         "preconditioner": _prefixed(preconditioner),
+        "check": check,
     }
     if kernel == "full":
         found = _row_kernel(denoiser, inputs, all_outputs(shape, x.dtype).to(device), options)
@@ -141,6 +146,7 @@ def gram_of(
     engine: str = "auto",
     memory: int | None = None,
     preconditioner: dict[str, Tensor] | None = None,
+    check: bool | CheckOnce = True,
 ) -> Tensor:
     """Gram matrices of J_iᵀ v for any module.
 
@@ -154,6 +160,8 @@ def gram_of(
             module as it is, the slow truth.
         memory: Bytes to work in; None takes most of what the device has free.
         preconditioner: Parameter name → positive p of its shape: entries become Σ g_i g_j / p.
+        check: Compare, for the first and the last sample and the first direction, the share of every parameter with plain
+            autograd of the module as it is. A parameter that differs is left to a slower engine.
 
     Returns:
         [R, N, N] float64 on the CPU: entry (r, i, j) = (J_iᵀ v_ri) · (J_jᵀ v_rj).
@@ -170,6 +178,7 @@ def gram_of(
         engine=engine,
         memory=memory,
         preconditioner=preconditioner,
+        check=check,
     ).per_probe
 
 

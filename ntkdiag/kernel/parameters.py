@@ -1,13 +1,14 @@
-"""Selects the parameters that the kernel is taken with respect to."""
+"""Selects the parameters that the kernel is taken with respect to, and refuses those that no engine can serve."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
-from torch import nn
+from torch import Tensor, nn
 
-from ntkdiag.errors import InputError
+from ntkdiag.errors import InputError, listed
 
 
 def select_parameters(
@@ -25,8 +26,70 @@ def select_parameters(
         Name → parameter, in the module's order.
 
     Raises:
-        InputError: nothing is selected, or a pattern matches no parameter.
+        InputError: nothing is selected, a pattern matches no parameter, or a parameter cannot be differentiated by (it is
+            sharded, has no values, or is not a real floating-point tensor).
     """
+    require_whole(module)
+    chosen = _selected(module, patterns)
+    for name, parameter in chosen.items():
+        _require_differentiable(name, parameter)
+    return chosen
+
+
+def require_whole(module: nn.Module) -> None:
+    """Raise an InputError if the network is sharded over processes; nothing of it runs.
+
+    Its parameters are then pieces, and a kernel of pieces would be wrong without a sign of it.
+    """
+    wrappers = _class("torch.distributed.fsdp", "FullyShardedDataParallel")
+    pieces = _class("torch.distributed.tensor", "DTensor")
+    wrapped = [
+        name or "the network itself" for name, part in module.named_modules() if isinstance(part, wrappers)
+    ]
+    sharded = [
+        name for name, p in (*module.named_parameters(), *module.named_buffers()) if isinstance(p, pieces)
+    ]
+    if wrapped or sharded:
+        kind = (
+            f"FullyShardedDataParallel in {listed(wrapped)}" if wrapped else f"DTensor in {listed(sharded)}"
+        )
+        raise InputError(
+            "network",
+            expected="whole parameters on one device",
+            got=kind,
+            fix="Build the network once more without sharding, load the gathered weights "
+            "(get_model_state_dict of torch.distributed.checkpoint.state_dict with full_state_dict=True), and pass that.",
+        )
+
+
+def _class(module: str, name: str) -> tuple[type, ...]:
+    """A class of torch if its module has been imported; before that, no network can be made of it."""
+    return (getattr(sys.modules[module], name),) if module in sys.modules else ()
+
+
+def _require_differentiable(name: str, parameter: Tensor) -> None:
+    if not parameter.is_floating_point():
+        raise InputError(
+            name,
+            expected="real floating-point parameters",
+            got=str(parameter.dtype).removeprefix("torch."),
+            fix="Choose others by {params}.",
+            arguments={"params": None},
+        )
+    if parameter.is_meta:
+        raise InputError(
+            name, expected="a parameter with values", got="one on the meta device", fix="Load the weights."
+        )
+    if parameter.is_inference():
+        raise InputError(
+            name,
+            expected="a parameter that autograd can follow",
+            got="one made inside torch.inference_mode()",
+            fix="Load the network outside of it.",
+        )
+
+
+def _selected(module: nn.Module, patterns: str | Sequence[str] | None) -> dict[str, nn.Parameter]:
     named = dict(module.named_parameters())
     if patterns is None:
         chosen = {name: parameter for name, parameter in named.items() if parameter.requires_grad}

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
+from ntkdiag.kernel.problem import Problem
+
 # Row gradients of one tile: parameter name → [n, numel]
 Rows = dict[str, Tensor]
 # (module, parameters, inputs [n, ...], cotangents [n, *out]) → rows
@@ -18,33 +20,18 @@ RowGradients = Callable[[nn.Module, dict[str, nn.Parameter], tuple[Tensor, ...],
 DEFAULT_MEMORY = 2 * 1024**3  # bytes for row gradients; tuned here so that a 24 GiB machine is never at risk
 
 
-def grouped_grams(
-    row_gradients: RowGradients,
-    module: nn.Module,
-    parameters: dict[str, nn.Parameter],
-    inputs: tuple[Tensor, ...],
-    cotangents: Tensor,
-    group: Callable[[str], str],
-    memory: int | None = None,
-    inverse_preconditioner: dict[str, Tensor] | None = None,
-) -> dict[str, Tensor]:
+def grouped_grams(row_gradients: RowGradients, problem: Problem, cotangents: Tensor) -> dict[str, Tensor]:
     """Gram matrices of row gradients, one for each cotangent, by group of parameters.
 
     Args:
         row_gradients: The engine, see `RowGradients`.
-        module: Called as module(*inputs).
-        parameters: Name → parameter to differentiate by.
-        inputs: Tensors [N, ...].
-        cotangents: [R, N, *out].
-        group: Parameter name → group label.
-        memory: Bytes that row gradients may take.
-        inverse_preconditioner: Parameter name → 1/p for a diagonal preconditioner p; entries become Σ g_i g_j / p.
+        problem: What is measured; its memory bounds the bytes that row gradients may take.
+        cotangents: Its directions, [R, N, *out].
 
     Returns:
         Group label → [R, N, N] float64 on the CPU, entry (r, i, j) = (J_iᵀ v_ri) · (J_jᵀ v_rj).
     """
-    scales = inverse_preconditioner or {}
-    grams = [_tiled(row_gradients, module, parameters, inputs, v, group, memory, scales) for v in cotangents]
+    grams = [_tiled(row_gradients, problem, vectors) for vectors in cotangents]
     return {label: torch.stack([gram[label] for gram in grams]) for label in grams[0]}
 
 
@@ -57,24 +44,17 @@ def products(left: Rows, right: Rows, scales: dict[str, Tensor]) -> dict[str, Te
     return found
 
 
-def _tiled(
-    row_gradients: RowGradients,
-    module: nn.Module,
-    parameters: dict[str, nn.Parameter],
-    inputs: tuple[Tensor, ...],
-    cotangents: Tensor,
-    group: Callable[[str], str],
-    memory: int | None,
-    scales: dict[str, Tensor],
-) -> dict[str, Tensor]:
+def _tiled(row_gradients: RowGradients, problem: Problem, cotangents: Tensor) -> dict[str, Tensor]:
     """Group label → [N, N] for cotangents [N, *out]; tiles (a, b) with b ≥ a, the rest by symmetry."""
-    samples = len(cotangents)
-    tile = _tile_size(parameters, samples, DEFAULT_MEMORY if memory is None else memory)
+    samples, parameters, group = problem.samples, problem.parameters, problem.group
+    tile = _tile_size(parameters, samples, DEFAULT_MEMORY if problem.memory is None else problem.memory)
     labels = dict.fromkeys(group(name) for name in parameters)
     grams = {label: torch.zeros(samples, samples, dtype=torch.float64) for label in labels}
+    scales = problem.inverse_preconditioner
 
     def rows(part: slice) -> Rows:
-        return row_gradients(module, parameters, tuple(t[part] for t in inputs), cotangents[part])
+        some = tuple(tensor[part] for tensor in problem.inputs)
+        return row_gradients(problem.module, parameters, some, cotangents[part])
 
     for a in _slices(samples, tile):
         rows_a = rows(a)

@@ -9,7 +9,9 @@ from kernel_networks import Tied, dit_denoiser, linear, mlp_denoiser, normal, pe
 from torch import Tensor, nn
 
 from ntkdiag.kernel import autograd, exact
+from ntkdiag.kernel.directions import given
 from ntkdiag.kernel.parameters import select_parameters
+from ntkdiag.kernel.problem import Problem
 from ntkdiag.kernel.row_grams import RowGradients, Rows, grouped_grams
 
 TOLERANCE = {"rtol": 1e-10, "atol": 1e-12}
@@ -30,9 +32,10 @@ def gram(
     inverse_preconditioner: dict[str, Tensor] | None = None,
 ) -> Tensor:
     parameters = select_parameters(module.eval(), names)
-    grams = grouped_grams(
-        row_gradients, module, parameters, inputs, cotangents, str, memory, inverse_preconditioner
+    problem = Problem(
+        module, parameters, inputs, given(cotangents), str, inverse_preconditioner or {}, memory
     )
+    grams = grouped_grams(row_gradients, problem, cotangents)
     assert grams.keys() == parameters.keys()
     return torch.stack(list(grams.values())).sum(0)
 

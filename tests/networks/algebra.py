@@ -6,17 +6,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
-from networks.case import Inputs, Net, normal
+from networks.case import Inputs, Net, case, normal
 
 
+@case()
 def determinant(n: int) -> tuple[nn.Module, Inputs]:
     return Net(lambda m, x: torch.linalg.det(m.p * x)[:, None], p=normal(3, 3)), (normal(n, 3, 3),)
 
 
+@case()
 def log_determinant(n: int) -> tuple[nn.Module, Inputs]:
     return Net(lambda m, x: torch.linalg.slogdet(m.p * x)[1][:, None], p=normal(3, 3)), (normal(n, 3, 3),)
 
 
+@case(exact=("p",))
 def solve_each(n: int) -> tuple[nn.Module, Inputs]:
     def forward(m: Net, x: Tensor) -> Tensor:
         matrix = m.p + 3 * torch.eye(3).to(x)
@@ -25,10 +28,15 @@ def solve_each(n: int) -> tuple[nn.Module, Inputs]:
     return Net(forward, p=normal(3, 3)), (normal(n, 3, 2),)
 
 
+@case(exact=("w",))
 def solve_together(n: int) -> tuple[nn.Module, Inputs]:
-    return Net(lambda m, x: torch.linalg.solve(m.w, x.T).T, w=normal(3, 3)), (normal(n, 3),)
+    def forward(m: Net, x: Tensor) -> Tensor:
+        return torch.linalg.solve(m.w + 3 * torch.eye(3).to(x), x.T).T
+
+    return Net(forward, w=normal(3, 3)), (normal(n, 3),)
 
 
+@case(exact=("p",))
 def solve_triangular(n: int) -> tuple[nn.Module, Inputs]:
     def forward(m: Net, x: Tensor) -> Tensor:
         lower = m.p.tril() + 2 * torch.eye(3).to(x)
@@ -37,6 +45,7 @@ def solve_triangular(n: int) -> tuple[nn.Module, Inputs]:
     return Net(forward, p=normal(3, 3), out=nn.Linear(3, 2)), (normal(n, 4, 3),)
 
 
+@case()
 def implicit_layer(n: int) -> tuple[nn.Module, Inputs]:
     """The fixed point of z = A z + x, by one solve a sample."""
 
@@ -47,6 +56,7 @@ def implicit_layer(n: int) -> tuple[nn.Module, Inputs]:
     return Net(forward, a=normal(3, 3), gate=nn.Linear(3, 3)), (normal(n, 3),)
 
 
+@case()
 def inverse_and_eigenvalues(n: int) -> tuple[nn.Module, Inputs]:
     def forward(m: Net, x: Tensor) -> Tensor:
         matrix = m.p * x
@@ -56,6 +66,7 @@ def inverse_and_eigenvalues(n: int) -> tuple[nn.Module, Inputs]:
     return Net(forward, p=normal(3, 3)), (normal(n, 3, 3),)
 
 
+@case(exact=("w",))
 def distances_behind_prelu(n: int) -> tuple[nn.Module, Inputs]:
     def forward(m: Net, x: Tensor) -> Tensor:
         return m.act(torch.cdist(x, m.w[None].expand(len(x), 8, 8)) - 2)
@@ -63,11 +74,13 @@ def distances_behind_prelu(n: int) -> tuple[nn.Module, Inputs]:
     return Net(forward, act=nn.PReLU(), w=normal(8, 8)), (normal(n, 4, 8),)
 
 
+@case()
 def prelu_channels(n: int) -> tuple[nn.Module, Inputs]:
     net = nn.Sequential(nn.Linear(4, 3), nn.PReLU(3), nn.Linear(3, 2), nn.PReLU())
     return net, (normal(n, 4),)
 
 
+@case(exact=("w",))
 def scalars(n: int) -> tuple[nn.Module, Inputs]:
     """A gate, a temperature as in contrastive networks, and a scalar behind an operation without a rule."""
 
@@ -79,11 +92,13 @@ def scalars(n: int) -> tuple[nn.Module, Inputs]:
     return Net(forward, layer=nn.Linear(4, 2), **parts), (normal(n, 4),)
 
 
+@case()
 def weight_norm_of_the_whole(n: int) -> tuple[nn.Module, Inputs]:
     net = nn.Sequential(parametrizations.weight_norm(nn.Linear(4, 3), dim=None), nn.Tanh(), nn.Linear(3, 2))
     return net, (normal(n, 4),)
 
 
+@case()
 def no_elements(n: int) -> tuple[nn.Module, Inputs]:
     """A parameter of size zero joined to each sample, as a prompt of no tokens is."""
 
@@ -91,9 +106,3 @@ def no_elements(n: int) -> tuple[nn.Module, Inputs]:
         return m.layer(torch.cat([m.empty.expand(len(x), 0, 4), x], 1))
 
     return Net(forward, empty=torch.zeros(1, 0, 4), layer=nn.Linear(4, 2)), (normal(n, 3, 4),)
-
-
-BUILDERS = (
-    determinant, log_determinant, solve_each, solve_together, solve_triangular, implicit_layer, inverse_and_eigenvalues,
-    distances_behind_prelu, prelu_channels, scalars, weight_norm_of_the_whole, no_elements,
-)  # fmt: skip

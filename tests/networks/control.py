@@ -45,11 +45,6 @@ def unreached_parameters(n: int) -> tuple[nn.Module, Inputs]:
 
 
 @case()
-def output_without_gradient(n: int) -> tuple[nn.Module, Inputs]:
-    return Net(lambda m, x: m.layer(x).detach(), layer=nn.Linear(4, 2)), (normal(n, 4),)
-
-
-@case()
 def frozen_parameters(n: int) -> tuple[nn.Module, Inputs]:
     net = nn.Sequential(
         nn.Linear(4, 4), nn.Tanh(), nn.LayerNorm(4), nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 2)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from networks.case import Inputs, Net, normal
+from networks.case import Inputs, Net, case, normal
 
 
 class Recompute(torch.autograd.Function):
@@ -55,6 +55,7 @@ def recomputed(block: Callable[..., Tensor], x: Tensor, *parameters: Tensor) -> 
     return Recompute.apply(block, 1, x, *parameters)
 
 
+@case(exact=("a.*",))
 def recompute_first(n: int) -> tuple[nn.Module, Inputs]:
     def forward(m: Net, x: Tensor) -> Tensor:
         return m.b(recomputed(lambda z: torch.tanh(m.a(z)), x, *m.a.parameters()))
@@ -62,6 +63,7 @@ def recompute_first(n: int) -> tuple[nn.Module, Inputs]:
     return Net(forward, a=nn.Linear(4, 5), b=nn.Linear(5, 2)), (normal(n, 4),)
 
 
+@case(exact=("a.*",))
 def recompute_between(n: int) -> tuple[nn.Module, Inputs]:
     def forward(m: Net, x: Tensor) -> Tensor:
         return m.b(recomputed(lambda z: torch.tanh(m.a(z)), m.first(x).sin(), *m.a.parameters()))
@@ -69,6 +71,7 @@ def recompute_between(n: int) -> tuple[nn.Module, Inputs]:
     return Net(forward, first=nn.Linear(4, 4), a=nn.Linear(4, 5), b=nn.Linear(5, 2)), (normal(n, 4),)
 
 
+@case(exact=("a.*", "b.*"))
 def recompute_twice(n: int) -> tuple[nn.Module, Inputs]:
     def forward(m: Net, x: Tensor) -> Tensor:
         for block in (m.a, m.b):
@@ -78,6 +81,7 @@ def recompute_twice(n: int) -> tuple[nn.Module, Inputs]:
     return Net(forward, a=nn.Linear(4, 5), b=nn.Linear(5, 5), c=nn.Linear(5, 2)), (normal(n, 4),)
 
 
+@case(exact=("attention.*", "norm.*"))
 def recompute_attention(n: int) -> tuple[nn.Module, Inputs]:
     """An attention block with a convolution before it, as in an image network."""
 
@@ -97,6 +101,7 @@ def recompute_attention(n: int) -> tuple[nn.Module, Inputs]:
     return net, (normal(n, 2, 3, 3),)
 
 
+@case(exact=("a.*",))
 def recompute_shared(n: int) -> tuple[nn.Module, Inputs]:
     """A parameter of the block is also used outside it."""
 
@@ -107,6 +112,7 @@ def recompute_shared(n: int) -> tuple[nn.Module, Inputs]:
     return Net(forward, a=nn.Linear(4, 4), b=nn.Linear(4, 2)), (normal(n, 4),)
 
 
+@case(exact=("a.*", "gain"))
 def nested_backward(n: int) -> tuple[nn.Module, Inputs]:
     """Parameters that are no arguments, one of them also used outside."""
 
@@ -117,6 +123,7 @@ def nested_backward(n: int) -> tuple[nn.Module, Inputs]:
     return Net(forward, gain=normal(5), **parts), (normal(n, 4),)
 
 
+@case()
 def checkpoint_reentrant(n: int) -> tuple[nn.Module, Inputs]:
     def forward(m: Net, x: Tensor) -> Tensor:
         return m.b(checkpoint(lambda z: torch.tanh(m.a(z)), m.first(x).sin(), use_reentrant=True))
@@ -124,6 +131,7 @@ def checkpoint_reentrant(n: int) -> tuple[nn.Module, Inputs]:
     return Net(forward, first=nn.Linear(4, 4), a=nn.Linear(4, 5), b=nn.Linear(5, 2)), (normal(n, 4),)
 
 
+@case()
 def checkpoint_not_reentrant(n: int) -> tuple[nn.Module, Inputs]:
     def forward(m: Net, x: Tensor) -> Tensor:
         return m.b(checkpoint(lambda z: torch.tanh(m.a(z)), x, use_reentrant=False))
@@ -131,6 +139,7 @@ def checkpoint_not_reentrant(n: int) -> tuple[nn.Module, Inputs]:
     return Net(forward, a=nn.Linear(4, 5), b=nn.Linear(5, 2)), (normal(n, 4),)
 
 
+@case(exact=("a.*",))
 def checkpoint_and_recompute(n: int) -> tuple[nn.Module, Inputs]:
     """Both in one network: `.grad` raises, so the whole network goes through `.backward()`."""
 
@@ -140,9 +149,3 @@ def checkpoint_and_recompute(n: int) -> tuple[nn.Module, Inputs]:
 
     parts = {"first": nn.Linear(4, 4), "a": nn.Linear(4, 5), "b": nn.Linear(5, 5), "c": nn.Linear(5, 2)}
     return Net(forward, **parts), (normal(n, 4),)
-
-
-BUILDERS = (
-    recompute_first, recompute_between, recompute_twice, recompute_attention, recompute_shared, nested_backward,
-    checkpoint_reentrant, checkpoint_not_reentrant, checkpoint_and_recompute,
-)  # fmt: skip

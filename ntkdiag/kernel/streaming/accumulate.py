@@ -33,6 +33,8 @@ class Accumulator:
 
     Attributes:
         grams: Group label → [R, m, m] float64.
+        corners: Parameter name → the products of its gradients for the first and the last sample, [2, 2] (one by one for one
+            sample), for the first probe.
     """
 
     def __init__(
@@ -52,6 +54,8 @@ class Accumulator:
         self._views: dict[str, Uses] = {}  # gradients of views of a parameter, as the rules formed them
         self._sums: dict[str, Tensor] = {}  # gradients of the parameter itself, summed over uses
         self._probe = 0
+        self._samples = samples
+        self.corners: dict[str, Tensor] = {}
         shape = (probes, samples, samples)
         self.grams = {
             label: torch.zeros(shape, dtype=torch.float64, device=device)
@@ -92,7 +96,12 @@ class Accumulator:
                 total = rows if total is None else total + rows
             assert total is not None  # a parameter is contracted only once it has a use
             gradient = Dense(total)
-        self.grams[self._labels[name]][self._probe] += contract(gradient, scale)
+        block = contract(gradient, scale)
+        if self._probe == 0:
+            apart = max(1, self._samples - 1)
+            corner = block[::apart, ::apart].clone()
+            self.corners[name] = self.corners[name] + corner if name in self.corners else corner
+        self.grams[self._labels[name]][self._probe] += block
 
 
 def _joined(uses: Uses, scale: Tensor | None) -> PerSampleGradient | None:

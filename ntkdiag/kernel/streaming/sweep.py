@@ -42,6 +42,21 @@ class Task:
     inverse_preconditioner: dict[str, Tensor]
 
 
+@dataclass(frozen=True)
+class Swept:
+    """Result of a sweep over m samples.
+
+    Attributes:
+        grams: Group label → [R, m, m] float64.
+        corners: Parameter name → products of its gradients for the first and the last sample, [2, 2], for the first probe.
+        output: The network's output [m, *out].
+    """
+
+    grams: dict[str, Tensor]
+    corners: dict[str, Tensor]
+    output: Tensor
+
+
 @dataclass
 class _HookedOperation:
     """What the backward needs of a recorded operation; its output is left to autograd."""
@@ -108,7 +123,7 @@ class _GradientHooks:
 
 def sweep(
     task: Task, inputs: tuple[Tensor, ...], picked: Tensor, rehearsal: Rehearsal, coverage: dict[str, str]
-) -> tuple[dict[str, Tensor], Tensor]:
+) -> Swept:
     """Gram matrices of some samples.
 
     Args:
@@ -118,20 +133,15 @@ def sweep(
         rehearsal: See `rehearse`; the first sweep adds the sample axes.
         coverage: Parameter name → families of the rules that served it; filled here.
 
-    Returns:
-        Group label → [R, m, m] float64, and the network's output [m, *out].
-
     Raises:
         Refused: some parameters need another engine.
         MeasurementError: samples depend on each other.
     """
     samples = inputs[0].shape[0]
     hooks = _GradientHooks(rehearsal, samples)
-    first = not rehearsal.axes
     passed = forward(task.network, inputs, hooks.on_operation)
     _raise_if_refused(passed.refused | hooks.refused)
-    if first:
-        rehearsal.require_same_output(passed.output)
+    rehearsal.require_same_output(passed.output)
     if hooks.ambiguous:
         rehearse_backward(rehearsal, task.network, task.directions, picked, hooks.ambiguous)
     cotangents = task.directions(passed.output.detach(), picked)
@@ -146,7 +156,7 @@ def sweep(
     )
     if passed.ends:
         _backwards(passed, cotangents, hooks, rehearsal)
-    return hooks.accumulator.grams, passed.output.detach()
+    return Swept(hooks.accumulator.grams, hooks.accumulator.corners, passed.output.detach())
 
 
 def _uses(operations: list[_HookedOperation], coverage: dict[str, str]) -> Counter[str]:

@@ -41,6 +41,7 @@ class Rehearsal:
         axes: Operation → possible sample axes of its output, found in the first sweep.
         gradients: Operation → slices of its output's gradient, for the first probe of the first sweep; only where the
             activations leave more than one axis.
+        compared: Whether a sweep's output has been compared with `output`.
     """
 
     inputs: tuple[Tensor, ...]
@@ -51,6 +52,7 @@ class Rehearsal:
     bytes_per_sample: float
     axes: dict[int, list[SampleAxis]] = field(default_factory=dict)
     gradients: dict[int, ReferenceSlices] = field(default_factory=dict)
+    compared: bool = False
 
     def possible_axes(self, position: int, operation: RecordedOperation, samples: int) -> list[SampleAxis]:
         """Possible sample axes of an operation's output, the most likely first.
@@ -84,7 +86,10 @@ class Rehearsal:
         return self._keep(position, compared(self.axes[position], gradient, reference, self.chosen))
 
     def require_same_output(self, output: Tensor) -> None:
-        """Raise a MeasurementError if the few samples have another output among all samples."""
+        """Raise a MeasurementError if the few samples have another output in the first sweep."""
+        if self.compared:
+            return
+        self.compared = True
         require_same(output.detach()[self.chosen.to(output.device)], self.output, "in the output")
 
     def _keep(self, position: int, found: list[AxisCandidate]) -> list[SampleAxis]:

@@ -1,0 +1,241 @@
+"""The end-to-end check: what an engine finds for two samples, parameter by parameter, against plain autograd.
+
+The engine's numbers are taken from the computation of the kernel itself: g₁·g₁, g₁·g₂ and g₂·g₂ of the first and the last
+sample, for the first direction. Autograd calls the module with each of the two samples alone, so that the same forwards also
+show whether a sample's output depends on its batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from ntkdiag.errors import MeasurementError, listed
+from ntkdiag.kernel.autograd import PlainAutograd
+from ntkdiag.kernel.guards import require_same
+from ntkdiag.kernel.problem import Problem
+from ntkdiag.kernel.row_grams import RowGradients, products
+
+# Largest difference that still counts as rounding, tuned here: as a share of |g₁||g₂| of the parameter, and as a share of
+# |g₁||g₂| of all parameters, below which an error does not matter to the kernel. The first leaves room for networks that
+# compute in the next lower precision inside, and for sums in another order.
+_OF_PARAMETER = {torch.float64: 1e-5, torch.float32: 0.02, torch.float16: 0.05, torch.bfloat16: 0.1}
+_OF_KERNEL = {torch.float64: 1e-12, torch.float32: 1e-6, torch.float16: 1e-3, torch.bfloat16: 1e-2}
+
+# Engine → parameter name → how it differs from plain autograd.
+Findings = dict[str, dict[str, str]]
+
+
+class CheckOnce:
+    """Remembers what the checks of one network found, for calls that differ in their data alone.
+
+    The first call of a kind (of directions, of inputs, of parameters) is checked. The others leave the same parameters to
+    the same slower engines.
+    """
+
+    def __init__(self) -> None:
+        self._findings: dict[object, Findings] = {}
+
+    def check(self, problem: Problem) -> Check:
+        """The check for a call; it is active in the first of its kind."""
+        shapes = tuple((tensor.shape[1:], tensor.dtype) for tensor in problem.inputs)
+        kind = (getattr(problem.directions, "__qualname__", ""), shapes, tuple(problem.parameters))
+        known = kind in self._findings
+        return Check(problem, self._findings.setdefault(kind, {}), active=not known)
+
+
+@dataclass(frozen=True)
+class _Truth:
+    """Plain autograd's results for the first and the last sample (one, if there is only one).
+
+    Attributes:
+        outputs: [2, *out].
+        directions: [2, *out].
+        products: Parameter name → g_i · g_j, [2, 2] float64.
+        unreached: Parameters that autograd passes no gradient to.
+    """
+
+    outputs: Tensor
+    directions: Tensor
+    products: dict[str, Tensor]
+    unreached: list[str]
+
+
+class Check:
+    """Compares engines with plain autograd.
+
+    Args:
+        problem: What is measured.
+        findings: What is known of the engines; what is found is added to it.
+        active: Whether anything is compared.
+    """
+
+    def __init__(self, problem: Problem, findings: Findings | None = None, *, active: bool = True) -> None:
+        self._problem = problem
+        self._findings: Findings = {} if findings is None else findings
+        self.active = active
+
+    def known(self, engine: str) -> dict[str, str]:
+        """Parameter name → how this engine differs from plain autograd there, as far as it is known."""
+        return dict(self._findings.get(engine, {}))
+
+    def compare(self, engine: str, found: Mapping[str, Tensor], names: list[str]) -> dict[str, str]:
+        """Parameters for which an engine differs from plain autograd, with the reason.
+
+        Args:
+            engine: Its name.
+            found: Parameter name → its products [2, 2]; a missing parameter has the gradient zero.
+            names: The parameters that it serves.
+        """
+        if not self.active:
+            return {}
+        wrong = self._differing(found, {name: self._truth.products[name] for name in names})
+        self._findings.setdefault(engine, {}).update(wrong)
+        return wrong
+
+    def compare_rows(self, engine: str, row_gradients: RowGradients, names: list[str]) -> dict[str, str]:
+        """`compare` for an engine that forms row gradients, on the two samples alone."""
+        if not (self.active and names):
+            return {}
+        some, truth = self._problem.only(names), self._truth
+        rows = row_gradients(some.module, some.parameters, some.at(self._ends), truth.directions)
+        wrong = self._differing(
+            products(rows, rows, some.inverse_preconditioner), {n: truth.products[n] for n in names}
+        )
+        self._findings.setdefault(engine, {}).update(wrong)
+        return wrong
+
+    def compare_groups(self, grams: Mapping[str, Tensor]) -> dict[str, str]:
+        """Groups whose whole kernel [R, N, N] differs from plain autograd's, with the reason."""
+        if not self.active:
+            return {}
+        expected: dict[str, Tensor] = {}
+        for name, entries in self._truth.products.items():
+            label = self._problem.group(name)
+            expected[label] = expected.get(label, 0) + entries
+        ends = self._ends
+        return self._differing(
+            {label: gram[0][ends[:, None], ends[None]] for label, gram in grams.items()}, expected
+        )
+
+    def require_same_output(self, output: Tensor) -> None:
+        """Raise a MeasurementError if the first or the last sample has another output in the batch than alone."""
+        if self.active:
+            require_same(output.detach()[self._ends.to(output.device)], self._truth.outputs, "in the output")
+
+    def require_gradient(self) -> None:
+        """Raise a MeasurementError if autograd passes no gradient to any of the parameters."""
+        unreached = self._truth.unreached
+        if len(unreached) == len(self._problem.parameters):
+            raise MeasurementError(
+                "network: expected an output with gradients to its parameters; got none to any of "
+                f"{listed(unreached)}. Look for torch.no_grad, torch.inference_mode or detach in the forward, or choose "
+                "parameters that the output depends on."
+            )
+
+    @cached_property
+    def _ends(self) -> Tensor:
+        """Positions of the first and the last sample."""
+        return torch.tensor(sorted({0, self._problem.samples - 1}))
+
+    @cached_property
+    def _truth(self) -> _Truth:
+        problem = self._problem
+        outputs, gradients = [], []
+        vectors: dict[int, Tensor] = {}
+        with PlainAutograd(problem.module, problem.parameters) as plain:
+            for position in self._ends:
+
+                def direction(output: Tensor, picked: Tensor = position[None]) -> Tensor:
+                    vectors[int(picked)] = problem.directions(output, picked)[0]
+                    return vectors[int(picked)]
+
+                output, found = plain.one(problem.at(position[None]), direction)
+                outputs.append(output)
+                gradients.append(found)
+        entries = self._products(gradients, outputs[0].device)
+        unreached = [name for name in entries if all(found[name] is None for found in gradients)]
+        bad = [name for name, each in entries.items() if not torch.isfinite(each).all()]
+        if bad:
+            raise MeasurementError(
+                f"network: expected finite gradients; got NaN or infinity in those of {listed(bad)}. Look for a root, a "
+                "norm or a logarithm at zero."
+            )
+        return _Truth(torch.cat(outputs), torch.cat(list(vectors.values())), entries, unreached)
+
+    def _products(self, gradients: list[dict[str, Tensor | None]], device: torch.device) -> dict[str, Tensor]:
+        """Parameter name → g_i · g_j of the samples' gradients, float64 on the CPU."""
+        scales = self._problem.inverse_preconditioner
+
+        def of(name: str, dtype: torch.dtype) -> Tensor:
+            return _products([found[name] for found in gradients], scales.get(name), dtype).to(device)
+
+        names = list(gradients[0])
+        values = torch.stack([of(name, torch.float32) for name in names]).cpu()
+        # float32 takes half the time of float64, and is enough unless it overflows or underflows
+        in_range = ((values.abs() > 1e-30) & (values.abs() < 1e30)) | (values == 0)
+        fine = in_range.flatten(1).all(1).tolist()
+        return {
+            name: value if enough else of(name, torch.float64).cpu()
+            for name, value, enough in zip(names, values, fine, strict=True)
+        }
+
+    def _differing(self, found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, str]:
+        """Names whose products differ by more than rounding."""
+        if not expected:
+            return {}
+        names = list(expected)
+        truth = torch.stack([expected[name] for name in names])
+        nothing = torch.zeros(truth.shape[1:], dtype=torch.float64)
+        seen = torch.stack([found[name].double().cpu() if name in found else nothing for name in names])
+        whole = torch.stack(list(self._truth.products.values())).sum(0)
+        dtype = _lowest_dtype(self._problem, self._truth.outputs)
+        norms, kernel = _norms(truth), _norms(whole)
+        allowed = _OF_PARAMETER.get(dtype, 0.1) * norms + _OF_KERNEL.get(dtype, 1e-2) * kernel
+        gap = (seen - truth).abs()
+        wrong = ~(gap <= allowed).flatten(1).all(1)
+        shares = (
+            (gap / torch.maximum(norms, _OF_KERNEL.get(dtype, 1e-2) * kernel))
+            .nan_to_num(posinf=0)
+            .flatten(1)
+            .amax(1)
+        )
+        return {
+            name: f"differs from plain autograd by {share:.2g} of its size"
+            for name, share, bad in zip(names, shares.tolist(), wrong.tolist(), strict=True)
+            if bad
+        }
+
+
+def _norms(entries: Tensor) -> Tensor:
+    """√(e_ii e_jj), [..., 2, 2]."""
+    sizes = entries.diagonal(dim1=-2, dim2=-1).clamp(min=0).sqrt()
+    return sizes[..., :, None] * sizes[..., None, :]
+
+
+def _products(rows: list[Tensor | None], scale: Tensor | None, dtype: torch.dtype) -> Tensor:
+    """row_i · scale · row_j, [n, n] float64, computed at least in `dtype`; None is a row of zeros."""
+    flat = [None if r is None else r.detach().flatten().to(torch.promote_types(r.dtype, dtype)) for r in rows]
+    some = next((row for row in flat if row is not None), None)
+    found = torch.zeros(
+        len(rows), len(rows), dtype=torch.float64, device=None if some is None else some.device
+    )
+    for i, left in enumerate(flat):
+        for j, right in enumerate(flat[: i + 1]):
+            if left is not None and right is not None:
+                scaled = left if scale is None else left * scale.flatten()
+                found[i, j] = found[j, i] = torch.dot(scaled, right)
+    return found
+
+
+def _lowest_dtype(problem: Problem, outputs: Tensor) -> torch.dtype:
+    """The least precise dtype that the network is seen to compute in."""
+    seen = {tensor.dtype for tensor in (*problem.parameters.values(), *problem.inputs, outputs)}
+    kind = outputs.device.type
+    if torch.is_autocast_enabled(kind):
+        seen.add(torch.get_autocast_dtype(kind))
+    return max((dtype for dtype in seen if dtype.is_floating_point), key=lambda dtype: torch.finfo(dtype).eps)

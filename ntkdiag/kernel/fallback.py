@@ -1,0 +1,49 @@
+"""Kernels by the slow engines: exact, and plain autograd for parameters for which exact is found wrong."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from ntkdiag.kernel import autograd, exact
+from ntkdiag.kernel.check import Check
+from ntkdiag.kernel.problem import Problem
+from ntkdiag.kernel.row_grams import RowGradients, grouped_grams
+
+# Fastest first.
+ROW_ENGINES: dict[str, RowGradients] = {"exact": exact.row_gradients, "autograd": autograd.row_gradients}
+
+
+def slow_grams(
+    problem: Problem, cotangents: Tensor, check: Check, engine: str = "exact"
+) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Gram matrices from row gradients.
+
+    Args:
+        problem: What is measured.
+        cotangents: [R, N, *out].
+        check: Compares each engine with plain autograd.
+        engine: "exact" or "autograd".
+
+    Returns:
+        Group label → [R, N, N] float64 on the CPU, and parameter name → engine, with the reason if it is not `engine`.
+    """
+    names = list(problem.parameters)
+    wrong: dict[str, str] = {}
+    if engine == "exact":
+        check.compare_rows(engine, exact.row_gradients, names)
+        wrong = {name: why for name, why in check.known(engine).items() if name in problem.parameters}
+    shares = {engine: [name for name in names if name not in wrong], "autograd": list(wrong)}
+    if engine == "autograd":
+        shares = {engine: names}
+    grams: dict[str, Tensor] = {}
+    for each, some in shares.items():
+        if some:
+            add_grams(grams, grouped_grams(ROW_ENGINES[each], problem.only(some), cotangents))
+    coverage = {name: f"autograd (exact {wrong[name]})" if name in wrong else engine for name in names}
+    return grams, coverage
+
+
+def add_grams(grams: dict[str, Tensor], others: dict[str, Tensor]) -> None:
+    """Add Gram matrices of the same groups."""
+    for label, gram in others.items():
+        grams[label] = grams[label] + gram if label in grams else gram

@@ -1,0 +1,60 @@
+"""What every engine is given: the module, the parameters, the samples and the directions of a kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from ntkdiag.kernel.directions import Directions
+
+
+@dataclass(frozen=True)
+class Problem:
+    """The Gram matrices of J_iᵀ v that are asked for, one for each group of parameters.
+
+    Attributes:
+        module: Called as module(*inputs), in eval mode.
+        parameters: Name → parameter.
+        inputs: Tensors [N, ...].
+        directions: See `ntkdiag.kernel.directions`.
+        group: Parameter name → group label.
+        inverse_preconditioner: Parameter name → 1/p of its shape: entries become Σ g_i g_j / p. Empty for none.
+        memory: Bytes to work in; None takes most of what the device has free.
+    """
+
+    module: nn.Module
+    parameters: dict[str, nn.Parameter]
+    inputs: tuple[Tensor, ...]
+    directions: Directions
+    group: Callable[[str], str]
+    inverse_preconditioner: dict[str, Tensor]
+    memory: int | None = None
+
+    @property
+    def samples(self) -> int:
+        """N."""
+        return self.inputs[0].shape[0]
+
+    def only(self, names: Container[str]) -> Problem:
+        """The same with some of the parameters."""
+        return replace(self, parameters={name: p for name, p in self.parameters.items() if name in names})
+
+    def at(self, positions: Tensor) -> tuple[Tensor, ...]:
+        """The inputs of some samples."""
+        return tuple(tensor.index_select(0, positions.to(tensor.device)) for tensor in self.inputs)
+
+
+def few_samples(samples: int, *, besides: set[int], at_least: int = 1) -> Tensor:
+    """Positions of a few samples, the last and the first in turn.
+
+    Args:
+        samples: N.
+        besides: Numbers of samples that these must differ from.
+        at_least: How many there must be. Two put the last sample before the first, which shows a dependence on samples
+            before or behind.
+    """
+    count = next(m for m in range(at_least, at_least + len(besides) + 1) if m not in besides)
+    return torch.tensor([samples - 1, 0] * count)[:count]
