@@ -62,6 +62,18 @@ def quantile(level: float, freedom: float = math.inf) -> float:
     return float(stats.norm.ppf(upper) if math.isinf(freedom) else stats.t.ppf(upper, freedom))
 
 
+def freedom(count: int, excess: float) -> float:
+    """Degrees of freedom of a variance that is estimated from independent values: 2/Var(s²/σ²), at least 2.
+
+    With fewer than 2 an interval would mostly follow one value; with 2 it reaches 1.8 times as far as a normal one at 90%.
+
+    Args:
+        count: Number of values.
+        excess: Their excess kurtosis; 0 for normal values, which have count − 1 degrees of freedom.
+    """
+    return max(2 * (count - 1) / (excess + 2), 2.0)
+
+
 def symmetric(value: float, stderr: float, freedom: float, level: float, method: str) -> Interval:
     """value ± quantile · stderr."""
     reach = quantile(level, freedom) * stderr

@@ -11,9 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from ntkdiag.errors import InputError
+from ntkdiag.spectra import Interval, Replicates, interval_from_replicates
 from ntkdiag.spectra.dense.eigen import Array, GramLike, gram_array
-from ntkdiag.spectra.uncertainty.jackknife import Interval, interval_from_draws
-from ntkdiag.spectra.uncertainty.resampling import Replicates, paired_subsets, resample, subsets_of_size
+from ntkdiag.spectra.dense.named_statistics import statistic
+from ntkdiag.spectra.uncertainty.left_out import on_subsets, sample_groups
+from ntkdiag.spectra.uncertainty.rarefaction import subsets_of_size
 
 # Below this many samples a curve has too few points to bend.
 MIN_SAMPLES = 16
@@ -24,7 +26,7 @@ class Extrapolation:
     """A fitted saturating curve.
 
     Attributes:
-        limit: r∞ with an interval over samples (delete-d jackknife of the whole fit, log scale); its ends are NaN where the
+        limit: r∞ with an interval over samples (jackknife of the whole fit, log scale); its ends are NaN where the
             curve does not bend enough for a limit to exist.
         half: h, the number of samples at which half of r∞ is reached.
         misfit: Largest relative distance between curve and fit. Above a few percent the model does not hold; below,
@@ -36,13 +38,13 @@ class Extrapolation:
     misfit: float
 
 
-def extrapolate(matrix: GramLike, *, level: float = 0.9, draws: int = 60, seed: int = 0) -> Extrapolation:
+def extrapolate(matrix: GramLike, *, level: float = 0.9, groups: int = 60, seed: int = 0) -> Extrapolation:
     """Fit r(n) = r∞ n / (n + h) to effective ranks of subsets of N/4 … N samples.
 
     Args:
         matrix: K, [N, N], N ≥ 16.
         level: Nominal coverage of the limit's interval, which covers the fitted limit at this N, not the population's rank.
-        draws: Jackknife subsets; each is fitted anew.
+        groups: Groups of samples that the jackknife leaves out; each time the curve is fitted anew.
         seed: Of all subsets.
 
     Raises:
@@ -56,15 +58,11 @@ def extrapolate(matrix: GramLike, *, level: float = 0.9, draws: int = 60, seed: 
     slope, intercept = _line(sizes, ranks)
     limit = _limit(slope, ranks[-1])
     fitted = sizes / (slope * sizes + intercept)
-    subsets = paired_subsets(samples, draws, seed=seed)
-    limits = np.array([_jackknifed(gram[np.ix_(kept, kept)], seed) for kept in subsets])
-    interval = interval_from_draws(
-        Replicates(limit, limits),
-        samples=samples,
-        kept=subsets.shape[1],
-        level=level,
-        scale="log",
-        minimum=1.0,
+    whole = np.arange(samples)
+    others = [np.delete(whole, group) for group in sample_groups(samples, min(samples, groups))]
+    limits = np.array([_jackknifed(gram[np.ix_(kept, kept)], seed) for kept in others])
+    interval = interval_from_replicates(
+        Replicates(limit, limits), samples=samples, level=level, scale="log", minimum=1.0
     )
     half = intercept * limit if np.isfinite(limit) else float("inf")
     return Extrapolation(interval, half, float(np.abs(fitted / ranks - 1).max()))
@@ -79,10 +77,9 @@ def _curve(gram: Array, seed: int) -> tuple[Array, Array]:
     """Sizes and mean effective ranks of subsets."""
     samples = len(gram)
     sizes = np.unique(np.linspace(samples / 4, samples, 5).round().astype(int))
+    rank = [statistic("effective_rank")]
     ranks = [
-        resample(["effective_rank"], gram, subsets_of_size(samples, int(n), 12, seed))[
-            "effective_rank"
-        ].draws.mean()
+        on_subsets(rank, gram, None, subsets_of_size(samples, int(n), 12, seed))["effective_rank"].mean()
         for n in sizes
     ]
     return sizes.astype(float), np.array(ranks)

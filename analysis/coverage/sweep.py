@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.coverage.extrapolation import MIN_SAMPLES, extrapolate
-from analysis.coverage.run import POPULATIONS, gram
+from analysis.coverage.populations import SPECTRA, features, gram
 from ntkdiag.provenance import write_text
 from ntkdiag.spectra import Interval, effective_rank, participation_ratio, subsample_intervals
 
@@ -36,20 +36,19 @@ def sweep(config: dict[str, Any]) -> pd.DataFrame:
 
 def cell(name: str, samples: int, config: dict[str, Any]) -> list[dict[str, Any]]:
     """Every statistic of fresh kernels of N samples: medians over repeats of the value and of its interval's ends."""
-    features, spectrum = POPULATIONS[name]
-    assert spectrum is not None  # the populations of the configuration have closed forms
+    spectrum = SPECTRA[name]
     found: dict[str, list[Interval]] = {statistic: [] for statistic in READ}
     misfits: list[float] = []
     extrapolated = MIN_SAMPLES <= samples <= config["most_extrapolated"]
     for repeat in range(config["repeats"]):
-        matrix = gram(features(np.random.default_rng([13, samples, repeat]), samples))
+        matrix = gram(features(name, "light", samples, np.random.default_rng([13, samples, repeat])))
         plain = [statistic for statistic in READ if not statistic.endswith("extrapolated")]
-        for statistic, interval in subsample_intervals(
-            plain, matrix, level=config["level"], draws=config["draws"], seed=repeat
-        ).items():
+        for statistic, interval in subsample_intervals(plain, matrix, level=config["level"]).items():
             found[statistic].append(interval)
         if extrapolated and repeat < config["extrapolated_repeats"]:
-            fit = extrapolate(matrix, level=config["level"], draws=config["extrapolated_draws"], seed=repeat)
+            fit = extrapolate(
+                matrix, level=config["level"], groups=config["extrapolated_groups"], seed=repeat
+            )
             found["effective_rank_extrapolated"].append(fit.limit)
             misfits.append(fit.misfit)
     place = {"population": name, "samples": samples}

@@ -1,7 +1,7 @@
-"""Evidence: what the test of a claim reads from a Diagnosis, on all samples and on subsets that all buckets share.
+"""Evidence: what the test of a claim reads from a Diagnosis, on all samples and without some of them.
 
-The same subsets of samples are used in every bucket and in the untrained control, and both were measured with the
-same probes, so that differences and trends are formed within pairs before their spread is taken.
+The same samples are left out in every bucket and in the untrained control, and both were measured with the same
+probes, so that differences and trends are formed within pairs before their spread is taken.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import numpy as np
 
 from ntkdiag.diagnosis.result import Diagnosis
 from ntkdiag.errors import InputError
-from ntkdiag.spectra import Interval, Replicates, contrast_of_replicates, paired_subsets
+from ntkdiag.spectra import Interval, Replicates, contrast_of_replicates
 from ntkdiag.spectra.dense.eigen import Array
-from ntkdiag.spectra.uncertainty.resampling import resample
+from ntkdiag.spectra.uncertainty.left_out import leave_out
 
 CONTROL = "untrained"
 MIN_BUCKETS, MIN_SAMPLES = 3, 8
@@ -31,9 +31,9 @@ class Evidence:
         amplitude: Recoverability R_y of each bucket [B].
         target: What the network predicts.
         controlled: Whether an untrained control was measured.
-        seed: Seed of subsets and permutations.
-        samples, kept: Number of samples of a bucket, N, and of a subset.
-        resampled: Statistic → one entry a bucket, those of the network before those of the control.
+        seed: Seed of permutations.
+        samples: Number of samples of a bucket, N.
+        jackknifed: Statistic → one entry a bucket, those of the network before those of the control.
     """
 
     log_snr: Array
@@ -42,8 +42,7 @@ class Evidence:
     controlled: bool
     seed: int
     samples: int
-    kept: int
-    resampled: dict[str, list[Replicates]]
+    jackknifed: dict[str, list[Replicates]]
 
     def replicates(self, statistic: str) -> list[Replicates]:
         """A statistic in every bucket, those of the network before those of the control.
@@ -51,14 +50,14 @@ class Evidence:
         Raises:
             InputError: a statistic that no claim has declared.
         """
-        if statistic not in self.resampled:
+        if statistic not in self.jackknifed:
             raise InputError(
                 "statistic of a claim",
-                expected="one of " + ", ".join(self.resampled),
+                expected="one of " + ", ".join(self.jackknifed),
                 got=repr(statistic),
                 fix=f"Name it where the claim is registered: @claim(..., reads=['{statistic}']).",
             )
-        return self.resampled[statistic]
+        return self.jackknifed[statistic]
 
     def logs(self, statistic: str) -> Array:
         """ln of a statistic in every bucket, minus that of the untrained control where there is one, [B]."""
@@ -70,7 +69,6 @@ class Evidence:
             self.replicates(statistic),
             lambda statistics: self._net(statistics) @ weights,
             samples=self.samples,
-            kept=self.kept,
         )
 
     def _net(self, statistics: Array) -> Array:
@@ -80,14 +78,13 @@ class Evidence:
             return own - control if self.controlled else own
 
 
-def gather(diagnosis: Diagnosis, statistics: Iterable[str], *, seed: int, draws: int) -> Evidence:
+def gather(diagnosis: Diagnosis, statistics: Iterable[str], *, seed: int) -> Evidence:
     """Collect the evidence from a diagnosis.
 
     Args:
         diagnosis: The measurement; its refs["untrained"], where there is one, is the control.
-        statistics: Names of `ntkdiag.spectra.STATISTICS` to resample.
-        seed: Seed of subsets and permutations.
-        draws: Number of subsets.
+        statistics: Names of `ntkdiag.spectra.STATISTICS` that claims read.
+        seed: Seed of permutations.
 
     Raises:
         InputError: too few buckets or samples, a control with other buckets or samples, or an unknown statistic.
@@ -108,9 +105,8 @@ def gather(diagnosis: Diagnosis, statistics: Iterable[str], *, seed: int, draws:
                 got="kernels of shape " + str(list(networks[1].grams["trace"].shape)),
             )
     names = list(dict.fromkeys(statistics))
-    subsets = paired_subsets(samples, draws, seed=seed)
     found = [
-        resample(names, gram, subsets, per_probe=probes)
+        leave_out(names, gram, per_probe=probes)
         for network in networks
         for gram, probes in zip(network.grams["trace"].numpy(), _probes(networks, network), strict=True)
     ]
@@ -121,8 +117,7 @@ def gather(diagnosis: Diagnosis, statistics: Iterable[str], *, seed: int, draws:
         controlled=len(networks) > 1,
         seed=seed,
         samples=samples,
-        kept=subsets.shape[1],
-        resampled={name: [bucket[name] for bucket in found] for name in names},
+        jackknifed={name: [bucket[name] for bucket in found] for name in names},
     )
 
 

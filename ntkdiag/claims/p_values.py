@@ -1,6 +1,6 @@
 """p-values of claims: rank correlation over buckets, permuted bucket labels, Holm's correction for several claims.
 
-A bucket is one observation here; intervals over samples come from paired resampling (`ntkdiag.spectra`). scipy has no
+A bucket is one observation here; intervals over samples come from a paired jackknife (`ntkdiag.spectra`). scipy has no
 Kendall's τ for thousands of permutations at once, nor Holm's correction.
 """
 

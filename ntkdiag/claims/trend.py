@@ -1,7 +1,7 @@
 """The test behind the claims: does a kernel statistic fall where recoverability falls?
 
 Effect: a contrast of ln(statistic) between thirds of the buckets, relative to the untrained control. Its interval is the
-delete-d jackknife of `ntkdiag.spectra` on paired subsets (and probes); its p-value comes from permuted bucket labels.
+jackknife of `ntkdiag.spectra` over paired samples (and probes); its p-value comes from permuted bucket labels.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ntkdiag.claims.p_values import TIE, kendall, permutation_p_value
 from ntkdiag.claims.verdict import ClaimResult, untestable
 from ntkdiag.spectra.dense.eigen import Array
 
-TEST = "Kendall's τ with R_y over permuted buckets; contrast of thirds with a jackknife on paired subsets"
+TEST = "Kendall's τ with R_y over permuted buckets; contrast of thirds with a jackknife over paired samples"
 
 
 def falls(statistic: str, evidence: Evidence) -> ClaimResult:

@@ -17,20 +17,18 @@ from ntkdiag.data import Data
 from ntkdiag.denoiser import Denoiser
 from ntkdiag.diagnosis import Diagnosis, measure
 from ntkdiag.process.buckets import Buckets
-from ntkdiag.spectra.uncertainty.resampling import DRAWS
 
 COLUMNS = [
     "claim", "statement", "verdict", "effect", "low", "high", "threshold", "p_value", "p_holm", "test", "note",
 ]  # fmt: skip
 
 
-def judge(diagnosis: Diagnosis, *, seed: int = 0, draws: int = DRAWS) -> pd.DataFrame:
+def judge(diagnosis: Diagnosis, *, seed: int = 0) -> pd.DataFrame:
     """Test every registered claim on a diagnosis.
 
     Args:
         diagnosis: With refs["untrained"] the claims are about what training did; without it, about the network as it is.
-        seed: Seed of subsets and permutations.
-        draws: Number of subsets of the samples, from which intervals are made.
+        seed: Seed of permutations.
 
     Returns:
         Columns claim, statement, verdict (supported | contradicted | inconclusive), effect, low, high (90% interval),
@@ -43,7 +41,7 @@ def judge(diagnosis: Diagnosis, *, seed: int = 0, draws: int = DRAWS) -> pd.Data
     """
     claims = list(CLAIMS.values())
     statistics = [name for claim in claims for name in claim.reads]
-    evidence = gather(diagnosis, statistics, seed=seed, draws=draws)
+    evidence = gather(diagnosis, statistics, seed=seed)
     results = [claim.examine(evidence) for claim in claims]
     corrected = holm([result.p_value for result in results])
     rows = [
@@ -74,7 +72,7 @@ def verify(
     Args:
         denoiser, data, samples, probes, refs: As in `measure`.
         buckets: Log-SNR buckets; `Buckets.default()` if None.
-        seed: Seed of draws, probes, subsets and permutations.
+        seed: Seed of draws, probes and permutations.
 
     Returns:
         As `judge`.

@@ -137,7 +137,7 @@ def _diagnose(
     truth = bayes_truth(denoiser, data, draws, buckets, seed, **bounds)
     scale = learnability_scale(views) if kappa is None else kappa
     noise = _noise_energy(denoiser, draws, buckets, kernels, truth, settings)
-    summary = summary_table(denoiser, kernels, views, buckets, truth, noise, scale, seed)
+    summary = summary_table(denoiser, kernels, views, buckets, truth, noise, scale)
     meta = _meta(denoiser, data, kernels, truth, config, name)
     meta |= {"kappa": scale, "seconds": round(time.perf_counter() - started, 3)}
     found = None

@@ -54,7 +54,8 @@ class Diagnosis:
     Attributes:
         summary: One row per log-SNR bucket; see below.
         spectra: One row per eigenvalue of K/N, descending within a bucket, with its share of the sum.
-        coupling: One row per pair of buckets: normalised cross kernel, and cosine of mean gradients.
+        coupling: One row per pair of buckets: normalised cross kernel, and cosine of mean gradients with `_low` and
+            `_high`; NaN where the mean gradient of one bucket cannot be told from noise.
         rarefaction: Effective rank of subsets of the samples, by subset size.
         grams: Kernels in float64: "trace" [B, N, N] and "residual" [B·N, B·N]; where the trace kernel is estimated
             from R probes also "per_probe" [B, R, N, N], and "trace_stderr" [B, N, N] unless R is 1.
@@ -66,8 +67,9 @@ class Diagnosis:
     Columns of `summary`; `_low` and `_high` are the ends of 90% intervals, NaN where too few samples allow none:
         bucket, log_snr (where it was measured), log_snr_low, log_snr_high (the bucket's edges), samples (N).
         loss: Mean squared error per dimension, unweighted; loss_low, loss_high.
-        trace, top_eigenvalue, effective_rank, participation_ratio_pairs, each with _low and _high;
-            participation_ratio, stable_rank, numerical_rank, decay_exponent: of K/N, see `ntkdiag.spectra`.
+        trace, top_eigenvalue, effective_rank, participation_ratio_pairs, participation_ratio, stable_rank,
+            decay_exponent, each with _low and _high, corrected for the bias by few probes; numerical_rank: of K/N,
+            see `ntkdiag.spectra`.
         top8_energy: Share of the trace in the eight largest eigenvalues. negative_mass: Share of |e| in negative ones.
         trace_x0: The trace had the network predicted x0, trace / k².
         amplitude, bayes_share, learnability: Three measures of recoverability, see `ntkdiag.recoverability` and

@@ -11,7 +11,7 @@ from ntkdiag.diagnosis.bayes import BayesTruth
 from ntkdiag.diagnosis.bucket_kernels import Kernels
 from ntkdiag.process import target as targets
 from ntkdiag.process.buckets import Buckets
-from ntkdiag.recoverability import amplitude, contamination, gradient_cosine, learnability, median_half_life
+from ntkdiag.recoverability import amplitude, contamination, gradient_cosines, learnability, median_half_life
 from ntkdiag.spectra import (
     Interval,
     eigenpairs,
@@ -25,8 +25,15 @@ from ntkdiag.spectra import (
 )
 from ntkdiag.spectra.dense.eigen import Array, Spectrum
 
-WITH_INTERVAL = ("trace", "top_eigenvalue", "effective_rank", "participation_ratio_pairs")
-STATISTICS = (*WITH_INTERVAL, "participation_ratio", "stable_rank", "decay_exponent")
+STATISTICS = (
+    "trace",
+    "top_eigenvalue",
+    "effective_rank",
+    "participation_ratio_pairs",
+    "participation_ratio",
+    "stable_rank",
+    "decay_exponent",
+)
 MIN_SAMPLES = 4  # below this no interval can be formed
 
 
@@ -59,7 +66,6 @@ def summary_table(
     truth: BayesTruth,
     noise_energy: torch.Tensor | None,
     kappa: float,
-    seed: int,
 ) -> pd.DataFrame:
     """One row per bucket; columns as `Diagnosis` describes them.
 
@@ -79,13 +85,13 @@ def summary_table(
             "samples": len(views.trace[b]),
         }
         row |= _loss(kernels.losses[b].numpy())
-        row |= _spectral(views, b, seed)
+        row |= _spectral(views, b)
         row["trace_x0"] = row["trace"] / float(gain[b])
         row["amplitude"] = float(reach[b])
         row |= {"bayes_share": float(truth.share[b]), "bayes_share_estimate": float(truth.estimate[b])}
         row |= {"floor": float(truth.floor[b]), "excess": excess[b]}
         row |= _learning(kernels, views, b, kappa)
-        row |= _gsnr(views.residual[b], seed)
+        row |= _gsnr(views.residual[b])
         row |= _contamination(None if noise_energy is None else noise_energy[b].numpy(), views.residual[b])
         rows.append(row)
     return pd.DataFrame(rows).astype({"bucket": int, "samples": int, "numerical_rank": int})
@@ -117,18 +123,17 @@ def coupling_table(kernels: Kernels, buckets: Buckets) -> pd.DataFrame:
     own = np.sqrt(np.clip(np.diag(sums), 0, None))
     scale = np.outer(own, own)
     kernel = np.divide(sums, scale, out=np.full_like(sums, np.nan), where=scale > 0)
-    cosine = (
-        gradient_cosine(kernels.residual.matrix.numpy(), count) if samples > 1 else np.full_like(sums, np.nan)
-    )
+    cosines = gradient_cosines(kernels.residual.matrix.numpy(), count) if samples > 1 else None
     centers = buckets.centers
-    return pd.DataFrame(
-        [
-            (a, b, centers[a], centers[b], kernel[a, b], cosine[a, b])
-            for a in range(count)
-            for b in range(count)
-        ],
-        columns=["bucket_a", "bucket_b", "log_snr_a", "log_snr_b", "kernel", "gradient_cosine"],
-    )
+    rows = []
+    for a in range(count):
+        for b in range(count):
+            row = {"bucket_a": a, "bucket_b": b, "log_snr_a": centers[a], "log_snr_b": centers[b]}
+            row["kernel"] = kernel[a, b]
+            for end, part in (("", "value"), ("_low", "low"), ("_high", "high")):
+                row[f"gradient_cosine{end}"] = np.nan if cosines is None else getattr(cosines, part)[a, b]
+            rows.append(row)
+    return pd.DataFrame(rows)
 
 
 def rarefaction_table(views: BucketViews, buckets: Buckets, seed: int) -> pd.DataFrame:
@@ -147,16 +152,16 @@ def _loss(losses: Array) -> dict[str, float]:
     return _with_ends("loss", float(losses.mean()), found)
 
 
-def _spectral(views: BucketViews, b: int, seed: int) -> dict[str, float]:
-    """Trace, eigenvalues and ranks, with intervals for those in `WITH_INTERVAL`."""
+def _spectral(views: BucketViews, b: int) -> dict[str, float]:
+    """Trace, eigenvalues and ranks, with intervals; corrected for the bias by few probes."""
     spectrum, matrix = views.spectra[b], views.trace[b]
     found: dict[str, Interval] = {}
     if spectrum.samples >= MIN_SAMPLES:
-        found = subsample_intervals(STATISTICS, matrix, seed=seed, per_probe=views.per_probe[b])
+        found = subsample_intervals(STATISTICS, matrix, per_probe=views.per_probe[b])
     row: dict[str, float] = {}
     for name in STATISTICS:
         value = found[name].value if found else float(evaluate(name, matrix))
-        row |= _with_ends(name, value, found.get(name)) if name in WITH_INTERVAL else {name: value}
+        row |= _with_ends(name, value, found.get(name))
     row["numerical_rank"] = float(numerical_rank(spectrum.values))
     row["top8_energy"] = float(top_k_energy(spectrum.values, 8))
     row["negative_mass"] = spectrum.negative_mass
@@ -175,11 +180,11 @@ def _learning(kernels: Kernels, views: BucketViews, b: int, kappa: float) -> dic
     }
 
 
-def _gsnr(residual_gram: Array, seed: int) -> dict[str, float]:
+def _gsnr(residual_gram: Array) -> dict[str, float]:
     if len(residual_gram) < 2:
         return _with_ends("gsnr", np.nan, None)
     enough = len(residual_gram) >= MIN_SAMPLES
-    found = subsample_interval("gsnr", residual_gram, seed=seed) if enough else None
+    found = subsample_interval("gsnr", residual_gram) if enough else None
     return _with_ends("gsnr", float(evaluate("gsnr", residual_gram)), found)
 
 

@@ -7,16 +7,24 @@ data's distribution, `bayes_share`, is in `ntkdiag.process.bayes`.
 
 from ntkdiag.recoverability.amplitude import CONVENTIONS, amplitude, log_amplitude
 from ntkdiag.recoverability.contamination import contamination
-from ntkdiag.recoverability.gradients import GradientSignal, gradient_cosine, gradient_signal
+from ntkdiag.recoverability.gradients import (
+    GradientCosines,
+    GradientSignal,
+    gradient_cosine,
+    gradient_cosines,
+    gradient_signal,
+)
 from ntkdiag.recoverability.learnability import contraction, learnability, median_half_life
 
 __all__ = [
     "CONVENTIONS",
+    "GradientCosines",
     "GradientSignal",
     "amplitude",
     "contamination",
     "contraction",
     "gradient_cosine",
+    "gradient_cosines",
     "gradient_signal",
     "learnability",
     "log_amplitude",

@@ -9,9 +9,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ntkdiag.confidence import freedom, quantile, require_level
 from ntkdiag.errors import InputError
 from ntkdiag.spectra.dense.eigen import Array
-from ntkdiag.spectra.dense.named_statistics import evaluate_all
+from ntkdiag.spectra.dense.named_statistics import TAIL_FACTOR, evaluate_all
+
+CLEAR = 3.0  # standard errors; tuned in analysis/coverage, where fewer let too many cosines of noise through
+WIDEST = 1.0  # half of the range of a cosine
+MIN_SAMPLES = 4  # below this no interval can be formed
 
 
 @dataclass(frozen=True)
@@ -40,33 +45,106 @@ def gradient_signal(residual_gram: Array) -> GradientSignal:
     return GradientSignal(float(found["gradient_signal"]), float(found["trace"]), float(found["gsnr"]))
 
 
+@dataclass(frozen=True, eq=False)
+class GradientCosines:
+    """Cosines between the mean gradients of buckets, each [B, B], in [−1, 1]; NaN where the data do not say.
+
+    Attributes:
+        value: The estimate.
+        low, high: Ends of its interval.
+    """
+
+    value: Array
+    low: Array
+    high: Array
+
+
 def gradient_cosine(residual_gram: Array, buckets: int) -> Array:
-    """Cosine between the mean gradients of buckets: signal_ab / √(signal_aa signal_bb).
+    """The values of `gradient_cosines`, [B, B].
+
+    Raises:
+        InputError: as `gradient_cosines`.
+    """
+    return gradient_cosines(residual_gram, buckets).value
+
+
+def gradient_cosines(residual_gram: Array, buckets: int, level: float = 0.9) -> GradientCosines:
+    """Cosine between the mean gradients of buckets, signal_ab / √(signal_aa signal_bb), with intervals.
 
     The draws are paired, so entries that share a sample (i = j) are left out of signal_ab as well: it stays the
-    unbiased product of two independent means.
+    unbiased product of two independent means. The interval holds every c for which signal_ab − c √(signal_aa signal_bb)
+    may be zero (Fieller 1954), with variances by the jackknife over samples, ends clipped to [−1, 1].
+
+    No number is given where √(signal_aa signal_bb) is less than `CLEAR` of its standard errors, since a cosine with a
+    mean gradient that may be zero says nothing, nor where the interval is wider than `WIDEST`, nor of fewer than 4 samples.
 
     Args:
-        residual_gram: [B·N, B·N], bucket-major.
+        residual_gram: [B·N, B·N], bucket-major, N ≥ 2.
         buckets: B.
-
-    Returns:
-        [B, B]; NaN where a bucket's own signal is not positive. Estimates may exceed 1 in size; they are not clipped.
+        level: Nominal coverage of the interval, in (0, 1).
 
     Raises:
         InputError: fewer than two samples a bucket, or rows that do not divide into buckets.
     """
+    require_level(level)
     rows = residual_gram.shape[0]
     if rows % buckets:
         raise InputError("residual Gram", expected=f"rows for {buckets} buckets", got=f"{rows} rows")
     samples = rows // buckets
     _require_pairs(samples)
-    blocks = residual_gram.reshape(buckets, samples, buckets, samples)
-    same = np.einsum("aibi->ab", blocks)
-    signal = (blocks.sum((1, 3)) - same) / (samples * (samples - 1))
-    own = np.where(np.diag(signal) > 0, np.diag(signal), np.nan)
-    cosines: Array = signal / np.sqrt(np.outer(own, own))
-    return cosines
+    if samples < MIN_SAMPLES:
+        unknown = np.full((buckets, buckets), np.nan)
+        return GradientCosines(unknown, unknown, unknown)
+    signal, without = _signals(residual_gram.reshape(buckets, samples, buckets, samples))
+    norm, norm_without = _norms(signal[None])[0], _norms(without)
+    ratio = np.divide(signal, norm, out=np.full_like(signal, np.nan), where=norm > 0)
+    top, bottom = (
+        (samples - 1) / samples * (parts.mean(0) - parts) for parts in (without, norm_without)
+    )  # each sample's share of the error, [N, B, B]
+    factor = samples / (samples - 1)
+    variance, mixed, own = (factor * (a * b).sum(0) for a, b in ((top, top), (top, bottom), (bottom, bottom)))
+    reach = _reach(top - np.nan_to_num(ratio) * bottom, level)
+    # The ends solve (norm² − q² own) c² − 2 (signal norm − q² mixed) c + signal² − q² variance = 0.
+    square = norm**2 - reach**2 * own
+    half = signal * norm - reach**2 * mixed
+    root = np.sqrt(np.clip(half**2 - square * (signal**2 - reach**2 * variance), 0, None))
+    clear = (norm > 0) & (norm >= CLEAR * np.sqrt(own)) & (square > 0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        low, high = (np.clip((half + sign * root) / square, -1, 1) for sign in (-1, 1))
+    known = clear & (high - low <= WIDEST)
+    value = np.clip(ratio, low, high)
+    return GradientCosines(*(np.where(known, part, np.nan) for part in (value, low, high)))
+
+
+def _reach(shares: Array, level: float) -> Array:
+    """How many standard errors an interval reaches, from the samples' shares of the error, [N, B, B] → [B, B]."""
+    samples, energy = len(shares), np.square(shares).sum(0)
+    kurtosis = np.divide(
+        samples * (shares**4).sum(0), energy**2, out=np.full_like(energy, 3.0), where=energy > 0
+    )
+    excess = TAIL_FACTOR * np.clip(kurtosis - 3, 0, None)
+    reach: Array = np.vectorize(lambda one: quantile(level, freedom(samples, one)))(excess)
+    return reach
+
+
+def _signals(blocks: Array) -> tuple[Array, Array]:
+    """signal_ab of [B, N, B, N], [B, B], and the same without each sample, [N, B, B]."""
+    samples = blocks.shape[1]
+    total = blocks.sum((1, 3))
+    same = np.einsum("aibi->iab", blocks)
+    signal = (total - same.sum(0)) / (samples * (samples - 1))
+    touched = blocks.sum(3).transpose(1, 0, 2) + blocks.sum(1).transpose(
+        2, 0, 1
+    )  # rows and columns of each sample
+    rest = total - touched + same - (same.sum(0) - same)
+    return signal, rest / ((samples - 1) * (samples - 2))
+
+
+def _norms(signals: Array) -> Array:
+    """√(signal_aa signal_bb) of each [B, B] in a stack; 0 where a bucket's own signal is negative."""
+    own = np.sqrt(np.clip(np.diagonal(signals, axis1=-2, axis2=-1), 0, None))
+    norms: Array = own[..., :, None] * own[..., None, :]
+    return norms
 
 
 def _require_pairs(samples: int) -> None:

@@ -33,9 +33,9 @@ from ntkdiag.spectra.uncertainty.intervals import (
     subsample_interval,
     subsample_intervals,
 )
-from ntkdiag.spectra.uncertainty.jackknife import interval_from_draws, mean_interval
+from ntkdiag.spectra.uncertainty.jackknife import interval_from_replicates, mean_interval
+from ntkdiag.spectra.uncertainty.left_out import Replicates
 from ntkdiag.spectra.uncertainty.rarefaction import rarefaction
-from ntkdiag.spectra.uncertainty.resampling import Replicates, paired_subsets
 
 __all__ = [
     "STATISTICS",
@@ -56,11 +56,10 @@ __all__ = [
     "eigenvalues",
     "entropy_effective_rank",
     "evaluate",
-    "interval_from_draws",
+    "interval_from_replicates",
     "lanczos_quadrature",
     "mean_interval",
     "numerical_rank",
-    "paired_subsets",
     "participation_ratio",
     "participation_ratio_pairs",
     "rarefaction",

@@ -41,8 +41,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.usefixtures("example")
 def test_its_verdict_follows_what_is_planted() -> None:
     ordering = reach("v", levels())
-    falling = judge(simulate("v", flatness=along(ordering, 0.4, 0.9)), draws=100).iloc[-1]
-    rising = judge(simulate("v", flatness=along(ordering, 0.9, 0.4)), draws=100).iloc[-1]
+    falling = judge(simulate("v", flatness=along(ordering, 0.4, 0.9))).iloc[-1]
+    rising = judge(simulate("v", flatness=along(ordering, 0.9, 0.4))).iloc[-1]
     assert (falling["claim"], falling["statement"], falling["verdict"]) == ("C4", STATEMENT, "supported")
     assert rising["verdict"] == "contradicted"
 
@@ -67,7 +67,7 @@ def test_the_page_has_a_card_for_it(folder: Path, tmp_path: Path) -> None:
 
 def test_without_it_there_are_the_claims_of_the_paper() -> None:
     assert list(CLAIMS) == ["C1", "C2", "C3"]
-    assert judge(simulate("v"), draws=20)["claim"].tolist() == ["C1", "C2", "C3"]
+    assert judge(simulate("v"))["claim"].tolist() == ["C1", "C2", "C3"]
 
 
 def test_the_example_runs_and_prints_four_verdicts(capsys: pytest.CaptureFixture[str]) -> None:

@@ -30,7 +30,7 @@ V, EPSILON, X0 = (reach(target, LEVELS) for target in ("v", "epsilon", "x0"))
 
 
 def verdicts(diagnosis: Any, **settings: Any) -> dict[str, str]:
-    found = judge(diagnosis, **{"draws": 100} | settings)
+    found = judge(diagnosis, **settings)
     return dict(zip(found["claim"], found["verdict"], strict=True))
 
 
@@ -63,7 +63,7 @@ def test_a_trace_that_falls_while_the_top_eigenvalue_stays_is_no_spectral_weaken
     flatness = along(V, 0.1, 0.6)
     first = np.power(flatness[:, None], np.arange(24)).sum(1)  # the trace, in units of the first eigenvalue
     evidence = gather(
-        simulate("v", flatness=flatness, size=first, samples=96, shared=0.95), STATISTICS, seed=0, draws=50
+        simulate("v", flatness=flatness, size=first, samples=96, shared=0.95), STATISTICS, seed=0
     )
     trace, top = (falls(name, evidence) for name in STATISTICS)
     assert verdict(trace, trace.p_value) == "supported"
@@ -83,7 +83,7 @@ def test_noise_leaves_it_open() -> None:
 
 def test_an_effect_smaller_than_counts_is_contradicted_however_sure() -> None:
     diagnosis = simulate("v", size=np.exp(along(V, 0, 0.03)), samples=64, shared=1.0)
-    found = judge(diagnosis, draws=100)
+    found = judge(diagnosis)
     assert found["low"][0] > 0 and found["p_value"][0] < 0.01
     assert found["verdict"][0] == "contradicted"
 
@@ -102,7 +102,7 @@ def test_degradation_along_recoverability_is_distinguished_from_degradation_with
 @pytest.mark.parametrize("shape", [along(-LEVELS, 0.4, 0.9), along(-np.exp(LEVELS / 6), 0.4, 0.9)])
 def test_degradation_at_one_end_is_not_degradation_at_both(shape: Any) -> None:
     """A v network that only degrades at low noise: the second shape is low at one end and flat elsewhere."""
-    found = judge(simulate("v", flatness=shape), draws=100)
+    found = judge(simulate("v", flatness=shape))
     assert found["verdict"][2] != "supported"
     assert found["effect"][2] < 0
 
@@ -112,7 +112,7 @@ def test_no_degradation_at_all_follows_nothing() -> None:
 
 
 def test_x0_cannot_decide_what_degradation_follows() -> None:
-    found = judge(simulate("x0", flatness=along(X0, 0.4, 0.9)), draws=100)
+    found = judge(simulate("x0", flatness=along(X0, 0.4, 0.9)))
     assert found["verdict"].tolist()[1:] == ["supported", "inconclusive"]
     assert found["note"][2].startswith("Cannot be tested: R_y rises with the log-SNR for target x0")
     assert np.isnan(found[["effect", "low", "high", "p_value", "p_holm"]].iloc[2].astype(float)).all()
@@ -122,14 +122,14 @@ def test_x0_cannot_decide_what_degradation_follows() -> None:
 
 def test_a_v_network_on_noisy_buckets_alone_cannot_decide_either() -> None:
     noisy = np.linspace(-9, 1, 6)
-    found = judge(simulate("v", log_snr=noisy, flatness=along(reach("v", noisy), 0.4, 0.9)), draws=50)
+    found = judge(simulate("v", log_snr=noisy, flatness=along(reach("v", noisy), 0.4, 0.9)))
     assert "in buckets that reach both ends" in found["note"][2]
 
 
 def test_a_target_as_recoverable_everywhere_tests_nothing() -> None:
     diagnosis = simulate("v", flatness=along(LEVELS, 0.4, 0.9))
     diagnosis.summary["amplitude"] = 1 + 1e-15 * np.arange(10)
-    found = judge(diagnosis, draws=50)
+    found = judge(diagnosis)
     assert (found["verdict"] == "inconclusive").all() and found["p_value"].isna().all()
     assert found["note"].str.contains("the amplitude is the same in every bucket").all()
 
@@ -150,8 +150,8 @@ def test_what_the_untrained_network_shows_too_is_not_counted() -> None:
 def test_a_control_on_the_same_draws_takes_their_noise_along() -> None:
     """Paired differences: with most of the features in common the interval is narrower than without a control."""
     planted = np.exp(along(V, 0, 1))
-    alone = judge(simulate("v", size=planted, shared=0.0), draws=100)
-    paired = judge(simulate("v", size=planted, shared=0.0, control=simulate("v", shared=0.0)), draws=100)
+    alone = judge(simulate("v", size=planted, shared=0.0))
+    paired = judge(simulate("v", size=planted, shared=0.0, control=simulate("v", shared=0.0)))
     width = [float(found["high"][0] - found["low"][0]) for found in (alone, paired)]
     assert width[1] < 0.5 * width[0]
     assert "no untrained control was measured" in alone["note"][0]
@@ -161,7 +161,7 @@ def test_a_control_on_the_same_draws_takes_their_noise_along() -> None:
 def test_other_references_are_no_control() -> None:
     diagnosis = simulate("v", control=simulate("v"))
     diagnosis.refs = {"early": diagnosis.refs["untrained"]}
-    pd.testing.assert_frame_equal(judge(diagnosis, draws=50), judge(simulate("v"), draws=50))
+    pd.testing.assert_frame_equal(judge(diagnosis), judge(simulate("v")))
 
 
 # --- the numbers
@@ -169,48 +169,48 @@ def test_other_references_are_no_control() -> None:
 
 def test_effect_and_interval_are_those_of_spectra() -> None:
     diagnosis = simulate("epsilon", flatness=along(EPSILON, 0.4, 0.9), probes=4, seed=3)
-    found = judge(diagnosis, draws=60, seed=7).iloc[1]
+    found = judge(diagnosis, seed=7).iloc[1]
     weights = thirds(EPSILON)
     np.testing.assert_allclose(weights, [0.25] * 4 + [0, 0] + [-0.25] * 4)
     expected = contrast_interval(
         "effective_rank",
         diagnosis.grams["trace"],
         lambda s: np.log(s) @ weights,
-        draws=60,
-        seed=7,
         per_probe=diagnosis.grams["per_probe"],
     )
     assert (found["effect"], found["low"], found["high"]) == (expected.value, expected.low, expected.high)
     ranks = [float(evaluate("effective_rank", gram.numpy())) for gram in diagnosis.grams["trace"]]
-    assert found["effect"] == pytest.approx(np.log(ranks[:4]).mean() - np.log(ranks[6:]).mean())
+    naive = np.log(ranks[:4]).mean() - np.log(ranks[6:]).mean()
+    assert found["effect"] == pytest.approx(naive, rel=0.1)  # the bias by four probes is taken out
+    assert found["effect"] != pytest.approx(naive, rel=1e-6)
 
 
 def test_the_spread_over_probes_widens_the_interval() -> None:
     diagnosis = simulate("v", probes=4)
-    widened = judge(diagnosis, draws=60)
+    widened = judge(diagnosis)
     del diagnosis.grams["per_probe"]
-    narrow = judge(diagnosis, draws=60)
+    narrow = judge(diagnosis)
     assert ((widened["high"] - widened["low"]) > (narrow["high"] - narrow["low"])).all()
-    np.testing.assert_allclose(widened["effect"], narrow["effect"])
+    np.testing.assert_allclose(widened["effect"], narrow["effect"], rtol=0.02)
 
 
 @pytest.mark.parametrize("probes", [(2, 2), (4, 3), (4, 0)])
 def test_too_few_or_different_probes_are_left_out_of_intervals(probes: tuple[int, int]) -> None:
     diagnosis = simulate("v", probes=probes[0], control=simulate("v", probes=probes[1], seed=1))
-    found = judge(diagnosis, draws=60)
+    found = judge(diagnosis)
     for one in (diagnosis, diagnosis.refs["untrained"]):
         one.grams.pop("per_probe", None)
-    pd.testing.assert_frame_equal(found, judge(diagnosis, draws=60))
+    pd.testing.assert_frame_equal(found, judge(diagnosis))
 
 
 def test_a_seed_gives_the_same_table() -> None:
     diagnosis = simulate("v", flatness=along(V, 0.5, 0.7))
-    pd.testing.assert_frame_equal(judge(diagnosis, draws=50), judge(diagnosis, draws=50))
-    assert not judge(diagnosis, draws=50).equals(judge(diagnosis, draws=50, seed=1))
+    pd.testing.assert_frame_equal(judge(diagnosis), judge(diagnosis))
+    assert not judge(diagnosis).equals(judge(diagnosis, seed=1))
 
 
 def test_the_table_has_a_row_a_claim() -> None:
-    found = judge(simulate("v"), draws=50)
+    found = judge(simulate("v"))
     assert found["claim"].tolist() == ["C1", "C2", "C3"]
     assert list(found.columns) == [
         "claim", "statement", "verdict", "effect", "low", "high", "threshold", "p_value", "p_holm", "test", "note",
@@ -226,9 +226,7 @@ def test_the_table_has_a_row_a_claim() -> None:
 @pytest.mark.parametrize("target", ["epsilon", "v"])
 def test_support_is_rare_where_there_is_nothing(target: str) -> None:
     runs = 120
-    found = [
-        verdicts(simulate(target, log_snr=levels(6), samples=16, seed=seed), draws=40) for seed in range(runs)
-    ]
+    found = [verdicts(simulate(target, log_snr=levels(6), samples=16, seed=seed)) for seed in range(runs)]
     for claim in ("C1", "C2", "C3"):
         assert sum(one[claim] == "supported" for one in found) <= 0.05 * runs
 
@@ -247,7 +245,6 @@ def test_support_is_rare_at_the_smallest_effect_that_counts() -> None:
             simulate("epsilon", log_snr=log_snr, size=size, samples=24, seed=seed),
             ["trace"],
             seed=0,
-            draws=60,
         )
         found = falls("trace", evidence)
         lows += found.low > found.threshold
@@ -267,7 +264,7 @@ def test_a_smooth_drift_between_buckets_is_not_taken_for_a_trend() -> None:
         angle = np.linspace(0, math.pi / 2, 7)[:, None, None]
         mixed = np.cos(angle) * rows[0] + np.sin(angle) * rows[1]
         diagnosis.grams["trace"] = torch.from_numpy(mixed @ mixed.swapaxes(1, 2))
-        hits += "supported" in verdicts(diagnosis, draws=40).values()
+        hits += "supported" in verdicts(diagnosis).values()
     assert hits <= 0.05 * runs
 
 
@@ -282,7 +279,7 @@ def test_too_little_to_judge_is_refused() -> None:
 
 
 def test_the_smallest_that_can_be_judged() -> None:
-    found = judge(simulate("v", log_snr=levels(3), samples=8), draws=20)
+    found = judge(simulate("v", log_snr=levels(3), samples=8))
     assert len(found) == 3 and not (found["verdict"] == "supported").any()
 
 
@@ -311,7 +308,7 @@ def test_a_control_of_other_samples_is_refused() -> None:
 def test_a_kernel_of_zero_is_not_judged() -> None:
     diagnosis = simulate("v")
     diagnosis.grams["trace"][3] = 0.0
-    found = judge(diagnosis, draws=20)
+    found = judge(diagnosis)
     assert (found["verdict"] == "inconclusive").all()
     assert found["note"].str.contains("the kernel is zero in some bucket").all()
 

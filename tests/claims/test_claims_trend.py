@@ -54,7 +54,7 @@ def test_a_correlation_is_written_with_its_sign() -> None:
 
 
 def test_a_statistic_that_no_claim_declared_is_refused() -> None:
-    evidence = gather(simulate("v"), ["trace"], seed=0, draws=20)
+    evidence = gather(simulate("v"), ["trace"], seed=0)
     words = "statistic of a claim: expected one of trace; got 'stable_rank'. Name it where the claim is registered"
     with pytest.raises(InputError, match=words):
         falls("stable_rank", evidence)
@@ -62,4 +62,4 @@ def test_a_statistic_that_no_claim_declared_is_refused() -> None:
 
 def test_an_unknown_statistic_is_refused() -> None:
     with pytest.raises(InputError, match="statistic: expected one of"):
-        gather(simulate("v"), ["rank"], seed=0, draws=20)
+        gather(simulate("v"), ["rank"], seed=0)

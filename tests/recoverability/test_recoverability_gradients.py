@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from ntkdiag.errors import InputError
-from ntkdiag.recoverability import gradient_cosine, gradient_signal
+from ntkdiag.recoverability import gradient_cosine, gradient_cosines, gradient_signal
+from ntkdiag.recoverability.gradients import _signals
 from ntkdiag.spectra import evaluate
 
 MEAN = np.array([0.3, -0.4, 0.0, 0.5])  # ‖E g‖² = 0.5
@@ -75,18 +76,16 @@ def paired(means: list[np.ndarray], shared: float, samples: int, seeds: int, see
 def test_the_product_of_mean_gradients_is_unbiased_though_the_draws_are_paired() -> None:
     """Numerator of the cosine; with i = j left in, the shared noise would add NOISE²·4·0.8/N."""
     other = np.array([0.5, 0.5, 0.1, 0.0])
-    samples = 8
-    numerators = []
-    for gram in paired([MEAN, other], 0.8, samples, SEEDS):
-        cosine = gradient_cosine(gram, 2)
-        own = [gradient_signal(gram[part, part]).signal for part in (slice(0, 8), slice(8, 16))]
-        if min(own) > 0:
-            numerators.append(cosine[0, 1] * math.sqrt(own[0] * own[1]))
-        else:
-            assert np.isnan(cosine[0, 1])
-            cross = gram[:8, 8:]
-            numerators.append((cross.sum() - np.trace(cross)) / 56)
-    assert within(np.array(numerators), float(MEAN @ other), errors=4.5)
+    found = [_signals(gram.reshape(2, 8, 2, 8))[0] for gram in paired([MEAN, other], 0.8, 8, SEEDS)]
+    assert within(np.array([signal[0, 1] for signal in found]), float(MEAN @ other), errors=4.5)
+    assert within(np.array([signal[0, 0] for signal in found]), float(MEAN @ MEAN), errors=4.5)
+
+
+def test_signals_without_a_sample_are_those_of_the_other_samples() -> None:
+    blocks = paired([MEAN, -MEAN, 2 * MEAN], 0.5, 7, 1)[0].reshape(3, 7, 3, 7)
+    for i, found in enumerate(_signals(blocks)[1]):
+        rest = np.delete(np.delete(blocks, i, 1), i, 3)
+        np.testing.assert_allclose(found, _signals(rest)[0], rtol=1e-10)
 
 
 def test_the_cosine_approaches_the_truth_with_samples() -> None:
@@ -101,13 +100,42 @@ def test_the_cosine_approaches_the_truth_with_samples() -> None:
 
 
 def test_a_bucket_without_signal_has_no_cosine() -> None:
-    gram = np.block([[np.full((2, 2), 1.0), np.zeros((2, 2))], [np.zeros((2, 2)), np.eye(2)]])
-    found = gradient_cosine(gram, 2)
-    assert found[0, 0] == 1.0 and np.isnan(found[0, 1]) and np.isnan(found[1, 1])
+    ones, zeros = np.full((9, 9), 1.0), np.zeros((9, 9))
+    found = gradient_cosines(np.block([[ones, zeros], [zeros, np.eye(9)]]), 2)
+    assert (found.value[0, 0], found.low[0, 0], found.high[0, 0]) == (1.0, 1.0, 1.0)
+    for part in (found.value, found.low, found.high):
+        assert np.isnan(part[0, 1]) and np.isnan(part[1, 1])
 
 
-def test_one_bucket_is_the_identity() -> None:
-    np.testing.assert_allclose(gradient_cosine(np.ones((3, 3)), 1), [[1.0]])
+def test_one_bucket_is_the_identity_and_three_samples_say_nothing() -> None:
+    np.testing.assert_allclose(gradient_cosine(np.ones((4, 4)), 1), [[1.0]])
+    assert np.isnan(gradient_cosine(np.ones((3, 3)), 1)).all()
+
+
+@pytest.mark.parametrize(("signal", "given"), [(0.01, (0, 0.1)), (0.1, (0.3, 0.7)), (0.5, (0.95, 1))])
+def test_a_cosine_is_given_where_it_is_known_and_its_interval_is_right(
+    signal: float, given: tuple[float, float]
+) -> None:
+    """Truth 0.76, noise 1/k; at a GSNR of 0.01 the plain ratio is NaN in a third of draws, beyond ±1 in a fifth."""
+    scale = np.arange(1, 51) ** -0.5
+    size = math.sqrt(signal * np.square(scale).sum())
+    truth = 0.76
+    generator = np.random.default_rng(2)
+    means = np.zeros((2, 50))
+    means[0, 0], means[1, :2] = size, (truth * size, math.sqrt(1 - truth**2) * size)
+    known, wrong = [], []
+    for _ in range(250):
+        common, *own = generator.standard_normal((3, 64, 50))
+        rows = np.concatenate([m + (0.8 * common + 0.6 * o) * scale for m, o in zip(means, own, strict=True)])
+        found = gradient_cosines(rows @ rows.T, 2)
+        value, low, high = found.value[0, 1], found.low[0, 1], found.high[0, 1]
+        known.append(np.isfinite(value))
+        wrong.append(known[-1] and not low <= truth <= high)
+        if known[-1]:
+            assert -1 <= low <= value <= high <= 1 and high - low <= 1
+            assert found.value[1, 0] == pytest.approx(value)
+    assert given[0] <= np.mean(known) <= given[1]
+    assert np.mean(wrong) <= 0.13  # of 250 draws at 10%: two standard errors are 4%
 
 
 def test_refusals() -> None:

@@ -5,7 +5,7 @@ along R_y, and fall further along R_y than along the log-SNR. Where R_y does not
 must also fall further than along the log-SNR backwards; otherwise a loss of rank at one end would pass for one at both.
 
 Effects are contrasts of thirds, as in C2, and not differences of Kendall's τ: τ jumps when two buckets change places,
-so its spread over subsets says little about its error, and it is as large for a trend of a thousandth as for one of a
+so its spread in a jackknife says little about its error, and it is as large for a trend of a thousandth as for one of a
 factor of ten. τ is kept for the permutation test, where only ranks matter.
 """
 

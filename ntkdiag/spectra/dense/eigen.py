@@ -82,7 +82,7 @@ def eigenpairs(matrix: GramLike) -> Spectrum:
 
 
 def batched_eigenvalues(grams: Array) -> Array:
-    """Eigenvalues of K/n for a stack of symmetric matrices, without checks: the inner loop of resampling.
+    """Eigenvalues of K/n for a stack of symmetric matrices, without checks: the inner loop of the jackknife.
 
     Args:
         grams: [..., n, n] float64.

@@ -12,7 +12,7 @@ from typing import Literal
 
 import numpy as np
 
-from ntkdiag.errors import require_one_of
+from ntkdiag.errors import InputError, require_one_of
 from ntkdiag.spectra.dense.eigen import Array, batched_eigenvalues
 from ntkdiag.spectra.dense.pairs import pair_products, pair_ratio, pair_sums
 from ntkdiag.spectra.dense.rank import (
@@ -22,7 +22,10 @@ from ntkdiag.spectra.dense.rank import (
     stable_rank,
 )
 
-Scale = Literal["linear", "log", "log1p"]
+Scale = Literal["linear", "log", "root"]
+# By how much the kurtosis that a few samples show is multiplied; ranks of eigenvalues hide most of it. Tuned in
+# analysis/coverage.
+TAIL_FACTOR, TAIL_FACTOR_OF_RANKS = 2.0, 5.0
 
 
 @dataclass(frozen=True)
@@ -34,10 +37,12 @@ class Statistic:
         reads: The argument of `function`: sub-Grams [..., n, n], their eigenvalues of K/n [..., n] (largest
             first), or their sums over pairs [..., 2].
         function: Reduces the statistic's own axes and keeps the leading ones.
-        scale: Where intervals are symmetric: "log" for positive numbers, "log1p" for numbers above −1.
+        scale: Where its error is nearest to normal: "log" for positive numbers, "root" for signal-to-noise ratios.
         answer: What an interval covers: the value of the "population", or the "expectation at N" of the same
             statistic over new draws of N samples, biased in N as it is.
         minimum: Smallest possible value of a non-zero Gram; lower ends of intervals are clipped to it.
+        at_most_samples: Whether it cannot exceed N; upper ends of intervals are then clipped to it.
+        tail_factor: By how much the kurtosis that N samples show is multiplied, see `interval_from_replicates`.
     """
 
     name: str
@@ -46,6 +51,12 @@ class Statistic:
     scale: Scale
     answer: Literal["population", "expectation at N"]
     minimum: float = -np.inf
+    at_most_samples: bool = False
+    tail_factor: float = TAIL_FACTOR
+
+    def largest(self, samples: int) -> float:
+        """Largest possible value on that many samples."""
+        return float(samples) if self.at_most_samples else np.inf
 
 
 def trace(grams: Array) -> Array:
@@ -73,16 +84,28 @@ def gsnr(grams: Array) -> Array:
     return np.divide(signal, noise, out=np.full_like(np.asarray(signal), np.nan), where=noise > 0)[()]
 
 
+_AT_N: Literal["expectation at N"] = "expectation at N"
 _ALL = (
     Statistic("trace", "gram", trace, "log", "population", 0.0),
-    Statistic("top_eigenvalue", "eigenvalues", lambda e: e[..., 0], "log", "expectation at N", 0.0),
-    Statistic("effective_rank", "eigenvalues", effective_rank, "log", "expectation at N", 1.0),
-    Statistic("participation_ratio", "eigenvalues", participation_ratio, "log", "expectation at N", 1.0),
-    Statistic("participation_ratio_pairs", "pair_sums", pair_ratio, "log", "population", 1.0),
-    Statistic("stable_rank", "eigenvalues", stable_rank, "log", "expectation at N", 1.0),
-    Statistic("decay_exponent", "eigenvalues", decay_exponent, "linear", "expectation at N"),
+    Statistic("top_eigenvalue", "eigenvalues", lambda e: e[..., 0], "log", _AT_N, 0.0),
+    Statistic(
+        "effective_rank", "eigenvalues", effective_rank, "linear", _AT_N, 1.0, True, TAIL_FACTOR_OF_RANKS
+    ),
+    Statistic(
+        "participation_ratio",
+        "eigenvalues",
+        participation_ratio,
+        "linear",
+        _AT_N,
+        1.0,
+        True,
+        TAIL_FACTOR_OF_RANKS,
+    ),
+    Statistic("participation_ratio_pairs", "pair_sums", pair_ratio, "linear", "population", 1.0),
+    Statistic("stable_rank", "eigenvalues", stable_rank, "linear", _AT_N, 1.0, True, TAIL_FACTOR_OF_RANKS),
+    Statistic("decay_exponent", "eigenvalues", decay_exponent, "linear", _AT_N),
     Statistic("gradient_signal", "gram", gradient_signal, "linear", "population"),
-    Statistic("gsnr", "gram", gsnr, "log1p", "population", -1.0),
+    Statistic("gsnr", "gram", gsnr, "root", "population", -1.0, False, TAIL_FACTOR_OF_RANKS),
 )
 STATISTICS: dict[str, Statistic] = {statistic.name: statistic for statistic in _ALL}
 
@@ -95,6 +118,10 @@ def statistic(name: str | Statistic) -> Statistic:
     """
     if isinstance(name, Statistic):
         return name
+    if not isinstance(name, str):
+        raise InputError(
+            "statistic", expected="the name of one, such as 'effective_rank'", got=type(name).__name__
+        )
     return STATISTICS[require_one_of("statistic", name, STATISTICS)]
 
 

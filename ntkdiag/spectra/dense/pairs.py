@@ -76,7 +76,7 @@ def checked_noise(
 def pair_products(grams: Array, stderr: Array | None = None, per_probe: Array | None = None) -> Array:
     """Unbiased estimates of K_ii K_jj and K_ij² for every pair, up to one common factor.
 
-    A sub-Gram's products are the sub-matrix of the products, so they are formed once before resampling.
+    A sub-Gram's products are the sub-matrix of the products, so they are formed once for all.
 
     Args:
         grams: [..., N, N].

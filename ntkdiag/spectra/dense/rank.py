@@ -1,6 +1,6 @@
 """How many directions a kernel really has: the effective-rank family, on eigenvalues of K/N.
 
-Every function takes a stack and reduces the last axis, so that resampling can call it on thousands of
+Every function takes a stack and reduces the last axis, so that the jackknife can call it on hundreds of
 sub-Grams. All of them grow with N: compare kernels at equal N only. (`pairs` has a statistic that does not.)
 
 Conventions: e_1 ≥ e_2 ≥ … ; a zero matrix has every rank 0 and no shares or slopes (NaN). None of these

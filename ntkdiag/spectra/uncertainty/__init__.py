@@ -1,1 +1,1 @@
-"""Intervals of the statistics of a Gram matrix (effective rank, trace, …): resampling, jackknife, rarefaction."""
+"""Intervals of the statistics of a Gram matrix (effective rank, trace, …): jackknife, rarefaction."""

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 
-from ntkdiag.errors import InputError, require_positive_int
+from ntkdiag.errors import InputError, require_int, require_positive_int
 from ntkdiag.spectra.dense.eigen import GramLike, gram_array
-from ntkdiag.spectra.uncertainty.resampling import resample, subsets_of_size
+from ntkdiag.spectra.dense.named_statistics import statistic
+from ntkdiag.spectra.uncertainty.left_out import Indices, on_subsets
 
 
 def rarefaction(
@@ -42,9 +44,20 @@ def rarefaction(
     for size in wanted:
         require_positive_int("sizes", size)
         subsets = subsets_of_size(samples, size, draws, seed)
-        ranks = resample(["effective_rank"], gram, subsets)["effective_rank"].draws
+        ranks = on_subsets([statistic("effective_rank")], gram, None, subsets)["effective_rank"]
         rows.append((size, ranks.mean(), ranks.std(ddof=1) if size < samples else 0.0))
     return pd.DataFrame(rows, columns=["samples", "effective_rank", "effective_rank_std"])
+
+
+def subsets_of_size(samples: int, size: int, draws: int, seed: int) -> Indices:
+    """Random subsets without replacement of a given size ≤ samples: [draws, size], each row increasing.
+
+    Raises:
+        InputError: fewer than 2 draws.
+    """
+    require_int("draws", draws, at_least=2)
+    order = np.random.default_rng(seed).random((draws, samples)).argsort(1)
+    return np.sort(order[:, :size], 1)
 
 
 def default_sizes(samples: int) -> list[int]:

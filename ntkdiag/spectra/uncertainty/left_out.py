@@ -1,0 +1,165 @@
+"""Statistics of a Gram matrix with some samples left out, and with single probes left out: what a jackknife reads.
+
+A bootstrap repeats rows of the Gram matrix and so imitates a loss of rank; leaving samples out does not. All buckets
+leave out the same samples, so that differences and trends are formed within pairs before their spread is taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ntkdiag.errors import InputError, require_int
+from ntkdiag.spectra.dense.eigen import Array, GramLike, gram_array
+from ntkdiag.spectra.dense.named_statistics import Statistic, evaluate_all, statistic
+from ntkdiag.spectra.dense.pairs import checked_noise, pair_products, pair_sums
+
+Indices = NDArray[np.intp]
+
+# Up to this many samples each is left out alone, beyond it in groups; the number of groups decides how well a standard
+# error is known (to 1/√(2·128), 6%).
+MOST_GROUPS = 128
+_ENTRIES_AT_ONCE = 2**23  # of sub-Grams in memory: 64 MiB
+
+
+@dataclass(frozen=True, eq=False)
+class Replicates:
+    """A statistic and its values with a part of the data left out.
+
+    Attributes:
+        value: The statistic on all samples and probes; where probes were left out, without the bias of their number.
+        without_samples: Its value without each group of samples, [G]; the groups of `sample_groups`.
+        without_probe: Its value without each probe, [R]; None where probes stay fixed.
+    """
+
+    value: float
+    without_samples: Array
+    without_probe: Array | None = None
+
+
+def sample_groups(samples: int, groups: int | None = None) -> list[Indices]:
+    """The samples that are left out together: each alone, or `MOST_GROUPS` runs of nearly equal length."""
+    count = min(samples, MOST_GROUPS) if groups is None else groups
+    return np.array_split(np.arange(samples), count)
+
+
+def leave_out(
+    names: Iterable[str | Statistic],
+    matrix: GramLike,
+    *,
+    stderr: GramLike | None = None,
+    per_probe: GramLike | None = None,
+) -> dict[str, Replicates]:
+    """Several statistics of one Gram matrix; eigenvalues are shared between them.
+
+    A statistic θ of R probes is biased where it is not linear in the kernel. The jackknife over probes removes the part of
+    the bias that is proportional to 1/R: R θ − (R − 1) · mean of θ without each probe (Quenouille 1956).
+
+    Args:
+        names: Registered names (`STATISTICS`) or `Statistic` objects.
+        matrix: K, [N, N], N ≥ 3.
+        stderr: Standard error of entries over probes, [N, N]: corrects the pair statistic.
+        per_probe: Grams of R ≥ 3 probes, [R, N, N], of mean `matrix`: corrects the pair statistic and removes the bias by
+            the number of probes from all others.
+
+    Returns:
+        name → Replicates.
+
+    Raises:
+        InputError: bad matrices, unknown names, too few samples or probes.
+    """
+    chosen = [statistic(name) for name in names]
+    gram, errors, probes = checked_noise(matrix, stderr, per_probe)
+    samples = require_int("samples", len(gram), at_least=3)
+    products = pair_products(gram, errors, probes) if _reads_pairs(chosen) else None
+    full = evaluate_all(chosen, gram, None if products is None else pair_sums(products))
+    others = [np.delete(np.arange(samples), group) for group in sample_groups(samples)]
+    sizes = np.array([len(kept) for kept in others])
+    parts = [  # groups of one size at a time
+        on_subsets(chosen, gram, products, np.stack([kept for kept in others if len(kept) == size]))
+        for size in np.unique(sizes)
+    ]
+    order = np.argsort(np.argsort(sizes, kind="stable"))
+    left_out = _without_each_probe(chosen, probes) if probes is not None else {}
+    return {
+        one.name: Replicates(
+            _without_probe_bias(one, float(full[one.name]), left_out.get(one.name), samples),
+            np.concatenate([part[one.name] for part in parts])[order],
+            left_out.get(one.name),
+        )
+        for one in chosen
+    }
+
+
+def leave_out_in_buckets(
+    name: str | Statistic, matrices: GramLike, *, per_probe: GramLike | None = None
+) -> list[Replicates]:
+    """`leave_out` of one statistic for each bucket.
+
+    Args:
+        name: Registered name or statistic.
+        matrices: One Gram a bucket, of the same samples in the same order, [B, N, N].
+        per_probe: [B, R, N, N].
+
+    Raises:
+        InputError: bad matrices or an unknown name.
+    """
+    chosen = statistic(name)
+    grams = gram_array(matrices, "matrices", leading=("B",))
+    probes = [None] * len(grams) if per_probe is None else list(per_probe)
+    if len(probes) != len(grams):
+        raise InputError("per_probe", expected=f"one entry for each of {len(grams)} buckets", got=len(probes))
+    return [
+        leave_out([chosen], gram, per_probe=bucket)[chosen.name]
+        for gram, bucket in zip(grams, probes, strict=True)
+    ]
+
+
+def on_subsets(
+    chosen: list[Statistic], gram: Array, products: Array | None, subsets: Indices
+) -> dict[str, Array]:
+    """Statistics of [N, N], with its pair products [2, N, N], on subsets [S, n]: name → [S], in pieces that fit memory."""
+    sums = np.full((len(subsets), 2), np.nan)
+    if products is not None and subsets.shape[1] > 1:
+        members = np.zeros((len(subsets), len(gram)))
+        np.put_along_axis(members, subsets, 1.0, 1)
+        sums = ((members @ products) * members).sum(-1).T  # [S, 2], without gathering sub-matrices
+    pieces = min(-(-subsets.size * subsets.shape[1] // _ENTRIES_AT_ONCE), len(subsets))
+    parts = []
+    for some, its_sums in zip(np.array_split(subsets, pieces), np.array_split(sums, pieces), strict=True):
+        parts.append(evaluate_all(chosen, gram[some[:, :, None], some[:, None, :]], its_sums))
+    return {one.name: np.concatenate([part[one.name] for part in parts]) for one in chosen}
+
+
+def _reads_pairs(chosen: list[Statistic]) -> bool:
+    return any(one.reads == "pair_sums" for one in chosen)
+
+
+def _without_each_probe(chosen: list[Statistic], probes: Array) -> dict[str, Array]:
+    """Statistics of the mean Gram with one probe left out, [R, N, N] → name → [R]."""
+    count = len(probes)
+    if count < 3:
+        raise InputError(
+            "per_probe",
+            expected="at least 3 probes to leave one out",
+            got=count,
+            fix="Measure with more probes.",
+        )
+    parts = []
+    for left_out in range(count):
+        rest = np.delete(probes, left_out, 0)
+        mean = rest.mean(0)
+        sums = pair_sums(pair_products(mean, None, rest)) if _reads_pairs(chosen) else None
+        parts.append(evaluate_all(chosen, mean, sums))
+    return {one.name: np.array([part[one.name] for part in parts]) for one in chosen}
+
+
+def _without_probe_bias(one: Statistic, value: float, left_out: Array | None, samples: int) -> float:
+    """The value extrapolated to infinitely many probes, within what is possible."""
+    if left_out is None or not np.isfinite(left_out).all():
+        return value
+    corrected = len(left_out) * value - (len(left_out) - 1) * float(left_out.mean())
+    return min(max(corrected, min(one.minimum, value)), max(one.largest(samples), value))
