@@ -120,17 +120,24 @@ def whether_samples_were_enough(rarefaction: pd.DataFrame) -> str:
 
 
 def opposing_gradients(diagnosis: Diagnosis) -> str:
-    """The two noise levels whose mean gradients oppose each other most."""
+    """The two noise levels whose mean gradients oppose each other most, where the interval of the cosine is below zero."""
     levels, matrix = coupling_matrix(diagnosis, "gradient_cosine")
     if len(levels) < 2 or not np.isfinite(matrix).any():
         return ""
-    matrix = np.clip(matrix, -1, 1)
-    row, place = np.unravel_index(int(np.nanargmin(matrix)), matrix.shape)
-    least = matrix[row, place]
+    if "gradient_cosine_high" in diagnosis.coupling:
+        known = coupling_matrix(diagnosis, "gradient_cosine_high")[1] < 0
+    else:
+        known = matrix < 0  # measured before cosines had intervals
+    opposing = np.where(known, np.clip(matrix, -1, 1), 0.0)
+    row, place = np.unravel_index(int(np.argmin(opposing)), opposing.shape)
+    least = opposing[row, place]
     if least >= 0:
         if np.isfinite(matrix).all():
-            return "No two noise levels have mean gradients that oppose each other."
-        return "No two of the noise levels whose mean gradient exceeds the noise have gradients that oppose each other."
+            return "No two noise levels have mean gradients that are known to oppose each other."
+        return (
+            "No two of the noise levels whose mean gradient exceeds the noise have gradients that are known to oppose "
+            "each other."
+        )
     first, second = sorted((levels[row], levels[place]))
     return (
         f"The mean gradients that oppose each other most are those at log-SNR {level(first)} and {level(second)} "

@@ -89,6 +89,15 @@ def test_sentences_say_when_samples_are_enough_and_nothing_conflicts(diagnosis: 
     assert "No two of the noise levels whose mean gradient exceeds" in " ".join(summary_sentences(diagnosis))
 
 
+def test_gradients_oppose_each_other_only_where_the_interval_says_so(diagnosis: SimpleNamespace) -> None:
+    assert "oppose each other most" in " ".join(summary_sentences(diagnosis))
+    for reach, known in ((0.02, True), (1.0, False)):
+        diagnosis.coupling["gradient_cosine_high"] = diagnosis.coupling["gradient_cosine"] + reach
+        said = " ".join(summary_sentences(diagnosis))
+        assert ("oppose each other most" in said) == known
+        assert ("known to oppose" in said) != known
+
+
 def test_rarefaction_slope_is_given_for_a_doubling(diagnosis: SimpleNamespace) -> None:
     frame = diagnosis.rarefaction
     frame["effective_rank"] = frame["samples"] ** 0.5
