@@ -48,6 +48,18 @@ coverage: $(DEV)
 	$(BIN)/python -m analysis.coverage.sweep
 	$(ENV) $(BIN)/python figures/coverage.py
 
+# The suite on the lowest, the pinned and the newest versions of what the package needs, each in an environment of its own:
+# gigabytes of wheels, and up to an hour. The last line of each run is a row of the table in CONTRIBUTING.md.
+VERSIONS ?= build/versions
+.PHONY: versions versions-lowest versions-pinned versions-newest
+
+versions: versions-lowest versions-pinned versions-newest
+
+versions-lowest versions-pinned versions-newest: versions-%:
+	@test -x $(VERSIONS)/$*/bin/python || $(PYTHON) -m venv $(VERSIONS)/$*
+	$(VERSIONS)/$*/bin/python -m pip install --quiet --upgrade --editable . --requirement tests/versions/$*.txt
+	OMP_NUM_THREADS=1 $(ENV) $(VERSIONS)/$*/bin/python tests/versions/run.py $*
+
 $(RUN): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(PIP) --editable .

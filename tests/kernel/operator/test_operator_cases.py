@@ -38,12 +38,13 @@ OTHERS = {
             "transform_inside",  # a jvp inside
             "weight_norm_of_the_whole",
             "weight_norm",  # operations whose forward-mode derivative is not written, or fails
-            "conv_channels_last",
         ),
         DOUBLE_BACKWARD,
     ),
     # differentiable once
     **dict.fromkeys(("table_bag", "table_bag_refused", "distances_behind_prelu", "scalars"), ROWS),
+    # Group norm of a strided activation has a forward-mode derivative since torch 2.14.
+    "conv_channels_last": FORWARD if torch.__version__ >= (2, 14) else DOUBLE_BACKWARD,
 }
 # This one rounds its weight, and so every derivative, to float32 inside.
 TOLERANCE = {"forced_weight": 1e-6}
