@@ -202,7 +202,7 @@ class NTKOperator(LinearOperator):
         return torch.from_numpy(np.ascontiguousarray(array).reshape(-1)).to(self.like)
 
     def _array(self, vector: Tensor) -> NDArray[Any]:
-        return vector.cpu().to(torch.float64 if self.dtype == np.float64 else torch.float32).numpy()
+        return vector.detach().cpu().to(torch.float64 if self.dtype == np.float64 else torch.float32).numpy()
 
 
 def _positions(what: str, chosen: Samples | None, count: int) -> Tensor:
