@@ -19,8 +19,8 @@ ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "analysis" / "coverage" / "results"
 POPULATIONS = {
     "low rank": "8 uneven directions",
-    "power law": "1/k, 50 directions",
-    "flat + spike": "one spike of 20 on 100 flat ones",
+    "1/k": "1/k, 50 directions",
+    "spiked": "one spike of 20 on 100 flat ones",
 }
 # row → (naive statistic, its name, corrected statistic, its name)
 ROWS = {

@@ -55,7 +55,7 @@ def reason(row: pd.Series) -> str:
     if row["statistic"] == "gradient_cosine" and row["given"] < 0.95:
         return "selected: only the draws in which the signal stands out give a number"
     if row["coverage"] > HIGHEST:
-        if row["case"] == "gradient" and "GSNR 0" in row["population"]:
+        if row["case"] == "gradient" and row["population"].endswith("GSNR 0"):
             return "no signal: the first-order part of the error vanishes, the jackknife overstates the rest"
         if row["population"].startswith("flat"):
             return "flat: the first-order part of the error vanishes, the jackknife overstates the rest"
