@@ -46,6 +46,7 @@ peers speed growth: $(DEV)
 coverage: $(DEV)
 	$(BIN)/python -m analysis.coverage.run
 	$(BIN)/python -m analysis.coverage.sweep
+	$(BIN)/python -m analysis.shares.run
 	$(ENV) $(BIN)/python figures/coverage.py
 
 # The suite on the lowest, the pinned and the newest versions of what the package needs, each in an environment of its own:

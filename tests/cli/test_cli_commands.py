@@ -98,7 +98,7 @@ def test_every_option_reaches_the_measurement(
     assert list(seen.pop("refs")) == ["untrained"] and callable(seen.pop("progress"))
     assert seen == {
         "samples": 7, "probes": 5, "seed": 11, "engine": "exact", "memory": 2 * 1024**2, "params": ["out.*"],
-        "name": "trained", "full": None, "data": "mixture", "edges": (-1.0, 1.0, 3.0),
+        "name": "trained", "full": None, "data": "mixture", "edges": (-1.0, 1.0, 3.0), "held_out_unseen": True,
     }  # fmt: skip
 
 

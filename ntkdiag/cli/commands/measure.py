@@ -163,6 +163,7 @@ def diagnose(
             memory=memory,
             name="trained" if loaded.trained else "given",
             full=full,
+            held_out_unseen=how.held_out_unseen or loaded.held_out_unseen,
             progress=progress,
         )
     for text in notes_on(loaded, control_missing=how.control and control is None):

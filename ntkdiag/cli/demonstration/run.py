@@ -115,6 +115,7 @@ def _run(folder: Path, plan: Plan, seed: int, progress: Progress) -> DemoResults
         probes=plan.probes,
         seed=seed,
         refs={"untrained": start.denoiser},
+        held_out_unseen=True,
         progress=progress,
     )
     runs["erd"] = _train("erd", table, start, folder, plan, buckets, progress)

@@ -34,12 +34,14 @@ class LoadedModel:
         data: The data that it is trained or measured on.
         recipe: How it is built.
         trained: Whether weights were loaded.
+        held_out_unseen: Whether the network is known not to have been trained on the held-out samples.
     """
 
     denoiser: Denoiser
     data: Data
     recipe: Recipe
     trained: bool
+    held_out_unseen: bool = False
 
     def untrained(self) -> Denoiser | None:
         """The same network built again: with the initial weights of its run, or with those of another seed.
@@ -104,7 +106,7 @@ def load_recipe(
         load_weights(denoiser, weights)
     denoiser = denoiser.to(place)
     _try(denoiser, data)
-    return LoadedModel(denoiser, data, recipe, weights is not None)
+    return LoadedModel(denoiser, data, recipe, weights is not None, "digest" in (trained_on or {}))
 
 
 def run_recipe(folder: Path) -> Recipe:

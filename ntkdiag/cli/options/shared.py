@@ -147,6 +147,14 @@ class MeasureOptions:
         str | None,
         typer.Option(metavar="BYTES", help="Memory for per-sample gradients, such as 500M or 2G."),
     ] = None
+    held_out_unseen: Annotated[
+        bool,
+        typer.Option(
+            "--held-out-unseen",
+            help="State that the network was not trained on the part of the data that is held out, so that its loss there "
+            "bounds the loss that no training removes. This is known of the networks of 'ntkdiag train'.",
+        ),
+    ] = False
     control: Annotated[
         bool,
         typer.Option(help="Also measure an untrained network of the same kind, on the same draws."),

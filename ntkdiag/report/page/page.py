@@ -107,7 +107,8 @@ def _results(inputs: ReportInputs, figures: Mapping[str, Html]) -> Html:
     numbers = summary_table(inputs.diagnosis, inputs.tables, inputs.runs)
     caption = (
         "One row a noise level, noisiest first, with 90% intervals in brackets. PR: participation ratio. Bayes share: "
-        "share of the target's variance that the input reveals. GSNR: gradient signal-to-noise ratio of one sample."
+        "share of the target's variance that the input reveals (≥: lower 95% bound). GSNR: gradient signal-to-noise ratio "
+        "of one sample."
     )
     parts += [element("h3", "In numbers"), table(numbers, caption)]
     if inputs.diagnosis.full is not None:

@@ -44,8 +44,8 @@ def measured(
 
     Args:
         diagnosis: A `Diagnosis`, or anything with its `summary` and `meta`.
-        score: "amplitude" (closed form); "bayes" (recoverable share of the target's variance; a lower bound of
-            it where the diagnosis had to take the linear estimator, as its `bayes_source` then says);
+        score: "amplitude" (closed form); "bayes" (recoverable share of the target's variance; a lower 95%
+            bound of it where the posterior is not known, as the diagnosis' `bayes_source` then says);
             "learnability" (share of the target in the kernel's strong directions); "gsnr" (gradient
             signal-to-noise ratio, taken as the signal's share of gradient energy); "contamination" (one
             minus the share of gradient energy that is Bayes noise; the data's posterior must be known); or a product

@@ -45,7 +45,7 @@ def test_missing_numbers_are_dashes(cases: SimpleNamespace) -> None:
     diagnosis = cases.diagnosis(buckets=1, oracle=False, untrained=False)
     diagnosis.summary = diagnosis.summary.drop(columns=["gsnr", "effective_rank_low"])
     table = summary_table(diagnosis)
-    assert column(table, "Bayes share") == ["–"]
+    assert column(table, "Bayes share ≥") == ["–"]
     assert column(table, "GSNR") == ["–"]
     assert "[" not in column(table, "effective rank [90%]")[0]
     assert "untrained" not in table.columns
