@@ -19,6 +19,7 @@ ROOMS = (
     "errors",
     "provenance",
     "confidence",
+    "randomness",
     "signals",
     "process",
     "data",

@@ -15,9 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ntkdiag.errors import InputError, require_int, require_positive_int
+from ntkdiag.errors import InputError, require_positive_int
 from ntkdiag.process.log_snr import Level, as_level
 from ntkdiag.process.schedules.base import Schedule
+from ntkdiag.randomness import generator
 
 # What `Buckets.default` makes. Outside this range of log-SNR nothing visible happens to data of unit scale (tuned here).
 DEFAULT_RANGE = (-10.0, 10.0)
@@ -215,8 +216,8 @@ class PairedDraws:
         require_positive_int("samples", samples)
         if samples > len(data):
             raise InputError("samples", expected=f"at most the {len(data)} points of the data", got=samples)
-        chooser = _generator(seed if data_seed is None else data_seed, stream=0)
-        noise = _generator(seed if noise_seed is None else noise_seed, stream=1)
+        chooser = generator(seed if data_seed is None else data_seed, stream=0)
+        noise = generator(seed if noise_seed is None else noise_seed, stream=1)
         choice = torch.randperm(len(data), generator=chooser)[:samples]
         epsilon = torch.randn(samples, *data.shape[1:], generator=noise, dtype=torch.float64)
         return cls(data[choice.to(data.device)], epsilon.to(data))
@@ -241,10 +242,3 @@ def _require_edges(edges: tuple[float, ...]) -> None:
     ordered = all(low < high for low, high in pairwise(edges))
     if len(edges) < 2 or not ordered or not all(map(math.isfinite, edges)):
         raise InputError("bucket edges", expected="at least two finite, increasing log-SNR values", got=edges)
-
-
-def _generator(seed: int, stream: int) -> torch.Generator:
-    """A generator for one (seed, stream); two generators of one plain seed would draw correlated numbers."""
-    require_int("seed", seed, at_least=0)
-    state = np.random.SeedSequence([seed, stream]).generate_state(1, np.uint64)[0]
-    return torch.Generator().manual_seed(int(state))

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from ntkdiag.errors import InputError
 from ntkdiag.process import schedules
-from ntkdiag.process.buckets import TAIL, Buckets, PairedDraws, _generator
+from ntkdiag.process.buckets import TAIL, Buckets, PairedDraws
 from ntkdiag.process.schedules.base import Schedule
+from ntkdiag.randomness import generator
 
 DATA = torch.arange(40, dtype=torch.float32).reshape(20, 2)
 
@@ -161,7 +162,7 @@ def test_drawing_leaves_the_global_generator_alone() -> None:
 
 
 def test_one_seed_feeds_two_streams() -> None:
-    of_the_choice = torch.randn(8, 2, generator=_generator(5, stream=0), dtype=torch.float64).float()
+    of_the_choice = torch.randn(8, 2, generator=generator(5, stream=0), dtype=torch.float64).float()
     assert not torch.equal(PairedDraws.draw(DATA, 8, seed=5).epsilon, of_the_choice)
 
 

@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 
 from ntkdiag.errors import InputError, require_one_of
-from ntkdiag.spectra.dense.eigen import Array, batched_eigenvalues
+from ntkdiag.spectra.dense.eigen import Array, GramLike, batched_eigenvalues, real_array
 from ntkdiag.spectra.dense.pairs import pair_products, pair_ratio, pair_sums
 from ntkdiag.spectra.dense.rank import (
     decay_exponent,
@@ -68,6 +68,8 @@ def trace(grams: Array) -> Array:
 def gradient_signal(grams: Array) -> Array:
     """Mean off-diagonal entry of a residual Gram g_i·g_j: unbiased for ‖E g‖². [..., n, n] → [...], n ≥ 2."""
     size = grams.shape[-1]
+    if size < 2:
+        raise InputError("gradient signal", expected="at least 2 samples", got=size)
     diagonal = np.diagonal(grams, axis1=-2, axis2=-1).sum(-1)
     signal: Array = (grams.sum((-1, -2)) - diagonal) / (size * (size - 1))
     return signal
@@ -114,7 +116,7 @@ def statistic(name: str | Statistic) -> Statistic:
     """The registered statistic of a name; a `Statistic` is returned as it is.
 
     Raises:
-        InputError: unknown name.
+        InputError: unknown name, or something else than a name.
     """
     if isinstance(name, Statistic):
         return name
@@ -125,14 +127,26 @@ def statistic(name: str | Statistic) -> Statistic:
     return STATISTICS[require_one_of("statistic", name, STATISTICS)]
 
 
-def evaluate(name: str | Statistic, grams: Array) -> Array:
-    """One statistic of every Gram in a stack: `evaluate_all` for a single name.
+def evaluate(name: str | Statistic, grams: GramLike) -> Array:
+    """One statistic of every Gram in a stack.
+
+    Args:
+        name: Registered name or statistic.
+        grams: [..., n, n], symmetric.
+
+    Returns:
+        [...].
 
     Raises:
-        InputError: unknown name.
+        InputError: unknown name, or Grams that are not finite, not square or empty.
     """
     chosen = statistic(name)
-    return evaluate_all([chosen], grams)[chosen.name]
+    array = real_array(grams, "Gram matrices")
+    if array.ndim < 2 or array.shape[-1] != array.shape[-2] or array.size == 0:
+        raise InputError(
+            "Gram matrices", expected="shape [..., n, n], n ≥ 1", got=f"shape {list(array.shape)}"
+        )
+    return evaluate_all([chosen], array)[chosen.name]
 
 
 def evaluate_all(

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from ntkdiag.errors import require_int, require_number, require_positive_int
-from ntkdiag.spectra.dense.eigen import Array
+from ntkdiag.errors import InputError, require_int, require_number, require_positive_int
+from ntkdiag.spectra.dense.eigen import Array, real_array
 
 
 def effective_rank(eigenvalues: Array) -> Array:
@@ -31,6 +31,7 @@ def effective_rank(eigenvalues: Array) -> Array:
         >>> float(effective_rank(np.array([1.0, 1.0, 0.0])).round(6))
         2.0
     """
+    eigenvalues = _checked(eigenvalues)
     kept = np.clip(eigenvalues, 0, None)
     share = divide(kept, kept.sum(-1, keepdims=True))
     entropy = -(share * np.log(np.where(share > 0, share, 1.0))).sum(-1)
@@ -46,6 +47,7 @@ def participation_ratio(eigenvalues: Array) -> Array:
     Returns:
         [...] in [1, N] for a positive semi-definite matrix; 0 for a zero one.
     """
+    eigenvalues = _checked(eigenvalues)
     scaled = divide(eigenvalues, np.abs(eigenvalues).max(-1, keepdims=True))
     return divide(np.square(scaled.sum(-1)), np.square(scaled).sum(-1))[()]
 
@@ -59,6 +61,7 @@ def stable_rank(eigenvalues: Array) -> Array:
     Returns:
         [...] in [1, N] for a positive semi-definite matrix; 0 where e_1 is not positive.
     """
+    eigenvalues = _checked(eigenvalues)
     return divide(eigenvalues.sum(-1), np.clip(eigenvalues[..., 0], 0, None))[()]
 
 
@@ -75,6 +78,7 @@ def numerical_rank(eigenvalues: Array, tol: float = 1e-6) -> Array:
     Raises:
         InputError: tol outside [0, 1).
     """
+    eigenvalues = _checked(eigenvalues)
     require_number("tol", tol, at_least=0, below=1)
     largest = np.clip(eigenvalues[..., :1], 0, None)
     ranks: Array = ((eigenvalues > tol * largest) & (eigenvalues > 0)).sum(-1)
@@ -92,6 +96,7 @@ def top_k_energy(eigenvalues: Array, k: int = 8) -> Array:
         [...] in (0, 1] for a positive semi-definite matrix (above 1 by no more than its negative eigenvalues
         allow); NaN for a zero one.
     """
+    eigenvalues = _checked(eigenvalues)
     require_positive_int("k", k)
     total = eigenvalues.sum(-1)
     return divide(eigenvalues[..., :k].sum(-1), total, otherwise=np.nan)[()]
@@ -111,6 +116,7 @@ def decay_exponent(eigenvalues: Array, first: int = 1, last: int = 8) -> Array:
     Raises:
         InputError: first < 1 or last ≤ first.
     """
+    eigenvalues = _checked(eigenvalues)
     require_positive_int("first", first)
     require_int("last", last, at_least=first + 1)
     size = eigenvalues.shape[-1]
@@ -123,6 +129,15 @@ def decay_exponent(eigenvalues: Array, first: int = 1, last: int = 8) -> Array:
     position -= position.mean()
     slope = np.log(np.where(defined[..., None], used, 1.0)) @ position / np.square(position).sum()
     return np.where(defined, -slope + 0.0, np.nan)[()]
+
+
+def _checked(eigenvalues: Array) -> Array:
+    values = real_array(eigenvalues, "eigenvalues")
+    if values.ndim == 0 or values.shape[-1] == 0:
+        raise InputError(
+            "eigenvalues", expected="shape [..., N] with N ≥ 1", got=f"shape {list(values.shape)}"
+        )
+    return values
 
 
 def divide(top: Array, bottom: Array, otherwise: float = 0.0) -> Array:

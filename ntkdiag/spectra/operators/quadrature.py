@@ -1,7 +1,8 @@
 """Stochastic Lanczos quadrature: density of the spectrum and effective rank of an operator from products alone.
 
 Lanczos from a random unit vector v gives a Gauss rule for vᵀ f(A) v, whose mean over vectors is tr f(A) / n. Each vector
-gives one estimate, so the spread between vectors is the uncertainty (Ubaru, Chen & Saad 2017).
+gives one estimate, so the spread between vectors is the uncertainty (Ubaru, Chen & Saad 2017). Few large eigenvalues would
+make that spread large; `control` takes them out with what the other vectors found.
 """
 
 from __future__ import annotations
@@ -15,21 +16,24 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ntkdiag.confidence import Interval, from_influence, quantile
-from ntkdiag.errors import require_positive_int
-from ntkdiag.spectra.operators.block_lanczos import Apply, TopEigenpairs
-from ntkdiag.spectra.operators.tridiagonal import gauss_rule, project_out, tridiagonalise
+from ntkdiag.confidence import Interval, from_influence, quantile, require_level
+from ntkdiag.errors import InputError, require_number, require_positive_int
+from ntkdiag.randomness import generator
+from ntkdiag.spectra.operators.block_lanczos import TopEigenpairs
+from ntkdiag.spectra.operators.control import controlled_rules
+from ntkdiag.spectra.operators.product import Apply, ScaledOperator
+from ntkdiag.spectra.operators.tridiagonal import project_out, tridiagonalise
 
 Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
 class Quadrature:
-    """Gauss rules of several random vectors.
+    """Quadrature rules of several random vectors.
 
     Attributes:
-        nodes, weights: [V, m] float64; a vector's weights sum to 1 and, like its nodes, are padded with 0 where its
-            Krylov space closed early.
+        nodes, weights: [V, M] float64; a vector's weights sum to 1 and, like its nodes, are padded with 0. They are the
+            vector's Gauss rule, corrected by eigenvalues that the other vectors found; so a weight may be negative.
         size: Dimension of the space that the vectors sample: n minus the number of `known` eigenvalues.
         known: Eigenvalues that were deflated, [k]; they enter sums exactly.
         products: Number of operator-vector products.
@@ -65,27 +69,33 @@ def lanczos_quadrature(
         size: n.
         vectors: V, random unit vectors; all are advanced together, so a step is one product with V columns.
         steps: m, at most n.
-        seed: Seed of the vectors.
+        seed: Seed of the vectors, which no other estimator draws.
         known: Converged top eigenpairs to deflate: the rest of the operator varies far less between vectors.
 
     Returns:
         `Quadrature`.
+
+    Raises:
+        InputError: numbers out of range, an operator that is not square, known pairs of another size.
+        MeasurementError: products that are NaN, infinite, or too small for their dtype.
     """
+    scaled = ScaledOperator(apply, like, size)
     for name, value in (("vectors", vectors), ("steps", steps)):
         require_positive_int(name, value)
+    if known is not None and len(known.vectors) != size:
+        raise InputError(
+            "known", expected=f"eigenpairs of an operator of size {size}", got=f"size {len(known.vectors)}"
+        )
     top = like.new_empty(size, 0) if known is None else known.vectors
     values = np.empty(0) if known is None else known.values.numpy()
     left = size - top.shape[1]
     if left == 0:
         return Quadrature(np.zeros((vectors, 1)), np.zeros((vectors, 1)), 0, values, 0)
-    generator = torch.Generator().manual_seed(seed)
-    start = project_out(torch.randn(size, vectors, generator=generator, dtype=torch.float64).to(like), top)
-    found = tridiagonalise(apply, start / start.norm(dim=0), min(steps, left), top)
-    nodes, weights = np.zeros((vectors, found.steps)), np.zeros((vectors, found.steps))
-    for v in range(vectors):
-        m = found.length(v)
-        nodes[v, :m], weights[v, :m] = gauss_rule(found.diagonal[v, :m], found.beside[v, : m - 1])
-    return Quadrature(nodes, weights, left, values, vectors * found.steps)
+    random = torch.randn(size, vectors, generator=generator(seed, "quadrature"), dtype=torch.float64)
+    start = project_out(random.to(like), top)
+    found = tridiagonalise(scaled, start / start.norm(dim=0), min(steps, left), top)
+    nodes, weights = controlled_rules(found, left)
+    return Quadrature(nodes * scaled.unit, weights, left, values, scaled.products)
 
 
 def entropy_effective_rank(rule: Quadrature, level: float = 0.9) -> Interval:
@@ -97,8 +107,10 @@ def entropy_effective_rank(rule: Quadrature, level: float = 0.9) -> Interval:
         The interval covers the operator's own effective rank; quadrature with too few steps blurs close eigenvalues
         and overstates it slightly.
     """
-    traces = rule.sums(lambda e: np.clip(e, 0, None))
-    entropies = rule.sums(_e_ln_e)
+    largest = max((float(part.max()) for part in (rule.nodes, rule.known) if part.size), default=0.0)
+    unit = largest if largest > 0 else 1.0  # the rank has no unit, and squares may leave the range of float64
+    traces = rule.sums(lambda e: np.clip(e / unit, 0, None))
+    entropies = rule.sums(lambda e: _e_ln_e(e / unit))
     t, h = float(traces.mean()), float(entropies.mean())
     vectors = len(traces)
     method = f"Lanczos quadrature, {vectors} vectors × {rule.nodes.shape[1]} steps, log"
@@ -124,7 +136,14 @@ def density(
 
     Returns:
         density [G], low [G] ≥ 0, high [G]; the integral over ln e is the number of eigenvalues above zero.
+
+    Raises:
+        InputError: a grid that is no vector of finite numbers, a width or level out of range.
     """
+    require_number("width", width, above=0)
+    require_level(level)
+    if np.ndim(grid) != 1 or not np.isfinite(grid).all():
+        raise InputError("grid", expected="a vector [G] of finite numbers", got=f"shape {np.shape(grid)}")
     positive = rule.nodes > 0
     logs = np.log(np.where(positive, rule.nodes, 1.0))
     mass = np.where(positive, rule.weights, 0.0) * rule.size

@@ -10,12 +10,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ntkdiag.errors import require_positive_int
-from ntkdiag.spectra.operators.block_lanczos import Apply
-from ntkdiag.spectra.operators.tridiagonal import gauss_rule, tridiagonalise
+from ntkdiag.errors import InputError, require_positive_int
+from ntkdiag.spectra.operators.product import Apply, ScaledOperator, require_precision
+from ntkdiag.spectra.operators.tridiagonal import gauss_rule, rounding, tridiagonalise
 
 Array = NDArray[np.float64]
 
@@ -26,7 +27,7 @@ class SignalSpectrum:
 
     Attributes:
         lower, upper: (nodes, weights) of the Gauss rule, and of the rule with a further node at 0; weights sum to 1. Where
-            the Krylov space closed the two are the same, and exact.
+            the Krylov space closed the two are the same to rounding, and exact.
         products: Number of operator-vector products.
     """
 
@@ -62,18 +63,33 @@ def signal_spectrum(apply: Apply, signal: Tensor, *, steps: int = 40) -> SignalS
         Rules of `steps` nodes, one more in the upper; None for a signal of zero.
 
     Raises:
-        InputError: steps not positive.
+        InputError: steps not positive, a signal that is no vector of finite numbers, an operator that is not square.
+        MeasurementError: products that are NaN, infinite, or too small for their dtype.
     """
     require_positive_int("steps", steps)
-    size = float(signal.norm())
-    if size == 0:
+    _require_signal(signal)
+    largest = float(signal.abs().amax())
+    if largest == 0:
         return None
-    found = tridiagonalise(apply, (signal / size)[:, None], min(steps, len(signal)))
+    start = (signal / largest)[:, None]  # squares of small or large numbers leave the range of their dtype
+    scaled = ScaledOperator(apply, signal, len(signal))
+    found = tridiagonalise(scaled, start / start.norm(), min(steps, len(signal)))
     diagonal, beside = found.diagonal[0], found.beside[0]
     lower = _rule(diagonal, beside[:-1])
     closed = beside[-1] == 0 or found.steps == len(signal)
     upper = lower if closed else _rule(np.append(diagonal, _last_entry(diagonal, beside)), beside)
-    return SignalSpectrum(lower, upper, found.steps)
+    (low, low_weights), (high, high_weights) = lower, upper
+    high = np.where(high > rounding(signal) * high.max(), high, 0.0)  # they may belong to the null space
+    return SignalSpectrum(
+        (low * scaled.unit, low_weights), (high * scaled.unit, high_weights), scaled.products
+    )
+
+
+def _require_signal(signal: Tensor) -> None:
+    require_precision("signal", signal)
+    if signal.ndim != 1 or len(signal) == 0 or not bool(torch.isfinite(signal).all()):
+        got = "NaN or infinity" if signal.ndim == 1 and len(signal) else f"shape {tuple(signal.shape)}"
+        raise InputError("signal", expected="a vector [n] of finite numbers, n ≥ 1", got=got)
 
 
 def _last_entry(diagonal: Array, beside: Array) -> float:

@@ -7,14 +7,22 @@ rest is averaged over fresh random vectors. These are independent given the sket
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+import sys
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from ntkdiag.confidence import Interval, quantile, symmetric
-from ntkdiag.errors import require_int
-from ntkdiag.spectra.operators.block_lanczos import Apply
+from ntkdiag.confidence import Interval, quantile, require_level, symmetric
+from ntkdiag.errors import MeasurementError, require_int
+from ntkdiag.randomness import generator
+from ntkdiag.spectra.operators.product import Apply, ScaledOperator
+
+# Trace, trace of the square, participation ratio.
+_Moments = tuple[Interval, Interval, Interval]
+
+# Below it a float64 loses digits.
+_SMALLEST = sys.float_info.min / sys.float_info.epsilon
 
 
 @dataclass(frozen=True)
@@ -49,19 +57,38 @@ def trace_estimates(
         probes: m vectors for the sketch and m for the rest, 3·m products together. Where 3·m ≥ n the result is exact
             and costs n products.
         level: Nominal coverage of the intervals.
-        seed: Seed of the ±1 vectors.
+        seed: Seed of the ±1 vectors, which no other estimator draws.
 
     Returns:
         `TraceEstimates`.
 
     Raises:
-        InputError: fewer than 3 probes.
+        InputError: fewer than 3 probes, a level out of range, an operator that is not square.
+        MeasurementError: products that are NaN, infinite, or too small for their dtype; a tr A² that float64 cannot
+            represent.
     """
+    scaled = ScaledOperator(apply, like, size)
     require_int("probes", probes, at_least=3)
+    require_level(level)
     if 3 * probes >= size:
-        return _exact(apply(torch.eye(size).to(like)), level)
-    generator = torch.Generator().manual_seed(seed)
-    signs = (torch.randint(0, 2, (size, 2 * probes), generator=generator) * 2 - 1).to(like)
+        trace, square, ratio = _exact(scaled(torch.eye(size).to(like)), level)
+    else:
+        trace, square, ratio = _sampled(scaled, like, size, probes, level, seed)
+    unit = scaled.unit
+    if square.value > 0 and not _SMALLEST < square.value * unit * unit < math.inf:
+        raise MeasurementError(
+            f"operator: expected a trace of the operator's square that float64 can represent; got an operator of size "
+            f"{unit:.1e}. Divide it by a constant near its trace: the participation ratio stays the same."
+        )
+    return TraceEstimates(_times(trace, unit), _times(square, unit * unit), ratio, scaled.products)
+
+
+def _sampled(
+    apply: ScaledOperator, like: Tensor, size: int, probes: int, level: float, seed: int
+) -> _Moments:
+    """Hutch++."""
+    random = torch.randint(0, 2, (size, 2 * probes), generator=generator(seed, "Hutch++"))
+    signs = (random * 2 - 1).to(like)
     sketch, fresh = signs.split(probes, 1)
     basis = _range(apply(sketch))
     images = apply(basis)  # A Q
@@ -70,8 +97,12 @@ def trace_estimates(
     captured = (basis * images).sum(), images.square().sum()
     trace = captured[0] + (rest * image).sum(0)
     square = captured[1] + image.square().sum(0)
-    products = 2 * probes + basis.shape[1]
-    return _estimates(trace.double().cpu(), square.double().cpu(), level, products)
+    return _estimates(trace.double().cpu(), square.double().cpu(), level)
+
+
+def _times(interval: Interval, factor: float) -> Interval:
+    ends = {name: getattr(interval, name) * factor for name in ("value", "low", "high", "stderr")}
+    return replace(interval, **ends)
 
 
 def _range(sketch: Tensor) -> Tensor:
@@ -82,7 +113,7 @@ def _range(sketch: Tensor) -> Tensor:
     return basis
 
 
-def _estimates(trace: Tensor, square: Tensor, level: float, products: int) -> TraceEstimates:
+def _estimates(trace: Tensor, square: Tensor, level: float) -> _Moments:
     probes = len(trace)
     means = float(trace.mean()), float(square.mean())
     errors = [float(part.std()) / math.sqrt(probes) for part in (trace, square)]
@@ -103,11 +134,11 @@ def _estimates(trace: Tensor, square: Tensor, level: float, products: int) -> Tr
     moments = [
         symmetric(mean, error, probes - 1, level, name) for mean, error in zip(means, errors, strict=True)
     ]
-    return TraceEstimates(moments[0], moments[1], participation, products)
+    return moments[0], moments[1], participation
 
 
-def _exact(matrix: Tensor, level: float) -> TraceEstimates:
+def _exact(matrix: Tensor, level: float) -> _Moments:
     trace, square = float(matrix.double().trace()), float(matrix.double().square().sum())
     ratio = trace**2 / square if square > 0 else 0.0
     parts = [Interval(v, v, v, 0.0, level, "exact") for v in (trace, square, ratio)]
-    return TraceEstimates(parts[0], parts[1], parts[2], len(matrix))
+    return parts[0], parts[1], parts[2]

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ntkdiag.spectra.operators.block_lanczos import Apply
+from ntkdiag.spectra.operators.product import Apply
 
 Array = NDArray[np.float64]
 
@@ -27,10 +27,12 @@ class Tridiagonal:
         diagonal: Diagonal entries, [V, m] float64.
         beside: Off-diagonal entries, [V, m] float64; the last belongs to the step that would come next. An entry is 0 where
             the Krylov space closed; later entries of that row have no meaning.
+        basis: Lanczos vectors of each step, m tensors [n, V].
     """
 
     diagonal: Array
     beside: Array
+    basis: list[Tensor]
 
     @property
     def steps(self) -> int:
@@ -56,7 +58,7 @@ def tridiagonalise(apply: Apply, start: Tensor, steps: int, deflated: Tensor | N
     Returns:
         `Tridiagonal`.
     """
-    limit = 10 * torch.finfo(start.dtype).eps * math.sqrt(len(start))
+    limit = rounding(start)
     basis = [start]  # each [n, V]
     diagonal: list[Tensor] = []
     beside: list[Tensor] = []
@@ -73,7 +75,8 @@ def tridiagonalise(apply: Apply, start: Tensor, steps: int, deflated: Tensor | N
         if not bool(alive.any()):
             break
         basis.append(torch.where(alive, image / torch.where(alive, length, 1.0), 0.0))
-    return Tridiagonal(*(torch.stack(part, 1).double().cpu().numpy() for part in (diagonal, beside)))
+    entries, others = (torch.stack(part, 1).double().cpu().numpy() for part in (diagonal, beside))
+    return Tridiagonal(entries, others, basis[: entries.shape[1]])
 
 
 def _orthogonal(image: Tensor, basis: list[Tensor]) -> Tensor:
@@ -83,6 +86,11 @@ def _orthogonal(image: Tensor, basis: list[Tensor]) -> Tensor:
     for earlier in basis:
         image = image - earlier * (earlier * image).sum(0)
     return image
+
+
+def rounding(vectors: Tensor) -> float:
+    """Share of the largest eigenvalue below which a number is rounding error, for vectors [n, ...] of this dtype."""
+    return 10 * torch.finfo(vectors.dtype).eps * math.sqrt(len(vectors))
 
 
 def project_out(block: Tensor, directions: Tensor) -> Tensor:
@@ -100,5 +108,11 @@ def gauss_rule(diagonal: Array, beside: Array) -> tuple[Array, Array]:
     Returns:
         Nodes [m], ascending, and weights [m] of sum 1.
     """
-    nodes, vectors = np.linalg.eigh(np.diag(diagonal) + np.diag(beside, 1) + np.diag(beside, -1))
+    nodes, vectors = eigenpairs(diagonal, beside)
     return nodes, vectors[0] ** 2
+
+
+def eigenpairs(diagonal: Array, beside: Array) -> tuple[Array, Array]:
+    """Eigenvalues [m], ascending, and unit eigenvectors in columns [m, m] of a tridiagonal matrix."""
+    values, vectors = np.linalg.eigh(np.diag(diagonal) + np.diag(beside, 1) + np.diag(beside, -1))
+    return values, vectors
