@@ -21,6 +21,7 @@ from ntkdiag.kernel.check import CheckOnce
 from ntkdiag.kernel.directions import given, residual
 from ntkdiag.kernel.parameters import select_parameters
 from ntkdiag.kernel.probes import all_outputs, mean_probe, orthonormal_probes, sign_probes
+from ntkdiag.randomness import generator
 
 KERNELS = ("trace", "full", "subspace", "pseudo", "residual")
 
@@ -221,8 +222,7 @@ def _checked_inputs(
         )
     level = level.expand(x0.shape[0]).to(place)
     if epsilon is None:
-        generator = torch.Generator().manual_seed(seed)
-        epsilon = torch.randn(x0.shape, generator=generator)
+        epsilon = torch.randn(x0.shape, generator=generator(seed, "epsilon"))
     if epsilon.shape != x0.shape:
         raise InputError("epsilon", expected=f"the shape of x0 {tuple(x0.shape)}", got=tuple(epsilon.shape))
     noise = epsilon.to(place)

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from ntkdiag.errors import InputError, require_int, require_positive_int
+from ntkdiag.randomness import stream_seed
 from ntkdiag.spectra.dense.eigen import GramLike, gram_array
 from ntkdiag.spectra.dense.named_statistics import statistic
 from ntkdiag.spectra.uncertainty.left_out import Indices, on_subsets
@@ -56,7 +57,7 @@ def subsets_of_size(samples: int, size: int, draws: int, seed: int) -> Indices:
         InputError: fewer than 2 draws.
     """
     require_int("draws", draws, at_least=2)
-    order = np.random.default_rng(seed).random((draws, samples)).argsort(1)
+    order = np.random.default_rng(stream_seed(seed, "rarefaction")).random((draws, samples)).argsort(1)
     return np.sort(order[:, :size], 1)
 
 

@@ -255,12 +255,12 @@ MATRIX_ESTIMATORS: dict[str, Callable[..., Any]] = {
     "participation_ratio_pairs": spectra.participation_ratio_pairs,
     "rarefaction": spectra.rarefaction,
     **{
-        f"subsample_interval, {name}": lambda m, name=name: spectra.subsample_interval(name, m, draws=8)
+        f"subsample_interval, {name}": lambda m, name=name: spectra.subsample_interval(name, m)
         for name in spectra.STATISTICS
     },
     **{f"evaluate, {name}": lambda m, name=name: spectra.evaluate(name, m) for name in spectra.STATISTICS},
     "contrast_interval": lambda m: spectra.contrast_interval(
-        "trace", np.stack([m, m]), lambda s: s[..., 0] - s[..., 1], draws=8
+        "trace", np.stack([m, m]), lambda s: s[..., 0] - s[..., 1]
     ),
 }
 
