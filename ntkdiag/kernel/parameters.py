@@ -58,7 +58,7 @@ def require_whole(module: nn.Module) -> None:
             expected="whole parameters on one device",
             got=kind,
             fix="Build the network once more without sharding, load the gathered weights "
-            "(get_model_state_dict of torch.distributed.checkpoint.state_dict with full_state_dict=True), and pass that.",
+            "(get_model_state_dict of torch.distributed.checkpoint.state_dict, with a full state dict), and pass that.",
         )
 
 
