@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
@@ -41,7 +41,8 @@ def measuring(module: nn.Module) -> Iterator[None]:
     parts = [_Kept(part) for part in module.modules()]
     buffers = [(buffer, buffer.clone(), _version(buffer)) for buffer in module.buffers()]
     versions = {name: (parameter, _version(parameter)) for name, parameter in module.named_parameters()}
-    module.eval()
+    with suppress(NotImplementedError):  # an exported program has one mode
+        module.eval()
     try:
         yield
     finally:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ntkdiag.denoiser import Denoiser
-from ntkdiag.kernel import Gram, gram, gram_of
+from ntkdiag.kernel import CheckOnce, Gram, gram, gram_of
 from ntkdiag.kernel.gram import within_denoiser
 from ntkdiag.modes import evaluating
 from ntkdiag.process.buckets import Buckets, PairedDraws
@@ -56,6 +56,7 @@ def measure_kernels(
     memory: int | None,
     progress: Progress,
     name: str,
+    check: bool | CheckOnce,
 ) -> Kernels:
     """All kernels of one network; see `measure` for the arguments."""
     count, samples = buckets.count, len(draws)
@@ -67,6 +68,7 @@ def measure_kernels(
     progress(stage, 1, 3)
     shared: dict[str, Any] = {
         "engine": engine, "params": params, "epsilon": epsilon, "memory": memory, "seed": probe_seed,
+        "check": check,
     }  # fmt: skip
     residual = gram(denoiser, x0, log_snr, kernel="residual", **shared)
     progress(stage, 2, 3)
@@ -86,11 +88,12 @@ def gradient_energy(
     engine: str,
     params: str | Sequence[str] | None,
     memory: int | None,
+    check: bool | CheckOnce,
 ) -> Tensor:
     """‖J_iᵀ v_i / D‖² for a cotangent a sample, normalised as the diagonal of the residual kernel.
 
     Args:
-        denoiser, draws, buckets, engine, params, memory: As in `measure_kernels`.
+        denoiser, draws, buckets, engine, params, memory, check: As in `measure_kernels`.
         cotangents: v, [B, N, D].
 
     Returns:
@@ -103,7 +106,13 @@ def gradient_energy(
         level = torch.full((len(x),), log_snr, dtype=place.dtype, device=place.device)
         scaled = (rows / rows.shape[1]).reshape(1, *x.shape).to(place)
         found = gram_of(
-            denoiser, (x, level), scaled, params=within_denoiser(params), engine=engine, memory=memory
+            denoiser,
+            (x, level),
+            scaled,
+            params=within_denoiser(params),
+            engine=engine,
+            memory=memory,
+            check=check,
         )
         energies.append(found[0].diagonal())
     return torch.stack(energies)

@@ -27,6 +27,7 @@ from ntkdiag.diagnosis.tables import (
     summary_table,
 )
 from ntkdiag.errors import require_positive_int
+from ntkdiag.kernel import CheckOnce
 from ntkdiag.modes import measuring
 from ntkdiag.process.buckets import Buckets, PairedDraws
 
@@ -47,6 +48,7 @@ def measure(
     full: FullSettings | None = None,
     held_out_unseen: bool = False,
     progress: Progress | None = None,
+    check: bool = True,
 ) -> Diagnosis:
     """Measure a network's kernel, spectrum and recoverability per log-SNR bucket.
 
@@ -64,6 +66,7 @@ def measure(
         refs: Reference networks by name, of the same target and schedule, measured on the same draws; "untrained"
             is the control that claims use.
         engine, params, memory: As in `gram`; for the trace and residual kernels.
+        check: Compare the engine with plain autograd, once for each network and kind of direction; see `gram_of`.
         name: Name of the network in progress messages.
         full: Settings of the full kernel, which has a row for every output of every sample; None omits it. It is
             measured for the network and every reference, and costs some hundred products a bucket for each (one
@@ -98,6 +101,7 @@ def measure(
     draws = PairedDraws.draw(data.train, samples, seed)
     settings: dict[str, Any] = {
         "probes": probes, "probe_seed": seed, "engine": engine, "params": params, "memory": memory, "progress": report,
+        "check": check,
     }  # fmt: skip
     config = {
         "buckets": {"edges": list(buckets.edges), "centers": list(buckets.centers)},
@@ -132,6 +136,7 @@ def _diagnose(
 ) -> Diagnosis:
     started = time.perf_counter()
     seed = config["seed"]
+    settings = settings | {"check": CheckOnce() if settings["check"] else False}
     kernels = measure_kernels(denoiser, draws, buckets, name=name, **settings)
     views = BucketViews(kernels, buckets.count)
     truth = bayes_truth(denoiser, data, draws, buckets, seed, **bounds)
@@ -183,7 +188,7 @@ def _noise_energy(
     """Gradient energy of the Bayes noise E[y|x] − y of each sample; None where the posterior is not known."""
     if truth.optimal is None:
         return None
-    options = {name: settings[name] for name in ("engine", "params", "memory")}
+    options = {name: settings[name] for name in ("engine", "params", "memory", "check")}
     return gradient_energy(denoiser, draws, buckets, truth.optimal - kernels.wanted, **options)
 
 

@@ -4,7 +4,8 @@
 engine that every other engine is compared with.
 """
 
+from ntkdiag.kernel.check import CheckOnce
 from ntkdiag.kernel.gram import Gram, gram, gram_of
 from ntkdiag.kernel.operator import NTKOperator
 
-__all__ = ["Gram", "NTKOperator", "gram", "gram_of"]
+__all__ = ["CheckOnce", "Gram", "NTKOperator", "gram", "gram_of"]

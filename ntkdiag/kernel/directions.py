@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 
 from ntkdiag.errors import InputError
@@ -26,6 +27,11 @@ def given(cotangents: Tensor, samples: int | None = None) -> Directions:
     Returns:
         A direction function; it raises InputError if the module's output has another shape.
     """
+
+    if not isinstance(cotangents, Tensor) or cotangents.is_complex():
+        got = "complex numbers" if isinstance(cotangents, Tensor) else type(cotangents).__name__
+        raise InputError("cotangents", expected="a tensor of real numbers", got=got)
+    cotangents = _usable(cotangents)
 
     def directions(output: Tensor, picked: Tensor) -> Tensor:
         out = tuple(output.shape[1:])
@@ -55,7 +61,7 @@ def residual(wanted: Tensor) -> Directions:
     """
 
     def directions(output: Tensor, picked: Tensor) -> Tensor:
-        target = wanted.index_select(0, picked.to(wanted.device))
+        target = _usable(wanted).index_select(0, picked.to(wanted.device))
         return ((output.detach() - target) / output[0].numel()).unsqueeze(0)
 
     return directions
@@ -65,6 +71,16 @@ def checked_output(output: object, samples: int) -> Tensor:
     """The module's output, checked to be a tensor with one row for each sample."""
     if not isinstance(output, Tensor):
         raise InputError("module output", expected="one tensor [N, ...]", got=type(output).__name__)
+    if not output.is_floating_point():
+        kind = str(output.dtype).removeprefix("torch.")
+        raise InputError(
+            "module output",
+            expected="real floating-point numbers",
+            got=kind,
+            fix="Return real and imaginary parts side by side (torch.view_as_real)."
+            if output.is_complex()
+            else None,
+        )
     if output.ndim == 0 or output.shape[0] != samples:
         raise InputError(
             "module output",
@@ -72,3 +88,11 @@ def checked_output(output: object, samples: int) -> Tensor:
             got=f"shape {tuple(output.shape)}",
         )
     return output
+
+
+def _usable(tensor: Tensor) -> Tensor:
+    """A copy of a tensor that was made in inference mode, which autograd cannot use."""
+    if not tensor.is_inference():
+        return tensor
+    with torch.inference_mode(False):
+        return tensor.clone()

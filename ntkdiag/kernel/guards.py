@@ -1,7 +1,7 @@
 """Checks that a network treats samples independently of each other and without randomness, as a kernel presupposes.
 
-Dropout and batch statistics are found where they are called; anything else that mixes samples or draws random numbers is
-found by comparing two forwards.
+Dropout, batch statistics and gradients scaled by frequency are found where they are called; anything else that mixes samples
+or draws random numbers is found by comparing two forwards.
 """
 
 from __future__ import annotations
@@ -88,6 +88,15 @@ def _batch_norm(mean: int, training: int) -> _Hazard:
     )
 
 
+def _frequency(position: int) -> _Hazard:
+    return _Hazard(
+        {"scale_grad_by_freq": (position, False)},
+        bool,
+        "network: expected gradients of each sample's own; got an embedding with scale_grad_by_freq=True in {layer}, whose "
+        "gradient depends on how often an index occurs in the batch. Set it to False.",
+    )
+
+
 _HAZARDS: dict[Callable[..., Any], _Hazard] = {
     **dict.fromkeys(
         (functional.dropout, functional.dropout1d, functional.dropout2d, functional.dropout3d, functional.alpha_dropout,
@@ -101,6 +110,10 @@ _HAZARDS: dict[Callable[..., Any], _Hazard] = {
     ),
     functional.scaled_dot_product_attention: _dropout({"dropout_p": (4, 0.0)}),
     functional.multi_head_attention_forward: _dropout({"dropout_p": (10, 0.0), "training": (13, True)}),
+    functional.embedding: _frequency(5),
+    torch.embedding: _frequency(3),
+    functional.embedding_bag: _frequency(5),
+    torch.embedding_bag: _frequency(3),
     functional.batch_norm: _batch_norm(mean=1, training=5),
     torch.batch_norm: _batch_norm(mean=3, training=5),
 }  # fmt: skip

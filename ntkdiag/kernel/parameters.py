@@ -41,7 +41,12 @@ def require_whole(module: nn.Module) -> None:
 
     Its parameters are then pieces, and a kernel of pieces would be wrong without a sign of it.
     """
-    wrappers = _class("torch.distributed.fsdp", "FullyShardedDataParallel")
+    wrappers = (
+        *_class("torch.distributed.fsdp", "FullyShardedDataParallel"),
+        *_class(
+            "torch.distributed.fsdp", "FSDPModule"
+        ),  # of fully_shard: after a forward its parameters look whole
+    )
     pieces = _class("torch.distributed.tensor", "DTensor")
     wrapped = [
         name or "the network itself" for name, part in module.named_modules() if isinstance(part, wrappers)
@@ -50,9 +55,7 @@ def require_whole(module: nn.Module) -> None:
         name for name, p in (*module.named_parameters(), *module.named_buffers()) if isinstance(p, pieces)
     ]
     if wrapped or sharded:
-        kind = (
-            f"FullyShardedDataParallel in {listed(wrapped)}" if wrapped else f"DTensor in {listed(sharded)}"
-        )
+        kind = f"a sharded module in {listed(wrapped)}" if wrapped else f"DTensor in {listed(sharded)}"
         raise InputError(
             "network",
             expected="whole parameters on one device",

@@ -159,6 +159,7 @@ def diagnose(
             seed=model.seed,
             refs={} if control is None else {"untrained": control},
             engine=how.engine,
+            check=how.check,
             params=how.params,
             memory=memory,
             name="trained" if loaded.trained else "given",

@@ -143,6 +143,10 @@ class MeasureOptions:
     engine: Annotated[
         str, typer.Option(metavar="NAME", help="How kernels are computed. " + one_of(ENGINES))
     ] = "auto"
+    check: Annotated[
+        bool,
+        typer.Option(help="Compare the engine with plain autograd on two samples, for every parameter."),
+    ] = True
     memory: Annotated[
         str | None,
         typer.Option(metavar="BYTES", help="Memory for per-sample gradients, such as 500M or 2G."),

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ntkdiag.denoiser import Denoiser
 from ntkdiag.errors import InputError, require_one_of
-from ntkdiag.kernel import gram
+from ntkdiag.kernel import CheckOnce, gram
 from ntkdiag.process.buckets import Buckets, PairedDraws
 from ntkdiag.recoverability import gradient_signal, learnability
 from ntkdiag.spectra import eigenpairs
@@ -66,7 +66,7 @@ def probe_score(
         InputError: unknown score, too few samples for it, a kernel of zero, or what `gram` refuses.
     """
     require_one_of("score of a refresh", score, PROBED)
-    settings = {"seed": seed, "engine": engine, "params": params, "memory": memory}
+    settings = {"seed": seed, "engine": engine, "params": params, "memory": memory, "check": CheckOnce()}
     batch = _ProbeBatch(denoiser, draws, buckets, settings)
     raw: Callable[[], list[float]]
     if score == "gsnr":

@@ -220,3 +220,50 @@ def test_an_activation_overwritten_after_a_layer_used_it_is_refused() -> None:
     net = Net(forward, first=nn.Linear(4, 4), second=nn.Linear(4, 4))
     with pytest.raises(MeasurementError, match="one was changed in place after a layer had used it"):
         measured(net)
+
+
+# --- both ends of the batch
+
+
+def forgotten_batch_first(reverse: bool) -> Net:
+    """An LSTM that takes the samples for time steps, from the first to the last or the other way."""
+
+    def forward(m: Net, x: Tensor) -> Tensor:
+        out = m.lstm(x.flip(0) if reverse else x)[0]
+        return m.out(out.flip(0) if reverse else out)
+
+    return Net(forward, lstm=nn.LSTM(4, 4), out=nn.Linear(4, 2))
+
+
+def cumulative(reverse: bool) -> Net:
+    def forward(m: Net, x: Tensor) -> Tensor:
+        y = m.layer(x)
+        return y.flip(0).cumsum(0).flip(0) if reverse else y.cumsum(0)
+
+    return Net(forward, layer=nn.Linear(4, 2))
+
+
+@pytest.mark.parametrize("samples", [2, 3, 4])
+@pytest.mark.parametrize("check", [True, False])
+@pytest.mark.parametrize("reverse", [True, False])
+@pytest.mark.parametrize("build", [forgotten_batch_first, cumulative])
+@pytest.mark.parametrize("either", ["streaming", "exact", "autograd"])
+def test_samples_taken_for_time_steps_are_refused_in_either_direction(
+    build: Any, reverse: bool, check: bool, samples: int, either: str
+) -> None:
+    with pytest.raises(MeasurementError, match="expected each sample's values to be its own"):
+        measured(build(reverse), either, X[:samples], check=check)
+
+
+@pytest.mark.parametrize(
+    "forward",
+    [
+        lambda m, x: functional.embedding(x, m.table, scale_grad_by_freq=True),
+        lambda m, x: torch.embedding(m.table, x, -1, True),
+        lambda m, x: functional.embedding_bag(x, m.table, scale_grad_by_freq=True, mode="sum"),
+    ],
+)
+def test_gradients_scaled_by_the_frequency_in_the_batch_are_refused(forward: Any, engine: str) -> None:
+    net, x = Net(forward, table=torch.randn(5, 3)), torch.tensor([[0, 1], [1, 1], [2, 3]])
+    with pytest.raises(MeasurementError, match=r"scale_grad_by_freq=True in .*Set it to False"):
+        gram_of(net, (x,), torch.ones(1, *net(x).shape[1:]), engine=engine)

@@ -27,8 +27,8 @@ def embedding(
     sparse: bool = False,
 ) -> dict[str, Formula]:
     """y = weight[input]; the row at padding_idx receives no gradient."""
-    if max_norm is not None or scale_grad_by_freq:
-        raise Unsupported("an embedding that renormalises its table or scales by frequency")
+    if max_norm is not None:
+        raise Unsupported("an embedding that renormalises its table")
     if padding_idx is not None and padding_idx < 0:
         padding_idx += len(weight)
     return {"weight": lambda grad, input: _row_sums(weight, input, grad, padding_idx)}
@@ -43,8 +43,6 @@ def torch_embedding(
     sparse: bool = False,
 ) -> dict[str, Formula]:
     """The same with its arguments in another order; a negative padding_idx is none."""
-    if scale_grad_by_freq:
-        raise Unsupported("an embedding that renormalises its table or scales by frequency")
     padding = None if padding_idx < 0 else padding_idx
     return {"weight": lambda grad, indices: _row_sums(weight, indices, grad, padding)}
 
@@ -85,7 +83,7 @@ def embedding_bag(
 ) -> dict[str, Formula]:
     """Sums or means of table rows; each row of a matrix of indices is one bag."""
     unknown = (offsets, max_norm, per_sample_weights, padding_idx)
-    if any(each is not None for each in unknown) or scale_grad_by_freq or mode == "max":
+    if any(each is not None for each in unknown) or mode == "max":
         raise Unsupported("an embedding bag with offsets, weights, padding or maxima")
     if input.ndim != 2:
         raise Unsupported("an embedding bag without a matrix of indices")
