@@ -80,9 +80,9 @@ def training_step(case: Case) -> Way:
     return step
 
 
-def streaming(case: Case) -> Way:
-    """The streaming engine as users call it, with its checks."""
-    return lambda: nd.gram_of(case.module, case.inputs, case.probes, engine="streaming")
+def streaming(case: Case, *, check: bool = True) -> Way:
+    """The streaming engine as users call it, with its checks; `check` is that against plain autograd."""
+    return lambda: nd.gram_of(case.module, case.inputs, case.probes, engine="streaming", check=check)
 
 
 def torch_func(case: Case, written_out_attention: bool = False) -> Way:

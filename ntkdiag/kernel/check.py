@@ -8,17 +8,16 @@ show whether a sample's output depends on its batch.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from ntkdiag.errors import MeasurementError, listed
-from ntkdiag.kernel.autograd import PlainAutograd
 from ntkdiag.kernel.guards import require_same
 from ntkdiag.kernel.problem import Problem
 from ntkdiag.kernel.row_grams import RowGradients, products
+from ntkdiag.kernel.truth import Truth, truth_of
 
 # Largest difference that still counts as rounding, tuned here: as a share of |g₁||g₂| of the parameter, and as a share of
 # |g₁||g₂| of all parameters, below which an error does not matter to the kernel. The first leaves room for networks that
@@ -46,23 +45,6 @@ class CheckOnce:
         kind = (getattr(problem.directions, "__qualname__", ""), shapes, tuple(problem.parameters))
         known = kind in self._findings
         return Check(problem, self._findings.setdefault(kind, {}), active=not known)
-
-
-@dataclass(frozen=True)
-class _Truth:
-    """Plain autograd's results for the first and the last sample (one, if there is only one).
-
-    Attributes:
-        outputs: [2, *out].
-        directions: [2, *out].
-        products: Parameter name → g_i · g_j, [2, 2] float64.
-        unreached: Parameters that autograd passes no gradient to.
-    """
-
-    outputs: Tensor
-    directions: Tensor
-    products: dict[str, Tensor]
-    unreached: list[str]
 
 
 class Check:
@@ -143,46 +125,8 @@ class Check:
         return torch.tensor(sorted({0, self._problem.samples - 1}))
 
     @cached_property
-    def _truth(self) -> _Truth:
-        problem = self._problem
-        outputs, gradients = [], []
-        vectors: dict[int, Tensor] = {}
-        with PlainAutograd(problem.module, problem.parameters) as plain:
-            for position in self._ends:
-
-                def direction(output: Tensor, picked: Tensor = position[None]) -> Tensor:
-                    vectors[int(picked)] = problem.directions(output, picked)[0]
-                    return vectors[int(picked)]
-
-                output, found = plain.one(problem.at(position[None]), direction)
-                outputs.append(output)
-                gradients.append(found)
-        entries = self._products(gradients, outputs[0].device)
-        unreached = [name for name in entries if all(found[name] is None for found in gradients)]
-        bad = [name for name, each in entries.items() if not torch.isfinite(each).all()]
-        if bad:
-            raise MeasurementError(
-                f"network: expected finite gradients; got NaN or infinity in those of {listed(bad)}. Look for a root, a "
-                "norm or a logarithm at zero."
-            )
-        return _Truth(torch.cat(outputs), torch.cat(list(vectors.values())), entries, unreached)
-
-    def _products(self, gradients: list[dict[str, Tensor | None]], device: torch.device) -> dict[str, Tensor]:
-        """Parameter name → g_i · g_j of the samples' gradients, float64 on the CPU."""
-        scales = self._problem.inverse_preconditioner
-
-        def of(name: str, dtype: torch.dtype) -> Tensor:
-            return _products([found[name] for found in gradients], scales.get(name), dtype).to(device)
-
-        names = list(gradients[0])
-        values = torch.stack([of(name, torch.float32) for name in names]).cpu()
-        # float32 takes half the time of float64, and is enough unless it overflows or underflows
-        in_range = ((values.abs() > 1e-30) & (values.abs() < 1e30)) | (values == 0)
-        fine = in_range.flatten(1).all(1).tolist()
-        return {
-            name: value if enough else of(name, torch.float64).cpu()
-            for name, value, enough in zip(names, values, fine, strict=True)
-        }
+    def _truth(self) -> Truth:
+        return truth_of(self._problem, self._ends)
 
     def _differing(self, found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, str]:
         """Names whose products differ by more than rounding."""
@@ -215,21 +159,6 @@ def _norms(entries: Tensor) -> Tensor:
     """√(e_ii e_jj), [..., 2, 2]."""
     sizes = entries.diagonal(dim1=-2, dim2=-1).clamp(min=0).sqrt()
     return sizes[..., :, None] * sizes[..., None, :]
-
-
-def _products(rows: list[Tensor | None], scale: Tensor | None, dtype: torch.dtype) -> Tensor:
-    """row_i · scale · row_j, [n, n] float64, computed at least in `dtype`; None is a row of zeros."""
-    flat = [None if r is None else r.detach().flatten().to(torch.promote_types(r.dtype, dtype)) for r in rows]
-    some = next((row for row in flat if row is not None), None)
-    found = torch.zeros(
-        len(rows), len(rows), dtype=torch.float64, device=None if some is None else some.device
-    )
-    for i, left in enumerate(flat):
-        for j, right in enumerate(flat[: i + 1]):
-            if left is not None and right is not None:
-                scaled = left if scale is None else left * scale.flatten()
-                found[i, j] = found[j, i] = torch.dot(scaled, right)
-    return found
 
 
 def _lowest_dtype(problem: Problem, outputs: Tensor) -> torch.dtype:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from analysis.speed import check
 from analysis.speed.run import HERE, profiled, ratios, study
 
 CONFIG = json.loads((HERE / "config.json").read_text())
@@ -91,3 +92,10 @@ def test_the_profile_names_operations(tmp_path: Path) -> None:
     table = pd.read_csv(tmp_path / "profile_T4_N3_kernel_1_probe.csv")
     assert table.share.between(0, 1).all()
     assert table.operation.str.startswith("aten::").any()
+
+
+def test_the_share_of_the_check_is_measured() -> None:
+    kernel, whole = check.of_a_kernel(CONFIG["tiny"], "T=4, N=3"), check.of_a_measurement(CONFIG["tiny"])
+    assert kernel["limit"] == pytest.approx(0.1 * 32 / 3)
+    assert 0 < whole["share"] < 1
+    assert whole["met"] == (whole["share"] <= 0.01)

@@ -1,0 +1,93 @@
+"""Plain autograd's results for a few samples, which the check compares the engines with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ntkdiag.errors import MeasurementError, listed
+from ntkdiag.kernel.autograd import PlainAutograd
+from ntkdiag.kernel.problem import Problem
+
+Gradients = list[dict[str, Tensor | None]]
+
+
+@dataclass(frozen=True)
+class Truth:
+    """Results for k samples, each alone in its batch, and the first direction.
+
+    Attributes:
+        outputs: [k, *out].
+        directions: [k, *out].
+        products: Parameter name → g_i · g_j, [k, k] float64 on the CPU.
+        unreached: Parameters that autograd passes no gradient to.
+    """
+
+    outputs: Tensor
+    directions: Tensor
+    products: dict[str, Tensor]
+    unreached: list[str]
+
+
+def truth_of(problem: Problem, positions: Tensor) -> Truth:
+    """Run plain autograd on the samples at these positions.
+
+    Raises:
+        MeasurementError: a gradient is not finite, or no backward is possible.
+    """
+    outputs: list[Tensor] = []
+    gradients: Gradients = []
+    vectors: dict[int, Tensor] = {}
+    with PlainAutograd(problem.module, problem.parameters) as plain:
+        for position in positions:
+
+            def direction(output: Tensor, picked: Tensor = position[None]) -> Tensor:
+                vectors[int(picked)] = problem.directions(output, picked)[0]
+                return vectors[int(picked)]
+
+            output, found = plain.one(problem.at(position[None]), direction)
+            outputs.append(output)
+            gradients.append(found)
+    entries = _all_products(gradients, problem.inverse_preconditioner, outputs[0].device)
+    bad = [name for name, each in entries.items() if not torch.isfinite(each).all()]
+    if bad:
+        raise MeasurementError(
+            f"network: expected finite gradients; got NaN or infinity in those of {listed(bad)}. Look for a root, a norm or "
+            "a logarithm at zero."
+        )
+    unreached = [name for name in entries if all(found[name] is None for found in gradients)]
+    return Truth(torch.cat(outputs), torch.cat(list(vectors.values())), entries, unreached)
+
+
+def _all_products(gradients: Gradients, scales: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
+    """Parameter name → g_i · scale · g_j of the samples' gradients, [k, k]."""
+
+    def of(name: str, dtype: torch.dtype) -> Tensor:
+        return _products([found[name] for found in gradients], scales.get(name), dtype).to(device)
+
+    names = list(gradients[0])
+    values = torch.stack([of(name, torch.float32) for name in names]).cpu()
+    # float32 takes half the time of float64, and is enough unless it overflows or underflows
+    in_range = ((values.abs() > 1e-30) & (values.abs() < 1e30)) | (values == 0)
+    fine = in_range.flatten(1).all(1).tolist()
+    return {
+        name: value if enough else of(name, torch.float64).cpu()
+        for name, value, enough in zip(names, values, fine, strict=True)
+    }
+
+
+def _products(rows: list[Tensor | None], scale: Tensor | None, dtype: torch.dtype) -> Tensor:
+    """row_i · scale · row_j, [n, n] float64, computed at least in `dtype`; None is a row of zeros."""
+    flat = [None if r is None else r.detach().flatten().to(torch.promote_types(r.dtype, dtype)) for r in rows]
+    some = next((row for row in flat if row is not None), None)
+    found = torch.zeros(
+        len(rows), len(rows), dtype=torch.float64, device=None if some is None else some.device
+    )
+    for i, left in enumerate(flat):
+        for j, right in enumerate(flat[: i + 1]):
+            if left is not None and right is not None:
+                scaled = left if scale is None else left * scale.flatten()
+                found[i, j] = found[j, i] = torch.dot(scaled, right)
+    return found
