@@ -72,8 +72,10 @@ def verify(
     if json:
         print_json({"verdicts": verdicts.to_dict("records"), "written": out})
         return
-    from ntkdiag.cli.output.tables import verdict_text
+    from ntkdiag.cli.output.tables import verdict_text, zero_text
 
+    if zero := zero_text(diagnosis):
+        say(zero + "\n")
     say(verdict_text(verdicts.to_dict("records")))
     if out is not None:
         say(f"\nWritten: {out}")

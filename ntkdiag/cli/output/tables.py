@@ -22,8 +22,16 @@ _MOST_ROWS = 24
 
 
 def summary_text(diagnosis: Diagnosis) -> str:
-    """What was measured, then one line for each bucket."""
-    return about(diagnosis) + "\n\n" + summary_table(diagnosis).as_text()
+    """What was measured, then one line for each bucket, and where the kernel is zero."""
+    parts = [about(diagnosis), summary_table(diagnosis).as_text(), zero_text(diagnosis)]
+    return "\n\n".join(filter(None, parts))
+
+
+def zero_text(diagnosis: Diagnosis) -> str:
+    """Where the kernel is zero, in a sentence; empty if it is zero nowhere."""
+    from ntkdiag.report.page.summary_sentences import kernels_of_zero
+
+    return kernels_of_zero(diagnosis.summary)
 
 
 def about(diagnosis: Diagnosis) -> str:

@@ -37,6 +37,7 @@ def summary_sentences(diagnosis: Diagnosis) -> list[str]:
     """
     summary = ordered(diagnosis.summary)
     sentences = [
+        kernels_of_zero(summary),
         lowest_and_highest_rank(summary),
         rank_against_untrained(summary, diagnosis),
         largest_and_smallest_trace(summary),
@@ -44,6 +45,14 @@ def summary_sentences(diagnosis: Diagnosis) -> list[str]:
         opposing_gradients(diagnosis),
     ]
     return [sentence for sentence in sentences if sentence]
+
+
+def kernels_of_zero(summary: pd.DataFrame) -> str:
+    """At which noise levels no parameter moves any output, so that there is nothing to take a rank of."""
+    zero = column(summary, "trace") == 0
+    if not zero.any():
+        return ""
+    return f"The kernel is zero at {_levels(summary, zero)}: no parameter moves an output there, and ranks mean nothing."
 
 
 def lowest_and_highest_rank(summary: pd.DataFrame) -> str:

@@ -8,7 +8,10 @@ import numpy as np
 import pytest
 import torch
 
+from ntkdiag.cli.output.tables import zero_text
 from ntkdiag.report import summary_sentences, summary_table
+from ntkdiag.report.formatting import level
+from ntkdiag.report.page.summary_sentences import kernels_of_zero
 from ntkdiag.report.tables import Table, quality_table
 
 
@@ -87,6 +90,16 @@ def test_sentences_say_when_samples_are_enough_and_nothing_conflicts(diagnosis: 
     assert "No two noise levels" in said
     diagnosis.coupling.loc[0, "gradient_cosine"] = np.nan
     assert "No two of the noise levels whose mean gradient exceeds" in " ".join(summary_sentences(diagnosis))
+
+
+def test_a_kernel_of_zeros_is_said_on_the_page_and_in_the_terminal(diagnosis: SimpleNamespace) -> None:
+    assert not kernels_of_zero(diagnosis.summary)
+    diagnosis.summary.loc[0, "trace"] = 0.0
+    words = f"The kernel is zero at log-SNR {level(diagnosis.summary.log_snr[0])}: no parameter moves an output there"
+    assert summary_sentences(diagnosis)[0].startswith(words)
+    assert zero_text(diagnosis).startswith(words)
+    diagnosis.summary["trace"] = 0.0
+    assert "zero at every noise level" in kernels_of_zero(diagnosis.summary)
 
 
 def test_gradients_oppose_each_other_only_where_the_interval_says_so(diagnosis: SimpleNamespace) -> None:
