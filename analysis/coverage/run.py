@@ -67,9 +67,20 @@ def reason(row: pd.Series) -> str:
     return "too short"
 
 
+def ranges(table: pd.DataFrame) -> pd.DataFrame:
+    """Lowest and highest coverage of each statistic, in %, by number of samples and norms; flat spectra apart."""
+    flat = table["population"].str.startswith("flat")
+    nothing = table["population"].str.endswith("GSNR 0")
+    kind = np.where(flat, ", flat", np.where(nothing, ", no signal", ""))
+    named = table.assign(statistic=table["case"] + ": " + table["statistic"] + kind)
+    groups = named.groupby(["statistic", "samples", "norms"], sort=False)["coverage"]
+    ends = groups.agg(["min", "max"]).dropna().mul(100).round().astype(int).astype(str)
+    return (ends["min"] + "–" + ends["max"]).unstack(["samples", "norms"]).fillna("")
+
+
 def report(table: pd.DataFrame) -> str:
-    """Coverage in %, with an asterisk outside 87 … 93, a table for each case; then how many cells that are, by reason."""
-    parts = []
+    """The ranges; coverage in %, with an asterisk outside 87 … 93, by case; how many cells those are, by reason."""
+    parts = [ranges(table).to_string(), "\n"]
     for case, rows in table.groupby("case", sort=False):
         shown = rows.assign(text=[_cell(row) for _, row in rows.iterrows()])
         grid = shown.pivot(index=KEYS[1:], columns="statistic", values="text").reindex(
