@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ntkdiag.process.bayes import Oracle
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Data:
     """Samples with a fixed split into training and held-out ones.
 
@@ -52,6 +52,11 @@ class Data:
                 expected=f"samples of shape {self.shape} and {self.train.dtype}, as in training",
                 got=f"shape {tuple(self.held_out.shape[1:])} and {self.held_out.dtype}",
             )
+
+    def __repr__(self) -> str:
+        return (
+            f"Data({self.name!r}, shape={self.shape}, train={len(self.train)}, held_out={len(self.held_out)})"
+        )
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -47,7 +47,7 @@ REQUIRED_COLUMNS = {
 }
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Diagnosis:
     """The result of `measure`.
 
@@ -92,6 +92,14 @@ class Diagnosis:
     meta: dict[str, Any]
     refs: dict[str, Diagnosis] = field(default_factory=dict)
     full: FullKernel | None = None
+
+    def __repr__(self) -> str:
+        return (
+            f"Diagnosis(buckets={len(self.summary)}, refs={sorted(self.refs)}, full={self.full is not None})"
+        )
+
+    def _repr_html_(self) -> str:
+        return str(self.summary.to_html(index=False))
 
     def save(self, folder: Path | str, force: bool = False) -> None:
         """Write the folder, whole or not at all.

@@ -26,7 +26,7 @@ from ntkdiag.randomness import generator
 KERNELS = ("trace", "full", "subspace", "pseudo", "residual")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Gram:
     """A measured kernel.
 
@@ -55,6 +55,12 @@ class Gram:
     parameters: int
     log_snr: Tensor
     groups: dict[str, Tensor] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return (
+            f"Gram(kernel={self.kernel!r}, engine={self.engine!r}, shape={tuple(self.matrix.shape)}, "
+            f"outputs={self.outputs}, parameters={self.parameters})"
+        )
 
 
 def gram(

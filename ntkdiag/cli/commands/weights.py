@@ -63,7 +63,13 @@ class ScoreOptions:
             + one_of(SCORES),
         ),
     ] = "bayes"
-    power: Annotated[float, typer.Option(metavar="X", help="The weight is the score to this power.")] = 1.0
+    power: Annotated[
+        float,
+        typer.Option(
+            metavar="X",
+            help="Weight ∝ amplitude^X; of a share of variance or energy (bayes, gsnr, …) the amplitude is √share.",
+        ),
+    ] = 1.0
     floor: Annotated[
         float, typer.Option(metavar="X", help="Smallest weight, as a multiple of the mean over buckets.")
     ] = 0.05

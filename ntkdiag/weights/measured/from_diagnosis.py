@@ -42,6 +42,8 @@ def measured(
 ) -> WeightTable:
     """A weight table from a diagnosis, weight ∝ amplitude^power.
 
+    A score that is a share of variance or energy has the amplitude √share: weight ∝ (√share)^power = share^(power/2).
+
     Args:
         diagnosis: A `Diagnosis`, or anything with its `summary` and `meta`.
         score: "amplitude" (closed form); "bayes" (recoverable share of the target's variance; a lower 95%

@@ -15,7 +15,8 @@ class ScoreToWeight:
     """weight = amplitude^power as a multiple of its mean over buckets, kept between floor and cap.
 
     Attributes:
-        power: ≥ 0; 0 gives constant weights, 1 the scale of ERD.
+        power: ≥ 0; 0 gives constant weights, 1 the scale of ERD. The amplitude of a share of variance or energy is
+            √share, so that power 2 gives weights proportional to the share.
         floor: In [0, 1]: the smallest multiple of the mean, so that one measurement cannot drop a noise
             level from training.
         cap: ≥ 1, the largest multiple of the mean, or None.
