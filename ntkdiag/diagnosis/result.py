@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from ntkdiag import provenance
@@ -116,9 +116,8 @@ class Diagnosis:
     def _fill(self, folder: Path) -> None:
         for name in TABLES:
             provenance.write_text(folder / f"{name}.csv", getattr(self, name).to_csv(index=False))
-        save_file(
-            {name: gram.contiguous() for name, gram in self.grams.items()}, folder / "grams.safetensors"
-        )
+        grams = {name: gram.contiguous() for name, gram in self.grams.items()}
+        provenance.write_bytes(folder / "grams.safetensors", save(grams))
         if self.full is not None:
             write_full(self.full, folder)
         for name, reference in self.refs.items():

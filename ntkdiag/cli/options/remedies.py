@@ -5,8 +5,10 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Collection
+from contextlib import nullcontext
 from typing import Any
 
+from ntkdiag.cli.output.json_document import stdout_for_document
 from ntkdiag.errors import InputError, as_keyword
 
 # Arguments that are typed as NAME=VALUE after the option of another name.
@@ -20,7 +22,8 @@ def remedies_as_options(command: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(command)
     def run(**given: Any) -> None:
         try:
-            command(**given)
+            with stdout_for_document() if given.get("json") else nullcontext():
+                command(**given)
         except InputError as error:
             error.args = (error.message(lambda name, value: spelled(name, value, names)),)
             raise

@@ -4,13 +4,30 @@ from __future__ import annotations
 
 import json
 import math
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from contextvars import ContextVar
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
+
+_document_stream: ContextVar[TextIO | None] = ContextVar("document_stream", default=None)
+
+
+@contextmanager
+def stdout_for_document() -> Iterator[None]:
+    """Inside the block, stdout receives what `print_json` prints; other Python prints, such as a model's, go to stderr."""
+    token = _document_stream.set(sys.stdout)
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        _document_stream.reset(token)
 
 
 def print_json(value: Any) -> None:
     """Print one JSON document on stdout; NaN and infinities become null, since JSON has neither."""
-    print(json.dumps(plain(value), indent=2, allow_nan=False))
+    print(json.dumps(plain(value), indent=2, allow_nan=False), file=_document_stream.get(), flush=True)
 
 
 def plain(value: Any) -> Any:
