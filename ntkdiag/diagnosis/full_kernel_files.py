@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from ntkdiag import provenance
@@ -46,7 +46,8 @@ def write_full(full: FullKernel, folder: Path) -> None:
     """
     for name in FULL_TABLES:
         provenance.write_text(folder / f"full_{name}.csv", getattr(full, name).to_csv(index=False))
-    save_file({EIGENFUNCTIONS: full.eigenfunctions.contiguous()}, folder / f"{EIGENFUNCTIONS}.safetensors")
+    tensors = {EIGENFUNCTIONS: full.eigenfunctions.contiguous()}
+    provenance.write_bytes(folder / f"{EIGENFUNCTIONS}.safetensors", save(tensors))
 
 
 def read_full(folder: Path, log_snr: Sequence[float], samples: int) -> FullKernel:
