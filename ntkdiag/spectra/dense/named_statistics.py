@@ -6,13 +6,14 @@ covers: a property of the population, or an expectation at a given number of sam
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
 from ntkdiag.errors import InputError, require_one_of
+from ntkdiag.spectra.dense.centred import centred, centred_pair_sums, shared_share
 from ntkdiag.spectra.dense.eigen import Array, GramLike, batched_eigenvalues, real_array
 from ntkdiag.spectra.dense.pairs import pair_products, pair_ratio, pair_sums
 from ntkdiag.spectra.dense.rank import (
@@ -23,6 +24,7 @@ from ntkdiag.spectra.dense.rank import (
 )
 
 Scale = Literal["linear", "log", "root"]
+View = Literal["gram", "eigenvalues", "pair_sums", "centred_gram", "centred_eigenvalues", "centred_pair_sums"]
 # By how much the kurtosis that a few samples show is multiplied; ranks of eigenvalues hide most of it. Tuned in
 # analysis/coverage.
 TAIL_FACTOR, TAIL_FACTOR_OF_RANKS = 2.0, 5.0
@@ -35,28 +37,30 @@ class Statistic:
     Attributes:
         name: Its name in tables.
         reads: The argument of `function`: sub-Grams [..., n, n], their eigenvalues of K/n [..., n] (largest
-            first), or their sums over pairs [..., 2].
+            first), or their sums over pairs [..., 2]; of the kernel, or of the centred kernel (`centred`).
         function: Reduces the statistic's own axes and keeps the leading ones.
         scale: Where its error is nearest to normal: "log" for positive numbers, "root" for signal-to-noise ratios.
         answer: What an interval covers: the value of the "population", or the "expectation at N" of the same
             statistic over new draws of N samples, biased in N as it is.
         minimum: Smallest possible value of a non-zero Gram; lower ends of intervals are clipped to it.
         at_most_samples: Whether it cannot exceed N; upper ends of intervals are then clipped to it.
+        maximum: Largest possible value otherwise.
         tail_factor: By how much the kurtosis that N samples show is multiplied, see `interval_from_replicates`.
     """
 
     name: str
-    reads: Literal["gram", "eigenvalues", "pair_sums"]
+    reads: View
     function: Callable[[Array], Array]
     scale: Scale
     answer: Literal["population", "expectation at N"]
     minimum: float = -np.inf
     at_most_samples: bool = False
     tail_factor: float = TAIL_FACTOR
+    maximum: float = np.inf
 
     def largest(self, samples: int) -> float:
         """Largest possible value on that many samples."""
-        return float(samples) if self.at_most_samples else np.inf
+        return float(samples) if self.at_most_samples else self.maximum
 
 
 def trace(grams: Array) -> Array:
@@ -106,6 +110,22 @@ _ALL = (
     Statistic("participation_ratio_pairs", "pair_sums", pair_ratio, "linear", "population", 1.0),
     Statistic("stable_rank", "eigenvalues", stable_rank, "linear", _AT_N, 1.0, True, TAIL_FACTOR_OF_RANKS),
     Statistic("decay_exponent", "eigenvalues", decay_exponent, "linear", _AT_N),
+    Statistic("shared_share", "gram", shared_share, "linear", _AT_N, 0.0, maximum=1.0),
+    Statistic("centred_trace", "centred_gram", trace, "log", "population", 0.0),
+    Statistic("centred_top_eigenvalue", "centred_eigenvalues", lambda e: e[..., 0], "log", _AT_N, 0.0),
+    Statistic(
+        "centred_effective_rank",
+        "centred_eigenvalues",
+        effective_rank,
+        "linear",
+        _AT_N,
+        1.0,
+        True,
+        TAIL_FACTOR_OF_RANKS,
+    ),
+    Statistic(
+        "centred_participation_ratio_pairs", "centred_pair_sums", pair_ratio, "linear", "population", 1.0
+    ),
     Statistic("gradient_signal", "gram", gradient_signal, "linear", "population"),
     Statistic("gsnr", "gram", gsnr, "root", "population", -1.0, False, TAIL_FACTOR_OF_RANKS),
 )
@@ -150,26 +170,43 @@ def evaluate(name: str | Statistic, grams: GramLike) -> Array:
 
 
 def evaluate_all(
-    names: Iterable[str | Statistic], grams: Array, sums: Array | None = None
+    names: Iterable[str | Statistic], grams: Array, sums: Mapping[str, Array] | None = None
 ) -> dict[str, Array]:
     """Several statistics of every Gram in a stack; eigenvalues are computed once for all of them.
 
     Args:
         names: Registered names or statistics.
         grams: [..., n, n] float64, symmetric; not checked.
-        sums: `pair_sums` of the same Grams, [..., 2], with probe noise removed; computed from `grams` if None.
+        sums: "pair_sums" and "centred_pair_sums" of the same Grams, [..., 2], with probe noise removed; computed from
+            `grams` where they are missing.
 
     Returns:
         name → [...].
 
     Raises:
-        InputError: unknown name.
+        InputError: unknown name, or one sample for a statistic of the centred kernel.
     """
     chosen = [statistic(name) for name in names]
-    views: dict[str, Array] = {"gram": grams}
-    wanted = {one.reads for one in chosen}
-    if "eigenvalues" in wanted:
-        views["eigenvalues"] = batched_eigenvalues(grams)
-    if "pair_sums" in wanted:
-        views["pair_sums"] = pair_sums(pair_products(grams)) if sums is None else sums
+    views: dict[str, Array] = {"gram": grams} | dict(sums or {})
+    for view in dict.fromkeys(one.reads for one in chosen):
+        _add(view, views)
     return {one.name: one.function(views[one.reads]) for one in chosen}
+
+
+def _add(view: View, views: dict[str, Array]) -> None:
+    """Compute a view of the Grams, unless it is there."""
+    if view in views:
+        return
+    if view == "centred_eigenvalues":
+        _add("centred_gram", views)
+        views[view] = batched_eigenvalues(views["centred_gram"])
+    else:
+        views[view] = _OF_GRAMS[view](views["gram"])
+
+
+_OF_GRAMS: dict[View, Callable[[Array], Array]] = {
+    "eigenvalues": batched_eigenvalues,
+    "pair_sums": lambda grams: pair_sums(pair_products(grams)),
+    "centred_gram": centred,
+    "centred_pair_sums": centred_pair_sums,
+}

@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ntkdiag.errors import InputError, require_int
+from ntkdiag.spectra.dense.centred import centred_pair_sums
 from ntkdiag.spectra.dense.eigen import Array, GramLike, gram_array
 from ntkdiag.spectra.dense.named_statistics import Statistic, evaluate_all, statistic
-from ntkdiag.spectra.dense.pairs import checked_noise, pair_products, pair_sums
+from ntkdiag.spectra.dense.pairs import checked_noise, pair_products
 
 Indices = NDArray[np.intp]
 
@@ -61,8 +62,9 @@ def leave_out(
     Args:
         names: Registered names (`STATISTICS`) or `Statistic` objects.
         matrix: K, [N, N], N ≥ 3.
-        stderr: Standard error of entries over probes, [N, N]: corrects the pair statistic.
-        per_probe: Grams of R ≥ 3 probes, [R, N, N], of mean `matrix`: corrects the pair statistic and removes the bias by
+        stderr: Standard error of entries over probes, [N, N]: corrects the pair statistic of the kernel. (That of the
+            centred kernel would need the correlation of their errors, which only `per_probe` has.)
+        per_probe: Grams of R ≥ 3 probes, [R, N, N], of mean `matrix`: corrects the pair statistics and removes the bias by
             the number of probes from all others.
 
     Returns:
@@ -74,12 +76,13 @@ def leave_out(
     chosen = [statistic(name) for name in names]
     gram, errors, probes = checked_noise(matrix, stderr, per_probe)
     samples = require_int("samples", len(gram), at_least=3)
-    products = pair_products(gram, errors, probes) if _reads_pairs(chosen) else None
-    full = evaluate_all(chosen, gram, None if products is None else pair_sums(products))
+    sums = _PairSums(chosen, gram, errors, probes)
+    everyone = np.arange(samples)[None]
+    full = {name: found[0] for name, found in on_subsets(chosen, gram, sums, everyone).items()}
     others = [np.delete(np.arange(samples), group) for group in sample_groups(samples)]
     sizes = np.array([len(kept) for kept in others])
     parts = [  # groups of one size at a time
-        on_subsets(chosen, gram, products, np.stack([kept for kept in others if len(kept) == size]))
+        on_subsets(chosen, gram, sums, np.stack([kept for kept in others if len(kept) == size]))
         for size in np.unique(sizes)
     ]
     order = np.argsort(np.argsort(sizes, kind="stable"))
@@ -118,24 +121,42 @@ def leave_out_in_buckets(
     ]
 
 
-def on_subsets(
-    chosen: list[Statistic], gram: Array, products: Array | None, subsets: Indices
-) -> dict[str, Array]:
-    """Statistics of [N, N], with its pair products [2, N, N], on subsets [S, n]: name → [S], in pieces that fit memory."""
-    sums = np.full((len(subsets), 2), np.nan)
-    if products is not None and subsets.shape[1] > 1:
-        members = np.zeros((len(subsets), len(gram)))
+class _PairSums:
+    """Sums over pairs of samples, of the kernel and of the centred kernel, as far as some statistics read them."""
+
+    def __init__(
+        self, chosen: list[Statistic], gram: Array, stderr: Array | None, per_probe: Array | None
+    ) -> None:
+        views = {one.reads for one in chosen}
+        self._gram, self._probes = gram, per_probe
+        self._products = pair_products(gram, stderr, per_probe) if "pair_sums" in views else None
+        self._centred = "centred_pair_sums" in views
+
+    def of(self, subsets: Indices) -> dict[str, Array]:
+        """View → sums of each subset [S, n], [S, 2], without gathering sub-matrices."""
+        members = np.zeros((len(subsets), len(self._gram)))
         np.put_along_axis(members, subsets, 1.0, 1)
-        sums = ((members @ products) * members).sum(-1).T  # [S, 2], without gathering sub-matrices
+        found: dict[str, Array] = {}
+        if self._products is not None:
+            sums = ((members @ self._products) * members).sum(-1).T
+            found["pair_sums"] = sums if subsets.shape[1] > 1 else np.full_like(sums, np.nan)
+        if self._centred:
+            found["centred_pair_sums"] = centred_pair_sums(self._gram, self._probes, members)
+        return found
+
+
+def on_subsets(
+    chosen: list[Statistic], gram: Array, sums: _PairSums | None, subsets: Indices
+) -> dict[str, Array]:
+    """Statistics of [N, N], with its sums over pairs, on subsets [S, n]: name → [S], in pieces that fit memory."""
     pieces = min(-(-subsets.size * subsets.shape[1] // _ENTRIES_AT_ONCE), len(subsets))
-    parts = []
-    for some, its_sums in zip(np.array_split(subsets, pieces), np.array_split(sums, pieces), strict=True):
-        parts.append(evaluate_all(chosen, gram[some[:, :, None], some[:, None, :]], its_sums))
+    parts = [
+        evaluate_all(
+            chosen, gram[some[:, :, None], some[:, None, :]], None if sums is None else sums.of(some)
+        )
+        for some in np.array_split(subsets, pieces)
+    ]
     return {one.name: np.concatenate([part[one.name] for part in parts]) for one in chosen}
-
-
-def _reads_pairs(chosen: list[Statistic]) -> bool:
-    return any(one.reads == "pair_sums" for one in chosen)
 
 
 def _without_each_probe(chosen: list[Statistic], probes: Array) -> dict[str, Array]:
@@ -152,9 +173,9 @@ def _without_each_probe(chosen: list[Statistic], probes: Array) -> dict[str, Arr
     for left_out in range(count):
         rest = np.delete(probes, left_out, 0)
         mean = rest.mean(0)
-        sums = pair_sums(pair_products(mean, None, rest)) if _reads_pairs(chosen) else None
-        parts.append(evaluate_all(chosen, mean, sums))
-    return {one.name: np.array([part[one.name] for part in parts]) for one in chosen}
+        sums = _PairSums(chosen, mean, None, rest)
+        parts.append(on_subsets(chosen, mean, sums, np.arange(len(mean))[None]))
+    return {one.name: np.concatenate([part[one.name] for part in parts]) for one in chosen}
 
 
 def _without_probe_bias(one: Statistic, value: float, left_out: Array | None, samples: int) -> float:
