@@ -33,6 +33,11 @@ STATISTICS = (
     "participation_ratio",
     "stable_rank",
     "decay_exponent",
+    "shared_share",
+    "centred_trace",
+    "centred_top_eigenvalue",
+    "centred_effective_rank",
+    "centred_participation_ratio_pairs",
 )
 MIN_SAMPLES = 4  # below this no interval can be formed
 
@@ -160,12 +165,17 @@ def _spectral(views: BucketViews, b: int) -> dict[str, float]:
         found = subsample_intervals(STATISTICS, matrix, per_probe=views.per_probe[b])
     row: dict[str, float] = {}
     for name in STATISTICS:
-        value = found[name].value if found else float(evaluate(name, matrix))
+        value = found[name].value if found else _value(name, matrix)
         row |= _with_ends(name, value, found.get(name))
     row["numerical_rank"] = float(numerical_rank(spectrum.values))
     row["top8_energy"] = float(top_k_energy(spectrum.values, 8))
     row["negative_mass"] = spectrum.negative_mass
     return row
+
+
+def _value(name: str, matrix: Array) -> float:
+    """A statistic of all samples; NaN where one sample has no centred kernel."""
+    return float(evaluate(name, matrix)) if len(matrix) > 1 or "centred" not in name else float("nan")
 
 
 def _learning(kernels: Kernels, views: BucketViews, b: int, kappa: float) -> dict[str, float]:

@@ -27,7 +27,13 @@ from ntkdiag.spectra import subsample_interval
 
 INTERVALS = (
     *("loss", "trace", "top_eigenvalue", "effective_rank", "participation_ratio_pairs"),
-    *("participation_ratio", "stable_rank", "decay_exponent", "gsnr"),
+    *("participation_ratio", "stable_rank", "decay_exponent", "gsnr", "shared_share"),
+    *(
+        "centred_trace",
+        "centred_top_eigenvalue",
+        "centred_effective_rank",
+        "centred_participation_ratio_pairs",
+    ),
 )
 COLUMNS = [
     *("bucket", "log_snr", "log_snr_low", "log_snr_high", "samples", "trace_x0"),
