@@ -77,8 +77,8 @@ def measure_bucket(
     return {
         "trace": float(spectrum.values.sum()),
         "top_eigenvalue": float(spectrum.values[0]),
-        "effective_rank": float(nd.spectra.effective_rank(spectrum.values)),
-        "participation_ratio": float(nd.spectra.participation_ratio(spectrum.values)),
+        "effective_rank": nd.spectra.effective_rank(spectrum),
+        "participation_ratio": nd.spectra.participation_ratio(spectrum),
         "loss": float(residual.square().mean()),
         "floor": float(bayes.floor(name, schedule, level, torch.tensor(mmse, dtype=torch.float64))),
         "excess": float((predicted - best).square().mean()),

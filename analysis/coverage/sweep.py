@@ -53,7 +53,7 @@ def cell(name: str, samples: int, config: dict[str, Any]) -> list[dict[str, Any]
             misfits.append(fit.misfit)
     place = {"population": name, "samples": samples}
     rows = [
-        place | {"statistic": statistic} | summarised(intervals, float(READ[statistic](spectrum)))
+        place | {"statistic": statistic} | summarised(intervals, READ[statistic](spectrum))
         for statistic, intervals in found.items()
         if intervals
     ]

@@ -89,7 +89,7 @@ def trial(eigenvalues: Array, seed: int, config: dict[str, Any]) -> dict[str, bo
     rule = lanczos_quadrature(
         apply, a[:1], size, vectors=config["vectors"], steps=config["steps"], seed=seed, known=whole
     )
-    rank = float(effective_rank(eigenvalues[None])[0]) if trace else 0.0
+    rank = effective_rank(eigenvalues)
     for level in LEVELS:
         held[f"quadrature, {level:.0%}: effective rank"] = covers(entropy_effective_rank(rule, level), rank)
     return held

@@ -167,8 +167,8 @@ def _spectral(views: BucketViews, b: int) -> dict[str, float]:
     for name in STATISTICS:
         value = found[name].value if found else _value(name, matrix)
         row |= _with_ends(name, value, found.get(name))
-    row["numerical_rank"] = float(numerical_rank(spectrum.values))
-    row["top8_energy"] = float(top_k_energy(spectrum.values, 8))
+    row["numerical_rank"] = numerical_rank(spectrum)
+    row["top8_energy"] = top_k_energy(spectrum, 8)
     row["negative_mass"] = spectrum.negative_mass
     return row
 

@@ -114,10 +114,22 @@ def test_intervals_of_the_effective_rank_cover(kind: str) -> None:
         found, denoiser, draws = measured(kind, seed=seed)
         for b, level in enumerate(BUCKETS.centers):
             e = torch.linalg.eigvalsh(explicit(denoiser, draws, level)).clamp(min=0).numpy()
-            truth, row = float(effective_rank(e[::-1])), found.summary.iloc[b]
+            truth, row = effective_rank(e), found.summary.iloc[b]
             slack = 1e-6 * truth
             held.append(row["effective_rank_low"] - slack <= truth <= row["effective_rank_high"] + slack)
     assert np.mean(held) >= 0.75
+
+
+def test_ranks_of_float32_outputs_of_scale_1e_13_are_those_of_scale_one() -> None:
+    denoiser = mlp("epsilon")
+    draws = PairedDraws.draw(POINTS.train, 24, 3)
+    settings = FullSettings(top_k=5, trace_vectors=6, quadrature_vectors=4, quadrature_steps=20)
+    one = measure_full(denoiser, POINTS.train, draws, ONE, settings).summary.iloc[0]
+    denoiser.network.register_forward_hook(lambda module, inputs, output: output * 1e-13)
+    tiny = measure_full(denoiser, POINTS.train, draws, ONE, settings).summary.iloc[0]
+    assert tiny["trace"] == pytest.approx(1e-26 * one["trace"], rel=1e-4)
+    for name in ("participation_ratio", "stable_rank", "effective_rank"):
+        assert one[name] > 2 and tiny[name] == pytest.approx(one[name], rel=1e-4), name
 
 
 @pytest.mark.parametrize("kind", ["mlp", "linear"])

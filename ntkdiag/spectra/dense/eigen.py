@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from ntkdiag.errors import InputError
+from ntkdiag.errors import InputError, first_line
+from ntkdiag.kernel.gram import Gram
 
 if TYPE_CHECKING:
     import torch
@@ -50,11 +51,11 @@ class Spectrum:
         return shares
 
 
-def eigenvalues(matrix: GramLike) -> Spectrum:
+def eigenvalues(matrix: GramLike | Gram) -> Spectrum:
     """Eigenvalues of K/N for a symmetric K.
 
     Args:
-        matrix: K, [N, N], numpy or torch, N ≥ 1.
+        matrix: K, [N, N], numpy or torch, N ≥ 1; or a `Gram`.
 
     Returns:
         `Spectrum`, without vectors.
@@ -66,17 +67,17 @@ def eigenvalues(matrix: GramLike) -> Spectrum:
         >>> eigenvalues([[2.0, 0.0], [0.0, 1.0]]).values
         array([1. , 0.5])
     """
-    gram = gram_array(matrix)
+    gram = gram_array(_measured(matrix))
     return _spectrum(batched_eigenvalues(gram))
 
 
-def eigenpairs(matrix: GramLike) -> Spectrum:
+def eigenpairs(matrix: GramLike | Gram) -> Spectrum:
     """`eigenvalues` with the eigenvectors filled in.
 
     Raises:
         InputError: as `eigenvalues`.
     """
-    gram = gram_array(matrix)
+    gram = gram_array(_measured(matrix))
     values, vectors = np.linalg.eigh(gram / len(gram))
     return _spectrum(values[::-1].copy(), _frozen(vectors[:, ::-1].copy()))
 
@@ -115,6 +116,7 @@ def gram_array(matrix: GramLike, what: str = "Gram matrix", leading: tuple[str, 
             what,
             expected=f"a symmetric matrix (to {SYMMETRY_TOLERANCE:g} of its largest entry)",
             got=f"a difference of {gap:.3g} between K and its transpose, largest entry {largest:.3g}",
+            fix="Of features J [N, P], pass J @ J.T; of several spectra, one [N] at a time.",
         )
     return array / 2 + transposed / 2
 
@@ -129,14 +131,23 @@ def real_array(values: GramLike, what: str) -> Array:
     if hasattr(raw, "detach"):
         raw = raw.detach().cpu()
         raw = (raw if raw.is_complex() else raw.double()).numpy()
-    array = np.asarray(raw)
+    try:
+        array = np.asarray(raw)
+    except ValueError as error:  # rows of unequal length
+        raise InputError(what, expected="real numbers", got=first_line(error)) from error
     if array.dtype.kind not in "fiu":
-        raise InputError(what, expected="real numbers", got=f"dtype {array.dtype}")
+        got = f"dtype {array.dtype}" if array.ndim else type(raw).__name__
+        raise InputError(what, expected="real numbers", got=got)
     array = array.astype(np.float64)
     wrong = int((~np.isfinite(array)).sum())
     if wrong:
         raise InputError(what, expected="finite entries", got=f"{wrong} of {array.size} NaN or infinite")
     return array
+
+
+def _measured(matrix: GramLike | Gram) -> GramLike:
+    """The matrix of a `Gram`; any other matrix as it is."""
+    return matrix.matrix if isinstance(matrix, Gram) else matrix
 
 
 def _spectrum(values: Array, vectors: Array | None = None) -> Spectrum:

@@ -16,7 +16,7 @@ from ntkdiag.errors import InputError, require_one_of
 from ntkdiag.spectra.dense.centred import centred, centred_pair_sums, shared_share
 from ntkdiag.spectra.dense.eigen import Array, GramLike, batched_eigenvalues, real_array
 from ntkdiag.spectra.dense.pairs import pair_products, pair_ratio, pair_sums
-from ntkdiag.spectra.dense.rank import (
+from ntkdiag.spectra.dense.rank_formulas import (
     decay_exponent,
     effective_rank,
     participation_ratio,

@@ -9,7 +9,7 @@ import numpy as np
 
 from ntkdiag.errors import InputError
 from ntkdiag.spectra.dense.eigen import Array, GramLike, gram_array, real_array
-from ntkdiag.spectra.dense.rank import divide
+from ntkdiag.spectra.dense.rank_formulas import divide
 
 # Matrix and per-probe Grams may come in float32; their means then differ by round-off.
 _SAME_MEAN = 1e-5

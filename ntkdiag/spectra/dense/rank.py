@@ -1,147 +1,151 @@
-"""How many directions a kernel really has: the effective-rank family, on eigenvalues of K/N.
+"""How many directions a kernel really has: the effective-rank family, of a matrix, its eigenvalues, a Spectrum or a Gram.
 
-Every function takes a stack and reduces the last axis, so that the jackknife can call it on hundreds of
-sub-Grams. All of them grow with N: compare kernels at equal N only. (`pairs` has a statistic that does not.)
-
-Conventions: e_1 ≥ e_2 ≥ … ; a zero matrix has every rank 0 and no shares or slopes (NaN). None of these
-numbers changes when K is multiplied by a positive number.
+All of them grow with N: compare kernels at equal N only. (`pairs` has a statistic that does not.) A zero matrix has every
+rank 0 and no shares or slopes (NaN). None of these numbers changes when K is multiplied by a positive number. The formulas
+are those of `rank_formulas`.
 """
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
 import numpy as np
 
 from ntkdiag.errors import InputError, require_int, require_number, require_positive_int
-from ntkdiag.spectra.dense.eigen import Array, real_array
+from ntkdiag.kernel.gram import Gram
+from ntkdiag.spectra.dense import rank_formulas
+from ntkdiag.spectra.dense.eigen import Array, GramLike, Spectrum, eigenvalues, real_array
+
+# What has a rank: a symmetric matrix [N, N], its eigenvalues [N] in any order, a `Spectrum`, or a `Gram`.
+HasSpectrum: TypeAlias = "GramLike | Spectrum | Gram"
 
 
-def effective_rank(eigenvalues: Array) -> Array:
+def effective_rank(kernel: HasSpectrum) -> float:
     """Entropy effective rank exp(−Σ p ln p), p = e/Σe.
 
     Roy & Vetterli (2007, "The effective rank") define it on singular values; here p is taken on eigenvalues,
     the squares of the features' singular values. Negative eigenvalues are clipped to zero for the entropy.
 
     Args:
-        eigenvalues: [..., N].
+        kernel: A symmetric matrix [N, N], its eigenvalues [N] in any order, a `Spectrum`, or a `Gram`.
 
     Returns:
-        [...] in [1, N]; 0 for a zero matrix.
+        In [1, N]; 0 for a zero matrix.
+
+    Raises:
+        InputError: anything else, such as an asymmetric matrix or several kernels at once.
 
     Example:
-        >>> float(effective_rank(np.array([1.0, 1.0, 0.0])).round(6))
-        2.0
+        >>> effective_rank(np.diag([1.0, 1.0, 0.0])), effective_rank([1.0, 1.0, 0.0])
+        (2.0, 2.0)
     """
-    eigenvalues = _checked(eigenvalues)
-    kept = np.clip(eigenvalues, 0, None)
-    share = divide(kept, kept.sum(-1, keepdims=True))
-    entropy = -(share * np.log(np.where(share > 0, share, 1.0))).sum(-1)
-    return np.where(kept.sum(-1) > 0, np.exp(entropy), 0.0)[()]
+    return float(rank_formulas.effective_rank(descending_eigenvalues(kernel)))
 
 
-def participation_ratio(eigenvalues: Array) -> Array:
+def participation_ratio(kernel: HasSpectrum) -> float:
     """(Σe)² / Σe², the Rényi-2 counterpart of `effective_rank`; `participation_ratio_pairs` has less bias.
 
     Args:
-        eigenvalues: [..., N].
+        kernel: As of `effective_rank`.
 
     Returns:
-        [...] in [1, N] for a positive semi-definite matrix; 0 for a zero one.
+        In [1, N] for a positive semi-definite matrix; 0 for a zero one.
+
+    Raises:
+        InputError: as `effective_rank`.
     """
-    eigenvalues = _checked(eigenvalues)
-    scaled = divide(eigenvalues, np.abs(eigenvalues).max(-1, keepdims=True))
-    return divide(np.square(scaled.sum(-1)), np.square(scaled).sum(-1))[()]
+    return float(rank_formulas.participation_ratio(descending_eigenvalues(kernel)))
 
 
-def stable_rank(eigenvalues: Array) -> Array:
+def stable_rank(kernel: HasSpectrum) -> float:
     """Σe / e_1: the stable rank ‖J‖_F² / ‖J‖² of the features behind K = J Jᵀ (Rudelson & Vershynin 2007).
 
     Args:
-        eigenvalues: [..., N], largest first.
+        kernel: As of `effective_rank`.
 
     Returns:
-        [...] in [1, N] for a positive semi-definite matrix; 0 where e_1 is not positive.
+        In [1, N] for a positive semi-definite matrix; 0 where e_1 is not positive.
+
+    Raises:
+        InputError: as `effective_rank`.
     """
-    eigenvalues = _checked(eigenvalues)
-    return divide(eigenvalues.sum(-1), np.clip(eigenvalues[..., 0], 0, None))[()]
+    return float(rank_formulas.stable_rank(descending_eigenvalues(kernel)))
 
 
-def numerical_rank(eigenvalues: Array, tol: float = 1e-6) -> Array:
+def numerical_rank(kernel: HasSpectrum, tol: float = 1e-6) -> int:
     """#{e > tol · e_1}.
 
     Args:
-        eigenvalues: [..., N], largest first.
+        kernel: As of `effective_rank`.
         tol: In [0, 1). Tuned here: the default lies above the round-off of float32 gradients, about 1e-7.
 
     Returns:
-        [...] integers in [0, N].
+        In [0, N].
 
     Raises:
-        InputError: tol outside [0, 1).
+        InputError: tol outside [0, 1), or as `effective_rank`.
     """
-    eigenvalues = _checked(eigenvalues)
     require_number("tol", tol, at_least=0, below=1)
-    largest = np.clip(eigenvalues[..., :1], 0, None)
-    ranks: Array = ((eigenvalues > tol * largest) & (eigenvalues > 0)).sum(-1)
-    return ranks
+    return int(rank_formulas.numerical_rank(descending_eigenvalues(kernel), tol))
 
 
-def top_k_energy(eigenvalues: Array, k: int = 8) -> Array:
+def top_k_energy(kernel: HasSpectrum, k: int = 8) -> float:
     """Share of the trace in the k largest eigenvalues.
 
     Args:
-        eigenvalues: [..., N], largest first.
+        kernel: As of `effective_rank`.
         k: At least 1; beyond N the share is 1.
 
     Returns:
-        [...] in (0, 1] for a positive semi-definite matrix (above 1 by no more than its negative eigenvalues
-        allow); NaN for a zero one.
+        In (0, 1] for a positive semi-definite matrix (above 1 by no more than its negative eigenvalues allow); NaN for a
+        zero one.
+
+    Raises:
+        InputError: k < 1, or as `effective_rank`.
     """
-    eigenvalues = _checked(eigenvalues)
     require_positive_int("k", k)
-    total = eigenvalues.sum(-1)
-    return divide(eigenvalues[..., :k].sum(-1), total, otherwise=np.nan)[()]
+    return float(rank_formulas.top_k_energy(descending_eigenvalues(kernel), k))
 
 
-def decay_exponent(eigenvalues: Array, first: int = 1, last: int = 8) -> Array:
+def decay_exponent(kernel: HasSpectrum, first: int = 1, last: int = 8) -> float:
     """Exponent a of e_k ∝ k^−a: minus the least-squares slope of ln e_k against ln k, k = first … last.
 
     Args:
-        eigenvalues: [..., N], largest first.
+        kernel: As of `effective_rank`.
         first: First index of the fit, from 1.
         last: Last index, included. The answer depends on the range: state it wherever the exponent is shown.
 
     Returns:
-        [...], 0 for a flat spectrum; NaN where fewer than `last` eigenvalues stand above round-off (N ε e_1).
+        0 for a flat spectrum; NaN where fewer than `last` eigenvalues stand above round-off (N ε e_1).
 
     Raises:
-        InputError: first < 1 or last ≤ first.
+        InputError: first < 1 or last ≤ first, or as `effective_rank`.
     """
-    eigenvalues = _checked(eigenvalues)
     require_positive_int("first", first)
     require_int("last", last, at_least=first + 1)
-    size = eigenvalues.shape[-1]
-    if size < last:
-        return np.full(eigenvalues.shape[:-1], np.nan)[()]
-    used = eigenvalues[..., first - 1 : last]
-    floor = size * np.finfo(np.float64).eps * np.clip(eigenvalues[..., 0], 0, None)
-    defined = used[..., -1] > floor
-    position = np.log(np.arange(first, last + 1))
-    position -= position.mean()
-    slope = np.log(np.where(defined[..., None], used, 1.0)) @ position / np.square(position).sum()
-    return np.where(defined, -slope + 0.0, np.nan)[()]
+    return float(rank_formulas.decay_exponent(descending_eigenvalues(kernel), first, last))
 
 
-def _checked(eigenvalues: Array) -> Array:
-    values = real_array(eigenvalues, "eigenvalues")
-    if values.ndim == 0 or values.shape[-1] == 0:
-        raise InputError(
-            "eigenvalues", expected="shape [..., N] with N ≥ 1", got=f"shape {list(values.shape)}"
-        )
-    return values
+def descending_eigenvalues(kernel: HasSpectrum) -> Array:
+    """The eigenvalues [N] of whatever has a spectrum, largest first.
 
-
-def divide(top: Array, bottom: Array, otherwise: float = 0.0) -> Array:
-    """top / bottom, and `otherwise` where bottom is zero."""
-    top, bottom = np.broadcast_arrays(top, bottom)
-    quotient: Array = np.divide(top, bottom, out=np.full(top.shape, otherwise), where=bottom != 0)
-    return quotient
+    Raises:
+        InputError: see `effective_rank`.
+    """
+    if isinstance(kernel, Spectrum):
+        kernel = kernel.values
+    if isinstance(kernel, Gram):
+        return eigenvalues(kernel).values
+    array = real_array(kernel, "eigenvalues")
+    if array.ndim == 1 and array.size:
+        return np.sort(array)[::-1].copy()
+    if array.ndim == 2 and array.shape[0] == array.shape[1] and array.size:
+        return eigenvalues(array).values
+    raise InputError(
+        "eigenvalues",
+        expected="a symmetric matrix [N, N], its eigenvalues [N], a Spectrum or a Gram, with N ≥ 1",
+        got=f"shape {list(array.shape)}",
+        fix="Of several kernels, pass one at a time; of features J [N, P], pass J @ J.T."
+        if array.size
+        else None,
+    )

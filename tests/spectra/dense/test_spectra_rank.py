@@ -6,12 +6,14 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from spectra_populations import POWER_LAW, features, gram, slow_pairs, slow_statistics
+from spectra_populations import POWER_LAW, features, gram, slow_pairs, slow_statistics, with_spectrum
 
 from ntkdiag.errors import InputError
+from ntkdiag.kernel import Gram, gram_of
 from ntkdiag.spectra import (
     STATISTICS,
     decay_exponent,
@@ -24,9 +26,11 @@ from ntkdiag.spectra import (
     stable_rank,
     top_k_energy,
 )
+from ntkdiag.spectra.dense import rank_formulas
 from ntkdiag.spectra.dense.named_statistics import evaluate_all
 
 RANKS: list[Callable] = [effective_rank, participation_ratio, stable_rank, numerical_rank]
+FAMILY: list[Callable] = [*RANKS, top_k_energy, decay_exponent]
 spectra = arrays(np.float64, st.integers(1, 12), elements=st.floats(0, 1e3)).map(lambda e: np.sort(e)[::-1])
 
 
@@ -59,7 +63,7 @@ def test_ranks_are_ordered(values: np.ndarray) -> None:
 @given(spectra, st.sampled_from([1e-150, 1e-12, 7.0, 1e150]))
 def test_ranks_do_not_see_the_scale(values: np.ndarray, scale: float) -> None:
     values = np.where(values < 1e-6, 0, values)
-    for rank in [*RANKS, top_k_energy, decay_exponent]:
+    for rank in FAMILY:
         np.testing.assert_allclose(rank(values * scale), rank(values), rtol=1e-9, atol=1e-12)
 
 
@@ -112,14 +116,100 @@ def test_top_k_refuses_zero() -> None:
     assert np.isnan(top_k_energy(np.zeros(3)))
 
 
-@pytest.mark.parametrize("rank", [*RANKS, top_k_energy, decay_exponent])
-def test_stacks_give_what_single_spectra_give(rank: Callable) -> None:
+@pytest.mark.parametrize("rank", FAMILY)
+def test_the_formulas_on_stacks_give_what_single_spectra_give(rank: Callable) -> None:
     stack = np.sort(np.random.default_rng(0).random((2, 3, 9)), -1)[..., ::-1]
     stack[0, 1] = 0
     stack[1, 2, 1:] = 0
-    one_by_one = [[float(rank(values)) for values in row] for row in stack]
-    np.testing.assert_allclose(rank(stack), one_by_one)
-    assert np.ndim(rank(stack[0, 0])) == 0
+    options = {"numerical_rank": {"tol": 1e-6}, "top_k_energy": {"k": 8}}.get(rank.__name__, {})
+    of_stack = getattr(rank_formulas, rank.__name__)(stack, **options)
+    np.testing.assert_allclose(of_stack, [[rank(values) for values in row] for row in stack])
+
+
+# --- what has a rank, and what has none
+
+
+def slow_family(values: np.ndarray) -> dict[str, float]:
+    """By definition, from eigenvalues of order one, largest first."""
+    share = values / values.sum()
+    slope, _ = np.polyfit(np.log(np.arange(1, 9)), np.log(values[:8]), 1)
+    return {
+        "effective_rank": float(np.exp(-(share * np.log(share)).sum())),
+        "participation_ratio": float(values.sum() ** 2 / np.square(values).sum()),
+        "stable_rank": float(values.sum() / values[0]),
+        "numerical_rank": len(values),
+        "top_k_energy": float(values[:8].sum() / values.sum()),
+        "decay_exponent": -float(slope),
+    }
+
+
+@pytest.mark.parametrize("rank", FAMILY)
+@pytest.mark.parametrize("scale", [1.0, 1e-200, 1e200, 1e-307, 1e305])
+def test_a_matrix_its_eigenvalues_and_a_spectrum_have_one_rank(rank: Callable, scale: float) -> None:
+    rng = np.random.default_rng(5)
+    values = np.arange(1, 81) ** -0.7
+    matrix = with_spectrum(values, rng) * scale
+    truth = slow_family(values)[rank.__name__]
+    spectrum = eigenvalues(matrix)
+    for form in (
+        matrix,
+        torch.from_numpy(matrix),
+        spectrum,
+        spectrum.values,
+        rng.permutation(values) * scale,
+        list(np.linalg.eigvalsh(matrix)),  # numpy's order, ascending
+    ):
+        assert rank(form) == pytest.approx(truth, rel=1e-9)
+    assert type(rank(matrix)) is (int if rank is numerical_rank else float)
+
+
+def test_the_ranks_of_a_measured_kernel_and_of_float32_of_any_scale() -> None:
+    torch.manual_seed(0)
+    network, x = torch.nn.Linear(90, 1), torch.randn(80, 90)
+    gram = gram_of(network, (x,), torch.ones(1, 1))[0]
+    values = np.linalg.eigvalsh((x @ x.T + 1).double().numpy())[::-1]
+    assert 40 < slow_family(values)["effective_rank"] < 70
+    for rank in FAMILY:
+        truth = pytest.approx(slow_family(values)[rank.__name__], rel=1e-4)
+        assert rank(measured(gram)) == truth
+        assert rank(gram.float() * 1e-26) == truth  # outputs of scale 1e-13
+        assert rank(gram.float() * 1e30) == truth
+
+
+def measured(matrix: torch.Tensor) -> Gram:
+    return Gram(matrix, None, None, "trace", "streaming", {}, 1, 91, torch.zeros(len(matrix)))
+
+
+@pytest.mark.parametrize("rank", FAMILY)
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (
+            np.random.default_rng(0).random((6, 6)),
+            r"a symmetric matrix .*Of features J \[N, P\], pass J @ J.T",
+        ),
+        (
+            np.ones((2, 6)),
+            r"a symmetric matrix \[N, N\], its eigenvalues \[N\], a Spectrum or a Gram.*one at a time",
+        ),
+        (np.ones((3, 6, 6)), r"got shape \[3, 6, 6\]\. Of several kernels, pass one at a time"),
+        (np.ones((1, 6)), r"got shape \[1, 6\]"),
+        (np.array(3.0), r"got shape \[\]"),
+        (np.zeros((0, 0)), r"got shape \[0, 0\]\.$"),
+        ([], r"got shape \[0\]\.$"),
+        ([[1.0, 2.0], [3.0]], "expected real numbers; got ValueError"),
+        ([1.0, float("nan")], "expected finite entries; got 1 of 2"),
+        (np.eye(3) * 1j, "expected real numbers; got dtype complex128"),
+        (None, "expected real numbers; got NoneType"),
+        ({"a": 1}, "expected real numbers; got dict"),
+        ("runs/mine", "expected real numbers; got str"),
+    ],
+    ids=str,
+)
+def test_what_has_no_spectrum_is_refused_in_a_line(rank: Callable, given: object, words: str) -> None:
+    with pytest.raises(InputError, match=words) as refused:
+        rank(given)
+    assert "\n" not in str(refused.value)
 
 
 @pytest.mark.parametrize("name", STATISTICS)

@@ -314,7 +314,7 @@ def test_swapped_arguments_are_refused_in_a_line() -> None:
 def test_the_effective_rank_of_single_precision_operators_of_tiny_scale() -> None:
     """A full kernel of outputs of scale 1e-13 has entries of 1e-26, whose squares underflow in float32."""
     a = scaled(torch.float32, 1e-26)
-    truth = float(effective_rank(POWER_LAW))
+    truth = effective_rank(POWER_LAW)
     known = top_eigenpairs(lambda v: a @ v, a[:1], SIZE, 16)
     found = entropy_effective_rank(lanczos_quadrature(lambda v: a @ v, a[:1], SIZE, known=known))
     assert found.value == pytest.approx(truth, rel=0.05)
