@@ -3,6 +3,7 @@
 The paper's claims are the files of `paper/`; `verdict` decides between supported, contradicted and inconclusive.
 """
 
+from ntkdiag.claims.effects import Effect, EffectTable, effect_values, effects
 from ntkdiag.claims.evidence import Evidence
 from ntkdiag.claims.register import CLAIMS, Claim, claim
 from ntkdiag.claims.trend import falls
@@ -14,9 +15,13 @@ __all__ = [
     "COLUMNS",
     "Claim",
     "ClaimResult",
+    "Effect",
+    "EffectTable",
     "Evidence",
     "all_of",
     "claim",
+    "effect_values",
+    "effects",
     "falls",
     "judge",
     "untestable",

@@ -78,3 +78,52 @@ def along(ordering: Array, low: float, high: float) -> Array:
     """A quantity that rises with an ordering from `low` to `high`."""
     share = (ordering - ordering.min()) / np.ptp(ordering)
     return low + share * (high - low)
+
+
+def kernels(
+    log_snr: Array,
+    *,
+    size: Array | float = 1.0,
+    flatness: Array | float = 0.7,
+    samples: int = 32,
+    features: int = 24,
+    shared: float = 0.5,
+    mean: float = 0.0,
+    norms: float = 0.0,
+    probes: int = 0,
+    probe_noise: float = 0.1,
+    seed: int = 0,
+    probe_seed: int = 0,
+) -> tuple[Array, Array]:
+    """Kernels of Gaussian features, one a bucket, and the same by probe.
+
+    Args:
+        log_snr: Bucket centres [B].
+        size: Trace of the population's kernel without its mean, one number or one a bucket [B].
+        flatness: Eigenvalues are flatness^k, k = 0 … features − 1, scaled to `size`.
+        samples, features: N, and number of features.
+        shared: Share of the features' variance that buckets have in common.
+        mean: What all samples share, added to the first feature, in units of the square root of `size`.
+        norms: Samples are multiplied by exp(norms · z), z standard normal.
+        probes: R; each probe multiplies every feature by 1 + noise. 0: the second result is empty.
+        probe_noise: Standard deviation of that noise.
+        seed, probe_seed: Of samples, and of probes.
+
+    Returns:
+        [B, N, N] and [B, R, N, N].
+    """
+    count = len(log_snr)
+    generator = np.random.default_rng([11, seed])
+    common = generator.standard_normal((samples, features))
+    own = generator.standard_normal((count, samples, features))
+    factor = np.exp(norms * generator.standard_normal((samples, 1)))
+    spectrum = np.power(np.broadcast_to(flatness, count)[:, None], np.arange(features))
+    spectrum = spectrum / spectrum.sum(1, keepdims=True) * np.broadcast_to(size, count)[:, None]
+    rows = (np.sqrt(shared) * common + np.sqrt(1 - shared) * own) * np.sqrt(spectrum)[:, None] * factor
+    rows[..., 0] += mean * np.sqrt(np.broadcast_to(size, count))[:, None]
+    if not probes:
+        return rows @ rows.swapaxes(1, 2), np.empty((count, 0, samples, samples))
+    noise = np.random.default_rng([12, probe_seed]).standard_normal((probes, 1, 1, features))
+    scaled = rows * (1 + probe_noise * noise)
+    per_probe = (scaled @ scaled.swapaxes(2, 3)).transpose(1, 0, 2, 3).copy()
+    return per_probe.mean(1), per_probe

@@ -77,8 +77,7 @@ def leave_out(
     gram, errors, probes = checked_noise(matrix, stderr, per_probe)
     samples = require_int("samples", len(gram), at_least=3)
     sums = _PairSums(chosen, gram, errors, probes)
-    everyone = np.arange(samples)[None]
-    full = {name: found[0] for name, found in on_subsets(chosen, gram, sums, everyone).items()}
+    full, left_out = _with_all_samples(chosen, gram, sums, probes)
     others = [np.delete(np.arange(samples), group) for group in sample_groups(samples)]
     sizes = np.array([len(kept) for kept in others])
     parts = [  # groups of one size at a time
@@ -86,13 +85,35 @@ def leave_out(
         for size in np.unique(sizes)
     ]
     order = np.argsort(np.argsort(sizes, kind="stable"))
-    left_out = _without_each_probe(chosen, probes) if probes is not None else {}
     return {
         one.name: Replicates(
-            _without_probe_bias(one, float(full[one.name]), left_out.get(one.name), samples),
+            _without_probe_bias(one, full[one.name], left_out.get(one.name), samples),
             np.concatenate([part[one.name] for part in parts])[order],
             left_out.get(one.name),
         )
+        for one in chosen
+    }
+
+
+def without_probe_bias(
+    names: Iterable[str | Statistic], matrix: GramLike, per_probe: GramLike | None = None
+) -> dict[str, float]:
+    """Several statistics of one Gram matrix, without the bias by few probes: the values of `leave_out`, and nothing else.
+
+    Args:
+        names, matrix, per_probe: As in `leave_out`.
+
+    Returns:
+        name → value.
+
+    Raises:
+        InputError: as `leave_out`.
+    """
+    chosen = [statistic(name) for name in names]
+    gram, _, probes = checked_noise(matrix, None, per_probe)
+    full, left_out = _with_all_samples(chosen, gram, _PairSums(chosen, gram, None, probes), probes)
+    return {
+        one.name: _without_probe_bias(one, full[one.name], left_out.get(one.name), len(gram))
         for one in chosen
     }
 
@@ -157,6 +178,15 @@ def on_subsets(
         for some in np.array_split(subsets, pieces)
     ]
     return {one.name: np.concatenate([part[one.name] for part in parts]) for one in chosen}
+
+
+def _with_all_samples(
+    chosen: list[Statistic], gram: Array, sums: _PairSums, probes: Array | None
+) -> tuple[dict[str, float], dict[str, Array]]:
+    """Statistics of all samples, and without each probe."""
+    full = on_subsets(chosen, gram, sums, np.arange(len(gram))[None])
+    left_out = _without_each_probe(chosen, probes) if probes is not None else {}
+    return {name: float(found[0]) for name, found in full.items()}, left_out
 
 
 def _without_each_probe(chosen: list[Statistic], probes: Array) -> dict[str, Array]:
