@@ -16,7 +16,7 @@ from ntkdiag.claims.verdict import verdict
 from ntkdiag.data import Data
 from ntkdiag.denoiser import Denoiser
 from ntkdiag.diagnosis import Diagnosis, measure
-from ntkdiag.process.buckets import Buckets
+from ntkdiag.process.buckets import Buckets, BucketsLike
 
 COLUMNS = [
     "claim", "statement", "verdict", "effect", "low", "high", "threshold", "p_value", "p_holm", "test", "note",
@@ -60,7 +60,7 @@ def judge(diagnosis: Diagnosis, *, seed: int = 0) -> pd.DataFrame:
 def verify(
     denoiser: Denoiser,
     data: Data,
-    buckets: Buckets | None = None,
+    buckets: BucketsLike | None = None,
     *,
     samples: int = 64,
     probes: int = 8,
@@ -71,7 +71,7 @@ def verify(
 
     Args:
         denoiser, data, samples, probes, refs: As in `measure`.
-        buckets: Log-SNR buckets; `Buckets.default()` if None.
+        buckets: As in `measure`; `Buckets.default()` if None.
         seed: Seed of draws, probes and permutations.
 
     Returns:
@@ -85,6 +85,6 @@ def verify(
         verdicts = nd.verify(denoiser, nd.data.load("digits"), refs={"untrained": untrained})
         print(verdicts[["claim", "verdict", "effect", "low", "high"]])
     """
-    buckets = Buckets.default() if buckets is None else buckets
-    diagnosis = measure(denoiser, data, buckets, samples=samples, probes=probes, seed=seed, refs=refs)
+    levels = Buckets.default() if buckets is None else buckets
+    diagnosis = measure(denoiser, data, levels, samples=samples, probes=probes, seed=seed, refs=refs)
     return judge(diagnosis, seed=seed)

@@ -29,13 +29,13 @@ from ntkdiag.diagnosis.tables import (
 from ntkdiag.errors import require_positive_int
 from ntkdiag.kernel import CheckOnce
 from ntkdiag.modes import measuring
-from ntkdiag.process.buckets import Buckets, PairedDraws
+from ntkdiag.process.buckets import Buckets, BucketsLike, PairedDraws
 
 
 def measure(
     denoiser: Denoiser,
     data: Data,
-    buckets: Buckets,
+    buckets: BucketsLike,
     *,
     samples: int = 64,
     probes: int = 8,
@@ -59,7 +59,7 @@ def measure(
     Args:
         denoiser: The network.
         data: Samples are drawn from its training part without replacement.
-        buckets: Log-SNR buckets.
+        buckets: Log-SNR buckets: `Buckets`, a count over the default range, or edges.
         samples: N per bucket; compare diagnoses only at equal N, since ranks grow with it.
         probes: R random ±1 probes of the trace kernel; with 3 or more, intervals include the spread over probes.
         seed: Seed from which the separate streams of data, noise and probes are derived.
@@ -84,12 +84,13 @@ def measure(
         MeasurementError: the network gives non-finite numbers.
 
     Example:
-        diagnosis = nd.measure(denoiser, nd.data.load("digits"), nd.Buckets.uniform(-10, 10, count=10))
+        diagnosis = nd.measure(denoiser, nd.data.load("digits"), 10)
         print(diagnosis.summary[["log_snr", "effective_rank", "effective_rank_low", "effective_rank_high"]])
         diagnosis.save("runs/diagnosis")
     """
     require_positive_int("samples", samples)
     require_positive_int("probes", probes)
+    buckets = Buckets.of(buckets, denoiser.schedule)
     refs = refs or {}
     for network in (denoiser, *refs.values()):
         require_forward(network, data)

@@ -7,9 +7,11 @@ difference between two draws.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from numbers import Integral, Real
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -100,6 +102,38 @@ class Buckets:
         return cls.uniform(*DEFAULT_RANGE, count)
 
     @classmethod
+    def of(cls, given: BucketsLike, schedule: Schedule) -> Buckets:
+        """Buckets as people write them.
+
+        Args:
+            given: Buckets, which are returned as they are; a count, for that many of the default range; or edges, as in
+                `from_edges`.
+            schedule: The process that is measured.
+
+        Raises:
+            InputError: none of these, a count below 1, or edges that do not increase.
+
+        Example:
+            >>> nd.Buckets.of(2, nd.schedules.cosine()).edges
+            (-10.0, 0.0, 10.0)
+            >>> nd.Buckets.of([-4, 0, 2], nd.schedules.cosine()).centers
+            (-2.0, 1.0)
+        """
+        if isinstance(given, Buckets):
+            return given
+        plain: object = given.tolist() if isinstance(given, Tensor | np.ndarray) else given
+        if isinstance(plain, Integral) and not isinstance(plain, bool):
+            return cls.default(int(plain))
+        edges = list(plain) if isinstance(plain, Sequence) and not isinstance(plain, str | bytes) else []
+        if not edges or not all(isinstance(edge, Real) and not isinstance(edge, bool) for edge in edges):
+            raise InputError(
+                "buckets",
+                expected="ntkdiag.Buckets, a count such as 10, or edges such as [-10, -5, 0, 5]",
+                got=repr(given) if isinstance(given, str | float | None) else type(given).__name__,
+            )
+        return cls.from_edges(edges)
+
+    @classmethod
     def from_edges(cls, edges: Iterable[float]) -> Buckets:
         """Buckets between given edges, measured at their midpoints.
 
@@ -161,6 +195,10 @@ class Buckets:
         index = torch.where(wide == edges[-1], self.count - 1, index)
         inside = (wide >= edges[0]) & (wide <= edges[-1])
         return torch.where(inside, index, -1)
+
+
+# What `Buckets.of` takes: buckets, a count, or edges.
+BucketsLike: TypeAlias = "Buckets | int | Sequence[float] | np.ndarray | Tensor"
 
 
 @dataclass(frozen=True)

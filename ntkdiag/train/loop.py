@@ -20,7 +20,7 @@ from ntkdiag.data import Data
 from ntkdiag.denoiser import Denoiser
 from ntkdiag.errors import InputError, MeasurementError
 from ntkdiag.modes import in_mode
-from ntkdiag.process.buckets import Buckets
+from ntkdiag.process.buckets import Buckets, BucketsLike
 from ntkdiag.signals import deferred_interrupt
 from ntkdiag.train.checkpoints.run_folder import Progress, RunFolder, describe_problem
 from ntkdiag.train.config import TrainConfig
@@ -61,7 +61,7 @@ def train(
     weights: WeightSource | None,
     config: TrainConfig,
     *,
-    buckets: Buckets | None = None,
+    buckets: BucketsLike | None = None,
     out: Path | str | None = None,
     resume: bool = False,
     force: bool = False,
@@ -78,7 +78,7 @@ def train(
         data: The training part is used, moved to that device and dtype.
         weights: Weights for the denoiser's target, preferably of mean 1 under its schedule; None for 1 everywhere.
         config: Settings.
-        buckets: Buckets of the history; by default ten in which training draws equally often.
+        buckets: Buckets of the history, a count or edges; by default ten in which training draws equally often.
         out: Folder for checkpoints and, at the end, average.safetensors and history.csv.
         resume: Continue from the checkpoint in `out`; only `steps` and `checkpoint_every` may have changed.
         force: Replace an earlier run in `out`.
@@ -109,7 +109,9 @@ def train(
         )
     if resume and out is None:
         raise InputError("resume", expected="out=, the folder of the run to continue", got="no folder")
-    buckets = buckets or Buckets.from_density(denoiser.schedule, _BUCKETS)
+    if buckets is None:
+        buckets = Buckets.from_density(denoiser.schedule, _BUCKETS)
+    buckets = Buckets.of(buckets, denoiser.schedule)
     folder = None
     if out is not None:
         folder = RunFolder(out, config, describe_problem(denoiser, data, buckets), notes or {})

@@ -357,6 +357,14 @@ def test_extra_state_that_is_no_tensor_does_no_harm() -> None:
     assert len(found.meta["network"]["digest"]) == 64
 
 
+def test_buckets_are_taken_as_a_count_or_as_edges() -> None:
+    for given in (2, [-10, 0, 10], np.array([-10.0, 0.0, 10.0])):
+        found = measure(mlp(), POINTS, given, samples=4, probes=1)
+        assert found.summary["log_snr"].tolist() == [-5, 5]
+    with pytest.raises(InputError, match=r"^buckets: expected .* got 'ten'"):
+        measure(mlp(), POINTS, "ten", samples=4)
+
+
 # --- refusals
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -59,6 +61,43 @@ def test_buckets_from_density_are_visited_equally_and_halved_by_their_centers(
     mass = schedule.cdf(torch.tensor(points, dtype=torch.float64)).diff()
     outside = 2 * TAIL if math.isinf(schedule.support[0]) else 0.0
     torch.testing.assert_close(mass, torch.full_like(mass, (1 - outside) / (2 * count)), rtol=1e-9, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [
+        (4, Buckets.default(4)),
+        (np.int64(3), Buckets.default(3)),
+        (Buckets.uniform(0, 1, 2), Buckets.uniform(0, 1, 2)),
+        ([-4, 0, 1.5], Buckets.from_edges([-4, 0, 1.5])),
+        ((-1, 1), Buckets.from_edges([-1, 1])),
+        (range(3), Buckets.from_edges([0, 1, 2])),
+        (np.linspace(-2, 2, 5), Buckets.from_edges([-2, -1, 0, 1, 2])),
+        (torch.tensor([-2.0, 5.0]), Buckets.from_edges([-2, 5])),
+    ],
+)
+def test_a_count_and_edges_are_taken_for_buckets(given: Any, wanted: Buckets) -> None:
+    assert Buckets.of(given, schedules.cosine()) == wanted
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (None, "got None"),
+        ("10", "a count such as 10, or edges .* got '10'"),
+        (2.5, "got 2.5"),
+        (True, "got bool"),
+        ([], "got list"),
+        ([[-1, 0], [0, 1]], "got list"),
+        (["a", "b"], "got list"),
+        (np.array([1 + 2j, 3]), "got ndarray"),
+        (0, "bucket count: expected an integer of at least 1"),
+        ([3, 1], "increasing"),
+    ],
+)
+def test_what_is_no_buckets_is_refused_in_words(given: Any, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        Buckets.of(given, schedules.cosine())
 
 
 def test_buckets_from_density_hold_what_training_draws() -> None:

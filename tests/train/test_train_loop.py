@@ -183,6 +183,14 @@ def test_weights_for_another_target_are_refused():
         train(small_denoiser(name="x0"), small_data(), Doubling(), QUICK)
 
 
+def test_buckets_of_the_history_are_taken_as_a_count_or_as_edges():
+    for given in (3, [-10, 0, 5, 20]):
+        found = train(
+            small_denoiser(), small_data(), None, dataclasses.replace(QUICK, steps=1), buckets=given
+        )
+        assert found.buckets == Buckets.of(given, schedules.cosine())
+
+
 def test_history_has_a_column_for_each_bucket_and_says_nan_where_no_sample_fell():
     buckets = Buckets.uniform(30, 40, 2)  # where the cosine schedule never is
     history = train(small_denoiser(), small_data(), None, QUICK, buckets=buckets).history

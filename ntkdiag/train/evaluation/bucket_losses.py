@@ -18,7 +18,7 @@ from ntkdiag.data import Data
 from ntkdiag.denoiser import Denoiser
 from ntkdiag.errors import InputError
 from ntkdiag.modes import evaluating
-from ntkdiag.process.buckets import Buckets, PairedDraws
+from ntkdiag.process.buckets import Buckets, BucketsLike, PairedDraws
 from ntkdiag.train.loss import Batch, denoising_losses
 
 
@@ -81,7 +81,7 @@ class BucketValues:
 def bucket_losses(
     denoiser: Denoiser,
     data: Data | PairedDraws,
-    buckets: Buckets,
+    buckets: BucketsLike,
     samples: int = 256,
     seed: int = 0,
     batch: int = 256,
@@ -91,7 +91,7 @@ def bucket_losses(
     Args:
         denoiser: The network, measured in eval mode.
         data: Data whose held-out part is drawn from; or draws, and then `samples` and `seed` are not used.
-        buckets: The buckets.
+        buckets: The buckets, a count over the default range, or edges.
         samples: Number of held-out points, drawn without replacement; all of them if there are fewer.
         seed: Seed of points and noise.
         batch: Samples per forward pass.
@@ -110,6 +110,7 @@ def bucket_losses(
         draws = data
     else:
         draws = PairedDraws.draw(data.held_out, min(samples, len(data.held_out)), seed)
+    buckets = Buckets.of(buckets, denoiser.schedule)
     rows = []
     with evaluating(denoiser) as like:
         for log_snr in buckets.centers:

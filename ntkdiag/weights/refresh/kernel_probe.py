@@ -17,7 +17,7 @@ from torch import Tensor
 from ntkdiag.denoiser import Denoiser
 from ntkdiag.errors import InputError, require_one_of
 from ntkdiag.kernel import CheckOnce, gram
-from ntkdiag.process.buckets import Buckets, PairedDraws
+from ntkdiag.process.buckets import Buckets, BucketsLike, PairedDraws
 from ntkdiag.recoverability import gradient_signal, learnability
 from ntkdiag.spectra import eigenpairs
 from ntkdiag.spectra.dense.eigen import Array, Spectrum
@@ -31,7 +31,7 @@ PROBED = ("learnability", "gsnr")
 def probe_score(
     denoiser: Denoiser,
     draws: PairedDraws,
-    buckets: Buckets,
+    buckets: BucketsLike,
     score: str = "learnability",
     *,
     probes: int = 1,
@@ -52,7 +52,7 @@ def probe_score(
         denoiser: The network being trained; measured in evaluation mode, each module's own mode restored. For
             a run that resumes exactly, call this before the checkpoint is loaded, as for a fresh run.
         draws: Probe batch of N samples; 32 are enough to rank ten buckets (tuned here).
-        buckets: Noise levels.
+        buckets: Noise levels: `Buckets`, a count over the default range, or edges.
         score: "learnability" or "gsnr".
         probes: Random ±1 vectors of the trace kernel; not used by gsnr. One is enough: on the digits DiT another draw of it
             moves the score by 1%, and each further one costs 0.9% of the training time at a refresh every 500 steps.
@@ -66,6 +66,7 @@ def probe_score(
         InputError: unknown score, too few samples for it, a kernel of zero, or what `gram` refuses.
     """
     require_one_of("score of a refresh", score, PROBED)
+    buckets = Buckets.of(buckets, denoiser.schedule)
     settings = {"seed": seed, "engine": engine, "params": params, "memory": memory, "check": CheckOnce()}
     batch = _ProbeBatch(denoiser, draws, buckets, settings)
     raw: Callable[[], list[float]]

@@ -65,6 +65,11 @@ def test_values_are_those_of_single_samples_at_the_centers():
         assert torch.allclose(values.per_sample[b], error.double(), rtol=1e-4)
 
 
+def test_buckets_are_taken_as_a_count():
+    found = bucket_losses(small_denoiser(), small_data(), 3, samples=4)
+    assert found.buckets == Buckets.default(3) and found.per_sample.shape == (3, 4)
+
+
 def test_seed_decides_and_batch_size_does_not():
     denoiser, held = small_denoiser(dtype=torch.float64), small_data()
     values = bucket_losses(denoiser, held, BUCKETS, samples=50, seed=1).per_sample
