@@ -29,7 +29,7 @@ class Denoiser(nn.Module):
         network: Any module.
         schedule: The noising process x = α x0 + σ ε the network was (or will be) trained on.
         target: What the network predicts: epsilon, x0, v, score, flow or F.
-        call: How the network is called. None: `network(x, time)` with the schedule's native time [N];
+        call: How the network is called. None: `network(x, time)` with the schedule's own time [N];
             "log_snr": `network(x / √(α²+σ²), log_snr)`, the input scaled to the variance-preserving path,
             which is how the reference networks of this package are called. Or a function
             `call(network, x, log_snr, cond) → prediction`. If there is a cond, the first two pass it as the

@@ -4,7 +4,31 @@ from __future__ import annotations
 
 import os
 
+import pytest
 import torch
 
 os.environ.setdefault("MPLBACKEND", "Agg")
 torch.set_num_threads(1)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print the rows that tests of diffusers' schedulers record: log-SNR of their own noising, and that which is read."""
+    rows = [
+        value
+        for report in terminalreporter.getreports("passed") + terminalreporter.getreports("failed")
+        if report.when == "call"
+        for name, value in report.user_properties
+        if name == "scheduler"
+    ]
+    if not rows:
+        return
+    terminalreporter.section(
+        "log-SNR at three timesteps of each scheduler: its own noising, and as it is read"
+    )
+    for name, options, state, own, ours in sorted(rows, key=lambda row: [str(cell) for cell in row[:3]]):
+        left = f"{name} {options}".strip() + (f" ({state})" if state else "")
+        terminalreporter.write_line(f"{left:<90} {_cell(own)} {_cell(ours)}".rstrip())
+
+
+def _cell(value: str | list[float]) -> str:
+    return value if isinstance(value, str) else " ".join(f"{number:9.4f}" for number in value) + "  "

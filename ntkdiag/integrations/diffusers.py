@@ -91,7 +91,9 @@ class ScriptWeights(Wrapped):
             raise InputError(
                 "sigmas", expected=f"numbers from 0 to {highest:g}", got=f"{level[bad].flatten()[0]:g}"
             )
-        log_snr = self._schedule.log_snr(level) if isinstance(self._schedule, Flow) else -2 * level.log()
+        log_snr = (
+            2 * ((1 - level).log() - level.log()) if isinstance(self._schedule, Flow) else -2 * level.log()
+        )
         return self.source(log_snr).float()
 
 

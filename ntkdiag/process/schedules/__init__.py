@@ -18,6 +18,7 @@ from ntkdiag.process.schedules.base import Schedule
 from ntkdiag.process.schedules.continuous import EDM, Cosine, Flow, LinearLogSNR
 from ntkdiag.process.schedules.diffusers_scheduler import from_diffusers
 from ntkdiag.process.schedules.discrete import LinearBeta, LogSNRTable
+from ntkdiag.process.schedules.timesteps import log_snr_of_timesteps
 
 __all__ = [
     "SCHEDULES",
@@ -28,18 +29,25 @@ __all__ = [
     "from_table",
     "linear_beta",
     "linear_log_snr",
+    "log_snr_of_timesteps",
     "named",
 ]
 
 
-def cosine() -> Schedule:
+def cosine(time_scale: float = 1.0) -> Schedule:
     """Variance preserving, α = cos(πt/2), t uniform on [0, 1] (Nichol & Dhariwal 2021, without their offset).
+
+    Args:
+        time_scale: Time of pure noise, positive: the schedule counts time_scale · t. π/2 is TrigFlow's angle.
+
+    Raises:
+        InputError: a scale that is not positive.
 
     Example:
         >>> round(cosine().sigma(0.0).item() ** 2, 6)  # at log-SNR 0, half of the variance is noise
         0.5
     """
-    return Cosine()
+    return Cosine(time_scale)
 
 
 def linear_beta(steps: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02) -> Schedule:
@@ -77,13 +85,19 @@ def linear_log_snr(log_snr_min: float = -10.0, log_snr_max: float = 10.0) -> Sch
     return LinearLogSNR(log_snr_min, log_snr_max)
 
 
-def flow(logit_mean: float | None = None, logit_std: float | None = None, shift: float = 1.0) -> Schedule:
+def flow(
+    logit_mean: float | None = None,
+    logit_std: float | None = None,
+    shift: float = 1.0,
+    time_scale: float = 1.0,
+) -> Schedule:
     """Rectified flow x = (1 − t) x0 + t ε.
 
     Args:
         logit_mean: Mean of logit t in training; None for uniform t.
         logit_std: Standard deviation of logit t in training; None for uniform t.
         shift: Resolution shift of training time towards noise, positive (Esser et al. 2024, equation 23).
+        time_scale: Time of pure noise, positive: the schedule counts time_scale · t. Many networks are told 1000 t.
 
     Raises:
         InputError: one of mean and standard deviation without the other, or a number out of its range.
@@ -92,25 +106,29 @@ def flow(logit_mean: float | None = None, logit_std: float | None = None, shift:
         >>> flow().log_snr(0.5).item(), flow().rates(0.0)[1].item()
         (0.0, 1.0)
     """
-    return Flow(logit_mean, logit_std, shift)
+    return Flow(logit_mean, logit_std, shift, time_scale)
 
 
-def edm(sigma_data: float = 0.5, p_mean: float = -1.2, p_std: float = 1.2) -> Schedule:
+def edm(
+    sigma_data: float = 0.5, p_mean: float = -1.2, p_std: float = 1.2, time_scale: float | None = None
+) -> Schedule:
     """Variance exploding x = x0 + s ε with ln s ~ N(p_mean, p_std²) (Karras et al. 2022).
 
     Args:
         sigma_data: Standard deviation of the data that the F target assumes.
         p_mean: Mean of ln s in training; −0.4 in EDM2 (Karras et al. 2024).
         p_std: Standard deviation of ln s in training; 1.0 in EDM2.
+        time_scale: None: the schedule's time is the noise level s. A positive number: it is time_scale · ln s, as networks
+            of EDM (1/4) and consistency models (250) are told.
 
     Raises:
-        InputError: a standard deviation that is not positive.
+        InputError: a standard deviation or a scale that is not positive.
 
     Example:
         >>> round(edm().log_snr(2.0).item(), 4)  # at noise level s = 2: −2 ln s
         -1.3863
     """
-    return EDM(sigma_data, p_mean, p_std)
+    return EDM(sigma_data, p_mean, p_std, time_scale)
 
 
 def from_table(log_snr: Sequence[float] | np.ndarray | Tensor) -> Schedule:

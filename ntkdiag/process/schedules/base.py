@@ -20,7 +20,7 @@ from ntkdiag.process.schedules.training_distributions import Distribution
 from ntkdiag.provenance import jsonable
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Schedule(ABC):
     """A noising path and the density of log-SNR that training samples from.
 
@@ -28,7 +28,8 @@ class Schedule(ABC):
     dtype (float64 for numbers); half precision is computed in float32. Log-SNR is in nats.
 
     Subclasses are frozen dataclasses whose fields are the arguments of their constructor in
-    `ntkdiag.schedules`. They define `_alpha` and `_sigma` unless they are variance preserving.
+    `ntkdiag.schedules`. They define `_alpha` and `_sigma` unless they are variance preserving. Two schedules are equal if
+    they are the same process, whatever unit their time is counted in.
 
     Attributes:
         name: Name of the constructor.
@@ -65,8 +66,22 @@ class Schedule(ABC):
         """Coefficient of the noise, σ ≥ 0."""
         return apply_wide(self._sigma, log_snr)
 
+    @property
+    def time_range(self) -> tuple[float, float]:
+        """Earliest and latest time: (0, 1) unless the schedule counts otherwise."""
+        return 0.0, 1.0
+
+    @property
+    def whole_times(self) -> bool:
+        """Whether a whole number can be meant as a time: not where time is a logarithm or an angle."""
+        return True
+
     def time(self, log_snr: Level) -> Tensor:
-        """The schedule's own time, which increases with noise: t in [0, 1], a step index, or EDM's noise level s."""
+        """The schedule's own time, which increases with noise: t in [0, 1], a step index, or EDM's noise level s.
+
+        A schedule that was read from a scheduler counts as that scheduler does: see `time_range` and
+        `ntkdiag.schedules.from_diffusers`.
+        """
         return apply_wide(self._time, log_snr)
 
     def log_snr(self, time: Level) -> Tensor:
@@ -74,7 +89,10 @@ class Schedule(ABC):
         return apply_wide(self._log_snr, time)
 
     def rates(self, log_snr: Level) -> tuple[Tensor, Tensor]:
-        """Derivatives (dα/dt, dσ/dt) with respect to the schedule's own time."""
+        """Derivatives (dα/dt, dσ/dt), with t a step, an angle, flow's t in [0, 1], or EDM's noise level s.
+
+        The last two in whatever unit `time` counts: a network of flow matching predicts ε − x0, though it is told 1000 t.
+        """
         level = as_level(log_snr)
         alpha_rate, sigma_rate = self._rates(widen(level))
         return alpha_rate.to(level.dtype), sigma_rate.to(level.dtype)
@@ -134,8 +152,26 @@ class Schedule(ABC):
         return expand(alpha, x0) * x0 + expand(sigma, x0) * epsilon
 
     def describe(self) -> dict[str, Any]:
-        """Name and parameters as JSON can hold them; `schedules.named(**describe())` gives this schedule again."""
-        return {"name": self.name, **jsonable(dataclasses.asdict(self))}
+        """Name and parameters as JSON can hold them; `schedules.named(**describe())` gives this schedule again.
+
+        The unit of time is left out where it is the usual one.
+        """
+        return {
+            "name": self.name,
+            **{
+                field.name: jsonable(getattr(self, field.name))
+                for field in dataclasses.fields(self)
+                if field.compare or getattr(self, field.name) != field.default
+            },
+        }
+
+    def __repr__(self) -> str:
+        arguments = [
+            f"{field.name}={_short(getattr(self, field.name))}"
+            for field in dataclasses.fields(self)
+            if getattr(self, field.name) != field.default
+        ]
+        return f"{self.name}({', '.join(arguments)})"
 
     def _alpha(self, log_snr: Tensor) -> Tensor:
         return vp_alpha(log_snr)
@@ -151,3 +187,7 @@ class Schedule(ABC):
 
     @abstractmethod
     def _rates(self, log_snr: Tensor) -> tuple[Tensor, Tensor]: ...
+
+
+def _short(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else repr(value)

@@ -18,19 +18,23 @@ from torch import Tensor
 from ntkdiag.errors import InputError, require_int, require_number
 from ntkdiag.process.log_snr import vp_alpha, vp_sigma
 from ntkdiag.process.schedules.base import Schedule
-from ntkdiag.process.schedules.training_distributions import Distribution, Steps
+from ntkdiag.process.schedules.training_distributions import Distribution, Steps, entries
+
+# Steps of a lower log-SNR are pure noise to any network (tuned here), so their order carries no meaning.
+PURE_NOISE = -14.0
 
 # A thousand times the usual number. A file that asks for more would only exhaust the memory of its reader.
 _MOST_STEPS = 1_000_000
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class TableSchedule(Schedule):
     """A variance-preserving schedule of finitely many steps.
 
     The schedule's time is the index of the step as a float; step 0 has the least noise. Log-SNR is linear in
     time between steps and constant beyond the ends. If the last step has SNR 0, α (not log-SNR) is linear in
-    the last interval.
+    the last interval. Where the last step lies above the one before it (both pure noise), a log-SNR has its time among the
+    others.
     """
 
     discrete: ClassVar[bool] = True
@@ -38,7 +42,12 @@ class TableSchedule(Schedule):
     @property
     @abstractmethod
     def levels(self) -> tuple[float, ...]:
-        """Log-SNR of every step, strictly decreasing."""
+        """Log-SNR of every step, strictly decreasing; among steps of pure noise the last may lie above the one before."""
+
+    @property
+    def time_range(self) -> tuple[float, float]:
+        """First and last step."""
+        return 0.0, len(self.levels) - 1.0
 
     @cached_property
     def distribution(self) -> Distribution:
@@ -61,7 +70,7 @@ class TableSchedule(Schedule):
     def _log_snr(self, time: Tensor) -> Tensor:
         table = self._table.to(time)
         step = time.floor().long().clamp(0, len(table) - 2)
-        above, below = table[step], table[step + 1]
+        above, below = entries(table, step), entries(table, step + 1)
         part = (time - step).clamp(0, 1)
         alpha_squared = (vp_alpha(above) * (1 - part)) ** 2
         ending = torch.where(part == 0, above, torch.log(alpha_squared) - torch.log1p(-alpha_squared))
@@ -77,17 +86,22 @@ class TableSchedule(Schedule):
 
     def _interval(self, log_snr: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """For each value: the index of the step before it, that step's log-SNR, and the next step's log-SNR."""
-        table = self._table.to(log_snr)
+        table = self._decreasing.to(log_snr)
         step = torch.searchsorted(-table, -log_snr.contiguous(), right=True) - 1
         step = step.clamp(0, len(table) - 2)
-        return step, table[step], table[step + 1]
+        return step, entries(table, step), entries(table, step + 1)
+
+    @property
+    def _decreasing(self) -> Tensor:
+        """The table without a last step that lies above the one before it."""
+        return self._table if self.levels[-1] < self.levels[-2] else self._table[:-1]
 
     @cached_property
     def _table(self) -> Tensor:
         return torch.tensor(self.levels, dtype=torch.float64)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class LinearBeta(TableSchedule):
     """β rising linearly over the steps, ᾱ_t = Π (1 − β): Ho et al. 2020 (DDPM)."""
 
@@ -110,12 +124,13 @@ class LinearBeta(TableSchedule):
         return tuple((log_alpha_bar - torch.log(-torch.expm1(log_alpha_bar))).tolist())
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class LogSNRTable(TableSchedule):
     """A schedule whose log-SNR is given for every step.
 
     Args:
-        steps: Log-SNR of every step, strictly decreasing; only the last may be −inf.
+        steps: Log-SNR of every step, strictly decreasing; only the last may be −inf. Schedulers that stand in a small SNR
+            for zero may put the last step above the one before it, where both are pure noise.
     """
 
     name: ClassVar[str] = "from_table"
@@ -123,7 +138,8 @@ class LogSNRTable(TableSchedule):
 
     def __post_init__(self) -> None:
         for step, (above, below) in enumerate(pairwise(self.steps)):
-            if not below < above:
+            stands_in = step == len(self.steps) - 2 and max(above, below) < PURE_NOISE
+            if not (below < above or stands_in):
                 raise InputError(
                     "log-SNR table",
                     expected="strictly decreasing log-SNR",
@@ -147,6 +163,9 @@ class LogSNRTable(TableSchedule):
         """Name and log-SNR of the steps; see `Schedule.describe`."""
         parameters = super().describe()
         return {"name": parameters["name"], "log_snr": parameters["steps"]}
+
+    def __repr__(self) -> str:
+        return f"{self.name}({len(self.steps)} steps, log-SNR {self.steps[0]:g} to {self.steps[-1]:g})"
 
 
 def log_snr_of_steps(schedule: Schedule) -> Tensor:

@@ -1,8 +1,10 @@
-"""Where a scheduler's timestep becomes a log-SNR, and a log-SNR a timestep."""
+"""Where a scheduler's timestep becomes a log-SNR, and a log-SNR a timestep.
+
+A schedule that is read from a scheduler counts time as the scheduler does, so both say the same here.
+"""
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -10,49 +12,54 @@ from torch import Tensor
 
 from ntkdiag.errors import InputError
 from ntkdiag.process.schedules.base import Schedule
-from ntkdiag.process.schedules.continuous import EDM, Flow
-from ntkdiag.process.schedules.diffusers_scheduler import from_diffusers, timestep_of_pure_noise
-from ntkdiag.process.schedules.discrete import TableSchedule
+from ntkdiag.process.schedules.diffusers_scheduler import from_diffusers
+
+# Schedulers write their last time rounded: 1.5708 for π/2.
+_ROUNDING = 1e-5
 
 
 class Timesteps:
     """The times that a schedule or a scheduler counts in, and their log-SNR.
 
     Args:
-        scheduler: A `Schedule`, which counts in its own time, or a scheduler object of the diffusers library,
-            which is read once, here. Of that library, flow-matching schedulers count t·num_train_timesteps,
-            EDM schedulers ln(s)/4, and all others the steps of their table.
+        scheduler: A `Schedule`, or a scheduler object of the diffusers library, which is read once, here, by
+            `ntkdiag.schedules.from_diffusers`.
 
     Attributes:
-        schedule: The noising process.
+        schedule: The noising process; its own time is the scheduler's.
 
     Raises:
         InputError: a scheduler that is not recognised.
     """
 
     def __init__(self, scheduler: Any) -> None:
-        own = isinstance(scheduler, Schedule)
-        self.schedule: Schedule = scheduler if own else from_diffusers(scheduler)
-        self._logarithmic = not own and isinstance(self.schedule, EDM)
-        is_flow = not own and isinstance(self.schedule, Flow)
-        self._scale = timestep_of_pure_noise(scheduler) if is_flow else 1.0
+        self.schedule: Schedule = scheduler if isinstance(scheduler, Schedule) else from_diffusers(scheduler)
 
     def log_snr(self, timesteps: Tensor) -> Tensor:
         """Log-SNR at timesteps of any shape, in float64.
 
         Raises:
-            InputError: a timestep outside the schedule, where a table would silently answer for its last step.
+            InputError: a timestep that the schedule does not have, where a table would silently answer for its last step:
+                one outside its range, or whole numbers where its time is a logarithm or an angle.
         """
-        given = timesteps.to(torch.float64)
-        times = torch.exp(4 * given) if self._logarithmic else given / self._scale
-        outside = ~((times >= 0) & (times <= self._last_time))
+        what = f"timesteps for schedule '{self.schedule.name}'"
+        first, last = self.schedule.time_range
+        if not (timesteps.is_floating_point() or self.schedule.whole_times):
+            raise InputError(
+                what,
+                expected=f"floating-point times from {first:g} to {last:g}, since it has no whole steps",
+                got=f"{timesteps.dtype}",
+                fix="Give the scheduler's own timesteps, or the noise levels (from_sigmas).",
+            )
+        times = timesteps.to(torch.float64)
+        outside = ~((times >= first) & (times <= last * (1 + _ROUNDING)))
         if outside.any():
             raise InputError(
-                f"timesteps for schedule '{self.schedule.name}'",
-                expected=f"times from 0 to {self._last_time:g}",
+                what,
+                expected=f"times from {first:g} to {last:g}",
                 got=f"{times[outside].flatten()[0].item():g}",
             )
-        return self.schedule.log_snr(times)
+        return self.schedule.log_snr(times.clamp(first, last))
 
     def at(self, log_snr: Tensor) -> Tensor:
         """Timesteps at given log-SNR, the inverse of `log_snr`.
@@ -64,12 +71,25 @@ class Timesteps:
             float64 of that shape; of a table the nearest step on its time axis, int64.
         """
         times = self.schedule.time(log_snr)
-        if self.schedule.discrete:
-            return times.round().long()
-        return times.log() / 4 if self._logarithmic else times * self._scale
+        return times.round().long() if self.schedule.discrete else times
 
-    @property
-    def _last_time(self) -> float:
-        if isinstance(self.schedule, TableSchedule):
-            return len(self.schedule.levels) - 1
-        return math.inf if isinstance(self.schedule, EDM) else 1.0
+
+def log_snr_of_timesteps(scheduler: Any, timesteps: Tensor) -> Tensor:
+    """Log-SNR at the times of a schedule or of a scheduler.
+
+    Args:
+        scheduler: A `Schedule`, or a scheduler object of the diffusers library, which is read anew at every call.
+        timesteps: Times of any shape, as the scheduler counts them.
+
+    Returns:
+        float64 of that shape.
+
+    Raises:
+        InputError: a scheduler that is not recognised, or timesteps that it does not have.
+
+    Example:
+        >>> schedule = nd.schedules.flow(time_scale=1000)  # as most schedulers of flow matching count
+        >>> nd.schedules.log_snr_of_timesteps(schedule, torch.tensor([500.0])).item()
+        0.0
+    """
+    return Timesteps(scheduler).log_snr(torch.as_tensor(timesteps))

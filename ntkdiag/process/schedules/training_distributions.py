@@ -7,12 +7,17 @@ the closed forms of the few distributions that published schedules lead to.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Protocol
 
 import torch
 from torch import Tensor
+
+
+def entries(table: Tensor, index: Tensor) -> Tensor:
+    """table[index] for an index of any shape, also inside `torch.vmap`, where a plain index needs its value."""
+    return table.gather(0, index.reshape(-1)).reshape(index.shape)
 
 
 class Distribution(Protocol):
@@ -135,10 +140,10 @@ class Steps:
     SNR) is a point mass: `density` leaves it out, `cdf` counts it, `quantile` returns −inf for it.
 
     Args:
-        levels: Log-SNR of every step, strictly decreasing; the last may be −inf.
+        levels: Log-SNR of every step; the last may be −inf.
     """
 
-    levels: tuple[float, ...]
+    levels: tuple[float, ...] = field(repr=False)
 
     @property
     def support(self) -> tuple[float, float]:
@@ -150,12 +155,13 @@ class Steps:
         cell = self._cell(edges, value)
         inside = (value >= edges[0]) & (value <= edges[-1])
         mass = inside.to(value.dtype) / len(self.levels)
-        return mass / (edges[cell + 1] - edges[cell])
+        return mass / (entries(edges, cell + 1) - entries(edges, cell))
 
     def cdf(self, value: Tensor) -> Tensor:
         edges = self._edges.to(value)
         cell = self._cell(edges, value)
-        within = ((value - edges[cell]) / (edges[cell + 1] - edges[cell])).clamp(0, 1)
+        low, high = entries(edges, cell), entries(edges, cell + 1)
+        within = ((value - low) / (high - low)).clamp(0, 1)
         return self._atom + (cell + within) / len(self.levels)
 
     def quantile(self, probability: Tensor) -> Tensor:
@@ -163,7 +169,8 @@ class Steps:
         position = (probability - self._atom) * len(self.levels)
         cell = position.floor().long().clamp(0, len(edges) - 2)
         within = (position - cell).clamp(0, 1)
-        value = edges[cell] + within * (edges[cell + 1] - edges[cell])
+        low, high = entries(edges, cell), entries(edges, cell + 1)
+        value = low + within * (high - low)
         in_atom = (probability <= self._atom) & (self._atom > 0)
         return torch.where(in_atom, -math.inf, value)
 
@@ -175,7 +182,7 @@ class Steps:
     @cached_property
     def _edges(self) -> Tensor:
         """Boundaries of the cells of the finite steps, ascending."""
-        finite = [level for level in reversed(self.levels) if math.isfinite(level)]
+        finite = sorted(level for level in self.levels if math.isfinite(level))
         levels = torch.tensor(finite, dtype=torch.float64)
         middle = (levels[1:] + levels[:-1]) / 2
         first, last = 2 * levels[0] - middle[0], 2 * levels[-1] - middle[-1]

@@ -179,6 +179,12 @@ def test_numbers_give_float64_scalars(schedule: Schedule) -> None:
 def test_time_works_inside_vmap(schedule: Schedule) -> None:
     levels = torch.linspace(-3, 5, 7, dtype=torch.float64)
     close(torch.func.vmap(schedule.time)(levels), schedule.time(levels))
+    share = torch.linspace(0.1, 0.9, 7, dtype=torch.float64)
+    close(torch.func.vmap(schedule.quantile)(share), schedule.quantile(share))
+    for function in (schedule.alpha, schedule.density, schedule.cdf):
+        close(torch.func.vmap(function)(levels), function(levels))
+    times = schedule.time(levels)
+    close(torch.func.vmap(schedule.log_snr)(times), schedule.log_snr(times))
 
 
 # --- densities -----------------------------------------------------------------------------------------
@@ -356,6 +362,24 @@ def test_description_survives_json_and_gives_the_schedule_back(schedule: Schedul
     assert schedules.named(**json.loads(text)) == schedule
 
 
+@every
+def test_a_schedule_prints_as_one_short_line_that_makes_it_again(schedule: Schedule) -> None:
+    text = repr(schedule)
+    assert text.startswith(schedule.name) and len(text) < 80
+    if schedule.name != "from_table":
+        assert eval(text, vars(schedules)) == schedule
+
+
+def test_the_unit_of_time_is_said_and_kept() -> None:
+    counted = schedules.flow(shift=3.0, time_scale=1000)
+    assert repr(counted) == "flow(shift=3, time_scale=1000)"
+    assert schedules.flow(shift=3.0) == counted  # one process
+    assert schedules.flow(shift=3.0).describe() == {
+        "name": "flow", "logit_mean": None, "logit_std": None, "shift": 3.0,
+    }  # fmt: skip
+    assert float(schedules.named(**counted.describe()).time(0.0)) == 500.0
+
+
 def test_every_constructor_is_named_after_its_schedule() -> None:
     for name in schedules.SCHEDULES:
         parameters = {"log_snr": [1.0, 0.0]} if name == "from_table" else {}
@@ -373,6 +397,9 @@ def test_every_constructor_is_named_after_its_schedule() -> None:
         (lambda: schedules.flow(shift=-1.0), "flow shift"),
         (lambda: schedules.edm(sigma_data=0.0), "edm sigma_data"),
         (lambda: schedules.edm(p_std=math.nan), "edm p_std"),
+        (lambda: schedules.edm(time_scale=0.0), "edm time_scale"),
+        (lambda: schedules.flow(time_scale=-1.0), "flow time_scale"),
+        (lambda: schedules.cosine(time_scale=math.inf), "cosine time_scale"),
         (lambda: schedules.linear_log_snr(3.0, 3.0), "log_snr_min < log_snr_max"),
         (lambda: schedules.linear_log_snr(-math.inf, 3.0), "finite"),
         (lambda: schedules.linear_beta(steps=1), "steps: expected an integer of at least 2"),
