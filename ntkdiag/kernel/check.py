@@ -13,17 +13,11 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from ntkdiag.errors import MeasurementError, listed
+from ntkdiag.kernel.agreement import differs, tolerance_of
 from ntkdiag.kernel.guards import require_same
 from ntkdiag.kernel.problem import Problem
 from ntkdiag.kernel.row_grams import RowGradients, products
-from ntkdiag.kernel.truth import Truth, truth_of
-
-# Largest difference that still counts as rounding, tuned here: as a share of |g₁||g₂| of the parameter, and as a share of
-# |g₁||g₂| of all parameters, below which an error does not matter to the kernel. The first leaves room for networks that
-# compute in the next lower precision inside, and for sums in another order.
-_OF_PARAMETER = {torch.float64: 1e-5, torch.float32: 0.02, torch.float16: 0.05, torch.bfloat16: 0.1}
-_OF_KERNEL = {torch.float64: 1e-12, torch.float32: 1e-6, torch.float16: 1e-3, torch.bfloat16: 1e-2}
+from ntkdiag.kernel.truth import Truth, require_reached, truth_of
 
 # Engine → parameter name → how it differs from plain autograd.
 Findings = dict[str, dict[str, str]]
@@ -111,13 +105,7 @@ class Check:
 
     def require_gradient(self) -> None:
         """Raise a MeasurementError if autograd passes no gradient to any of the parameters."""
-        unreached = self._truth.unreached
-        if len(unreached) == len(self._problem.parameters):
-            raise MeasurementError(
-                "network: expected an output with gradients to its parameters; got none to any of "
-                f"{listed(unreached)}. Look for torch.no_grad, torch.inference_mode or detach in the forward, or choose "
-                "parameters that the output depends on."
-            )
+        require_reached(self._truth.unreached, self._problem.parameters)
 
     @cached_property
     def _ends(self) -> Tensor:
@@ -137,34 +125,13 @@ class Check:
         nothing = torch.zeros(truth.shape[1:], dtype=torch.float64)
         seen = torch.stack([found[name].double().cpu() if name in found else nothing for name in names])
         whole = torch.stack(list(self._truth.products.values())).sum(0)
-        dtype = _lowest_dtype(self._problem, self._truth.outputs)
-        norms, kernel = _norms(truth), _norms(whole)
-        allowed = _OF_PARAMETER.get(dtype, 0.1) * norms + _OF_KERNEL.get(dtype, 1e-2) * kernel
-        gap = (seen - truth).abs()
-        wrong = ~(gap <= allowed).flatten(1).all(1)
-        shares = (
-            (gap / torch.maximum(norms, _OF_KERNEL.get(dtype, 1e-2) * kernel))
-            .nan_to_num(posinf=0)
-            .flatten(1)
-            .amax(1)
-        )
-        return {
-            name: f"differs from plain autograd by {share:.2g} of its size"
-            for name, share, bad in zip(names, shares.tolist(), wrong.tolist(), strict=True)
-            if bad
-        }
+        problem = self._problem
+        allowed = tolerance_of((*problem.parameters.values(), *problem.inputs, self._truth.outputs))
+        shares = allowed.excesses((seen - truth).abs(), _norms(truth), _norms(whole))
+        return {name: differs(share) for name, share in zip(names, shares, strict=True) if share is not None}
 
 
 def _norms(entries: Tensor) -> Tensor:
     """√(e_ii e_jj), [..., 2, 2]."""
     sizes = entries.diagonal(dim1=-2, dim2=-1).clamp(min=0).sqrt()
     return sizes[..., :, None] * sizes[..., None, :]
-
-
-def _lowest_dtype(problem: Problem, outputs: Tensor) -> torch.dtype:
-    """The least precise dtype that the network is seen to compute in."""
-    seen = {tensor.dtype for tensor in (*problem.parameters.values(), *problem.inputs, outputs)}
-    kind = outputs.device.type
-    if torch.is_autocast_enabled(kind):
-        seen.add(torch.get_autocast_dtype(kind))
-    return max((dtype for dtype in seen if dtype.is_floating_point), key=lambda dtype: torch.finfo(dtype).eps)

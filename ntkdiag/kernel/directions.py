@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import torch
 from torch import Tensor
 
 from ntkdiag.errors import InputError
+from ntkdiag.kernel.inference_mode import usable
 
 # (output [m, *out], positions of its samples [m]) → cotangents [R, m, *out]
 Directions = Callable[[Tensor, Tensor], Tensor]
@@ -31,7 +31,7 @@ def given(cotangents: Tensor, samples: int | None = None) -> Directions:
     if not isinstance(cotangents, Tensor) or cotangents.is_complex():
         got = "complex numbers" if isinstance(cotangents, Tensor) else type(cotangents).__name__
         raise InputError("cotangents", expected="a tensor of real numbers", got=got)
-    cotangents = _usable(cotangents)
+    cotangents = usable(cotangents)
 
     def directions(output: Tensor, picked: Tensor) -> Tensor:
         out = tuple(output.shape[1:])
@@ -61,7 +61,7 @@ def residual(wanted: Tensor) -> Directions:
     """
 
     def directions(output: Tensor, picked: Tensor) -> Tensor:
-        target = _usable(wanted).index_select(0, picked.to(wanted.device))
+        target = usable(wanted).index_select(0, picked.to(wanted.device))
         return ((output.detach() - target) / output[0].numel()).unsqueeze(0)
 
     return directions
@@ -88,11 +88,3 @@ def checked_output(output: object, samples: int) -> Tensor:
             got=f"shape {tuple(output.shape)}",
         )
     return output
-
-
-def _usable(tensor: Tensor) -> Tensor:
-    """A copy of a tensor that was made in inference mode, which autograd cannot use."""
-    if not tensor.is_inference():
-        return tensor
-    with torch.inference_mode(False):
-        return tensor.clone()

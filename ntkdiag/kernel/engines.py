@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -14,7 +13,8 @@ from ntkdiag.kernel.autograd import gradients_set_aside
 from ntkdiag.kernel.check import Check, CheckOnce
 from ntkdiag.kernel.directions import Directions, checked_output
 from ntkdiag.kernel.fallback import slow_grams
-from ntkdiag.kernel.guards import MixingGuard, require_same
+from ntkdiag.kernel.guards import guarded_output, require_same
+from ntkdiag.kernel.inference_mode import outside_inference_mode, usable
 from ntkdiag.kernel.parameters import select_parameters
 from ntkdiag.kernel.preconditioner import checked
 from ntkdiag.kernel.problem import Problem, few_samples
@@ -75,11 +75,11 @@ def run(
     require_one_of("engine", engine, ENGINES)
     require_batch(inputs)
     parameters = select_parameters(module, params)
-    with _outside_inference_mode(), measuring(module), gradients_set_aside(module):
+    with outside_inference_mode(), measuring(module), gradients_set_aside(module):
         problem = Problem(
             module,
             parameters,
-            tuple(_ordinary(tensor) for tensor in inputs),
+            tuple(usable(tensor) for tensor in inputs),
             directions,
             group or (lambda name: ""),
             {name: 1 / p for name, p in checked(preconditioner, parameters).items()},
@@ -152,41 +152,13 @@ def require_batch(inputs: tuple[Tensor, ...]) -> int:
     return inputs[0].shape[0]
 
 
-@contextmanager
-def _outside_inference_mode() -> Iterator[None]:
-    """In inference mode no autograd graph can be made."""
-    if not torch.is_inference_mode_enabled():
-        yield
-        return
-    with torch.inference_mode(False):
-        yield
-
-
-def _ordinary(tensor: Tensor) -> Tensor:
-    """A tensor made in inference mode, as one that autograd can save."""
-    return tensor.clone() if tensor.is_inference() else tensor
-
-
 def _guarded_directions(problem: Problem, check: Check) -> Tensor:
     """Cotangents of all samples; the outputs of the first and the last sample must not depend on their batch."""
     module, samples = problem.module, problem.samples
-    output = checked_output(_output(module, problem.inputs), samples)
+    output = checked_output(guarded_output(module, problem.inputs), samples)
     check.require_same_output(output)
     if not check.active:
         few = few_samples(samples, besides={samples}, at_least=2) if samples > 1 else torch.tensor([0])
-        require_same(output[few.to(output.device)], _output(module, problem.at(few)), "in the output")
+        alone = guarded_output(module, problem.at(few))
+        require_same(output[few.to(output.device)], alone, "in the output")
     return problem.directions(output, torch.arange(samples))
-
-
-def _output(module: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:
-    def call() -> Tensor:
-        out: Tensor = module(*(tensor.clone() for tensor in inputs))
-        return out
-
-    with MixingGuard(module):
-        try:
-            with torch.no_grad():
-                return call()
-        except RuntimeError:  # a network may take gradients of its own inside its forward
-            with torch.enable_grad():
-                return call().detach()

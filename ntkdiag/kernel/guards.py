@@ -46,6 +46,22 @@ class MixingGuard(TorchFunctionMode):
         return func(*args, **kwargs or {})
 
 
+def guarded_output(module: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:
+    """The module's output under `MixingGuard`, without a graph; the module is called with copies of its inputs."""
+
+    def call() -> Tensor:
+        out: Tensor = module(*(tensor.clone() for tensor in inputs))
+        return out
+
+    with MixingGuard(module):
+        try:
+            with torch.no_grad():
+                return call().detach()  # a network may switch gradients on
+        except RuntimeError:  # a network may take gradients of its own inside its forward
+            with torch.enable_grad():
+                return call().detach()
+
+
 @dataclass(frozen=True)
 class _Hazard:
     """An operation that, with some arguments, draws random numbers or mixes samples.

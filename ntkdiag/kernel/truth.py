@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sized
 from dataclasses import dataclass
 
 import torch
@@ -51,14 +52,28 @@ def truth_of(problem: Problem, positions: Tensor) -> Truth:
             outputs.append(output)
             gradients.append(found)
     entries = _all_products(gradients, problem.inverse_preconditioner, outputs[0].device)
-    bad = [name for name, each in entries.items() if not torch.isfinite(each).all()]
+    require_finite([name for name, each in entries.items() if not torch.isfinite(each).all()])
+    unreached = [name for name in entries if all(found[name] is None for found in gradients)]
+    return Truth(torch.cat(outputs), torch.cat(list(vectors.values())), entries, unreached)
+
+
+def require_finite(bad: list[str]) -> None:
+    """Raise a MeasurementError if there are parameters whose gradients are not finite."""
     if bad:
         raise MeasurementError(
             f"network: expected finite gradients; got NaN or infinity in those of {listed(bad)}. Look for a root, a norm or "
             "a logarithm at zero."
         )
-    unreached = [name for name in entries if all(found[name] is None for found in gradients)]
-    return Truth(torch.cat(outputs), torch.cat(list(vectors.values())), entries, unreached)
+
+
+def require_reached(unreached: list[str], parameters: Sized) -> None:
+    """Raise a MeasurementError if autograd passes no gradient to any of the parameters."""
+    if len(unreached) == len(parameters):
+        raise MeasurementError(
+            "network: expected an output with gradients to its parameters; got none to any of "
+            f"{listed(unreached)}. Look for torch.no_grad, torch.inference_mode or detach in the forward, or choose "
+            "parameters that the output depends on."
+        )
 
 
 def _all_products(gradients: Gradients, scales: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:

@@ -10,14 +10,17 @@ import pytest
 import torch
 from kernel_networks import mlp_denoiser, normal, perceptron
 from networks.case import Net
+from operator_truth import gram_by
 from references import brute_gram, relative_error
 from streaming_truth import state
 from torch import Tensor, nn
 
 from ntkdiag.errors import InputError, MeasurementError
-from ntkdiag.kernel import gram, gram_of
+from ntkdiag.kernel import NTKOperator, gram, gram_of
 
-every_engine = pytest.mark.parametrize("engine", ["auto", "exact", "autograd"])
+GRAMS = ["auto", "exact", "autograd"]
+every_gram = pytest.mark.parametrize("engine", GRAMS)
+every_engine = pytest.mark.parametrize("engine", [*GRAMS, "operator"])
 V = torch.ones(1, 4, dtype=torch.float64)
 
 
@@ -46,7 +49,7 @@ def test_an_output_without_gradients_is_refused_and_names_the_parameters(
 ) -> None:
     words = r"got none to any of body\.0\.weight, body\.0\.bias, body\.2\.weight, body\.2\.bias\. Look for torch\.no_grad"
     with pytest.raises(MeasurementError, match=words):
-        gram_of(Ungraded(how), (normal(3, 3),), V, engine=engine, check=check)
+        gram_by(engine, Ungraded(how), (normal(3, 3),), V, check=check)
 
 
 @every_engine
@@ -55,7 +58,7 @@ def test_a_kernel_that_is_zero_is_none_the_less_one(engine: str) -> None:
     net = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 4, bias=False)).double()
     with torch.no_grad():
         net[0].bias.fill_(-100.0)
-    assert not gram_of(net, (normal(3, 3),), V, engine=engine).any()
+    assert not gram_by(engine, net, (normal(3, 3),), V).any()
 
 
 @every_engine
@@ -63,8 +66,12 @@ def test_inference_mode_around_the_call_changes_nothing(engine: str) -> None:
     net, x = perceptron(), normal(3, 3)
     expected = gram_of(net, (x,), V)
     with torch.inference_mode():
-        found = gram_of(net, (x * 1,), V * 1, engine=engine)
+        found = gram_by(engine, net, (x * 1,), V * 1)
     assert relative_error(found, expected) < 1e-12
+
+
+@every_gram
+def test_inference_mode_around_a_denoiser_changes_nothing(engine: str) -> None:
     denoiser, x0 = mlp_denoiser(), normal(3, 3, 2)
     for kernel in ("trace", "residual"):
         expected = gram(denoiser, x0, 0.5, kernel=kernel).matrix
@@ -86,7 +93,7 @@ def test_parameters_without_values_or_graph_are_refused() -> None:
         gram_of(nn.Linear(3, 4, device="meta"), (torch.ones(2, 3),), torch.ones(1, 4))
 
 
-@every_engine
+@every_gram
 @pytest.mark.parametrize(
     ("cotangents", "words"),
     [
@@ -104,7 +111,7 @@ def test_vectors_of_whole_numbers_are_taken(engine: str) -> None:
     net, x = perceptron(), normal(3, 3)
     expected = gram_of(net, (x,), V)
     assert torch.equal(gram_of(net, (x,), torch.ones(1, 4, dtype=torch.int64), engine="auto"), expected)
-    assert relative_error(gram_of(net, (x,), V.bool(), engine=engine), expected) < 1e-12
+    assert relative_error(gram_by(engine, net, (x,), V.bool()), expected) < 1e-12
 
 
 @every_engine
@@ -121,15 +128,15 @@ def test_vectors_of_whole_numbers_are_taken(engine: str) -> None:
 def test_outputs_that_are_not_real_are_refused(forward: Any, words: str, engine: str) -> None:
     net = Net(forward, layer=nn.Linear(3, 4).double())
     with pytest.raises(InputError, match=words):
-        gram_of(net, (normal(3, 3),), V, engine=engine)
+        gram_by(engine, net, (normal(3, 3),), V)
 
 
 @every_engine
 def test_an_output_of_one_number_a_sample_without_a_dimension(engine: str) -> None:
     net = Net(lambda m, x: m.layer(x).tanh().sum(1), layer=nn.Linear(3, 4).double())
     x, each = normal(5, 3), normal(2, 5, seed=1)
-    assert relative_error(gram_of(net, (x,), each, engine=engine), brute_gram(net, (x,), each)) < 1e-12
-    shared = gram_of(net, (x,), torch.tensor([1.0, -2.0]), engine=engine)
+    assert relative_error(gram_by(engine, net, (x,), each), brute_gram(net, (x,), each)) < 1e-12
+    shared = gram_by(engine, net, (x,), torch.tensor([1.0, -2.0]))
     truth = brute_gram(net, (x,), torch.tensor([[1.0], [-2.0]]).expand(2, 5))
     assert relative_error(shared, truth) < 1e-12
 
@@ -152,7 +159,7 @@ def test_networks_of_other_kinds_are_right(kind: str, engine: str) -> None:
         made = torch.export.export(net, (x,), dynamic_shapes=({0: batch},)).module()
     else:
         made = nn.DataParallel(net)
-    assert relative_error(gram_of(made, (x,), v, engine=engine), truth) < 1e-12
+    assert relative_error(gram_by(engine, made, (x,), v), truth) < 1e-12
 
 
 @pytest.fixture(scope="module")
@@ -197,10 +204,12 @@ def test_sharded_networks_are_refused_and_run_afterwards(kind: str) -> None:
     if kind != "replicated":
         expected = net(x).detach()
     before = state(net) if kind != "FSDP" else None
-    with pytest.raises(
-        InputError, match=r"network: expected whole parameters on one device; got .*with a full state dict"
-    ):
-        gram_of(net, (x,), torch.ones(1, 8))
+    for measured in (lambda: gram_of(net, (x,), torch.ones(1, 8)), lambda: NTKOperator.of(net, (x,))):
+        with pytest.raises(
+            InputError,
+            match=r"network: expected whole parameters on one device; got .*with a full state dict",
+        ):
+            measured()
     if before is not None:
         assert state(net) == before
     if kind != "replicated":
@@ -213,6 +222,6 @@ def test_distributed_data_parallel_is_right(engine: str) -> None:
     net, x, v = perceptron(), normal(3, 3), normal(2, 3, 4, seed=1)
     truth = brute_gram(net, (x,), v)
     replicated = nn.parallel.DistributedDataParallel(net)
-    assert relative_error(gram_of(replicated, (x,), v, engine=engine), truth) < 1e-12
+    assert relative_error(gram_by(engine, replicated, (x,), v), truth) < 1e-12
     replicated(x).sum().backward()  # the next step works
     assert net[0].weight.grad is not None

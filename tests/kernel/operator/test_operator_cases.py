@@ -14,18 +14,19 @@ from streaming_truth import state
 from torch import nn
 
 from ntkdiag.kernel import NTKOperator
-from ntkdiag.kernel.linearization import DOUBLE_BACKWARD, FORWARD, ROWS, Linearization
+from ntkdiag.kernel.operator.linearization import Linearization
+from ntkdiag.kernel.operator.products import DOUBLE_BACKWARD, FORWARD, PLAIN, REVERSE, ROWS
 from ntkdiag.kernel.parameters import select_parameters
 
 # torch warns of networks that are here on purpose: even kernels padded to "same", operations without a batching rule
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
-# The operator replaces parameters for the time of the forward, which blocks that run again in the backward do not see.
-NOT_YET = {
+every_case = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+
+# Other methods replace parameters for the time of the forward, which blocks that run again in the backward do not see.
+RECOMPUTED = (
     "recompute_first", "recompute_between", "recompute_twice", "recompute_attention", "recompute_shared", "nested_backward",
     "checkpoint_and_recompute",
-}  # fmt: skip
-SERVED = {name: case for name, case in CASES.items() if name not in NOT_YET}
-every_case = pytest.mark.parametrize("case", SERVED.values(), ids=SERVED.keys())
+)  # fmt: skip
 
 # Everything else goes by forward mode.
 OTHERS = {
@@ -43,6 +44,7 @@ OTHERS = {
     ),
     # differentiable once
     **dict.fromkeys(("table_bag", "table_bag_refused", "distances_behind_prelu", "scalars"), ROWS),
+    **dict.fromkeys(RECOMPUTED, PLAIN),
     # Group norm of a strided activation has a forward-mode derivative since torch 2.14.
     "conv_channels_last": FORWARD if torch.__version__ >= (2, 14) else DOUBLE_BACKWARD,
 }
@@ -71,21 +73,28 @@ def test_products_agree_with_the_explicit_jacobian(case: Case) -> None:
         assert found.shape == tuple(truth.shape)
         assert relative_error(torch.from_numpy(found), truth) < tolerance
     assert operator.method == OTHERS.get(case.name, FORWARD)
+    assert operator.adjoint_method == (PLAIN if case.name in RECOMPUTED else REVERSE)
     assert state(module) == before[0]
     assert all(torch.equal(a, b) for a, b in zip(inputs, before[1], strict=True))
 
 
 @every_case
-def test_double_backward_and_rows_say_the_same(case: Case) -> None:
+def test_the_slower_methods_say_the_same(case: Case) -> None:
     module, inputs = case(seed=4, samples=2)
     linear = linearized(module, inputs)
-    u = linear.unflatten(normal(linear.parameter_count))
-    found = {linear.method: linear.push(u)}
-    for linear.method in (DOUBLE_BACKWARD, ROWS):
-        if linear.method != DOUBLE_BACKWARD or OTHERS.get(case.name) != ROWS:
-            found[linear.method] = linear.push(u)
-    for other in found.values():
-        assert relative_error(other, found[ROWS]) < TOLERANCE.get(case.name, 1e-10)
+    u, v = linear.unflatten(normal(linear.parameter_count)), normal(*linear.output_shape, seed=1)
+    order = [FORWARD, DOUBLE_BACKWARD, ROWS, PLAIN]
+    pushed, pulled = {}, {}
+    for method in order[order.index(linear.method) :]:
+        if method != DOUBLE_BACKWARD or OTHERS.get(case.name) != ROWS:
+            linear.method = method
+            pushed[method] = linear.push(u)
+    for method in dict.fromkeys((linear.adjoint_method, PLAIN)):
+        linear.adjoint_method = method
+        pulled[method] = linear.flatten(linear.pull(v))
+    for found in (pushed, pulled):
+        for other in found.values():
+            assert relative_error(other, found[PLAIN]) < TOLERANCE.get(case.name, 1e-10)
 
 
 @every_case

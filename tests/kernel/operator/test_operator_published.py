@@ -10,7 +10,7 @@ from references import relative_error
 from streaming_truth import state
 
 from ntkdiag.kernel import NTKOperator, gram_of
-from ntkdiag.kernel.linearization import DOUBLE_BACKWARD, FORWARD
+from ntkdiag.kernel.operator.products import DOUBLE_BACKWARD, FORWARD
 
 pytest.importorskip("diffusers")
 from networks.published import PUBLISHED

@@ -8,17 +8,17 @@ from typing import Any
 import pytest
 import torch
 from networks.case import Net
+from operator_truth import gram_by
 from torch import Tensor, nn
 from torch.nn import functional
 
 from ntkdiag.errors import MeasurementError
-from ntkdiag.kernel import gram_of
 
 X = torch.randn(4, 3, 4, generator=torch.Generator().manual_seed(0))
 X[-1] *= 0.3  # the sample that is looked at alone must not be the one that holds the batch's maximum
 
 
-@pytest.fixture(params=["streaming", "exact"])
+@pytest.fixture(params=["streaming", "exact", "operator"])
 def engine(request: pytest.FixtureRequest) -> str:
     return request.param
 
@@ -26,7 +26,7 @@ def engine(request: pytest.FixtureRequest) -> str:
 def measured(net: nn.Module, engine: str = "streaming", x: Tensor = X, **options: Any) -> Tensor:
     with torch.random.fork_rng(devices=[]):
         out = net.eval()(x.clone())
-        return gram_of(net, (x,), torch.ones(1, *out.shape[1:]), engine=engine, **options)
+        return gram_by(engine, net, (x,), torch.ones(1, *out.shape[1:]), **options)
 
 
 class Body(nn.Module):
@@ -104,11 +104,11 @@ def test_functional_batch_norm_on_batch_statistics_is_refused(engine: str) -> No
 
 def test_batch_norm_in_train_mode_is_measured_in_eval_mode(engine: str) -> None:
     net = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(3)).train()
-    found = gram_of(net, (X,), torch.ones(1, 3, 4), engine=engine)
+    found = gram_by(engine, net, (X,), torch.ones(1, 3, 4))
     assert net.training
     assert net[1].training
     assert int(net[1].num_batches_tracked) == 0
-    assert torch.equal(found, gram_of(net.eval(), (X,), torch.ones(1, 3, 4), engine=engine))
+    assert torch.equal(found, gram_by(engine, net.eval(), (X,), torch.ones(1, 3, 4)))
 
 
 def mixing_first(m: Net, x: Tensor) -> Tensor:
@@ -247,7 +247,7 @@ def cumulative(reverse: bool) -> Net:
 @pytest.mark.parametrize("check", [True, False])
 @pytest.mark.parametrize("reverse", [True, False])
 @pytest.mark.parametrize("build", [forgotten_batch_first, cumulative])
-@pytest.mark.parametrize("either", ["streaming", "exact", "autograd"])
+@pytest.mark.parametrize("either", ["streaming", "exact", "autograd", "operator"])
 def test_samples_taken_for_time_steps_are_refused_in_either_direction(
     build: Any, reverse: bool, check: bool, samples: int, either: str
 ) -> None:
@@ -266,4 +266,4 @@ def test_samples_taken_for_time_steps_are_refused_in_either_direction(
 def test_gradients_scaled_by_the_frequency_in_the_batch_are_refused(forward: Any, engine: str) -> None:
     net, x = Net(forward, table=torch.randn(5, 3)), torch.tensor([[0, 1], [1, 1], [2, 3]])
     with pytest.raises(MeasurementError, match=r"scale_grad_by_freq=True in .*Set it to False"):
-        gram_of(net, (x,), torch.ones(1, *net(x).shape[1:]), engine=engine)
+        gram_by(engine, net, (x,), torch.ones(1, *net(x).shape[1:]))

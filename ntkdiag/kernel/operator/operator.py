@@ -5,7 +5,6 @@ A scipy LinearOperator (eigsh, lobpcg and cg take it as it is) and a torch produ
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,15 +15,16 @@ from scipy.sparse.linalg import LinearOperator
 from torch import Tensor, nn
 
 from ntkdiag.denoiser import Denoiser
-from ntkdiag.errors import InputError
+from ntkdiag.errors import InputError, MeasurementError
 from ntkdiag.kernel.engines import require_batch
 from ntkdiag.kernel.gram import within_denoiser
-from ntkdiag.kernel.linearization import Linearization, Tangent
+from ntkdiag.kernel.inference_mode import usable
+from ntkdiag.kernel.operator.linearization import Linearization
+from ntkdiag.kernel.operator.network import Tangent
+from ntkdiag.kernel.operator.selection import Samples, kept_outputs, positions_of
 from ntkdiag.kernel.parameters import select_parameters
 from ntkdiag.kernel.preconditioner import checked
 from ntkdiag.process.log_snr import as_level
-
-Samples = Sequence[int] | Tensor
 
 
 class NTKOperator(LinearOperator):
@@ -44,15 +44,22 @@ class NTKOperator(LinearOperator):
             takes all. Different sets give a cross block, which is not square or symmetric.
         outputs: Boolean mask [*shape] of outputs to keep (a channel, a token); None keeps all D.
         preconditioner: Parameter name → positive p of its shape (see `ntkdiag.kernel.preconditioner.adam`).
+        check: Compare Jᵀ v (parameter by parameter), J u and their product with plain autograd of the network as it is, for
+            the first and the last sample of the rows and of the columns. A method that differs is passed over for the next
+            slower one.
 
     Attributes:
         jacobian: J of the rows as a LinearOperator [rows, P], with Jᵀ as its adjoint; without the preconditioner.
         gauss_newton: JᵀJ of the rows as a LinearOperator [P, P]; without the preconditioner.
-        method: How J u is computed: "forward mode", "double backward" or "row by row", see `Linearization`.
+        method: How J u is computed, the fastest first: "forward mode", "double backward", "row by row" (a backward for each
+            output of each sample) or "plain autograd" (a forward and a backward for each of them).
+        adjoint_method: How Jᵀ v is computed: "reverse mode", or "plain autograd" (a forward and a backward for each sample).
+        passed_over: Product and method → why it is not used, for the rows.
 
     Raises:
-        InputError: shapes that do not fit, an empty selection.
-        MeasurementError: samples that are not independent, derivatives that are not finite.
+        InputError: shapes that do not fit, an empty selection, a sharded network, complex parameters.
+        MeasurementError: samples that are not independent, an output without gradients, derivatives that are not finite, or
+            no method that agrees with plain autograd.
     """
 
     def __init__(
@@ -68,16 +75,17 @@ class NTKOperator(LinearOperator):
         columns: Samples | None = None,
         outputs: Tensor | None = None,
         preconditioner: dict[str, Tensor] | None = None,
+        check: bool = True,
     ) -> None:
         parameters = select_parameters(denoiser, within_denoiser(params))
         place = next(iter(parameters.values()))
         level = as_level(log_snr).to(place)
         if level.ndim > 1 or level.numel() not in (1, len(x)):
             raise InputError("log_snr", expected=f"one number or {len(x)}", got=f"shape {tuple(level.shape)}")
-        inputs = (x.to(place), level.expand(len(x)), *(() if cond is None else (cond,)))
+        inputs = (_real("x", x).to(place), level.expand(len(x)), *(() if cond is None else (cond,)))
         if preconditioner is not None:
             preconditioner = {f"network.{name}": p for name, p in preconditioner.items()}
-        self._bind(denoiser, inputs, parameters, chunk, rows, columns, outputs, preconditioner)
+        self._bind(denoiser, inputs, parameters, chunk, rows, columns, outputs, preconditioner, check)
 
     @classmethod
     def of(
@@ -91,17 +99,18 @@ class NTKOperator(LinearOperator):
         columns: Samples | None = None,
         outputs: Tensor | None = None,
         preconditioner: dict[str, Tensor] | None = None,
+        check: bool = True,
     ) -> NTKOperator:
         """The operator of any module.
 
         Args:
             module: Called as module(*inputs); returns [N, *out].
             inputs: Tensors [N, ...], on the module's device.
-            params, chunk, rows, columns, outputs, preconditioner: See the class; `outputs` has the shape [*out].
+            params, chunk, rows, columns, outputs, preconditioner, check: See the class; `outputs` has the shape [*out].
         """
         operator: NTKOperator = object.__new__(cls)
         parameters = select_parameters(module, params)
-        operator._bind(module, inputs, parameters, chunk, rows, columns, outputs, preconditioner)
+        operator._bind(module, inputs, parameters, chunk, rows, columns, outputs, preconditioner, check)
         return operator
 
     def _bind(
@@ -114,25 +123,40 @@ class NTKOperator(LinearOperator):
         columns: Samples | None,
         outputs: Tensor | None,
         preconditioner: dict[str, Tensor] | None,
+        check: bool,
     ) -> None:
         count = require_batch(inputs)
         self._scale = tuple(checked(preconditioner, parameters).values())
-        chosen, others = _positions("rows", rows, count), _positions("columns", columns, count)
-        self._rows = Linearization(module, parameters, _select(inputs, chosen), chunk)
-        same = torch.equal(chosen, others)
-        self._columns = (
-            self._rows if same else Linearization(module, parameters, _select(inputs, others), chunk)
-        )
-        self._kept = _kept(outputs, self._rows.output_shape[1:]).to(self.like.device)
+        chosen, others = positions_of("rows", rows, count), positions_of("columns", columns, count)
+
+        def linearized(samples: Tensor) -> Linearization:
+            some = _select(inputs, samples)
+            return Linearization(module, parameters, some, chunk, outputs=outputs, check=check)
+
+        self._rows = linearized(chosen)
+        self._columns = self._rows if torch.equal(chosen, others) else linearized(others)
+        self._kept = kept_outputs(outputs, self._rows.output_shape[1:]).to(self.like.device)
         width = len(self._kept)
         # numpy knows neither bfloat16 nor what the network would do with halves
         precision = np.float64 if self.like.dtype == torch.float64 else np.float32
         shape = (len(chosen) * width, len(others) * width)
         super().__init__(dtype=np.dtype(precision), shape=shape)  # type: ignore[call-arg]  # the stubs give it object's
+        if check:
+            self._require_product()
+        for linear in (self._rows, self._columns):
+            linear.forget()
 
     @property
     def method(self) -> str:
         return self._rows.method
+
+    @property
+    def adjoint_method(self) -> str:
+        return self._columns.adjoint_method
+
+    @property
+    def passed_over(self) -> dict[str, str]:
+        return dict(self._rows.passed_over)
 
     @property
     def like(self) -> Tensor:
@@ -161,20 +185,22 @@ class NTKOperator(LinearOperator):
         """The product in torch, on the network's device.
 
         Args:
-            vectors: [columns] or [columns, k].
+            vectors: [columns] or [columns, k], real numbers.
 
         Returns:
-            [rows] or [rows, k].
+            [rows] or [rows, k], in the dtype of `like`.
 
         Raises:
-            InputError: another length.
+            InputError: another length, complex numbers, or no tensor.
         """
-        if vectors.ndim not in (1, 2) or vectors.shape[0] != self.shape[1]:
-            size = self.shape[1]
+        vectors = self._tensor(vectors)
+        size = self.shape[1]
+        if vectors.ndim not in (1, 2) or vectors.shape[0] != size:
             raise InputError("vectors", expected=f"[{size}] or [{size}, k]", got=tuple(vectors.shape))
-        if vectors.ndim == 2:
-            return torch.stack([self.apply(column) for column in vectors.unbind(1)], 1)
-        return self._product(vectors, self._columns, self._rows)
+        if vectors.ndim == 1:
+            return self._product(vectors, self._columns, self._rows)
+        products = [self._product(column, self._columns, self._rows) for column in vectors.unbind(1)]
+        return torch.stack(products, 1) if products else vectors.new_zeros(self.shape[0], 0)
 
     def _product(self, vector: Tensor, columns: Linearization, rows: Linearization) -> Tensor:
         pulled = self._pulled(columns, vector)
@@ -183,55 +209,69 @@ class NTKOperator(LinearOperator):
         return self._pushed(rows, pulled)
 
     def _matvec(self, x: NDArray[Any]) -> NDArray[Any]:
-        return self._array(self.apply(self._tensor(x)))
+        return self._array(self._product(self._tensor(x).reshape(-1), self._columns, self._rows))
 
     def _rmatvec(self, x: NDArray[Any]) -> NDArray[Any]:
-        return self._array(self._product(self._tensor(x), self._rows, self._columns))
+        return self._array(self._product(self._tensor(x).reshape(-1), self._rows, self._columns))
 
     def _pushed(self, linear: Linearization, tangent: Tangent) -> Tensor:
         """J u of the kept outputs, [samples · kept]."""
-        return linear.push(tangent).flatten(1)[:, self._kept].reshape(-1)
+        return self._kept_of(linear.push(tangent)).reshape(-1).to(self.like.dtype)
 
     def _pulled(self, linear: Linearization, vector: Tensor) -> Tangent:
         """Jᵀ v for v [samples · kept], zero at other outputs."""
-        full = vector.new_zeros(linear.output_shape).flatten(1)
-        full[:, self._kept] = vector.reshape(len(full), -1)
-        return linear.pull(full.reshape(linear.output_shape))
+        shape = linear.output_shape
+        full = vector.new_zeros(shape).reshape(shape[0], -1)
+        full[:, self._kept] = vector.reshape(shape[0], -1)
+        return linear.pull(full.reshape(shape))
 
-    def _tensor(self, array: NDArray[Any]) -> Tensor:
-        return torch.from_numpy(np.ascontiguousarray(array).reshape(-1)).to(self.like)
+    def _require_product(self) -> None:
+        """Raise a MeasurementError if the product for the two samples differs from plain autograd's v_iᵀ J_i P⁻¹ Jᵀ v."""
+        rows, columns = self._rows.reference, self._columns.reference
+        assert rows is not None and columns is not None  # it is called before they are dropped
+        unit = columns.size or 1.0  # half precision would overflow
+        vector = self._kept_of(columns.vectors / unit).reshape(-1).to(self.like.dtype)
+        found = self._product(vector, self._columns.at(columns.positions), self._rows.at(rows.positions))
+        left = self._kept_of(rows.vectors).double()
+        products = (left * found.reshape(left.shape)).sum(1) * unit
+        reason = rows.fault_of_product(products, columns, self._scale)
+        if reason is not None:
+            raise MeasurementError(
+                f"operator: expected what plain autograd finds for two samples; got a product that {reason}."
+            )
+
+    def _kept_of(self, outputs: Tensor) -> Tensor:
+        """The kept ones of outputs [m, *out], [m, kept]."""
+        return outputs.reshape(len(outputs), -1)[:, self._kept]
+
+    def _tensor(self, values: object) -> Tensor:
+        return _real("vectors", values).to(self.like)
 
     def _array(self, vector: Tensor) -> NDArray[Any]:
         return vector.detach().cpu().to(torch.float64 if self.dtype == np.float64 else torch.float32).numpy()
-
-
-def _positions(what: str, chosen: Samples | None, count: int) -> Tensor:
-    """Samples to take, as positions."""
-    if chosen is None:
-        return torch.arange(count)
-    picked = torch.as_tensor(chosen).cpu()
-    if picked.dtype == torch.bool and picked.shape == (count,):
-        picked = picked.nonzero().flatten()
-    whole = not (picked.is_floating_point() or picked.is_complex() or picked.dtype == torch.bool)
-    if not whole or picked.ndim != 1 or len(picked) == 0 or picked.min() < 0 or picked.max() >= count:
-        raise InputError(what, expected=f"positions from 0 to {count - 1}, or a mask of {count}", got=chosen)
-    if len(picked.unique()) < len(picked):
-        raise InputError(what, expected="each sample once", got=picked.tolist())
-    return picked.long()
 
 
 def _select(inputs: tuple[Tensor, ...], samples: Tensor) -> tuple[Tensor, ...]:
     return tuple(tensor[samples.to(tensor.device)] for tensor in inputs)
 
 
-def _kept(outputs: Tensor | None, shape: torch.Size) -> Tensor:
-    """Positions of the outputs to keep among a sample's."""
-    if outputs is None:
-        return torch.arange(math.prod(shape))
-    if outputs.dtype != torch.bool or outputs.shape != shape or not bool(outputs.any()):
+def _real(what: str, values: object) -> Tensor:
+    """A tensor of real numbers, of a tensor or an array; autograd can save it.
+
+    Raises:
+        InputError: anything else.
+    """
+    try:
+        found = values if isinstance(values, Tensor) else torch.from_numpy(np.array(values))
+    except (TypeError, ValueError):  # no numbers
         raise InputError(
-            "outputs",
-            expected=f"a boolean mask of shape {tuple(shape)} with something in it",
-            got=f"{outputs.sum()} of {tuple(outputs.shape)}, {outputs.dtype}",
+            what, expected="a tensor or an array of real numbers", got=type(values).__name__
+        ) from None
+    if found.is_complex():
+        raise InputError(
+            what,
+            expected="real numbers",
+            got="complex numbers",
+            fix="Apply the operator to the real and to the imaginary part.",
         )
-    return outputs.flatten().nonzero().flatten()
+    return usable(found.detach())
