@@ -31,7 +31,7 @@ from ntkdiag.process.schedules.continuous import EDM, Flow
 from ntkdiag.process.schedules.diffusers_scheduler import from_diffusers, prediction_type
 from ntkdiag.process.schedules.timesteps import Timesteps
 from ntkdiag.process.target import target_name
-from ntkdiag.weights import WeightSource
+from ntkdiag.weights import WeightSource, WeightTable
 
 
 class ScriptWeights(Wrapped):
@@ -68,9 +68,12 @@ class ScriptWeights(Wrapped):
             Float32, of that shape and on that device.
 
         Raises:
-            InputError: timesteps that the scheduler does not have.
+            InputError: timesteps that the scheduler does not have, or a batch of them beyond the rows of a measured table.
         """
-        return self.source(self._timesteps.log_snr(timesteps)).float()
+        level = self._timesteps.log_snr(timesteps)
+        if isinstance(self.source, WeightTable):
+            self.source.require_within(level)
+        return self.source(level).float()
 
     def of_sigmas(self, sigmas: Tensor) -> Tensor:
         """Weights for the sigmas of a batch.

@@ -156,6 +156,15 @@ def test_what_is_not_weights_or_not_a_time_is_refused() -> None:
         flow.of_sigmas(torch.tensor([1.5]))
 
 
+def test_times_of_zero_to_one_are_not_taken_for_thousandths() -> None:
+    scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=3)
+    measured = WeightTable(torch.tensor([-6.0, 0.0, 6.0]), torch.tensor([0.5, 1.0, 2.0]), "flow")
+    weights = ScriptWeights(measured, scheduler)
+    with pytest.raises(InputError, match="no time within"):
+        weights(torch.tensor([0.9, 0.5, 0.1]))
+    torch.testing.assert_close(weights(torch.tensor([500.0])), torch.tensor([1.0]))
+
+
 def test_a_table_comes_from_a_file_and_a_refresher_gets_its_steps(tmp_path) -> None:
     scheduler = diffusers.DDPMScheduler(prediction_type="v_prediction")
     rule("min_snr", "v").save(tmp_path / "weights.csv")

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import warnings
+
 import torch
 from torch import Tensor
 
 from ntkdiag.errors import InputError
 
 MINIMUM_ROWS = 2
+# Training draws one time in a few hundred beyond the rows of a table, so three in one call are a mistake (tuned here).
+_NO_ACCIDENT = 3
 
 
 def check_columns(what: str, columns: dict[str, Tensor]) -> None:
@@ -62,6 +66,37 @@ def check_rule(what: str, expected: Tensor, weight: Tensor) -> None:
             got=f"{weight[row].item()!r}, so the table was edited by hand",
             fix="Remove the rule to use the numbers as they are, or make the table anew.",
         )
+
+
+def check_within(what: str, grid: Tensor, log_snr: Tensor) -> None:
+    """Refuse, or warn of, log-SNR none of which lies where a table has rows, as of times in another unit.
+
+    A row reaches half the distance to its neighbour, at the ends outwards too, as buckets do.
+
+    Args:
+        what: Whose rows they are.
+        grid: Increasing log-SNR of the rows [n].
+        log_snr: Where the table is about to be read, any shape.
+
+    Raises:
+        InputError: none of three or more values lies there. One or two are answered with a warning.
+    """
+    low = (grid[0] - (grid[1] - grid[0]) / 2).item()
+    high = (grid[-1] + (grid[-1] - grid[-2]) / 2).item()
+    if log_snr.numel() == 0 or ((log_snr >= low) & (log_snr <= high)).any():
+        return
+    found = f"log-SNR {log_snr.min():.4g} to {log_snr.max():.4g}"
+    if log_snr.numel() >= _NO_ACCIDENT:
+        raise InputError(
+            f"timesteps for {what}",
+            expected=f"times within its rows, log-SNR {low:.4g} to {high:.4g}",
+            got=f"{found} and no time within",
+            fix="Give times as the scheduler counts them. At other log-SNR table(log_snr) answers with the nearest row.",
+        )
+    warnings.warn(
+        f"timesteps at {found} lie beyond the rows of {what}, log-SNR {low:.4g} to {high:.4g}: the nearest weight is used",
+        stacklevel=3,
+    )
 
 
 def interpolate(grid: Tensor, weight: Tensor, log_snr: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ from ntkdiag.process.schedules.timesteps import Timesteps
 from ntkdiag.process.target import target_name
 from ntkdiag.weights.rules.closed_form import ClosedForm
 from ntkdiag.weights.tables import files
-from ntkdiag.weights.tables.columns import check_columns, check_rule, interpolate
+from ntkdiag.weights.tables.columns import check_columns, check_rule, check_within, interpolate
 from ntkdiag.weights.tables.mean import density_mean
 
 
@@ -103,18 +103,31 @@ class WeightTable:
             scheduler: A `Schedule`, or a scheduler object of the diffusers library (which is read anew at
                 every call: in a training loop pass `schedules.from_diffusers(scheduler)` for a table,
                 or keep `to_steps`).
-            timesteps: Times of any shape, as that scheduler counts them.
+            timesteps: Times of any shape, as that scheduler counts them (1000 t of most flows, ln(s)/4 of EDM), which is
+                also the time of `schedules.from_diffusers(scheduler)`.
 
         Returns:
             Weights of that shape; in PyTorch's default dtype for integer steps, so that they multiply
             a loss without widening it.
 
         Raises:
-            InputError: times that the scheduler does not have.
+            InputError: times that the scheduler does not have; or three and more none of which lies within the rows of a
+                table without a rule, which are times in another unit.
         """
         given = torch.as_tensor(timesteps)
         dtype = given.dtype if given.is_floating_point() else torch.get_default_dtype()
-        return self(Timesteps(scheduler).log_snr(given)).to(dtype)
+        level = Timesteps(scheduler).log_snr(given)
+        self.require_within(level)
+        return self(level).to(dtype)
+
+    def require_within(self, log_snr: Tensor) -> None:
+        """Refuse three and more log-SNR, as of the times of a batch, none of which lies within the rows of a measured table.
+
+        Raises:
+            InputError: that is so; one or two are warned of. A rule has weights everywhere.
+        """
+        if self.rule is None:
+            check_within(f"weight table '{self.name}'", self.log_snr, log_snr.cpu())
 
     def from_sigmas(self, sigma: float | Tensor) -> Tensor:
         """Weights for noise levels σ/α ≥ 0 of EDM and k-diffusion, in their shape and dtype."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import warnings
 from importlib import metadata
 from itertools import pairwise
 from types import SimpleNamespace
@@ -229,6 +230,31 @@ def test_timesteps_of_diffusers_like_schedulers() -> None:
     close(made.from_timesteps(edm, tensor(math.log(2.0) / 4)), made.from_sigmas(tensor(2.0)))
     with pytest.raises(InputError, match="scheduler"):
         made.from_timesteps(object(), steps)
+
+
+def test_times_and_the_time_of_the_schedule_are_in_one_unit() -> None:
+    flow = SimpleNamespace(sigmas=torch.linspace(1, 0.001, 1000), config={"shift": 3.0})
+    levels = tensor(-2.0, -0.7, 0.0, 0.9)
+    time = schedules.from_diffusers(flow).time(levels)
+    assert time.max() > 500
+    close(table().from_timesteps(flow, time), table()(levels), 1e-9)
+    close(table().from_timesteps(schedules.from_diffusers(flow), time), table()(levels), 1e-9)
+
+
+def test_times_in_another_unit_are_refused_and_single_ones_beyond_the_rows_are_said() -> None:
+    """0.9 of 1000 is log-SNR 14: each such time would be given the weight of the last row."""
+    flow = SimpleNamespace(sigmas=torch.linspace(1, 0.001, 1000), config={"shift": 3.0})
+    with pytest.raises(
+        InputError, match=r"rows, log-SNR -3 to 1\.5; got log-SNR 14\.02 to 18\.42 and no time"
+    ):
+        table().from_timesteps(flow, tensor(0.9, 0.5, 0.1))
+    with pytest.warns(UserWarning, match="beyond the rows of weight table 'measured', log-SNR -3 to 1.5"):
+        assert table().from_timesteps(flow, tensor(0.9)).item() == 2.0
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert table().from_timesteps(flow, tensor(0.9, 500.0, 0.1))[1].item() == 4.0  # one lies within
+        assert table().from_timesteps(flow, tensor()).numel() == 0
+        assert rule("min_snr", "v").from_timesteps(flow, tensor(0.9, 0.5, 0.1)).unique().numel() == 3
 
 
 def test_sigmas_are_noise_levels_of_unit_signal() -> None:
