@@ -7,7 +7,7 @@ of the catalogue, the target trained on, and the SNR itself; each departure from
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
@@ -29,6 +29,7 @@ class Candidate:
         distortion: What is taken for the SNR.
         mistakes: Names of the departures, as in `audit_finding.NAMES`; none for a sound rule.
         text: What the departures are.
+        published: Whether the formula itself is one that was published by mistake.
     """
 
     rule: Rule
@@ -36,6 +37,7 @@ class Candidate:
     distortion: Distortion = TRUE_SNR
     mistakes: tuple[str, ...] = ()
     text: str = field(default="", compare=False)
+    published: bool = False
 
     def log_weight(self, log_snr: Tensor, schedule: Schedule | None, values: Values) -> Tensor:
         """ln w [n] for finite log-SNR [n] and all parameters, `TERMINAL` among them if it is fitted."""
@@ -54,7 +56,7 @@ def mistaken(rule: Rule, target: str, schedule: Schedule | None) -> Iterator[Can
     yield from _elsewhere(rule, target, schedule)
     for wrong in WRONG_FORMULAS.get(rule.name, ()):
         if wrong.formula.home in ("x0", target):
-            yield Candidate(wrong.formula, target, mistakes=(wrong.mistake,), text=wrong.text)
+            yield Candidate(wrong.formula, target, TRUE_SNR, (wrong.mistake,), wrong.text, published=True)
     if _possible(rule, target, schedule):
         for distortion in distortions(schedule):
             yield Candidate(rule, target, distortion, (distortion.mistake,), distortion.text)
@@ -66,9 +68,8 @@ def mistaken_twice(rule: Rule, target: str, schedule: Schedule | None) -> Iterat
         for second in mistaken(rule, first.target, schedule):
             if second.target == first.target:
                 text = f"{first.text}, and {second.text}"
-                yield Candidate(
-                    second.rule, first.target, second.distortion, (*first.mistakes, *second.mistakes), text
-                )
+                names = (*first.mistakes, *second.mistakes)
+                yield replace(second, mistakes=names, text=text)
 
 
 def _elsewhere(rule: Rule, target: str, schedule: Schedule | None) -> Iterator[Candidate]:

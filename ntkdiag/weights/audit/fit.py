@@ -30,6 +30,10 @@ TOLERANCE = 1e-3
 # An exponent below this is a constant weight by another name.
 _LEAST_EXPONENT = 0.05
 
+# How far a bend is moved, in log-SNR, and by what share an exponent is changed, to see whether the curve shows them.
+_MOVE = 1.0
+_SHARE = 0.5
+
 # Mean |ln ratio| of the best coarse value above which a fine search over one parameter cannot end in equality.
 _HOPELESS = 0.5
 
@@ -44,6 +48,8 @@ class Fit:
         factor: weights / candidate, the median over noise levels.
         log_snr: Where they were compared [n].
         log_ratio: ln of weights over factor · candidate [n]; ±inf or NaN where the weights are not positive.
+        chosen: Names of the parameters that were fitted to the curve, and are not the defaults.
+        unseen: Names of the numbers that the curve does not show: another value gives the same weights.
     """
 
     candidate: Candidate
@@ -51,6 +57,8 @@ class Fit:
     factor: float
     log_snr: Tensor
     log_ratio: Tensor
+    chosen: frozenset[str]
+    unseen: frozenset[str]
 
     @property
     def rule(self) -> str:
@@ -80,9 +88,26 @@ class Fit:
 
     @property
     def equal(self) -> bool:
-        """Whether all weights agree to `TOLERANCE`, with enough levels for the number of parameters."""
+        """Whether all weights agree to `TOLERANCE`, with enough levels for the number of parameters, all of them seen.
+
+        A parameter that the curve does not show is no evidence of a mistake, nor may one be chosen to fit.
+        """
         free = len(self.candidate.rule.parameters) + self.candidate.distortion.fitted
-        return len(self.log_ratio) >= 5 + 2 * free and self.error <= TOLERANCE
+        needed = self.unseen if self.candidate.mistakes else self.unseen & self.chosen
+        return len(self.log_ratio) >= 5 + 2 * free and self.error <= TOLERANCE and not needed
+
+    @property
+    def complexity(self) -> int:
+        """How much must be supposed: mistakes, and parameters chosen to fit.
+
+        The parameter of a formula that was published by mistake is free, since the mistake is known with any.
+        """
+        return len(self.candidate.mistakes) + (0 if self.candidate.published else len(self.chosen))
+
+    @property
+    def rank(self) -> tuple[int, int]:
+        """Its place among candidates that fit equally well, the simplest first."""
+        return self.complexity, len(self.candidate.rule.parameters)
 
 
 def fit(
@@ -121,7 +146,7 @@ def fit(
     several = len([name for name in free if name != TERMINAL]) > 1
     if free and best > 0 and (several or best < _HOPELESS):
         values = search.refine(values, free, given)
-    return search.settle(search.rounded(values, given))
+    return search.settle(search.rounded(values, given), given)
 
 
 class _Search:
@@ -216,13 +241,50 @@ class _Search:
                     break
         return plain
 
-    def settle(self, values: Values) -> Fit | None:
+    def settle(self, values: Values, given: Values) -> Fit | None:
         """The fit with these values, its factor included."""
         ratio = self.log_ratio(values)
         if ratio is None:
             return None
         middle = ratio[self.positive].median()
-        return Fit(self.candidate, dict(values), middle.exp().item(), self.log_snr, ratio - middle)
+        parameters = self.candidate.rule.parameters
+        chosen = {
+            name
+            for name, value in values.items()
+            if name not in given and (name == TERMINAL or value != parameters[name].default)
+        }
+        unseen = {name for name in parameters if not self._shows(name, values)}
+        return Fit(
+            self.candidate,
+            dict(values),
+            middle.exp().item(),
+            self.log_snr,
+            ratio - middle,
+            frozenset(chosen),
+            frozenset(unseen),
+        )
+
+    def _shows(self, name: str, values: Values) -> bool:
+        """Whether the candidate's curve changes when a number is changed, up or down; true of a choice of names."""
+        parameter, value = self.candidate.rule.parameters[name], values[name]
+        if isinstance(value, str):
+            return True
+        if parameter.exponent:
+            moved = [value * (1 - _SHARE), value * (1 + _SHARE)]
+        else:
+            bend = parameter.bend_of(value)
+            moved = (
+                [parameter.at_bend(bend + step) for step in (-_MOVE, _MOVE)]
+                if math.isfinite(bend)
+                else [value]
+            )
+        return all(self._change(values, {**values, name: other}) > TOLERANCE for other in moved)
+
+    def _change(self, values: Values, others: Values) -> float:
+        """Largest |ln ratio| between the candidate's own curves, up to a factor."""
+        before, after = (self.candidate.log_weight(self.log_snr, self.schedule, v) for v in (values, others))
+        change = after - before
+        return (change - change.median()).abs().max().item()
 
     def _worst(self, values: Values) -> float:
         ratio = self.log_ratio(values)

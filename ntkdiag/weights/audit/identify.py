@@ -1,9 +1,13 @@
-"""Which rule a curve of weights equals, or which known mistake, or how far it is from the nearest rule."""
+"""Which rule a curve of weights equals, or which known mistake, or how far it is from the nearest rule.
+
+Of several readings that fit equally well the simplest wins (`Fit.rank`): a rule before a mistake, a default before a
+parameter that was chosen to fit. A rule other than the one named counts as one supposition, as a mistake does.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -39,7 +43,7 @@ class Identity:
     """What the weights turn out to be.
 
     Attributes:
-        matches: Every rule on the target that they equal.
+        matches: Every rule on the target that they equal, the simplest first.
         reference: The rule they are compared with: the one the user names, else the one they equal,
             else the nearest; None where no weight is positive.
         findings: What the audit reports of it.
@@ -54,8 +58,8 @@ def identify(curve: Curve, target: str, schedule: Schedule | None, expected: Exp
     """Compare with every rule, and where none fits, with the known mistakes."""
     case = _Case(curve, target, schedule)
     fits = [found for candidate in sound(target, schedule) if (found := case.fit(candidate))]
-    matches = tuple(found for found in fits if found.equal)
-    nearest = min(matches or fits, key=lambda found: found.distance, default=None)
+    matches = tuple(sorted((found for found in fits if found.equal), key=lambda found: found.rank))
+    nearest = matches[0] if matches else min(fits, key=lambda found: found.distance, default=None)
     if expected.rule is None:
         return Identity(matches, nearest, case.unnamed(matches, nearest))
     said = case.fit(Candidate(expected.rule, target), expected.parameters)
@@ -82,41 +86,47 @@ class _Case:
         """The user names no rule: find one, or a known mistake."""
         if matches:
             return [_equals(matches[0], matches[1:]), *self.lookalikes(matches)]
-        slip = self.first_equal(
-            candidate for rule in RULES.values() for candidate in mistaken(rule, self.target, self.schedule)
-        )
-        if slip is not None:
-            return self.mistakes(slip)
+        slips = self.slips(self._any_rule_mistaken())
+        if slips:
+            return self.mistakes(slips[0], slips[1:])
         return [_differs(nearest, "note")] if nearest is not None else []
 
     def mismatch(
         self, rule: Rule, parameters: Values, matches: tuple[Fit, ...], said: Fit | None
     ) -> list[AuditFinding]:
         """The weights are not those of the rule that the user names: find out why."""
-        if parameters:
-            slip = self.first_equal(mistaken(rule, self.target, self.schedule), parameters)
-            if slip is not None:
-                return self.mistakes(slip)
+        if parameters and (slips := self.slips(mistaken(rule, self.target, self.schedule), parameters)):
+            return self.mistakes(slips[0])
         for found in matches:
             if found.rule == rule.name:
                 return [_other_parameters(found, parameters)]
-        slip = self.first_equal(mistaken(rule, self.target, self.schedule))
-        if slip is not None:
-            return self.mistakes(slip)
-        if matches:
-            text = f"the weights are those of {matches[0].name}, not of {rule.name}"
-            return [AuditFinding("another_rule", "mistake", text)]
-        slip = self.first_equal(mistaken_twice(rule, self.target, self.schedule))
-        if slip is not None:
-            return self.mistakes(slip)
+        slips = self.slips(mistaken(rule, self.target, self.schedule))
+        if not slips and not matches:
+            slips = self.slips(mistaken_twice(rule, self.target, self.schedule))
+        others = list(matches)
+        if not others and not (
+            slips and slips[0].complexity <= 2
+        ):  # 1 for the other rule, 1 for a mistake in it
+            others = self.slips(self._any_rule_mistaken())
+        if others and not (slips and slips[0].complexity <= 1 + others[0].complexity):
+            return [_another_rule(others[0], rule), *self.mistakes(others[0], others[1:])]
+        if slips:
+            return self.mistakes(slips[0])
         return [_differs(said, "mistake")] if said is not None else []
 
-    def first_equal(self, candidates: Iterable[Candidate], fixed: Values | None = None) -> Fit | None:
+    def slips(self, candidates: Iterable[Candidate], fixed: Values | None = None) -> list[Fit]:
+        """Those mistaken candidates that explain the weights, the simplest first."""
         weight = self.curve.weight
         if not (torch.isfinite(weight) & (weight > 0)).all():
-            return None  # nor would any fit be equal: all formulas are positive and finite where they are compared
+            return []  # nor would any fit be equal: all formulas are positive and finite where they are compared
         fits = (self.fit(candidate, fixed) for candidate in candidates)
-        return next((found for found in fits if found is not None and self.accepts(found)), None)
+        return sorted(
+            (found for found in fits if found and self.accepts(found)), key=lambda found: found.rank
+        )
+
+    def _any_rule_mistaken(self) -> Iterator[Candidate]:
+        for rule in RULES.values():
+            yield from mistaken(rule, self.target, self.schedule)
 
     def accepts(self, found: Fit) -> bool:
         """Whether a mistake explains the weights; for one of the rescale, whether it does so better than the sound rule."""
@@ -126,10 +136,13 @@ class _Case:
         plain = self.fit(Candidate(found.candidate.rule, found.candidate.target), values)
         return plain is not None and plain.error > 10 * found.error
 
-    def mistakes(self, found: Fit) -> list[AuditFinding]:
-        """A finding for every mistake of a candidate."""
+    def mistakes(self, found: Fit, others: Iterable[Fit] = ()) -> list[AuditFinding]:
+        """A finding for every mistake of a candidate; `others` with the same mistakes are named too."""
         terminal = f" (√ᾱ_T was {found.values[TERMINAL]:.3g})" if TERMINAL in found.values else ""
-        text = f"weights for {self.target} that are {found.name}: {found.candidate.text}{terminal}"
+        ties = [one for one in others if one.candidate.text == found.candidate.text]
+        text = (
+            f"weights for {self.target} that are {found.name}{_also(ties)}: {found.candidate.text}{terminal}"
+        )
         return [AuditFinding(name, "mistake", text) for name in found.candidate.mistakes]
 
     def lookalikes(self, matches: tuple[Fit, ...]) -> list[AuditFinding]:
@@ -145,9 +158,17 @@ class _Case:
 
 def _equals(found: Fit, others: tuple[Fit, ...] = ()) -> AuditFinding:
     times = "" if abs(math.log(found.factor)) <= TOLERANCE else f", times {found.factor:.4g}"
-    also = ", which is also " + " and ".join(one.name for one in others) if others else ""
-    text = f"{found.name}{times}{also}; largest difference {found.error:.1g}"
+    text = f"{found.name}{times}{_also(others)}; largest difference {found.error:.1g}"
     return AuditFinding("equals", "note", text)
+
+
+def _also(others: Collection[Fit]) -> str:
+    return ", which is also " + " and ".join(one.name for one in others) if others else ""
+
+
+def _another_rule(found: Fit, rule: Rule) -> AuditFinding:
+    text = f"the weights are those of {found.name}, not of {rule.name}"
+    return AuditFinding("another_rule", "mistake", text)
 
 
 def _differs(found: Fit, severity: str) -> AuditFinding:

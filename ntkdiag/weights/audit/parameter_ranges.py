@@ -1,6 +1,7 @@
 """Where the parameters of a candidate are searched: over the log-SNR at which they bend the curve of weights.
 
-A bend is searched only where there are noise levels on both sides of it, since elsewhere no weight shows it.
+A smooth bend shows beyond the noise levels at which weights are known, so the search reaches further than they do; a bend
+that shows nowhere is refused afterwards (`Fit.unseen`).
 """
 
 from __future__ import annotations
@@ -17,6 +18,9 @@ from ntkdiag.weights.rules.catalogue import Parameter
 
 # Values of a coarse search, evenly spaced in log-SNR.
 COARSE = 33
+
+# How far beyond the known noise levels a bend is searched, in log-SNR: 1 + e^-5 is 1 but for 7e-3.
+_BEYOND = 5.0
 
 _TERMINAL_ALPHA = Parameter(0.0, at_least=0.0, bend="snr")
 # ln √ᾱ_T of a schedule of betas: 5e-5 for the cosine one of diffusers, 0.07 for that of Stable Diffusion.
@@ -55,8 +59,7 @@ def search_range(name: str, candidate: Candidate, log_snr: Tensor) -> SearchRang
     if name == TERMINAL:
         return SearchRange(_TERMINAL_ALPHA, *_TERMINAL_RANGE)
     low, high = log_snr[0].item(), log_snr[-1].item()
-    margin = (high - low) / 20
-    return SearchRange(candidate.rule.parameters[name], low + margin, high - margin)
+    return SearchRange(candidate.rule.parameters[name], low - _BEYOND, high + _BEYOND)
 
 
 def coarse_values(name: str, candidate: Candidate, log_snr: Tensor) -> list[float | str]:

@@ -37,7 +37,8 @@ def audit(
 
     The function is called on batches of its argument and compared with every rule of the catalogue, whose
     parameters are fitted, and with the mistakes known from public code. Weights that agree to one part in a
-    thousand, up to one constant factor, count as equal.
+    thousand, up to one constant factor, count as equal. Of several readings the simplest is reported: a rule before
+    a mistake, defaults before fitted parameters; a parameter that no weight shows explains nothing.
 
     Args:
         weights: A function from a batch [n] to weights [n], tensors or numpy arrays; or a weight table or

@@ -22,10 +22,12 @@ from ntkdiag.process.target import target_name
 Formula = Callable[..., Tensor]
 # What a formula may ask for by the name of an argument, besides the parameters of its rule.
 _CONTEXT = ("schedule", "target")
+# exp of more leaves the range of a float.
+_MOST = 709.0
 # How a parameter follows from the log-SNR at which it bends the curve, and the way back.
 BENDS: Mapping[str, tuple[Callable[[float], float], Callable[[float], float]]] = {
-    "snr": (math.exp, math.log),
-    "sigma": (lambda log_snr: math.exp(-log_snr / 2), lambda sigma: -2 * math.log(sigma)),
+    "snr": (lambda log_snr: math.exp(min(log_snr, _MOST)), math.log),
+    "sigma": (lambda log_snr: math.exp(min(-log_snr / 2, _MOST)), lambda sigma: -2 * math.log(sigma)),
     "log_snr": (float, float),
 }
 

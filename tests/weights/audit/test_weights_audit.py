@@ -55,10 +55,104 @@ def test_every_rule_is_recognised_from_every_argument(name: str, target: str, ar
     assert not {"differs", "another_rule", "other_parameters"} & set(found.names)
 
 
+# Where training draws: everywhere, on a table of steps, at one end, and on a range too narrow to hold most bends.
+PATHS = {
+    "cosine": (COSINE, ("epsilon", "x0", "v", "score")),
+    "linear_beta": (schedules.linear_beta(), ("epsilon", "x0", "v")),
+    "noisy": (schedules.linear_log_snr(-9, -1), ("epsilon", "x0", "v")),
+    "narrow": (schedules.linear_log_snr(-1, 1), ("epsilon", "x0", "v")),
+    "flow": (schedules.flow(), ("flow",)),
+    "edm": (schedules.edm(), ("F",)),
+}
+
+
+@pytest.mark.parametrize(
+    ("path", "target"), [(path, target) for path, (_, targets) in PATHS.items() for target in targets]
+)
 @pytest.mark.parametrize("name", RULES)
-def test_without_a_name_the_rule_or_its_tie_is_found(name: str) -> None:
-    found = audit(written(name, "v", "log_snr", COSINE), "v", argument="log_snr", schedule=COSINE)
-    assert found.ok and name in next(finding for finding in found.findings if finding.name == "equals").text
+def test_without_a_name_every_rule_is_found_as_itself(name: str, target: str, path: str) -> None:
+    schedule = PATHS[path][0]
+    for parameters in ({}, OFF_DEFAULT[name]) if name in OFF_DEFAULT else ({},):
+        function = written(name, target, "log_snr", schedule, **parameters)
+        found = audit(function, target, argument="log_snr", schedule=schedule)
+        (equals,) = [finding.text for finding in found.findings if finding.name == "equals"]
+        assert found.ok and found.rule is not None
+        if "constant" in found.rule:  # at one end min-SNR is a constant, whose parameter no weight shows
+            assert name == found.rule.partition(" ")[0] or name in ("min_snr", "truncated_snr")
+        else:
+            assert name in equals
+
+
+def test_parameters_and_noise_levels_at_the_end_of_a_float_are_audited() -> None:
+    assert audit(lambda snr: torch.ones_like(snr), "epsilon", rule="min_snr", gamma=1e308).ok
+    found = audit(lambda snr: torch.ones_like(snr), "x0", rule="min_snr", gamma=1e308)
+    assert found.names[0] == "another_rule"
+    far = schedules.from_table(torch.linspace(709, -709, 50).tolist())
+    made = audit(lambda level: torch.ones_like(level), "v", argument="log_snr", schedule=far)
+    assert made.rule == "constant_v on v"
+    assert (
+        audit(lambda level: torch.exp(level / 9), "v", argument="log_snr", schedule=far, rule="edm").rule
+        is None
+    )
+
+
+def test_of_rules_that_agree_the_simplest_is_named_first() -> None:
+    for function, target, schedule, first in (
+        (lambda level: torch.ones_like(level), "v", COSINE, "constant_v on v"),  # edm(sigma_data=1) too
+        (lambda level: torch.ones_like(level), "flow", schedules.flow(), "uniform on flow"),  # erd too
+        (
+            lambda level: torch.exp(level / 2 - torch.nn.functional.softplus(level)),
+            "v",
+            COSINE,
+            "debias on v",
+        ),
+        (lambda level: torch.sigmoid(-level).sqrt(), "epsilon", COSINE, "erd(convention=vp) on epsilon"),
+    ):
+        found = audit(function, target, argument="log_snr", schedule=schedule)
+        assert found.rule == first and ", which is also " in str(found)
+
+
+@pytest.mark.parametrize("target", ["epsilon", "x0", "v"])
+@pytest.mark.parametrize("plain", ["constant_epsilon", "constant_x0", "constant_v", "debias"])
+@pytest.mark.parametrize("said", [name for name, rule in RULES.items() if rule.parameters])
+def test_no_mistake_with_a_chosen_parameter_beats_a_plain_rule(plain: str, target: str, said: str) -> None:
+    found = audit(written(plain, target, "log_snr"), target, argument="log_snr", schedule=COSINE, rule=said)
+    assert found.rule is not None
+    if found.names[0] == "another_rule":
+        assert f"the weights are those of {plain} on {target}, not of {said}" in found.findings[0].text
+    elif found.names[0] == "formula_of_another_target":  # with the defaults, which nobody chose
+        reading = f"that are {said}({', '.join(f'{k}={v}' for k, v in DEFAULTS[said].items())}) on "
+        assert reading in found.findings[0].text
+    else:
+        assert "equals" in found.names and found.rule.startswith(said)
+
+
+DEFAULTS = {
+    name: {
+        key: parameter.default if isinstance(parameter.default, str) else f"{parameter.default:g}"
+        for key, parameter in rule.parameters.items()
+    }
+    for name, rule in RULES.items()
+}
+
+
+@pytest.mark.parametrize("said", ["min_snr", "soft_min_snr", "p2", "edm", "erd"])
+@pytest.mark.parametrize("target", ["epsilon", "x0"])
+def test_weights_of_one_are_the_constant_and_no_mistake_in_another_rule(target: str, said: str) -> None:
+    found = audit(lambda snr: torch.ones_like(snr), target, rule=said)
+    assert [finding.name for finding in found.findings if finding.severity == "mistake"] == ["another_rule"]
+    assert f"those of constant_{target} on {target}, not of {said}" in found.findings[0].text
+
+
+@pytest.mark.parametrize("target", ["v", "x0"])
+@pytest.mark.parametrize("said", [None, "erd", "min_snr", "debias", "edm"])
+def test_the_erd_formula_of_another_target_is_named_so(target: str, said: str | None) -> None:
+    found = audit(lambda snr: (1 + snr) ** -0.5, target, rule=said)
+    assert found.names[0] == ("formula_of_another_target" if said in (None, "erd") else "another_rule")
+    assert "formula_of_another_target" in found.names
+    text = next(finding.text for finding in found.findings if finding.name == "formula_of_another_target")
+    assert text.startswith(f"weights for {target} that are erd(convention=vp) on epsilon")
+    assert text.endswith(f"the formula for epsilon, applied to {target}")
 
 
 def test_ties_are_all_told() -> None:
