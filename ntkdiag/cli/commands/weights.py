@@ -83,6 +83,14 @@ class ScoreOptions:
             metavar="X", help="Width of the smoothing over log-SNR, in units of log-SNR; 0 leaves it out."
         ),
     ] = 0.0
+    precision: Annotated[
+        float,
+        typer.Option(
+            metavar="X",
+            help="Refuse weights whose intervals reach further than this to either side, as a share of the weight "
+            "(of the mean weight where that is larger); inf accepts any.",
+        ),
+    ] = 0.5
 
 
 @grouped

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict
 from typing import Any, Protocol
 
 import pandas as pd
 from torch import Tensor
 
-from ntkdiag.errors import InputError
+from ntkdiag.errors import InputError, require_number
 from ntkdiag.process.schedules.base import Schedule
 from ntkdiag.weights.measured.score_to_weight import ScoreToWeight
 from ntkdiag.weights.measured.scores import amplitudes, column
 from ntkdiag.weights.measured.smooth import smooth
 from ntkdiag.weights.tables.weight_table import WeightTable
 
+# By how much a weight may be uncertain, as a share of it, before a table is refused: tuned here.
+PRECISION = 0.5
 # What the table's meta keeps of the diagnosis it came from.
 _ORIGIN = ("environment", "config", "data", "network", "bayes_source")
 
@@ -39,6 +42,7 @@ def measured(
     cap: float | None = None,
     schedule: Schedule | None = None,
     bandwidth: float = 0.0,
+    precision: float | None = PRECISION,
 ) -> WeightTable:
     """A weight table from a diagnosis, weight ∝ amplitude^power.
 
@@ -55,16 +59,18 @@ def measured(
         power, floor, cap: See `ScoreToWeight`.
         schedule: With it the table has mean 1 under its density; without, about 1 over the buckets.
         bandwidth: Smoothing over log-SNR, in its units; see `smooth`. It comes after floor and cap.
+        precision: Largest half-width of a weight's interval, as a share of the weight (of the mean weight where that is
+            larger), with which a table is made; None or infinity for any. Scores without intervals are not judged.
 
     Returns:
         A table on the buckets' log-SNR, with low and high where the summary has finite intervals of the
-        score, or of one factor of a product. Its meta lists the buckets the floor raised, the cap lowered, and
-        those whose estimate was outside its possible range (a negative share, a contamination above 1), the
-        bandwidth, and the factors without an interval, which were taken as exact.
+        score, or of one factor of a product; they include the error of the mean over buckets. Its meta lists the
+        buckets the floor raised, the cap lowered, and those whose estimate was outside its possible range (a negative
+        share, a contamination above 1), the bandwidth, and the factors without an interval, which were taken as exact.
 
     Raises:
-        InputError: unknown score, a missing column or target, or a score that is not finite (the bucket
-            is named).
+        InputError: unknown score, a missing column or target, a score that is not finite (the bucket
+            is named), or one that is known too badly to be a weight (the number of samples that would do is named).
     """
     shape = ScoreToWeight(power, floor, cap)
     summary = _in_order(diagnosis.summary)
@@ -74,16 +80,22 @@ def measured(
     relative = shape.relative(found.value, mean)
     weight = shape.weight(found.value, mean)
 
-    def finished(amplitude: Tensor | None) -> Tensor | None:
-        return None if amplitude is None else smooth(log_snr, shape.weight(amplitude, mean), bandwidth)
+    limits = None
+    if found.low is not None and found.high is not None:
+        limits = shape.interval(found.value, found.low, found.high)
+        if precision is not None and precision != math.inf:
+            _require_precise(diagnosis, score, log_snr, weight, limits, precision)
+
+    def finished(limit: Tensor) -> Tensor:
+        return smooth(log_snr, limit, bandwidth)
 
     table = WeightTable(
         log_snr=log_snr,
         weight=smooth(log_snr, weight, bandwidth),
         target=_target(diagnosis),
         name=f"measured {score}",
-        low=finished(found.low),
-        high=finished(found.high),
+        low=None if limits is None else finished(limits[0]),
+        high=None if limits is None else finished(limits[1]),
         meta={
             "source": "measured",
             "score": score,
@@ -93,10 +105,47 @@ def measured(
             "lowered_to_cap": _buckets(summary, relative > weight),
             "out_of_range": _buckets(summary, found.out_of_range),
             "taken_as_exact": list(found.exact),
+            "precision": None if precision == math.inf else precision,
             "diagnosis": {key: diagnosis.meta[key] for key in _ORIGIN if key in diagnosis.meta},
         },
     )
     return table if schedule is None else table.normalised(schedule)
+
+
+def _require_precise(
+    diagnosis: Measurement,
+    score: str,
+    log_snr: Tensor,
+    weight: Tensor,
+    limits: tuple[Tensor, Tensor],
+    precision: float,
+) -> None:
+    """Refuse weights whose intervals are wider than the precision asked for.
+
+    Raises:
+        InputError: such a weight, or a precision that is not positive.
+    """
+    require_number("precision", precision, above=0)
+    half = (limits[1] - limits[0]) / 2 / weight.clamp(min=1.0)
+    worst = int(half.argmax())
+    if half[worst] <= precision:
+        return
+    samples = diagnosis.meta.get("config", {}).get("samples")
+    enough = f"about {_two_digits(samples * float(half[worst] / precision) ** 2)}" if samples else "more"
+    raise InputError(
+        f"score '{score}' as a weight",
+        expected=f"weights known to ±{precision:.0%}",
+        got=f"±{float(half[worst]):.0%} at log-SNR {float(log_snr[worst]):g}"
+        + (f", from {samples} samples" if samples else ""),
+        fix=f"Measure with {enough} samples a bucket, choose {{score}}, or accept wider intervals with {{precision}}.",
+        arguments={"score": "'bayes'", "precision": None},
+    )
+
+
+def _two_digits(number: float) -> int:
+    """Rounded up to two leading digits."""
+    unit = 10.0 ** max(int(math.log10(number)) - 1, 0)
+    return int(math.ceil(number / unit) * unit)
 
 
 def _in_order(summary: pd.DataFrame) -> pd.DataFrame:

@@ -52,6 +52,37 @@ class ScoreToWeight:
         """Multiples of the mean, before floor and cap."""
         return amplitude**self.power / mean
 
+    def interval(self, value: Tensor, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
+        """Limits of the multiples of the mean, by the delta method with buckets that err independently.
+
+        The mean is estimated too: an error of one bucket moves the weights of all. Buckets that share their samples err
+        together, which moves the mean along with them, so that the limits are too wide rather than too narrow.
+
+        Args:
+            value, low, high: Amplitudes and the ends of their intervals, [B].
+
+        Returns:
+            Lower and upper limits [B], between floor and cap.
+        """
+        mean, count = self.mean(value), len(value)
+        power, below, above = (part**self.power for part in (value, low, high))
+        own = power / mean
+        share = own / count
+        down, up = ((power - below) / mean).clamp(min=0), ((above - power) / mean).clamp(min=0)
+
+        def reach(this: Tensor, others: Tensor) -> Tensor:
+            """Size of the error: its own part, and that of the mean over the other buckets."""
+            rest = (others.square().sum() - others.square()) * share.square()
+            return (((1 - share) * this).square() + rest).sqrt()
+
+        limits = (own - reach(down, up)).clamp(min=0), own + reach(up, down)
+        low_end, high_end = (limit.clamp(self.floor, self._most) for limit in limits)
+        return low_end, high_end
+
+    @property
+    def _most(self) -> float:
+        return math.inf if self.cap is None else self.cap
+
     def weight(self, amplitude: Tensor, mean: float) -> Tensor:
         """Weights for amplitudes ≥ 0 of any shape, given `mean` of them all."""
-        return self.relative(amplitude, mean).clamp(self.floor, math.inf if self.cap is None else self.cap)
+        return self.relative(amplitude, mean).clamp(self.floor, self._most)

@@ -18,6 +18,8 @@ from hypothesis import strategies as st
 from ntkdiag.errors import InputError
 from ntkdiag.process import schedules
 from ntkdiag.weights import SCORES, WeightTable, evaluate, measured
+from ntkdiag.weights.measured.score_to_weight import ScoreToWeight
+from ntkdiag.weights.measured.scores import amplitudes
 
 
 def diagnosis(target: str = "v", **columns: Any) -> SimpleNamespace:
@@ -90,14 +92,59 @@ def test_a_negative_estimate_stands_at_the_floor_and_is_on_record() -> None:
     assert table.meta["out_of_range"] == [0] and table.meta["raised_to_floor"] == [0]
 
 
-def test_intervals_go_through_the_same_map_and_scale() -> None:
-    columns = {"gsnr": [1.0, 3.0], "gsnr_low": [-0.5, 1.0], "gsnr_high": [3.0, 99.0]}
-    table = measured(diagnosis(**columns), "gsnr", floor=0.1)
-    point = torch.tensor([0.5, 0.75], dtype=torch.float64).sqrt()
+def test_limits_hold_the_error_of_the_mean_too() -> None:
+    """Two buckets: w_1 = 2 v_1/(v_1 + v_2), so an error of either moves it by v_2 δ_1 − v_1 δ_2 times 2/(v_1 + v_2)²."""
+    columns = {"gsnr": [1.0, 3.0], "gsnr_low": [0.25, 1.0], "gsnr_high": [3.0, 99.0]}
+    table = measured(diagnosis(**columns), "gsnr", floor=0.0, precision=None)
+    low, point, high = (
+        torch.tensor([value / (1 + value) for value in columns[name]], dtype=torch.float64).sqrt()
+        for name in ("gsnr_low", "gsnr", "gsnr_high")
+    )
     assert table.low is not None and table.high is not None
     close(table.weight, (point / point.mean()).tolist())
-    close(table.low, [0.1, (math.sqrt(0.5) / point.mean()).item()])
-    close(table.high, [(math.sqrt(0.75) / point.mean()).item(), (math.sqrt(0.99) / point.mean()).item()])
+    slope = 2 / point.sum() ** 2
+    down = slope * torch.hypot(point[1] * (point - low)[0], point[0] * (high - point)[1])
+    up = slope * torch.hypot(point[1] * (high - point)[0], point[0] * (point - low)[1])
+    assert (table.weight - table.low)[0].item() == pytest.approx(down.item())
+    assert (table.high - table.weight)[0].item() == pytest.approx(up.item())
+
+
+def test_limits_stay_between_floor_and_cap() -> None:
+    columns = {"gsnr": [0.2, 3.0], "gsnr_low": [-0.5, 1.0], "gsnr_high": [3.0, 99.0]}
+    table = measured(diagnosis(**columns), "gsnr", floor=0.3, cap=1.5, precision=None)
+    assert table.low is not None and table.high is not None
+    assert table.low[0] == 0.3 and table.high[1] == 1.5
+    assert (table.low <= table.weight).all() and (table.weight <= table.high).all()
+
+
+def test_limits_cover_weights_whose_mean_is_estimated() -> None:
+    """Nominal 90% over 2,000 draws of ten amplitudes with normal errors, every bucket."""
+    rng = np.random.default_rng(0)
+    truth, error = np.linspace(0.2, 2.0, 10), np.linspace(0.05, 0.4, 10)
+    drawn = truth + error * rng.standard_normal((2000, 10))
+    reach = 1.6449 * error
+    shape = ScoreToWeight(floor=0.0)
+    inside = []
+    for one in drawn:
+        ends = [torch.from_numpy(np.clip(one + step, 0, None)) for step in (0.0, -reach, reach)]
+        low, high = shape.interval(*ends)
+        inside.append((low.numpy() <= truth / truth.mean()) & (truth / truth.mean() <= high.numpy()))
+    assert np.all(np.abs(np.mean(inside, 0) - 0.9) < 0.025)
+
+
+def test_weights_that_are_known_too_badly_are_refused_with_the_samples_that_would_do() -> None:
+    columns = {"gsnr": [0.04, 0.05, 0.04], "gsnr_low": [0.0, 0.01, 0.0], "gsnr_high": [0.16, 0.2, 0.15]}
+    wanted = r"expected weights known to ±50%; got ±\d+% at log-SNR .*, from 64 samples"
+    with pytest.raises(InputError, match=wanted) as found:
+        measured(diagnosis(**columns), "gsnr")
+    table = measured(diagnosis(**columns), "gsnr", precision=math.inf)
+    assert table.low is not None and table.high is not None
+    half = ((table.high - table.low) / 2 / table.weight.clamp(min=1)).max().item()
+    enough = int(str(found.value).split("Measure with about ")[1].split()[0])
+    assert 64 * (half / 0.5) ** 2 <= enough <= 64 * (half / 0.5) ** 2 * 1.1
+    measured(diagnosis(**columns), "gsnr", precision=half)
+    with pytest.raises(InputError, match="precision"):
+        measured(diagnosis(**columns), "gsnr", precision=0.0)
 
 
 def test_intervals_that_are_missing_or_not_finite_are_left_out() -> None:
@@ -181,11 +228,10 @@ def test_the_interval_of_contamination_is_turned_round() -> None:
         "contamination_low": [0.64, 0.19],
         "contamination_high": [0.91, 0.51],
     }
-    table = measured(diagnosis(**columns), "contamination", floor=0.0)
-    mean = (0.5 + 0.8) / 2
-    assert table.low is not None and table.high is not None
-    close(table.low, [0.3 / mean, 0.7 / mean])
-    close(table.high, [0.6 / mean, 0.9 / mean])
+    found = amplitudes(diagnosis(**columns).summary, "contamination")
+    assert found.low is not None and found.high is not None
+    close(found.low, [0.3, 0.7])
+    close(found.high, [0.6, 0.9])
 
 
 def test_contamination_that_could_not_be_measured_says_what_it_needs() -> None:
@@ -209,18 +255,17 @@ def test_a_product_of_scores_is_a_product_of_amplitudes() -> None:
 def test_the_interval_of_a_product_goes_from_the_lows_to_the_highs() -> None:
     columns: dict[str, Any] = {"bayes_share": [0.25, 0.81], "gsnr": [1.0, 3.0], "gsnr_low": [1 / 3, 1.0]}
     columns |= {"gsnr_high": [3.0, 99.0]}
+    found = amplitudes(diagnosis(**columns).summary, "bayes*gsnr")
+    assert found.low is not None and found.high is not None
+    close(found.value, [0.5 * math.sqrt(0.5), 0.9 * math.sqrt(0.75)])
+    close(found.low, [0.5 * math.sqrt(0.25), 0.9 * math.sqrt(0.5)])
+    close(found.high, [0.5 * math.sqrt(0.75), 0.9 * math.sqrt(0.99)])
     table = measured(diagnosis(**columns), "bayes*gsnr", floor=0.0)
-    point = [0.5 * math.sqrt(0.5), 0.9 * math.sqrt(0.75)]
-    mean = sum(point) / 2
-    assert table.low is not None and table.high is not None
-    close(table.weight, [value / mean for value in point])
-    close(table.low, [0.5 * math.sqrt(0.25) / mean, 0.9 * math.sqrt(0.5) / mean])
-    close(table.high, [0.5 * math.sqrt(0.75) / mean, 0.9 * math.sqrt(0.99) / mean])
     assert table.meta["taken_as_exact"] == ["bayes"]
     both = {**columns, "bayes_share_low": [0.16, 0.64], "bayes_share_high": [0.36, 1.0]}
-    wider = measured(diagnosis(**both), "bayes*gsnr", floor=0.0)
-    assert wider.low is not None and wider.meta["taken_as_exact"] == []
-    close(wider.low, [0.4 * math.sqrt(0.25) / mean, 0.8 * math.sqrt(0.5) / mean])
+    wider = amplitudes(diagnosis(**both).summary, "bayes*gsnr")
+    assert wider.low is not None and wider.exact == ()
+    close(wider.low, [0.4 * math.sqrt(0.25), 0.8 * math.sqrt(0.5)])
     assert (
         measured(diagnosis(bayes_share=[0.1, 0.2], learnability=[0.1, 0.2]), "bayes*learnability").low is None
     )
@@ -263,8 +308,8 @@ def test_smoothed_weights_stay_positive_within_bounds_and_in_order(
         "amplitude_low": [value / spread for value in values],
         "amplitude_high": [value * spread for value in values],
     }
-    rough = measured(diagnosis(**columns), "amplitude", cap=50.0)
-    table = measured(diagnosis(**columns), "amplitude", cap=50.0, bandwidth=bandwidth)
+    rough = measured(diagnosis(**columns), "amplitude", cap=50.0, precision=None)
+    table = measured(diagnosis(**columns), "amplitude", cap=50.0, bandwidth=bandwidth, precision=None)
     slack = 1 + 1e-12
     assert (table.weight >= rough.weight.min() / slack).all() and (
         table.weight <= rough.weight.max() * slack
