@@ -3,7 +3,7 @@
 It shows whether loss weights help. It never measures a kernel: the weights are an argument.
 """
 
-from ntkdiag.train.checkpoints.weight_files import load_weights, save_weights
+from ntkdiag.state_dicts import WeightsTaken, load_weights, save_weights
 from ntkdiag.train.config import PRESETS, TrainConfig
 from ntkdiag.train.evaluation.bucket_losses import BucketValues, bucket_losses
 from ntkdiag.train.evaluation.sample_quality import (
@@ -25,6 +25,7 @@ __all__ = [
     "Estimate",
     "TrainConfig",
     "TrainResult",
+    "WeightsTaken",
     "bucket_losses",
     "denoising_losses",
     "energy_distance",

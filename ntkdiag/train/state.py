@@ -12,7 +12,8 @@ from torch import Tensor
 from ntkdiag.denoiser import Denoiser
 from ntkdiag.errors import InputError
 from ntkdiag.process.buckets import Buckets
-from ntkdiag.train.checkpoints.weight_files import check_fit, load_state, state_of
+from ntkdiag.state_dicts.fit import check_fit, load_state
+from ntkdiag.state_dicts.weight_files import state_of
 from ntkdiag.train.config import TrainConfig
 from ntkdiag.train.history import Meter
 from ntkdiag.train.loss import Generators

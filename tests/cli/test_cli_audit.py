@@ -125,7 +125,10 @@ def test_the_curve_can_be_saved(call: Any, functions: str, workspace: Path, name
         (["{m}:right", "--target", "v", "--schedule-option", "steps=3"], "--schedule-option"),
         (["{m}:right", "--target", "v", "--out", "curve.png"], "file type of curve.png"),
         (["no_such_module_at_all:f", "--target", "v"], "no_such_module_at_all"),
-        (["right", "--target", "v"], "weights: expected package.module:function, or a .csv or .json file"),
+        (
+            ["right", "--target", "v"],
+            "weights: expected package.module:function, file.py:function, or a .csv or .json file",
+        ),
         (["missing.csv"], "missing.csv: expected a readable file"),
         (["missing.csv", "--argument", "snr"], "--argument: expected nothing beside a table"),
         ([], "Missing argument"),

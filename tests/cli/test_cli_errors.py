@@ -122,6 +122,31 @@ def test_a_checkpoint_of_another_width_is_refused(refused: Refused, trained: Pat
     assert "of another shape" in line
 
 
+def test_a_checkpoint_that_would_run_code_is_refused(refused: Refused, workspace: Path) -> None:
+    class Bomb:
+        def __reduce__(self) -> object:
+            return (pytest.fail, ("code from a checkpoint was run",))
+
+    torch.save({"ema": Bomb()}, workspace / "bomb.pt")
+    line = refused(*MEASURE, "--checkpoint", "bomb.pt")
+    assert "without running code" in line and "two lines of Python convert it" in line
+
+
+def test_an_index_that_leads_out_of_its_folder_is_refused(refused: Refused, workspace: Path) -> None:
+    (workspace / "m.index.json").write_text('{"weight_map": {"out.weight": "../other.safetensors"}}')
+    assert "names of files in its own folder" in refused(*MEASURE, "--checkpoint", "m.index.json")
+
+
+def test_a_header_that_announces_too_much_is_refused(refused: Refused, workspace: Path) -> None:
+    header = b'{"a":{"dtype":"F32","shape":[1000000000],"data_offsets":[0,4000000000]}}'
+    (workspace / "w.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
+    assert "a whole .safetensors file" in refused(*MEASURE, "--checkpoint", "w.safetensors")
+
+
+def test_a_key_without_a_checkpoint_is_refused(refused: Refused) -> None:
+    assert "--weights-key: expected --checkpoint beside it" in refused(*MEASURE, "--weights-key", "ema")
+
+
 # Names
 
 

@@ -169,6 +169,11 @@ def test_a_denoiser_brings_its_own_process_and_refuses_another(mine: str) -> Non
         ("my_nets:dies_on_data", "KeyError: 'time'"),
         ("broken:net", "SyntaxError"),
         ("leaving:net", "SystemExit"),
+        ("broken.py:net", "SyntaxError"),
+        ("leaving.py:net", "SystemExit"),
+        ("none.py:net", "FileNotFoundError: no such file"),
+        ("my_nets.py:plane", "Did you mean 'plain'?"),
+        ("my_nets.py", "file.py:function"),
     ],
 )
 def test_a_model_that_cannot_be_is_one_line(
@@ -211,6 +216,106 @@ def test_a_checkpoint_is_loaded(workspace: Path, mine: str) -> None:
         assert torch.equal(value, weights(found.denoiser)[name])
 
 
+def test_the_average_of_a_checkpoint_is_loaded_and_named(call: Any, workspace: Path, mine: str) -> None:
+    source, average = (
+        weights(load(ModelOptions(model=f"{mine}:plain", seed=n, data="mixture")).denoiser) for n in (1, 2)
+    )
+    content = {
+        "state_dict": {f"module.{name}": value for name, value in source.items()},
+        "ema": average,
+        "step": 9,
+    }
+    torch.save(content, workspace / "net.ckpt")
+    start = [
+        "measure",
+        "--model",
+        "my_nets.py:plain",
+        "--checkpoint",
+        "net.ckpt",
+        "--data",
+        "mixture",
+        *QUICKLY,
+    ]
+    result = call(*start, "--json")
+    assert result.err == (
+        "note: the weights 'ema' of net.ckpt, a moving average, were taken; 'state_dict.module' would fit too\n"
+    )
+    taken = {"file": "net.ckpt", "key": "ema", "ema": True, "others": ["state_dict.module"]}
+    assert result.document["meta"]["network"]["weights"] == taken
+    by_key = load(
+        options(
+            model="my_nets.py:plain", model_option=None, checkpoint=Path("net.ckpt"), weights_key="state_dict"
+        )
+    )
+    assert all(torch.equal(value, source[name]) for name, value in weights(by_key.denoiser).items())
+    assert "Did you mean 'ema'?" in call(*start, "--weights-key", "emma").err
+    torch.save(
+        {"a": source, "b": {name: value + 1 for name, value in source.items()}}, workspace / "net.ckpt"
+    )
+    line = call(*start).err
+    assert line.endswith("got 'a', 'b'. Choose one with --weights-key.\n") and line.count("\n") == 1
+
+
+def test_a_run_remembers_which_weights_it_started_from(call: Any, workspace: Path, mine: str) -> None:
+    start = weights(load(ModelOptions(model=f"{mine}:plain", seed=1, data="mixture")).denoiser)
+    torch.save(
+        {"model": start, "ema": {name: value + 1 for name, value in start.items()}}, workspace / "net.pt"
+    )
+    begun = [
+        "train",
+        "--model",
+        "my_nets.py:plain",
+        "--checkpoint",
+        "net.pt",
+        "--weights-key",
+        "model",
+        "--data",
+        "mixture",
+    ]
+    result = call(*begun, "--steps", "1", "--batch", "4", "--out", "run")
+    assert result.code == 0 and "the weights 'model' of net.pt were taken" in result.err
+    assert call("train", "--resume", "--out", "run", "--steps", "2").code == 0
+    from ntkdiag.train.checkpoints.checkpoint import read_manifest
+
+    assert read_manifest(workspace / "run").notes["weights_key"] == "model"
+
+
+def test_a_function_of_a_file_is_found_from_anywhere(
+    call: Any, workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = workspace / "code of mine"
+    folder.mkdir()
+    (folder / "beside.py").write_text("WIDTH = 3\n")
+    (folder / "random.py").write_text(
+        MODULE + "\nimport beside\n\n\ndef wide():\n    return Net(2, beside.WIDTH)\n"
+    )
+    path = list(sys.path)
+    try:
+        found = load(ModelOptions(model="code of mine/random.py:wide", data="mixture"))
+        assert found.denoiser.network.layers[0].weight.shape == (3, 3)
+        assert found.recipe.model == f"{folder / 'random.py'}:wide"
+        assert found.untrained() is not None
+        import random
+
+        assert random.random() < 1  # the module of Python is still there
+        begun = [
+            "--model",
+            "code of mine/random.py:wide",
+            "--data",
+            "mixture",
+            "--steps",
+            "1",
+            "--batch",
+            "4",
+        ]
+        assert call("train", *begun, "--out", "run").code == 0
+        monkeypatch.chdir(folder)
+        assert load(ModelOptions(model=str(workspace / "run"))).data.name == "mixture"
+    finally:
+        sys.path[:] = path
+        sys.modules.pop("beside", None)
+
+
 def test_a_training_folder_gives_network_weights_process_and_data(trained: Path) -> None:
     from safetensors.torch import load_file
 
@@ -229,6 +334,7 @@ def test_a_training_folder_gives_network_weights_process_and_data(trained: Path)
         {"model_option": ["width=8"]},
         {"call": "time"},
         {"checkpoint": Path("x.safetensors")},
+        {"weights_key": "ema"},
     ],
 )
 def test_a_training_folder_is_not_contradicted(trained: Path, given: dict[str, Any]) -> None:

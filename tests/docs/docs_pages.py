@@ -118,8 +118,7 @@ GIVEN: dict[str, Callable[[], dict[str, Any]]] = {
 }
 
 _MODULES = {
-    "package/module.py": """
-        import torch
+    "my_networks.py": """
         from docs_pages import Timed
 
         def function():
@@ -136,13 +135,12 @@ def write_files(page: Path) -> None:
     """The files that commands and Python blocks of a page read, in the working folder."""
     import textwrap
 
-    from safetensors.torch import save_file
-
     for name, text in _MODULES.items():
         Path(name).parent.mkdir(exist_ok=True)
         Path(name).write_text(textwrap.dedent(text))
     np.save("images.npy", images().train.numpy())
-    save_file(Timed().state_dict(), "weights.safetensors")
+    average = {f"module.{name}": value for name, value in Timed().state_dict().items()}
+    torch.save({"step": 9, "model": Timed().state_dict(), "ema": average}, "net.pt")
     if page.name in ("verify.md", "read_the_page.md"):
         diagnosis().save("runs/measured")
     runs = {"verify.md": "runs/mine", "your_network.md": "runs/demo/constant"}

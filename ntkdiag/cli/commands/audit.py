@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ntkdiag.cli.commands.weights import make_schedule
-from ntkdiag.cli.inputs.recipe import find_function
+from ntkdiag.cli.inputs.functions import find_function
 from ntkdiag.cli.options import parsing
 from ntkdiag.cli.options.choices import ARGUMENTS, RULES, SCHEDULES, TARGETS, one_of
 from ntkdiag.cli.options.shared import ForceFile, Json, ScheduleOption
@@ -30,8 +30,9 @@ def audit(
     weights: Annotated[
         str,
         typer.Argument(
-            metavar="MODULE:FUNCTION|FILE",
-            help="A function of yours, from a batch to its weights, or a weight table, .csv or .json.",
+            metavar="FUNCTION|FILE",
+            help="A function of yours, package.module:function or file.py:function, from a batch to its weights; or a "
+            "weight table, .csv or .json.",
         ),
     ],
     target: Annotated[
@@ -114,10 +115,12 @@ def audit(
 
 
 def _function(text: str) -> str:
-    module, colon, name = text.partition(":")
-    if not (colon and module and name):
+    module, _, name = text.rpartition(":")
+    if not (module and name):
         raise InputError(
-            "weights", expected="package.module:function, or a .csv or .json file", got=repr(text)
+            "weights",
+            expected="package.module:function, file.py:function, or a .csv or .json file",
+            got=repr(text),
         )
     return text
 

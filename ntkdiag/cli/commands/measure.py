@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
@@ -76,7 +76,7 @@ def measure(
     \b
     Examples:
       ntkdiag measure --model runs/erd --out runs/erd-measured
-      ntkdiag measure --model package.module:function --checkpoint weights.safetensors \\
+      ntkdiag measure --model file.py:function --checkpoint net.pt \\
           --data images.npy --target epsilon --schedule linear_beta --out runs/mine
       ntkdiag measure --model runs/erd --kernel full --top-k 8 --samples 16 --out runs/erd-full
     """
@@ -167,6 +167,8 @@ def diagnose(
             held_out_unseen=how.held_out_unseen or loaded.held_out_unseen,
             progress=progress,
         )
+    if loaded.weights is not None:
+        diagnosis.meta["network"]["weights"] = asdict(loaded.weights)
     for text in notes_on(loaded, control_missing=how.control and control is None):
         note(text)
     return diagnosis

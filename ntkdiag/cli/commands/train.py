@@ -125,7 +125,7 @@ class _Task:
 
 def _fresh(model: ModelOptions, how: TrainOptions) -> _Task:
     """A new run."""
-    from ntkdiag.cli.inputs.loading import load_recipe, recipe_of
+    from ntkdiag.cli.inputs.loading import load_recipe, recipe_of, weights_notes
     from ntkdiag.cli.inputs.weighting import CONSTANT, weight_source
 
     if model.model is not None and Path(model.model).is_dir():
@@ -136,14 +136,17 @@ def _fresh(model: ModelOptions, how: TrainOptions) -> _Task:
             fix="Continue a run with --resume, or start from its weights with --checkpoint.",
         )
     recipe = recipe_of(model)
-    loaded = load_recipe(recipe, model.checkpoint, model.device)
+    loaded = load_recipe(recipe, model.checkpoint, model.device, weights_key=model.weights_key)
     text = how.weights or CONSTANT
     notes = {
         "recipe": recipe.to_dict(),
         "checkpoint": None if model.checkpoint is None else str(model.checkpoint.resolve()),
+        "weights_key": None if loaded.weights is None else loaded.weights.key,
         "weights": str(Path(text).resolve()) if Path(text).suffix else text,
     }
     config = _config(how, loaded.data.name, model.seed)
+    for line in weights_notes(loaded):
+        note(line)
     return _Task(loaded, config, weight_source(text, loaded, model.seed), notes)
 
 
@@ -157,7 +160,12 @@ def _stored(out: Path, model: ModelOptions, how: TrainOptions) -> _Task:
     recipe, manifest = run_recipe(out), read_manifest(out)
     notes = manifest.notes
     start = notes.get("checkpoint")
-    loaded = load_recipe(recipe, None if start is None else Path(start), model.device)
+    loaded = load_recipe(
+        recipe,
+        None if start is None else Path(start),
+        model.device,
+        weights_key=notes.get("weights_key"),
+    )
     steps = manifest.config["steps"] if how.steps is None else how.steps
     config = TrainConfig.from_dict(manifest.config | {"steps": steps})
     return _Task(loaded, config, weight_source(notes["weights"], loaded, recipe.seed), notes)

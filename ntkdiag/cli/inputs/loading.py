@@ -17,9 +17,12 @@ if TYPE_CHECKING:
 
     from ntkdiag.data import Data
     from ntkdiag.denoiser import Denoiser
+    from ntkdiag.state_dicts import WeightsTaken
 
 # Options that a training folder determines: giving one again could only contradict it.
-_DETERMINED_BY_RUN = ("model_option", "checkpoint", "schedule", "schedule_option", "target", "call")
+_DETERMINED_BY_RUN = (
+    "model_option", "checkpoint", "weights_key", "schedule", "schedule_option", "target", "call",
+)  # fmt: skip
 # The split into training and held-out samples is the same for every --seed, so that no network is later evaluated on
 # samples it was trained on.
 _SPLIT_SEED = 0
@@ -33,15 +36,20 @@ class LoadedModel:
         denoiser: On its device, with its weights loaded; one forward on the data has succeeded.
         data: The data that it is trained or measured on.
         recipe: How it is built.
-        trained: Whether weights were loaded.
+        weights: Which weights were loaded; None where none were.
         held_out_unseen: Whether the network is known not to have been trained on the held-out samples.
     """
 
     denoiser: Denoiser
     data: Data
     recipe: Recipe
-    trained: bool
+    weights: WeightsTaken | None
     held_out_unseen: bool = False
+
+    @property
+    def trained(self) -> bool:
+        """Whether weights were loaded."""
+        return self.weights is not None
 
     def untrained(self) -> Denoiser | None:
         """The same network built again: with the initial weights of its run, or with those of another seed.
@@ -64,7 +72,9 @@ def load(options: ModelOptions) -> LoadedModel:
     """
     if options.model is not None and options.model not in MODELS and Path(options.model).is_dir():
         return _from_run(Path(options.model), options)
-    return load_recipe(recipe_of(options), options.checkpoint, options.device)
+    return load_recipe(
+        recipe_of(options), options.checkpoint, options.device, weights_key=options.weights_key
+    )
 
 
 def recipe_of(options: ModelOptions) -> Recipe:
@@ -82,31 +92,37 @@ def recipe_of(options: ModelOptions) -> Recipe:
 
 
 def load_recipe(
-    recipe: Recipe, weights: Path | None, device: str, trained_on: dict[str, Any] | None = None
+    recipe: Recipe,
+    checkpoint: Path | None,
+    device: str,
+    trained_on: dict[str, Any] | None = None,
+    weights_key: str | None = None,
 ) -> LoadedModel:
     """Build the network of a recipe and load its data.
 
     Args:
         recipe: How the network is built.
-        weights: A .safetensors file to load into it, or None.
+        checkpoint: A file of weights to load into it, or None.
         device: The torch device.
         trained_on: The "shape" and, if there is one, the "digest" that the data must have.
+        weights_key: Which weights of the file to load.
 
     Raises:
         InputError: see `load`.
     """
     from ntkdiag import data as datasets
-    from ntkdiag.train import load_weights
+    from ntkdiag.state_dicts import load_weights
 
+    if weights_key is not None and checkpoint is None:
+        raise InputError("--weights-key", expected="--checkpoint beside it", got="no checkpoint")
     place = _device(device)
     data = datasets.load(recipe.data, _SPLIT_SEED)
     _check_data(data, trained_on or {})
     denoiser = recipe.build(data.shape)
-    if weights is not None:
-        load_weights(denoiser, weights)
+    weights = None if checkpoint is None else load_weights(denoiser, checkpoint, weights_key)
     denoiser = denoiser.to(place)
     _try(denoiser, data)
-    return LoadedModel(denoiser, data, recipe, weights is not None, "digest" in (trained_on or {}))
+    return LoadedModel(denoiser, data, recipe, weights, "digest" in (trained_on or {}))
 
 
 def run_recipe(folder: Path) -> Recipe:
@@ -162,7 +178,7 @@ def _check_data(data: Data, trained_on: dict[str, Any]) -> None:
 
 def notes_on(loaded: LoadedModel, control_missing: bool) -> list[str]:
     """Notes on the network that a reader of the results needs."""
-    notes = []
+    notes = weights_notes(loaded)
     if not loaded.trained and loaded.recipe.model in MODELS:
         notes.append("note: no weights were loaded, so this is a network at its initialisation")
     if control_missing:
@@ -170,6 +186,12 @@ def notes_on(loaded: LoadedModel, control_missing: bool) -> list[str]:
             f"note: {loaded.recipe.model} gives the same weights at every call, so there is no untrained control"
         )
     return notes
+
+
+def weights_notes(loaded: LoadedModel) -> list[str]:
+    """Which weights of a checkpoint were loaded, where it has more than those of one network at its top."""
+    weights = loaded.weights
+    return [f"note: {weights}"] if weights is not None and (weights.key != "." or weights.others) else []
 
 
 def _same_weights(left: nn.Module, right: nn.Module) -> bool:

@@ -63,10 +63,10 @@ class ModelOptions:
     model: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME|MODULE:FUNCTION|FOLDER",
-            help=f"The network: a reference network ({', '.join(MODELS)}); a function of yours, called as function() "
-            "or function(shape), that returns a torch.nn.Module or an ntkdiag.Denoiser; or a folder written by "
-            "'ntkdiag train'.",
+            metavar="NAME|FUNCTION|FOLDER",
+            help=f"The network: a reference network ({', '.join(MODELS)}); a function of yours, "
+            "package.module:function or file.py:function, called as function() or function(shape), that returns a "
+            "torch.nn.Module or an ntkdiag.Denoiser; or a folder written by 'ntkdiag train'.",
         ),
     ] = None
     model_option: Annotated[
@@ -77,7 +77,18 @@ class ModelOptions:
     ] = None
     checkpoint: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="A .safetensors file of weights to load into the network."),
+        typer.Option(
+            metavar="FILE",
+            help="The weights to load into the network: .safetensors, the .index.json of a sharded one, .pt, .pth or "
+            ".ckpt, or a folder with one of these. Nothing in it is run. A moving average (EMA) is preferred.",
+        ),
+    ] = None
+    weights_key: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KEY",
+            help="Which weights of the checkpoint to load, where there are several, such as ema or state_dict.model.",
+        ),
     ] = None
     data: Annotated[
         str | None,

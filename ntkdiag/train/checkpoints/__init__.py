@@ -1,1 +1,1 @@
-"""Checkpoints of a training run, and safetensors files of a network's weights."""
+"""Checkpoints of a training run, and its folder."""

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ntkdiag import provenance
 from ntkdiag.errors import InputError
-from ntkdiag.train.checkpoints.weight_files import read_tensors
+from ntkdiag.tensor_files import read_safetensors
 
 MANIFEST = "training.json"
 
@@ -114,4 +114,4 @@ def read_checkpoint(folder: Path | str) -> tuple[Manifest, dict[str, Tensor]]:
         InputError: either is missing or damaged.
     """
     manifest = read_manifest(folder)
-    return manifest, read_tensors(Path(folder) / manifest.tensors)
+    return manifest, read_safetensors(Path(folder) / manifest.tensors)

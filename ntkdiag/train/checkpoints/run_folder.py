@@ -14,8 +14,8 @@ from ntkdiag.data import Data
 from ntkdiag.denoiser import Denoiser
 from ntkdiag.errors import InputError
 from ntkdiag.process.buckets import Buckets
+from ntkdiag.state_dicts import save_weights
 from ntkdiag.train.checkpoints.checkpoint import Manifest, read_checkpoint, tensor_file, write_checkpoint
-from ntkdiag.train.checkpoints.weight_files import save_weights
 from ntkdiag.train.config import TrainConfig
 from ntkdiag.train.history import from_columns, to_columns
 from ntkdiag.train.state import TrainState

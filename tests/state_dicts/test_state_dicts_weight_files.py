@@ -11,7 +11,7 @@ from torch import nn
 from train_cases import small_denoiser
 
 from ntkdiag.errors import InputError
-from ntkdiag.train import load_weights, save_weights
+from ntkdiag.state_dicts import load_weights, save_weights
 
 
 @pytest.fixture
