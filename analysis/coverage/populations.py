@@ -19,10 +19,7 @@ SPECTRA = {
     "flat, 16": np.ones(16),
     "flat, 100": np.ones(100),
     "low rank": np.array([1, 0.8, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1]),
-    "1/k, shared": MODES**-1.0,
 }
-# Square of a mean along the first direction, which all samples share: nine tenths of the trace where norms are even.
-SHARED = {"1/k, shared": 9 * float((MODES**-1.0).sum())}
 # Norms of samples: "heavy" multiplies each sample's features by exp(z/2), z standard normal, so that its kernel with itself
 # is lognormal with σ = 1. Mean of the square of the factor:
 SQUARES = {"light": 1.0, "heavy": float(np.exp(0.5))}
@@ -34,11 +31,6 @@ KERNEL = [
     "participation_ratio_pairs",
     "stable_rank",
     "decay_exponent",
-    "shared_share",
-    "centred_trace",
-    "centred_top_eigenvalue",
-    "centred_effective_rank",
-    "centred_participation_ratio_pairs",
 ]
 
 
@@ -51,9 +43,7 @@ def norms(kind: str, samples: int, rng: np.random.Generator) -> Array:
 def features(spectrum: str, kind: str, samples: int, rng: np.random.Generator) -> Array:
     """[N, modes]."""
     law = SPECTRA[spectrum]
-    phi = rng.standard_normal((samples, len(law))) * np.sqrt(law) * norms(kind, samples, rng)
-    phi[:, 0] += np.sqrt(SHARED.get(spectrum, 0.0))
-    return phi
+    return rng.standard_normal((samples, len(law))) * np.sqrt(law) * norms(kind, samples, rng)
 
 
 def gram(phi: Array) -> Array:
@@ -80,12 +70,7 @@ def truths(spectrum: str, kind: str, samples: int, draws: int) -> dict[str, floa
         grams = np.stack([gram(features(spectrum, kind, samples, rng)) for _ in range(100)])
         parts.append(evaluate_all(expected, grams))
     found = {name: float(np.mean([part[name].mean() for part in parts])) for name in expected}
-    own = SQUARES[kind] * law
-    whole = own.copy()
-    whole[0] += SHARED.get(spectrum, 0.0)
     return found | {
-        "trace": float(whole.sum()),
-        "participation_ratio_pairs": float(whole.sum() ** 2 / np.square(whole).sum()),
-        "centred_trace": float(own.sum()),
-        "centred_participation_ratio_pairs": float(own.sum() ** 2 / np.square(own).sum()),
+        "trace": SQUARES[kind] * float(law.sum()),
+        "participation_ratio_pairs": float(law.sum() ** 2 / np.square(law).sum()),
     }
