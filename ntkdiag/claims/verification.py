@@ -16,7 +16,7 @@ from ntkdiag.claims.verdict import verdict
 from ntkdiag.data import Data
 from ntkdiag.denoiser import Denoiser
 from ntkdiag.diagnosis import Diagnosis, measure
-from ntkdiag.process.buckets import Buckets, BucketsLike
+from ntkdiag.process.buckets import DEFAULT_COUNT, BucketsLike
 
 COLUMNS = [
     "claim", "statement", "verdict", "effect", "low", "high", "threshold", "p_value", "p_holm", "test", "note",
@@ -44,6 +44,7 @@ def judge(diagnosis: Diagnosis, *, seed: int = 0) -> pd.DataFrame:
     evidence = gather(diagnosis, statistics, seed=seed)
     results = [claim.examine(evidence) for claim in claims]
     corrected = holm([result.p_value for result in results])
+    beyond = _extrapolated(diagnosis.summary)
     rows = [
         {
             "claim": claim.name,
@@ -51,6 +52,7 @@ def judge(diagnosis: Diagnosis, *, seed: int = 0) -> pd.DataFrame:
             "verdict": verdict(result, p_holm),
             "p_holm": p_holm,
             **vars(result),
+            "note": " ".join(filter(None, (result.note, beyond))),
         }
         for claim, result, p_holm in zip(claims, results, corrected, strict=True)
     ]
@@ -66,12 +68,13 @@ def verify(
     probes: int = 8,
     seed: int = 0,
     refs: dict[str, Denoiser] | None = None,
+    extrapolate: bool = False,
 ) -> pd.DataFrame:
     """Measure a network and test the claims on it.
 
     Args:
-        denoiser, data, samples, probes, refs: As in `measure`.
-        buckets: As in `measure`; `Buckets.default()` if None.
+        denoiser, data, samples, probes, refs, extrapolate: As in `measure`.
+        buckets: As in `measure`; ten over the range in which the schedule trains if None.
         seed: Seed of draws, probes and permutations.
 
     Returns:
@@ -85,6 +88,14 @@ def verify(
         verdicts = nd.verify(denoiser, nd.data.load("digits"), refs={"untrained": untrained})
         print(verdicts[["claim", "verdict", "effect", "low", "high"]])
     """
-    levels = Buckets.default() if buckets is None else buckets
-    diagnosis = measure(denoiser, data, levels, samples=samples, probes=probes, seed=seed, refs=refs)
+    levels = DEFAULT_COUNT if buckets is None else buckets
+    diagnosis = measure(
+        denoiser, data, levels, samples=samples, probes=probes, seed=seed, refs=refs, extrapolate=extrapolate
+    )
     return judge(diagnosis, seed=seed)
+
+
+def _extrapolated(summary: pd.DataFrame) -> str:
+    """A remark on buckets at noise levels that the schedule never trains; empty if there are none."""
+    count = int(summary["extrapolated"].sum()) if "extrapolated" in summary else 0
+    return f"{count} of {len(summary)} noise levels were never seen in training." if count else ""

@@ -29,13 +29,13 @@ from ntkdiag.diagnosis.tables import (
 from ntkdiag.errors import require_positive_int
 from ntkdiag.kernel import CheckOnce
 from ntkdiag.modes import measuring
-from ntkdiag.process.buckets import Buckets, BucketsLike, PairedDraws
+from ntkdiag.process.buckets import DEFAULT_COUNT, Buckets, BucketsLike, PairedDraws
 
 
 def measure(
     denoiser: Denoiser,
     data: Data,
-    buckets: BucketsLike,
+    buckets: BucketsLike = DEFAULT_COUNT,
     *,
     samples: int = 64,
     probes: int = 8,
@@ -49,6 +49,7 @@ def measure(
     held_out_unseen: bool = False,
     progress: Progress | None = None,
     check: bool = True,
+    extrapolate: bool = False,
 ) -> Diagnosis:
     """Measure a network's kernel, spectrum and recoverability per log-SNR bucket.
 
@@ -59,7 +60,8 @@ def measure(
     Args:
         denoiser: The network.
         data: Samples are drawn from its training part without replacement.
-        buckets: Log-SNR buckets: `Buckets`, a count over the default range, or edges.
+        buckets: Log-SNR buckets: `Buckets`, a count over the range in which the schedule trains (all but the outermost 0.1%
+            on either side), or edges.
         samples: N per bucket; compare diagnoses only at equal N, since ranks grow with it.
         probes: R random ±1 probes of the trace kernel; with 3 or more, intervals include the spread over probes.
         seed: Seed from which the separate streams of data, noise and probes are derived.
@@ -74,13 +76,16 @@ def measure(
         held_out_unseen: The networks were not trained on `data.held_out`, so that their own loss there bounds the loss
             that no training removes; used where the data has no oracle.
         progress: Called with (description of the work, steps done, steps in total).
+        extrapolate: Also measure buckets at noise levels outside the schedule's support, which the network never saw; the
+            summary marks them.
 
     Returns:
         A `Diagnosis`.
 
     Raises:
-        InputError: no samples, more samples than data, references with another target or schedule, a full kernel
-            that cannot be measured with these settings, or as `gram`.
+        InputError: no samples, more samples than data, buckets outside the schedule's support without `extrapolate`,
+            references with another target or schedule, a full kernel that cannot be measured with these settings, or
+            as `gram`.
         MeasurementError: the network gives non-finite numbers.
 
     Example:
@@ -90,7 +95,7 @@ def measure(
     """
     require_positive_int("samples", samples)
     require_positive_int("probes", probes)
-    buckets = Buckets.of(buckets, denoiser.schedule)
+    buckets = Buckets.of(buckets, denoiser.schedule, extrapolate=extrapolate)
     refs = refs or {}
     for network in (denoiser, *refs.values()):
         require_forward(network, data)

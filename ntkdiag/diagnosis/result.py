@@ -66,6 +66,7 @@ class Diagnosis:
 
     Columns of `summary`; `_low` and `_high` are the ends of 90% intervals, NaN where too few samples allow none:
         bucket, log_snr (where it was measured), log_snr_low, log_snr_high (the bucket's edges), samples (N).
+        extrapolated: Whether the bucket lies at a noise level outside the schedule's support, which the network never saw.
         loss: Mean squared error per dimension, unweighted; loss_low, loss_high.
         trace, top_eigenvalue, effective_rank, participation_ratio_pairs, participation_ratio, stable_rank,
             decay_exponent, each with _low and _high, corrected for the bias by few probes; numerical_rank: of K/N,

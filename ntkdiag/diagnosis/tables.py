@@ -81,12 +81,14 @@ def summary_table(
     reach = amplitude(denoiser.target, denoiser.schedule, log_snr)
     excess = truth.excess(kernels.predictions)
     rows = []
+    outside = buckets.outside(denoiser.schedule)
     for b in range(buckets.count):
         row: dict[str, float] = {
             "bucket": b,
             "log_snr": buckets.centers[b],
             "log_snr_low": buckets.edges[b],
             "log_snr_high": buckets.edges[b + 1],
+            "extrapolated": outside[b],
             "samples": len(views.trace[b]),
         }
         row |= _loss(kernels.losses[b].numpy())

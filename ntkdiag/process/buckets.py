@@ -22,13 +22,14 @@ from ntkdiag.process.log_snr import Level, as_level
 from ntkdiag.process.schedules.base import Schedule
 from ntkdiag.randomness import generator
 
-# What `Buckets.default` makes. Outside this range of log-SNR nothing visible happens to data of unit scale (tuned here).
-DEFAULT_RANGE = (-10.0, 10.0)
 DEFAULT_COUNT = 10
 
-# Share of training that `Buckets.from_density` leaves out on each unbounded side (tuned here): training draws
-# too few samples there for the weights to matter.
+# Share of training that the default range leaves out on each side, and `Buckets.from_density` on each unbounded one (tuned
+# here): training draws too few samples there for the weights to matter.
 TAIL = 1e-3
+
+# Numbers that differ less from symmetry about 0, relative to the largest, differ by rounding only.
+_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
@@ -83,47 +84,68 @@ class Buckets:
         require_positive_int("bucket count", count)
         if not -math.inf < low < high < math.inf:
             raise InputError("bucket range", expected="finite log-SNR, low < high", got=f"{low} to {high}")
-        return cls.from_edges(np.linspace(low, high, count + 1).tolist())
+        step = np.arange(count + 1)
+        # Unlike np.linspace, a sum that gives opposite edges for opposite ends.
+        inner = (low * (count - step) + high * step) / count
+        return cls.from_edges([low, *inner[1:-1].tolist(), high])
 
     @classmethod
-    def default(cls, count: int = DEFAULT_COUNT) -> Buckets:
-        """`count` buckets of equal width over the default range, log-SNR −10 to 10.
+    def default(cls, schedule: Schedule, count: int = DEFAULT_COUNT) -> Buckets:
+        """`count` buckets of equal width over the range in which a schedule trains, `trained_range`.
 
         Args:
+            schedule: Its density is that of training.
             count: Number of buckets, at least 1.
 
         Raises:
-            InputError: `count` is not a positive integer.
+            InputError: `count` is not a positive integer, or `schedule` no schedule.
 
         Example:
-            >>> nd.Buckets.default(4).edges
-            (-10.0, -5.0, 0.0, 5.0, 10.0)
+            >>> [round(edge, 2) for edge in nd.Buckets.default(nd.schedules.cosine(), 2).edges]
+            [-12.91, 0.0, 12.91]
         """
-        return cls.uniform(*DEFAULT_RANGE, count)
+        if not isinstance(schedule, Schedule):
+            raise InputError(
+                "schedule of the default buckets",
+                expected="the schedule that is trained on, such as ntkdiag.schedules.cosine()",
+                got=type(schedule).__name__,
+            )
+        return cls.uniform(*trained_range(schedule), count)
 
     @classmethod
-    def of(cls, given: BucketsLike, schedule: Schedule) -> Buckets:
-        """Buckets as people write them.
+    def of(cls, given: BucketsLike, schedule: Schedule, *, extrapolate: bool | None = None) -> Buckets:
+        """Buckets as people write them, where the schedule trains.
 
         Args:
             given: Buckets, which are returned as they are; a count, for that many of the default range; or edges, as in
                 `from_edges`.
             schedule: The process that is measured.
+            extrapolate: Also take buckets at noise levels that the schedule never trains, see `outside`; None where the
+                caller does not offer that.
 
         Raises:
-            InputError: none of these, a count below 1, or edges that do not increase.
+            InputError: none of these, a count below 1, edges that do not increase, or buckets outside the schedule's support
+                without `extrapolate`.
 
         Example:
-            >>> nd.Buckets.of(2, nd.schedules.cosine()).edges
-            (-10.0, 0.0, 10.0)
+            >>> [round(center, 2) for center in nd.Buckets.of(2, nd.schedules.cosine()).centers]
+            [-6.46, 6.46]
             >>> nd.Buckets.of([-4, 0, 2], nd.schedules.cosine()).centers
             (-2.0, 1.0)
         """
+        found = cls._of(given, schedule)
+        outside = [center for center, out in zip(found.centers, found.outside(schedule), strict=True) if out]
+        if outside and not extrapolate:
+            raise _never_trained(outside, schedule, offered=extrapolate is not None)
+        return found
+
+    @classmethod
+    def _of(cls, given: BucketsLike, schedule: Schedule) -> Buckets:
         if isinstance(given, Buckets):
             return given
         plain: object = given.tolist() if isinstance(given, Tensor | np.ndarray) else given
         if isinstance(plain, Integral) and not isinstance(plain, bool):
-            return cls.default(int(plain))
+            return cls.default(schedule, int(plain))
         edges = list(plain) if isinstance(plain, Sequence) and not isinstance(plain, str | bytes) else []
         if not edges or not all(isinstance(edge, Real) and not isinstance(edge, bool) for edge in edges):
             raise InputError(
@@ -167,8 +189,13 @@ class Buckets:
         last = 1.0 - (TAIL if math.isinf(high) else 0.0)
         # 2·count + 1 quantiles: edges at the even places, medians at the odd ones.
         share = torch.linspace(first, last, 2 * count + 1, dtype=torch.float64)
-        quantiles = schedule.quantile(share).tolist()
+        quantiles = _symmetric(schedule.quantile(share).tolist())
         return cls(tuple(quantiles[::2]), tuple(quantiles[1::2]))
+
+    def outside(self, schedule: Schedule) -> tuple[bool, ...]:
+        """Whether each bucket is measured at a noise level outside the schedule's support, which training never draws."""
+        low, high = schedule.support
+        return tuple(not low <= center <= high for center in self.centers)
 
     @property
     def count(self) -> int:
@@ -195,6 +222,48 @@ class Buckets:
         index = torch.where(wide == edges[-1], self.count - 1, index)
         inside = (wide >= edges[0]) & (wide <= edges[-1])
         return torch.where(inside, index, -1)
+
+
+def trained_range(schedule: Schedule) -> tuple[float, float]:
+    """Log-SNR between which training draws, but for the outermost 0.1% on either side and for a step of SNR 0.
+
+    Args:
+        schedule: Its density is that of training.
+
+    Returns:
+        Lowest and highest log-SNR, finite.
+
+    Example:
+        >>> from ntkdiag.process.buckets import trained_range
+        >>> [round(end, 2) for end in trained_range(nd.schedules.edm())]
+        [-5.02, 9.82]
+    """
+    zero_snr = float(schedule.cdf(-math.inf))
+    share = torch.tensor([zero_snr + TAIL * (1 - zero_snr), 1 - TAIL], dtype=torch.float64)
+    low, high = _symmetric(schedule.quantile(share).tolist())
+    return low, high
+
+
+def _never_trained(centers: Sequence[float], schedule: Schedule, offered: bool) -> InputError:
+    low, high = schedule.support
+    return InputError(
+        "buckets",
+        expected=f"log-SNR {low:.4g} to {high:.4g}, which is where schedule '{schedule.name}' trains",
+        got="buckets at " + ", ".join(f"{center:.4g}" for center in centers),
+        fix="With {extrapolate} noise levels that the network never saw are measured all the same, and marked."
+        if offered
+        else "Leave them out: a network trained on it never saw such noise levels.",
+        arguments={"extrapolate": True} if offered else None,
+    )
+
+
+def _symmetric(numbers: list[float]) -> list[float]:
+    """Increasing numbers, exactly symmetric about 0 where rounding alone makes them asymmetric: −2e-16 becomes 0."""
+    opposite = [-number for number in reversed(numbers)]
+    most = _ROUNDING * max(map(abs, numbers))
+    if any(abs(one - other) > most for one, other in zip(numbers, opposite, strict=True)):
+        return numbers
+    return [(one + other) / 2 for one, other in zip(numbers, opposite, strict=True)]
 
 
 # What `Buckets.of` takes: buckets, a count, or edges.

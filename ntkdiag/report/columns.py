@@ -34,6 +34,13 @@ def column(frame: pd.DataFrame, name: str) -> np.ndarray:
     return frame[name].to_numpy(dtype=np.float64, na_value=np.nan)
 
 
+def extrapolated(frame: pd.DataFrame) -> np.ndarray:
+    """Whether each bucket lies where the schedule never trains, bool [rows]; a summary that does not say has none."""
+    if "extrapolated" not in frame.columns:
+        return np.zeros(len(frame), dtype=bool)
+    return frame["extrapolated"].to_numpy(dtype=bool)
+
+
 def require_finite(what: str, *columns: np.ndarray, fix: str | None = None) -> None:
     """Refuse to draw when no row has a finite value in every one of `columns`.
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ntkdiag.errors import InputError
-from ntkdiag.report.columns import column, ordered
+from ntkdiag.report.columns import column, extrapolated, ordered
 from ntkdiag.report.figures.weights import normalised, schedule_of, weight_grid
 from ntkdiag.report.formatting import MISSING, interval, level, number, one_line
 from ntkdiag.report.inputs import full_kernel_of
@@ -54,12 +54,13 @@ def summary_table(
         runs: Training runs; adds the loss per bucket of each. Without them, the loss of the diagnosis itself is shown.
 
     Returns:
-        log-SNR, trace, top eigenvalue, effective rank [interval], of the untrained control if there is one,
-        participation ratio from pairs, amplitude, Bayes share, gradient SNR, weights, losses.
+        log-SNR (with an asterisk where the schedule never trains), trace, top eigenvalue, effective rank [interval], of
+        the untrained control if there is one, participation ratio from pairs, amplitude, Bayes share, gradient SNR,
+        weights, losses.
     """
     summary = ordered(diagnosis.summary)
     log_snr = column(summary, "log_snr")
-    cells: dict[str, list[str]] = {"log-SNR": [level(value) for value in log_snr]}
+    cells: dict[str, list[str]] = {"log-SNR": _levels(summary, log_snr)}
     cells["trace"] = _numbers(summary, "trace")
     cells["top eigenvalue"] = _numbers(summary, "top_eigenvalue")
     cells["effective rank [90%]"] = _intervals(summary, "effective_rank")
@@ -98,7 +99,7 @@ def full_table(diagnosis: Diagnosis) -> Table:
     caught = full.spectra.groupby("bucket")[["target_alignment", "residual_alignment"]].sum(min_count=1)
     caught = caught.reindex(summary["bucket"])
     count = full.eigenfunctions.shape[1]
-    cells = {"log-SNR": [level(value) for value in log_snr], "trace [90%]": _intervals(summary, "trace")}
+    cells = {"log-SNR": _levels(diagnosis.summary, log_snr), "trace [90%]": _intervals(summary, "trace")}
     cells["top eigenvalue"] = _numbers(summary, "top_eigenvalue")
     cells["effective rank [90%]"] = _intervals(summary, "effective_rank")
     control = diagnosis.refs.get("untrained")
@@ -126,6 +127,12 @@ def quality_table(quality: pd.DataFrame) -> Table:
 def text(value: Any) -> str:
     """A cell of words: empty for None and for NaN, as which an empty cell of a CSV file is read."""
     return "" if value is None or value != value else str(value)
+
+
+def _levels(summary: pd.DataFrame, log_snr: np.ndarray) -> list[str]:
+    """Log-SNRs as text, with an asterisk where the summary says that the schedule never trains."""
+    beyond = column(summary, "log_snr")[extrapolated(summary)]
+    return [level(value) + ("*" if np.isclose(value, beyond).any() else "") for value in log_snr]
 
 
 def _numbers(frame: pd.DataFrame, name: str) -> list[str]:

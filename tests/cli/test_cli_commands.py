@@ -35,7 +35,7 @@ def test_measure_prints_a_line_a_bucket_and_writes_the_diagnosis(
     lines = result.out.splitlines()
     assert "MLP" in lines[0] and "4 buckets × 8 samples, 2 probes" in lines[0]
     rows = lines[lines.index(next(line for line in lines if set(line) == {"─"})) + 1 :][:4]
-    assert [row.split()[0] for row in rows] == ["−7.5", "−2.5", "2.5", "7.5"]
+    assert [row.split()[0] for row in rows] == ["−9.7", "−3.2", "3.2", "9.7"]
     for row, trace in zip(rows, diagnosis.summary["trace"], strict=True):
         assert float(row.split()[1]) == pytest.approx(trace, rel=0.01)
     assert "diag" in lines[-1]
@@ -99,8 +99,29 @@ def test_every_option_reaches_the_measurement(
     assert seen == {
         "samples": 7, "probes": 5, "seed": 11, "engine": "exact", "memory": 2 * 1024**2, "params": ["out.*"],
         "name": "trained", "full": None, "data": "mixture", "edges": (-1.0, 1.0, 3.0), "held_out_unseen": True,
-        "check": False,
+        "check": False, "extrapolate": False,
     }  # fmt: skip
+
+
+def test_noise_levels_that_the_schedule_never_trains_are_refused_or_marked(
+    call: Any, workspace: Path
+) -> None:
+    network = ["--model", "mlp", "--data", "mixture", "--schedule", "linear_log_snr"]
+    wide = [*network, "--buckets", "-14,-12,0,6", "--samples", "8", "--probes", "1", "--no-control"]
+    refused = call("measure", *wide)
+    assert refused.code == 2 and refused.err.count("\n") == 1
+    assert "log-SNR -10 to 10" in refused.err and "buckets at -13. With --extrapolate noise" in refused.err
+    shown = call("measure", *wide, "--extrapolate", "--out", "diag")
+    assert shown.code == 0 and Diagnosis.load("diag").summary["extrapolated"].tolist() == [True, False, False]
+    rows = [line.split()[0] for line in shown.out.splitlines() if line.strip().startswith(("−", "3"))]
+    assert rows == ["−13*", "−6", "3"]
+    said = "never saw log-SNR −13 in training"
+    assert said in shown.out and said in call("verify", "--from", "diag").out
+    assert call("report", "diag", "--out", "page.html").code == 0
+    page = Path("page.html").read_text()
+    assert said in page and "−13*" in page
+    weights = call("weights", "--from", "diag", "--score", "amplitude")
+    assert "1 of 3 rows are from noise levels that the network never saw" in weights.err
 
 
 def test_force_replaces_a_diagnosis(call: Any, workspace: Path, trained: Path) -> None:

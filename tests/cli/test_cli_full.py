@@ -36,7 +36,7 @@ def test_a_second_table_has_a_line_a_bucket(call: Any, workspace: Path, trained:
     assert f"top 3 eigenfunctions, {full.summary['products'].sum():,} products" in lines[start]
     assert "target in 3" in lines[start + 2]
     rows = lines[start + 4 : start + 6]
-    assert [row.split()[0] for row in rows] == ["−5", "5"]
+    assert [row.split()[0] for row in rows] == ["−6.5", "6.5"]
     for row, trace in zip(rows, full.summary["trace"], strict=True):
         assert float(row.split()[1]) == pytest.approx(trace, rel=0.01)
     assert "did not converge" not in result.out
@@ -48,7 +48,7 @@ def test_eigenpairs_that_did_not_converge_are_reported(measured_full: Path) -> N
     diagnosis = Diagnosis.load(measured_full)
     assert diagnosis.full is not None
     diagnosis.full.summary.loc[1, "converged"] = False
-    assert "did not converge: at log-SNR 5;" in full_text(diagnosis)
+    assert "did not converge: at log-SNR 6.5;" in full_text(diagnosis)
 
 
 def test_json_has_both_kernels(call: Any, workspace: Path, trained: Path) -> None:

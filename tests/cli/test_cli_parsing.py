@@ -9,6 +9,7 @@ import pytest
 from ntkdiag.cli.options import parsing
 from ntkdiag.errors import InputError
 from ntkdiag.process import schedules
+from ntkdiag.process.buckets import Buckets
 
 
 @pytest.mark.parametrize(
@@ -58,7 +59,8 @@ def test_sizes(text: str, wanted: int) -> None:
 
 def test_buckets() -> None:
     path = schedules.cosine()
-    assert parsing.buckets("5", None, path).edges == (-10.0, -6.0, -2.0, 2.0, 6.0, 10.0)
+    assert parsing.buckets("5", None, path) == Buckets.default(path, 5)
+    assert parsing.buckets("5", "-10,10", path).edges == (-10.0, -6.0, -2.0, 2.0, 6.0, 10.0)
     assert parsing.buckets("2", "-3,5", path).edges == (-3.0, 1.0, 5.0)
     assert parsing.buckets("-10,-5,0,5", None, path).edges == (-10.0, -5.0, 0.0, 5.0)
     spread = parsing.buckets("density:4", None, path)

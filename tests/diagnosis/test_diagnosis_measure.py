@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from diagnosis_cases import BUCKETS, POINTS, linear, mlp, small, vectors
 from torch import Tensor, nn
 
 from ntkdiag import models
+from ntkdiag.claims import judge
 from ntkdiag.data import mixture
 from ntkdiag.denoiser import Denoiser
 from ntkdiag.diagnosis import Diagnosis, measure
@@ -24,6 +26,7 @@ from ntkdiag.process import schedules, target
 from ntkdiag.process.buckets import Buckets, PairedDraws
 from ntkdiag.recoverability import amplitude
 from ntkdiag.spectra import subsample_interval
+from ntkdiag.weights import measured
 
 INTERVALS = (
     *("loss", "trace", "top_eigenvalue", "effective_rank", "participation_ratio_pairs"),
@@ -36,7 +39,7 @@ INTERVALS = (
     ),
 )
 COLUMNS = [
-    *("bucket", "log_snr", "log_snr_low", "log_snr_high", "samples", "trace_x0"),
+    *("bucket", "log_snr", "log_snr_low", "log_snr_high", "extrapolated", "samples", "trace_x0"),
     *("numerical_rank", "top8_energy", "negative_mass", "amplitude"),
     *("bayes_share", "bayes_share_estimate", "floor", "excess", "learnability", "half_life"),
     *("contamination", "contamination_low", "contamination_high"),
@@ -358,11 +361,33 @@ def test_extra_state_that_is_no_tensor_does_no_harm() -> None:
 
 
 def test_buckets_are_taken_as_a_count_or_as_edges() -> None:
-    for given in (2, [-10, 0, 10], np.array([-10.0, 0.0, 10.0])):
+    for given in ([-10, 0, 10], np.array([-10.0, 0.0, 10.0])):
         found = measure(mlp(), POINTS, given, samples=4, probes=1)
         assert found.summary["log_snr"].tolist() == [-5, 5]
+    counted = measure(mlp(), POINTS, 2, samples=4, probes=1).summary
+    assert tuple(counted["log_snr"]) == Buckets.default(schedules.cosine(), 2).centers
+    assert len(measure(mlp(), POINTS, samples=2, probes=1).summary) == 10
     with pytest.raises(InputError, match=r"^buckets: expected .* got 'ten'"):
         measure(mlp(), POINTS, "ten", samples=4)
+
+
+def test_noise_levels_that_the_network_never_saw_are_refused_or_marked(tmp_path: Path) -> None:
+    network = Denoiser(mlp().network, schedules.linear_log_snr(-4, 4), "v", call="log_snr")
+    with pytest.raises(InputError, match=r"log-SNR -4 to 4, .* got buckets at -5, 5. With extrapolate=True"):
+        measure(network, POINTS, [-6, -4, 4, 6], samples=4)
+    found = measure(
+        network, POINTS, [-6, -4, 4, 6], samples=8, probes=1, extrapolate=True, refs={"untrained": network}
+    )
+    assert found.summary["extrapolated"].tolist() == [True, False, True]
+    assert found.refs["untrained"].summary["extrapolated"].tolist() == [True, False, True]
+    found.save(tmp_path / "found")
+    again = Diagnosis.load(tmp_path / "found")
+    assert again.summary["extrapolated"].tolist() == [True, False, True]
+    assert all("2 of 3 noise levels were never seen in training." in note for note in judge(again)["note"])
+    table = measured(again, "amplitude")
+    assert table.meta["extrapolated"] == [0, 2]
+    within = measure(network, POINTS, [-4, 4], samples=4, probes=1)
+    assert within.summary["extrapolated"].tolist() == [False]
 
 
 # --- refusals
@@ -380,7 +405,7 @@ def test_buckets_are_taken_as_a_count_or_as_edges() -> None:
         ({"refs": {"a": mlp("x0")}}, "^reference 'a': expected the network's target v; got x0"),
         (
             {"refs": {"a": mlp(schedule=schedules.flow())}},
-            r"^reference 'a': expected the network's schedule Cosine",
+            r"^reference 'a': expected the network's schedule cosine",
         ),
         ({"refs": {"../a": mlp()}}, r"^reference '\.\./a': expected a name of letters"),
     ],

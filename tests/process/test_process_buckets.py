@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from ntkdiag.errors import InputError
 from ntkdiag.process import schedules
-from ntkdiag.process.buckets import TAIL, Buckets, PairedDraws
+from ntkdiag.process.buckets import TAIL, Buckets, PairedDraws, trained_range
 from ntkdiag.process.schedules.base import Schedule
 from ntkdiag.randomness import generator
 
@@ -22,11 +22,93 @@ DATA = torch.arange(40, dtype=torch.float32).reshape(20, 2)
 # --- buckets -------------------------------------------------------------------------------------------
 
 
-def test_default_buckets_are_ten_over_the_default_range() -> None:
-    assert Buckets.default() == Buckets.uniform(-10.0, 10.0, 10)
-    assert Buckets.default(3) == Buckets.uniform(-10.0, 10.0, 3)
+# Stable Diffusion's: √β rising linearly from √.00085 to √.012.
+STABLE_DIFFUSION = schedules.from_table(
+    torch.logit(
+        torch.cumprod(1 - torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2, 0)
+    )
+)
+ZERO_SNR = schedules.from_table([4.0, 2.0, 0.0, -math.inf])
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        schedules.cosine(),
+        schedules.flow(0.3, 1.0),
+        schedules.flow(shift=3.0),
+        schedules.edm(),
+        schedules.linear_log_snr(),
+        schedules.linear_beta(),
+        STABLE_DIFFUSION,
+    ],
+    ids=lambda schedule: schedule.name,
+)
+def test_default_buckets_lie_between_a_thousandth_and_all_but_a_thousandth_of_training(
+    schedule: Schedule,
+) -> None:
+    buckets = Buckets.default(schedule, 4)
+    assert len(Buckets.default(schedule)) == 10
+    ends = [float(schedule.cdf(end)) for end in (buckets.edges[0], buckets.edges[-1])]
+    assert ends == pytest.approx([0.001, 0.999], rel=1e-9)
+    assert buckets == Buckets.uniform(buckets.edges[0], buckets.edges[-1], 4)
+    assert not any(buckets.outside(schedule))
+
+
+def test_default_buckets_of_stable_diffusion_are_where_it_trains() -> None:
+    """0.1% of 1,000 steps is one: the range ends halfway between the outermost step and the next."""
+    steps = STABLE_DIFFUSION.log_snr(torch.tensor([0.5, 998.5], dtype=torch.float64)).tolist()
+    assert trained_range(STABLE_DIFFUSION) == pytest.approx((steps[1], steps[0]), abs=1e-9)
+    assert trained_range(STABLE_DIFFUSION) == pytest.approx((-5.36, 6.72), abs=0.005)
+
+
+def test_a_step_of_zero_snr_is_left_out_of_the_default_range() -> None:
+    low, high = trained_range(ZERO_SNR)
+    assert (low, high) == pytest.approx((-1 + 0.006, 5 - 0.008), abs=1e-9)
+
+
+def test_the_default_range_needs_a_schedule_and_a_count() -> None:
     with pytest.raises(InputError, match="bucket count"):
-        Buckets.default(0)
+        Buckets.default(schedules.cosine(), 0)
+    with pytest.raises(InputError, match=r"the schedule that is trained on, .* got int"):
+        Buckets.default(10)  # type: ignore[arg-type]
+
+
+def test_buckets_where_the_schedule_never_trains_are_refused_or_marked() -> None:
+    wide = Buckets.uniform(-10, 10, 10)
+    assert [c for c, out in zip(wide.centers, wide.outside(STABLE_DIFFUSION), strict=True) if out] == [
+        -9,
+        -7,
+        9,
+    ]
+    assert Buckets.of(wide, STABLE_DIFFUSION, extrapolate=True) == wide
+    words = r"expected log-SNR -5\.37 to 7\.418, which is where schedule 'from_table' trains; got buckets at -9, -7, 9"
+    with pytest.raises(InputError, match=words + r"\. Leave them out"):
+        Buckets.of(wide, STABLE_DIFFUSION)
+    with pytest.raises(
+        InputError, match=words + r"\. With extrapolate=True .* are measured all the same, and marked"
+    ):
+        Buckets.of(list(wide.edges), STABLE_DIFFUSION, extrapolate=False)
+    # A bucket counts where it is measured, and an unbounded schedule trains everywhere.
+    assert Buckets.of([-8, 7.9, 8], schedules.edm()).count == 2
+    assert Buckets.of([-7, -3, 2], STABLE_DIFFUSION).centers == (-5.0, -0.5)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5, 7, 9, 10, 11, 12, 100])
+def test_symmetric_ends_give_exactly_symmetric_buckets(count: int) -> None:
+    made = [
+        Buckets.uniform(-10, 10, count),
+        Buckets.uniform(-0.1, 0.1, count),
+        Buckets.default(schedules.cosine(), count),
+        Buckets.default(schedules.flow(), count),
+        Buckets.from_density(schedules.cosine(), count),
+        Buckets.from_density(schedules.flow(0.0, 1.0), count),
+    ]
+    for buckets in made:
+        for numbers in (buckets.edges, buckets.centers):
+            assert [-number for number in reversed(numbers)] == list(numbers)
+    assert made[0].edges[0] == -10 and made[0].edges[-1] == 10
+    assert made[0].edges == pytest.approx(np.linspace(-10, 10, count + 1), abs=1e-14)
 
 
 def test_uniform_buckets() -> None:
@@ -66,8 +148,8 @@ def test_buckets_from_density_are_visited_equally_and_halved_by_their_centers(
 @pytest.mark.parametrize(
     ("given", "wanted"),
     [
-        (4, Buckets.default(4)),
-        (np.int64(3), Buckets.default(3)),
+        (4, Buckets.default(schedules.cosine(), 4)),
+        (np.int64(3), Buckets.default(schedules.cosine(), 3)),
         (Buckets.uniform(0, 1, 2), Buckets.uniform(0, 1, 2)),
         ([-4, 0, 1.5], Buckets.from_edges([-4, 0, 1.5])),
         ((-1, 1), Buckets.from_edges([-1, 1])),

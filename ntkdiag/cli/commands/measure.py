@@ -166,6 +166,7 @@ def diagnose(
             full=full,
             held_out_unseen=how.held_out_unseen or loaded.held_out_unseen,
             progress=progress,
+            extrapolate=how.extrapolate,
         )
     if loaded.weights is not None:
         diagnosis.meta["network"]["weights"] = asdict(loaded.weights)

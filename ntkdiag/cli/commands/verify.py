@@ -72,10 +72,10 @@ def verify(
     if json:
         print_json({"verdicts": verdicts.to_dict("records"), "written": out})
         return
-    from ntkdiag.cli.output.tables import verdict_text, zero_text
+    from ntkdiag.cli.output.tables import remark_text, verdict_text
 
-    if zero := zero_text(diagnosis):
-        say(zero + "\n")
+    if remarks := remark_text(diagnosis):
+        say(remarks + "\n")
     say(verdict_text(verdicts.to_dict("records")))
     if out is not None:
         say(f"\nWritten: {out}")

@@ -14,7 +14,7 @@ from ntkdiag.cli.options.grouping import grouped, refuse_given
 from ntkdiag.cli.options.shared import ForceFile, Json, ScheduleOption, Target
 from ntkdiag.cli.output import paths
 from ntkdiag.cli.output.json_document import print_json
-from ntkdiag.cli.output.messages import say
+from ntkdiag.cli.output.messages import note, say
 from ntkdiag.errors import InputError
 
 if TYPE_CHECKING:
@@ -212,6 +212,9 @@ def _show(table: WeightTable, out: Path | None, as_json: bool) -> None:
     from ntkdiag.cli.output.tables import weight_text
 
     say(weight_text(table))
+    if table.meta.get("extrapolated"):
+        count, rows = len(table.meta["extrapolated"]), len(table.weight)
+        note(f"note: {count} of {rows} rows are from noise levels that the network never saw in training")
     say("\n" + _text_plot(table))
     if out is not None:
         say(f"\nWritten: {out}")

@@ -34,7 +34,7 @@ class Plan:
     Attributes:
         network: Options of the DiT.
         steps, batch: Of each of the two training runs.
-        buckets, samples, probes: Of the measurement, over the default range of log-SNR.
+        buckets, samples, probes: Of the measurement, over log-SNR −10 to 10.
         generated: Samples drawn from each network.
         sampler_steps: Steps of Heun's method.
     """
@@ -49,6 +49,7 @@ class Plan:
     sampler_steps: int
 
 
+RANGE = (-10.0, 10.0)  # of log-SNR
 FULL = Plan({"width": 48, "depth": 3}, 1500, 128, 10, 64, 8, 512, 24)
 QUICK = Plan({"width": 16, "depth": 1, "heads": 2, "frequencies": 8}, 30, 32, 5, 12, 3, 24, 4)
 
@@ -103,7 +104,7 @@ def _run(folder: Path, plan: Plan, seed: int, progress: Progress) -> DemoResults
 
     recipe = Recipe("dit", dict(plan.network), "cosine", {}, "v", "log_snr", "digits", seed)
     start = load_recipe(recipe, None, "cpu")
-    buckets = Buckets.default(plan.buckets)
+    buckets = Buckets.uniform(*RANGE, plan.buckets)
     table = rule("erd", start.denoiser.target, start.denoiser.schedule)
 
     runs = {"constant": _train("constant", None, start, folder, plan, buckets, progress)}

@@ -104,8 +104,8 @@ def buckets(text: str, span: str | None, schedule: Schedule) -> Buckets:
 
     Args:
         text: A count, edges between commas, or "density:COUNT".
-        span: "LOW,HIGH" for a count; None for the range of `Buckets.default`.
-        schedule: The schedule whose density "density:COUNT" follows.
+        span: "LOW,HIGH" for a count; None for the range in which the schedule trains.
+        schedule: The schedule, whose density "density:COUNT" follows.
 
     Raises:
         InputError: none of these, a range together with edges or density, or buckets that are impossible.
@@ -122,7 +122,7 @@ def buckets(text: str, span: str | None, schedule: Schedule) -> Buckets:
     if "," in text:
         return Buckets.from_edges(numbers("--buckets", text))
     if not span:
-        return Buckets.default(_count(text))
+        return Buckets.default(schedule, _count(text))
     ends = numbers("--range", span)
     if len(ends) != 2:
         raise InputError("--range", expected="two numbers, LOW,HIGH", got=repr(span))

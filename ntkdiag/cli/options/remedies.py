@@ -50,7 +50,7 @@ def spelled(argument: str, value: object, parameters: Collection[str]) -> str:
     if value is False:
         return f"--no-{parameter}"
     option = "--" + parameter.replace("_", "-")
-    text = None if value is None else _typed(str(value))
+    text = None if value is None or value is True else _typed(str(value))
     if parameter != argument:
         return f"{option} {as_keyword(argument, text)}"
     return option if text is None else f"{option} {text}"

@@ -139,9 +139,19 @@ class MeasureOptions:
     range: Annotated[
         str | None,
         typer.Option(
-            metavar="LOW,HIGH", show_default="-10,10", help="The log-SNR range that COUNT buckets divide."
+            metavar="LOW,HIGH",
+            show_default="where the schedule trains, but for the outermost 0.1% on either side",
+            help="The log-SNR range that COUNT buckets divide.",
         ),
     ] = None
+    extrapolate: Annotated[
+        bool,
+        typer.Option(
+            "--extrapolate",
+            help="Also measure buckets at noise levels outside the schedule's support, which the network never saw in "
+            "training. The summary, the page and the verdicts mark them.",
+        ),
+    ] = False
     samples: Annotated[int, typer.Option(metavar="N", help="Number of samples in each bucket.")] = 64
     probes: Annotated[int, typer.Option(metavar="N", help="Number of random probes of the trace kernel.")] = 8
     params: Annotated[

@@ -22,9 +22,17 @@ _MOST_ROWS = 24
 
 
 def summary_text(diagnosis: Diagnosis) -> str:
-    """What was measured, then one line for each bucket, and where the kernel is zero."""
-    parts = [about(diagnosis), summary_table(diagnosis).as_text(), zero_text(diagnosis)]
+    """What was measured, then one line for each bucket, and where its numbers need a remark."""
+    parts = [about(diagnosis), summary_table(diagnosis).as_text(), remark_text(diagnosis)]
     return "\n\n".join(filter(None, parts))
+
+
+def remark_text(diagnosis: Diagnosis) -> str:
+    """Where the kernel is zero and where the network was never trained, in sentences; empty if nowhere."""
+    from ntkdiag.report.columns import ordered
+    from ntkdiag.report.page.summary_sentences import levels_never_trained
+
+    return "\n".join(filter(None, (levels_never_trained(ordered(diagnosis.summary)), zero_text(diagnosis))))
 
 
 def zero_text(diagnosis: Diagnosis) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ntkdiag.report.columns import column, ordered
+from ntkdiag.report.columns import column, extrapolated, ordered
 from ntkdiag.report.figures.coupling import coupling_matrix
 from ntkdiag.report.formatting import interval, level, number
 
@@ -37,6 +37,7 @@ def summary_sentences(diagnosis: Diagnosis) -> list[str]:
     """
     summary = ordered(diagnosis.summary)
     sentences = [
+        levels_never_trained(summary),
         kernels_of_zero(summary),
         lowest_and_highest_rank(summary),
         rank_against_untrained(summary, diagnosis),
@@ -45,6 +46,14 @@ def summary_sentences(diagnosis: Diagnosis) -> list[str]:
         opposing_gradients(diagnosis),
     ]
     return [sentence for sentence in sentences if sentence]
+
+
+def levels_never_trained(summary: pd.DataFrame) -> str:
+    """At which noise levels the network was measured though its schedule never trains them."""
+    beyond = extrapolated(summary)
+    if not beyond.any():
+        return ""
+    return f"The network never saw {_levels(summary, beyond)} in training: what is measured there is extrapolated."
 
 
 def kernels_of_zero(summary: pd.DataFrame) -> str:

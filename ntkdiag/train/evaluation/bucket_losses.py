@@ -85,19 +85,24 @@ def bucket_losses(
     samples: int = 256,
     seed: int = 0,
     batch: int = 256,
+    extrapolate: bool = False,
 ) -> BucketValues:
     """Unweighted held-out loss at the center of every bucket.
 
     Args:
         denoiser: The network, measured in eval mode.
         data: Data whose held-out part is drawn from; or draws, and then `samples` and `seed` are not used.
-        buckets: The buckets, a count over the default range, or edges.
+        buckets: The buckets, a count over the range in which the schedule trains, or edges.
         samples: Number of held-out points, drawn without replacement; all of them if there are fewer.
         seed: Seed of points and noise.
         batch: Samples per forward pass.
+        extrapolate: Also take buckets at noise levels that the schedule never trains.
 
     Returns:
         Squared error of the denoiser's target, averaged over dimensions, for every bucket and sample.
+
+    Raises:
+        InputError: buckets outside the schedule's support without `extrapolate`.
 
     Example:
         >>> network = nd.models.build("mlp", (2,))
@@ -110,7 +115,7 @@ def bucket_losses(
         draws = data
     else:
         draws = PairedDraws.draw(data.held_out, min(samples, len(data.held_out)), seed)
-    buckets = Buckets.of(buckets, denoiser.schedule)
+    buckets = Buckets.of(buckets, denoiser.schedule, extrapolate=extrapolate)
     rows = []
     with evaluating(denoiser) as like:
         for log_snr in buckets.centers:

@@ -66,7 +66,8 @@ def measured(
         A table on the buckets' log-SNR, with low and high where the summary has finite intervals of the
         score, or of one factor of a product; they include the error of the mean over buckets. Its meta lists the
         buckets the floor raised, the cap lowered, and those whose estimate was outside its possible range (a negative
-        share, a contamination above 1), the bandwidth, and the factors without an interval, which were taken as exact.
+        share, a contamination above 1), the bandwidth, the factors without an interval, which were taken as exact, and
+        the buckets at noise levels that the network never saw in training.
 
     Raises:
         InputError: unknown score, a missing column or target, a score that is not finite (the bucket
@@ -106,6 +107,7 @@ def measured(
             "out_of_range": _buckets(summary, found.out_of_range),
             "taken_as_exact": list(found.exact),
             "precision": None if precision == math.inf else precision,
+            "extrapolated": _extrapolated(summary),
             "diagnosis": {key: diagnosis.meta[key] for key in _ORIGIN if key in diagnosis.meta},
         },
     )
@@ -161,6 +163,12 @@ def _target(diagnosis: Measurement) -> str:
         raise InputError("meta of the diagnosis", expected="config.target", got=sorted(diagnosis.meta))
     target: str = config["target"]
     return target
+
+
+def _extrapolated(summary: pd.DataFrame) -> list[int]:
+    if "extrapolated" not in summary:
+        return []
+    return [int(bucket) for bucket in summary.loc[summary["extrapolated"].astype(bool), "bucket"]]
 
 
 def _buckets(summary: pd.DataFrame, mask: Tensor) -> list[int]:

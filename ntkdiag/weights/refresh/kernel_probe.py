@@ -52,7 +52,7 @@ def probe_score(
         denoiser: The network being trained; measured in evaluation mode, each module's own mode restored. For
             a run that resumes exactly, call this before the checkpoint is loaded, as for a fresh run.
         draws: Probe batch of N samples; 32 are enough to rank ten buckets (tuned here).
-        buckets: Noise levels: `Buckets`, a count over the default range, or edges.
+        buckets: Noise levels: `Buckets`, a count over the range in which the schedule trains, or edges.
         score: "learnability" or "gsnr".
         probes: Random ±1 vectors of the trace kernel; not used by gsnr. One is enough: on the digits DiT another draw of it
             moves the score by 1%, and each further one costs 0.9% of the training time at a refresh every 500 steps.

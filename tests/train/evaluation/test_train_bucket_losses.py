@@ -67,7 +67,7 @@ def test_values_are_those_of_single_samples_at_the_centers():
 
 def test_buckets_are_taken_as_a_count():
     found = bucket_losses(small_denoiser(), small_data(), 3, samples=4)
-    assert found.buckets == Buckets.default(3) and found.per_sample.shape == (3, 4)
+    assert found.buckets == Buckets.default(schedules.cosine(), 3) and found.per_sample.shape == (3, 4)
 
 
 def test_seed_decides_and_batch_size_does_not():
