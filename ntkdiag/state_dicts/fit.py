@@ -28,6 +28,8 @@ def load_state(module: nn.Module, state: Mapping[str, Tensor], what: str) -> Non
 def check_fit(wanted: Mapping[str, Tensor], state: Mapping[str, Tensor], what: str) -> None:
     """Refuse tensors that differ from the wanted ones in name or shape, or are not finite.
 
+    An infinity where the wanted tensor has the same one is accepted, as in a buffer that masks attention.
+
     Raises:
         InputError: names the first missing, unexpected and misshapen tensors, or the first one that contains a
             NaN or infinity.
@@ -43,8 +45,14 @@ def check_fit(wanted: Mapping[str, Tensor], state: Mapping[str, Tensor], what: s
             raise InputError(what, expected=f"a plain tensor in {name}", got=kind)
         # Checked in the network's dtype, since 1e300 is infinite in float32; as float64, since float8 has no isfinite.
         converted = value.to(dtype)
-        if not bool(torch.isfinite(converted if dtype.is_complex else converted.double()).all()):
+        if not _finite_or_same(converted, wanted[name]):
             raise InputError(what, expected="finite numbers", got=f"a NaN or infinity in {name}")
+
+
+def _finite_or_same(value: Tensor, wanted: Tensor) -> bool:
+    numbers = value if value.is_complex() else value.double()
+    finite = torch.isfinite(numbers)
+    return bool(finite.all()) or bool((finite | (numbers == wanted.to(numbers))).all())
 
 
 def misfits(wanted: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str:

@@ -74,10 +74,21 @@ def bare(network: nn.Module) -> nn.Module:
 
 
 def state_of(module: nn.Module) -> dict[str, Tensor]:
-    """A copy of a module's state on the CPU; tied tensors are copied once for each of their names."""
-    return {
-        name: value.detach().to("cpu", copy=True).contiguous() for name, value in module.state_dict().items()
-    }
+    """A copy of a module's state on the CPU; tied tensors are copied once for each of their names.
+
+    Raises:
+        InputError: the state is not all tensors.
+    """
+    state = module.state_dict()
+    for name, value in state.items():
+        if not isinstance(value, Tensor):
+            raise InputError(
+                f"state of {type(module).__name__}",
+                expected="tensors alone",
+                got=f"{type(value).__name__} in {name}",
+                fix="Keep what must be saved in buffers.",
+            )
+    return {name: value.detach().to("cpu", copy=True).contiguous() for name, value in state.items()}
 
 
 def _read(file: Path) -> Any:

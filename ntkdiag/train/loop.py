@@ -39,7 +39,8 @@ class TrainResult:
     """The result of training.
 
     Attributes:
-        denoiser: A copy of the denoiser with the moving average of its weights: sample from this one and measure it.
+        denoiser: A copy of the denoiser with the moving average of its weights, and with its buffers as they are at the end:
+            sample from this one and measure it.
         history: A row for every `log_every` steps, with means since the previous row: step, loss (unweighted),
             weighted_loss, grad_norm (before clipping), loss_bucket_0 ... (unweighted; NaN if no sample was in
             that bucket), seconds (spent in training since its start).
@@ -71,7 +72,8 @@ def train(
     """Train a denoiser in place on weight(log-SNR) · mean squared error of its target.
 
     On one machine, equal arguments give equal bytes, and so does a run that was interrupted and resumed, as long as
-    the network itself draws no random numbers (as dropout does).
+    the network itself draws no random numbers (as dropout does) and remembers nothing from step to step but in
+    parameters, buffers (those outside the state dict too) and plain tensor attributes.
 
     Args:
         denoiser: The network to train, on the device of its parameters.

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import copy
-
 import torch
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from ntkdiag.denoiser import Denoiser
+from ntkdiag.train.network_state import copied, held_tensors, hold
 
 
 class Average:
-    """A copy of a denoiser whose weights are the moving average of the trained ones.
+    """A copy of a denoiser whose weights are the moving average of the trained ones, with the buffers as they are now.
 
     Args:
         live: The denoiser that is trained; its parameters must remain the same tensors.
@@ -19,21 +18,24 @@ class Average:
     """
 
     def __init__(self, live: Denoiser, decay: float) -> None:
-        self.denoiser = copy.deepcopy(live)
+        self.denoiser = copied(live)
         self.decay = decay
+        self._live = live
         self._parameters = list(self.denoiser.parameters()), list(live.parameters())
-        self._buffers = list(zip(self.denoiser.buffers(), live.buffers(), strict=True))
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """Move every parameter towards the trained one, and copy the buffers.
+        """Move every parameter towards the trained one, and take over the buffers.
 
         Args:
             step: Steps done before this one.
         """
         get_ema_multi_avg_fn(average_decay(step, self.decay))(*self._parameters, 0)
-        for kept, current in self._buffers:
-            kept.copy_(current)
+        self.take_over_buffers()
+
+    def take_over_buffers(self) -> None:
+        """Give the average what the trained network holds besides parameters: buffers, plain tensors."""
+        hold(self.denoiser, held_tensors(self._live))
 
 
 def average_decay(step: int, decay: float) -> float:

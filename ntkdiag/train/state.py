@@ -18,6 +18,7 @@ from ntkdiag.train.config import TrainConfig
 from ntkdiag.train.history import Meter
 from ntkdiag.train.loss import Generators
 from ntkdiag.train.moving_average import Average
+from ntkdiag.train.network_state import hold, of_another_shape, outside_state_dict
 
 
 class TrainState:
@@ -65,10 +66,11 @@ class TrainState:
         return norm
 
     def tensors(self) -> dict[str, Tensor]:
-        """A copy of the whole state on the CPU; each name begins with its part: model, average, optimizer, ..."""
+        """A copy of the whole state on the CPU; each name begins with its part: model, average, held, optimizer, ..."""
         parts: dict[str, Mapping[str, Tensor]] = {
             "model": state_of(self.denoiser.network),
             "average": state_of(self.average.denoiser.network),
+            "held": outside_state_dict(self.denoiser.network),
             "optimizer": self._optimizer_tensors(),
             "generator": self._generator_states(),
             "meter": self.meter.state,
@@ -91,8 +93,12 @@ class TrainState:
         Raises:
             InputError: the tensors do not fit this network, or contain a NaN.
         """
-        load_state(self.denoiser.network, part_of(tensors, "model"), f"{what}: model")
-        load_state(self.average.denoiser.network, part_of(tensors, "average"), f"{what}: average")
+        for part, network in (("model", self.denoiser.network), ("average", self.average.denoiser.network)):
+            stored = part_of(tensors, part)
+            hold(network, of_another_shape(network, stored))
+            load_state(network, stored, f"{what}: {part}")
+        hold(self.denoiser.network, part_of(tensors, "held"))
+        self.average.take_over_buffers()
         self._load_optimizer(part_of(tensors, "optimizer"), what)
         generators = part_of(tensors, "generator")
         check_fit(self._generator_states(), generators, f"{what}: generators")
