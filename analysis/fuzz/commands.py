@@ -40,7 +40,7 @@ _SMALL_MODEL = (
     "--data",
     "mixture",
 )
-_SMALL_MEASUREMENT = ("--buckets", "4", "--samples", "8", "--probes", "1")
+_SMALL_MEASUREMENT = ("--buckets", "4", "--samples", "8", "--probes", "1", "--controls", "1")
 
 # (frequency, a valid command); options appended later may contradict it. Commands that draw are slow, and so are rare.
 _COMMANDS: tuple[tuple[float, tuple[str, ...]], ...] = (
@@ -103,7 +103,8 @@ _OPTIONS: dict[str, tuple[str, ...]] = {
     "--seed": ("0", "-1", "1.5"),
     "--what": ("weights", "spectra", "nonsense", "loss"),
     "--theme": ("dark", "grey"),
-    "--json": (), "--force": (), "--list": (), "--help": (), "--no-normalise": (), "--resume": (), "--no-control": (),
+    "--json": (), "--force": (), "--list": (), "--help": (), "--no-normalise": (), "--resume": (),
+    "--controls": ("0", "1", "-1", "x"),
 }  # fmt: skip
 _HOSTILE = tuple(text for text in TOKENS if "\x00" not in text and not text.startswith("9" * 100))
 _LONGEST_ARGUMENT = 30_000  # characters; Linux takes no more than 128 KiB
@@ -192,7 +193,7 @@ def _diagnosis() -> dict[str, bytes]:
     ):
         folder = Path(name) / "diagnosis"
         code = command_line(
-            ["measure", *_SMALL_MODEL, *_SMALL_MEASUREMENT, "--no-control", "--out", str(folder), "--json"]
+            ["measure", *_SMALL_MODEL, *_SMALL_MEASUREMENT, "--controls", "0", "--out", str(folder), "--json"]
         )
         assert code == 0, "the measurement for the study failed"
         return {

@@ -15,6 +15,7 @@ from ntkdiag.data import Data
 from ntkdiag.denoiser import Denoiser
 from ntkdiag.diagnosis.bayes import BayesTruth, bayes_truth, bound_candidates
 from ntkdiag.diagnosis.bucket_kernels import Kernels, Progress, gradient_energy, measure_kernels
+from ntkdiag.diagnosis.controls import shown_references
 from ntkdiag.diagnosis.full_kernel import FullKernel, FullSettings, measure_full
 from ntkdiag.diagnosis.preconditions import require_comparable, require_forward, require_full
 from ntkdiag.diagnosis.result import Diagnosis
@@ -26,6 +27,7 @@ from ntkdiag.diagnosis.tables import (
     spectra_table,
     summary_table,
 )
+from ntkdiag.diagnosis.zero_start import zero_last_layer
 from ntkdiag.errors import require_positive_int
 from ntkdiag.kernel import CheckOnce
 from ntkdiag.modes import measuring
@@ -65,14 +67,14 @@ def measure(
         samples: N per bucket; compare diagnoses only at equal N, since ranks grow with it.
         probes: R random ±1 probes of the trace kernel; with 3 or more, intervals include the spread over probes.
         seed: Seed from which the separate streams of data, noise and probes are derived.
-        refs: Reference networks by name, of the same target and schedule, measured on the same draws; "untrained"
-            is the control that claims use.
+        refs: Reference networks by name, of the same target and schedule, measured on the same draws; "untrained",
+            "untrained 2", … are the controls that claims use (`ntkdiag.diagnosis.fresh_controls` makes them).
         engine, params, memory: As in `gram`; for the trace and residual kernels.
         check: Compare the engine with plain autograd, once for each network and kind of direction; see `gram_of`.
         name: Name of the network in progress messages.
         full: Settings of the full kernel, which has a row for every output of every sample; None omits it. It is
-            measured for the network and every reference, and costs some hundred products a bucket for each (one
-            product is a forward and a backward pass over the samples).
+            measured for the network and every reference but the second and further controls, and costs some hundred
+            products a bucket for each (one product is a forward and a backward pass over the samples).
         held_out_unseen: The networks were not trained on `data.held_out`, so that their own loss there bounds the loss
             that no training removes; used where the data has no oracle.
         progress: Called with (description of the work, steps done, steps in total).
@@ -121,9 +123,11 @@ def measure(
     bounds = {"held_out_unseen": held_out_unseen, "candidates": bound_candidates(data, levels, seed)}
     main = _diagnose(denoiser, data, buckets, draws, settings, config, name, None, full, bounds)
     kappa = main.meta["kappa"]  # one scale for all, or their learnabilities could not be compared
+    plain = {key: value for key, value in config.items() if key != "full"}
     for reference, network in refs.items():
+        own, part = (config, full) if reference in shown_references(refs) else (plain, None)
         main.refs[reference] = _diagnose(
-            network, data, buckets, draws, settings, config, reference, kappa, full, bounds
+            network, data, buckets, draws, settings, own, reference, kappa, part, bounds
         )
     return main
 
@@ -148,7 +152,7 @@ def _diagnose(
     truth = bayes_truth(denoiser, data, draws, buckets, seed, **bounds)
     scale = learnability_scale(views) if kappa is None else kappa
     noise = _noise_energy(denoiser, draws, buckets, kernels, truth, settings)
-    summary = summary_table(denoiser, kernels, views, buckets, truth, noise, scale)
+    summary = summary_table(denoiser, kernels, views, buckets, truth, noise, scale, draws)
     meta = _meta(denoiser, data, kernels, truth, config, name)
     meta |= {"kappa": scale, "seconds": round(time.perf_counter() - started, 3)}
     found = None
@@ -213,6 +217,7 @@ def _meta(
             "outputs": kernels.trace.outputs,
             "dtype": str(parameter.dtype).removeprefix("torch."),
             "digest": provenance.digest(*_tensors(denoiser.network)),
+            "zero_start": list(zero_last_layer(denoiser, data.train)),
         },
         "bayes_source": truth.source,
         "bayes_bounds": list(truth.bounds),

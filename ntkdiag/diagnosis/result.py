@@ -74,6 +74,7 @@ class Diagnosis:
         shared_share: 1ᵀK1/(N tr K), the share of the trace by which all samples move together; centred_trace,
             centred_top_eigenvalue, centred_effective_rank, centred_participation_ratio_pairs: of the kernel without it,
             HKH/(1 − 1/N) with H = I − 11ᵀ/N. Each with _low and _high.
+        input_effective_rank: Effective rank of the noisy inputs' own Gram matrix, which that of untrained networks follows.
         top8_energy: Share of the trace in the eight largest eigenvalues. negative_mass: Share of |e| in negative ones.
         trace_x0: The trace had the network predicted x0, trace / k².
         amplitude, bayes_share, learnability: Three measures of recoverability, see `ntkdiag.recoverability` and

@@ -10,7 +10,7 @@ from ntkdiag.denoiser import Denoiser
 from ntkdiag.diagnosis.bayes import BayesTruth
 from ntkdiag.diagnosis.bucket_kernels import Kernels
 from ntkdiag.process import target as targets
-from ntkdiag.process.buckets import Buckets
+from ntkdiag.process.buckets import Buckets, PairedDraws
 from ntkdiag.recoverability import amplitude, contamination, gradient_cosines, learnability, median_half_life
 from ntkdiag.spectra import (
     Interval,
@@ -71,6 +71,7 @@ def summary_table(
     truth: BayesTruth,
     noise_energy: torch.Tensor | None,
     kappa: float,
+    draws: PairedDraws,
 ) -> pd.DataFrame:
     """One row per bucket; columns as `Diagnosis` describes them.
 
@@ -80,6 +81,7 @@ def summary_table(
     gain = targets.x0_gain(denoiser.target, denoiser.schedule, log_snr).square()
     reach = amplitude(denoiser.target, denoiser.schedule, log_snr)
     excess = truth.excess(kernels.predictions)
+    inputs = input_grams(denoiser, draws, log_snr)
     rows = []
     outside = buckets.outside(denoiser.schedule)
     for b in range(buckets.count):
@@ -93,6 +95,7 @@ def summary_table(
         }
         row |= _loss(kernels.losses[b].numpy())
         row |= _spectral(views, b)
+        row["input_effective_rank"] = float(evaluate("effective_rank", inputs[b]))
         row["trace_x0"] = row["trace"] / float(gain[b])
         row["amplitude"] = float(reach[b])
         row |= {"bayes_share": float(truth.share[b]), "bayes_share_estimate": float(truth.estimate[b])}
@@ -102,6 +105,22 @@ def summary_table(
         row |= _contamination(None if noise_energy is None else noise_energy[b].numpy(), views.residual[b])
         rows.append(row)
     return pd.DataFrame(rows).astype({"bucket": int, "samples": int, "numerical_rank": int})
+
+
+def input_grams(denoiser: Denoiser, draws: PairedDraws, log_snr: torch.Tensor) -> Array:
+    """Gram matrices of the noisy inputs x = α x0 + σ ε themselves, [B, N, N].
+
+    An untrained network's rank follows theirs: it belongs to the inputs, not to what was learned.
+    """
+    clean, noise = draws.x0.double().cpu().flatten(1), draws.epsilon.double().cpu().flatten(1)
+    crossed = clean @ noise.T
+    parts = torch.stack([clean @ clean.T, crossed + crossed.T, noise @ noise.T])
+    alpha, sigma = denoiser.schedule.alpha(log_snr), denoiser.schedule.sigma(log_snr)
+    largest = torch.maximum(alpha, sigma)  # a VE schedule's σ may be huge; ranks do not depend on the scale
+    alpha, sigma = alpha / largest, sigma / largest
+    weights = torch.stack([alpha.square(), alpha * sigma, sigma.square()], 1)
+    grams: Array = torch.einsum("bk,kij->bij", weights, parts).numpy()
+    return grams
 
 
 def spectra_table(views: BucketViews, buckets: Buckets) -> pd.DataFrame:

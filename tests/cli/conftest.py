@@ -14,7 +14,7 @@ import pytest
 from ntkdiag.cli import main
 
 TINY = ["--model", "mlp", "--model-option", "width=8", "--model-option", "depth=1", "--data", "mixture"]
-QUICKLY = ["--buckets", "4", "--samples", "8", "--probes", "2"]
+QUICKLY = ["--buckets", "4", "--samples", "8", "--probes", "2", "--controls", "1"]
 
 
 @dataclass(frozen=True)

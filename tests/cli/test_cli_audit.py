@@ -180,7 +180,7 @@ def test_save_steps_refuses_other_files(tmp_path: Path) -> None:
 
 
 def test_measured_products_and_smoothing_reach_the_table(call: Any, workspace: Path, trained: Path) -> None:
-    assert call("measure", "--model", trained, "--buckets", "4", "--samples", "8", "--probes", "2", "--no-control",
+    assert call("measure", "--model", trained, "--buckets", "4", "--samples", "8", "--probes", "2", "--controls", "0",
                 "--out", "diag").code == 0  # fmt: skip
     result = call("weights", "--from", "diag", "--score", "bayes*amplitude", "--bandwidth", "2", "--out", "b.csv",
                   "--json")  # fmt: skip

@@ -294,7 +294,7 @@ def test_the_page_shows_verdicts_tables_and_runs(
 def test_a_page_without_verdicts_has_the_diagnosis_judged_if_it_can_be(
     call: Any, workspace: Path, measured: Path, trained: Path
 ) -> None:
-    small = ["--buckets", "2", "--samples", "3", "--probes", "1", "--no-control"]
+    small = ["--buckets", "2", "--samples", "3", "--probes", "1", "--controls", "0"]
     assert call("measure", "--model", trained, *small, "--out", "d").code == 0
     assert verdicts(None, Diagnosis.load("d")) is None
     judged = verdicts(None, Diagnosis.load(measured))

@@ -63,7 +63,7 @@ def test_the_control_is_measured_unless_it_is_left_out(
     call: Any, workspace: Path, trained: Path, measured_full: Path
 ) -> None:
     assert Diagnosis.load(measured_full).refs["untrained"].full is not None
-    assert call("measure", "--model", trained, *QUICKLY, *FULL, "--no-control", "--out", "d").code == 0
+    assert call("measure", "--model", trained, *QUICKLY, *FULL, "--controls", "0", "--out", "d").code == 0
     alone = Diagnosis.load("d")
     assert alone.full is not None and alone.refs == {}
 

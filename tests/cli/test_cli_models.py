@@ -18,7 +18,7 @@ from ntkdiag.diagnosis import Diagnosis
 from ntkdiag.errors import InputError
 
 TINY = {"model": "mlp", "model_option": ["width=8", "depth=1"], "data": "mixture"}
-QUICKLY = ["--buckets", "4", "--samples", "8", "--probes", "2"]
+QUICKLY = ["--buckets", "4", "--samples", "8", "--probes", "2", "--controls", "1"]
 
 MODULE = """
 import torch
@@ -374,18 +374,22 @@ def test_a_run_of_the_library_alone_says_how_to_use_it(workspace: Path) -> None:
 # The control
 
 
-def test_the_control_of_a_run_is_the_network_before_its_training(trained: Path) -> None:
-    control = load(ModelOptions(model=str(trained), seed=4)).untrained()
-    assert control is not None
+def test_the_first_control_of_a_run_is_the_network_before_its_training(trained: Path) -> None:
+    controls, woken = load(ModelOptions(model=str(trained), seed=4)).controls(3)
+    assert list(controls) == ["untrained", "untrained 2", "untrained 3"] and woken == ()
     start = load(options(seed=0)).denoiser
-    assert all(torch.equal(value, weights(start)[name]) for name, value in weights(control).items())
+    assert all(
+        torch.equal(value, weights(start)[name]) for name, value in weights(controls["untrained"]).items()
+    )
+    drawn = [weights(one)["layers.0.weight"] for one in controls.values()]
+    assert not torch.equal(drawn[0], drawn[1]) and not torch.equal(drawn[1], drawn[2])
 
 
-def test_the_control_of_other_networks_has_another_seed(mine: str) -> None:
+def test_the_controls_of_other_networks_have_other_seeds(mine: str) -> None:
     found = load(ModelOptions(model=f"{mine}:plain", data="mixture"))
-    control = found.untrained()
-    assert control is not None
-    assert not torch.equal(weights(control)["layers.0.weight"], weights(found.denoiser)["layers.0.weight"])
+    controls, _ = found.controls(2)
+    drawn = [weights(one)["layers.0.weight"] for one in (found.denoiser, *controls.values())]
+    assert len(drawn) == 3 and not torch.equal(drawn[0], drawn[1]) and not torch.equal(drawn[0], drawn[2])
 
 
 def test_a_function_that_loads_its_own_weights_has_no_control(call: Any, workspace: Path, mine: str) -> None:
@@ -395,12 +399,28 @@ def test_a_function_that_loads_its_own_weights_has_no_control(call: Any, workspa
     assert Diagnosis.load("out").refs == {}
 
 
-def test_the_control_is_measured_unless_it_is_not_wanted(call: Any, workspace: Path, trained: Path) -> None:
-    assert call("measure", "--model", trained, *QUICKLY, "--out", "a").err == ""
-    assert list(Diagnosis.load("a").refs) == ["untrained"]
-    result = call("measure", "--model", trained, *QUICKLY, "--no-control", "--out", "b")
+def test_as_many_controls_are_measured_as_are_wanted(call: Any, workspace: Path, trained: Path) -> None:
+    assert call("measure", "--model", trained, *QUICKLY, "--controls", "2", "--out", "a").err == ""
+    assert list(Diagnosis.load("a").refs) == ["untrained", "untrained 2"]
+    result = call("measure", "--model", trained, *QUICKLY, "--controls", "0", "--out", "b")
     assert Diagnosis.load("b").refs == {} and result.err == ""
     assert "untrained" not in result.out
+
+
+def test_a_control_at_its_zero_start_gets_random_weights_and_this_is_said(
+    call: Any, workspace: Path, mine: str
+) -> None:
+    with (workspace / "my_nets.py").open("a") as module:
+        module.write(
+            "\n\ndef zero():\n    net = Net(2)\n    torch.nn.init.zeros_(net.layers[-1].weight)\n"
+            "    torch.nn.init.zeros_(net.layers[-1].bias)\n    return net\n"
+        )
+    result = call("measure", "--model", f"{mine}:zero", "--data", "mixture", *QUICKLY, "--out", "out")
+    assert "a last layer of zeros" in result.err
+    found = Diagnosis.load("out")
+    assert found.meta["network"]["zero_start"] != []
+    assert found.refs["untrained"].meta["network"]["zero_start"] == []
+    assert found.meta["controls_woken"] == found.meta["network"]["zero_start"]
 
 
 def test_an_untrained_network_is_named_as_such(call: Any, workspace: Path) -> None:

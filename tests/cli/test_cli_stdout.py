@@ -31,7 +31,7 @@ class Net(nn.Module):
 def build():
     return Net()
 """
-MEASURE = ["--data", "mixture", "--buckets", "4", "--samples", "8", "--probes", "2"]
+MEASURE = ["--data", "mixture", "--buckets", "4", "--samples", "8", "--probes", "2", "--controls", "1"]
 
 
 def test_a_model_that_prints_leaves_stdout_to_the_document(

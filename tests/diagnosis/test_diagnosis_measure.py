@@ -40,7 +40,7 @@ INTERVALS = (
 )
 COLUMNS = [
     *("bucket", "log_snr", "log_snr_low", "log_snr_high", "extrapolated", "samples", "trace_x0"),
-    *("numerical_rank", "top8_energy", "negative_mass", "amplitude"),
+    *("numerical_rank", "input_effective_rank", "top8_energy", "negative_mass", "amplitude"),
     *("bayes_share", "bayes_share_estimate", "floor", "excess", "learnability", "half_life"),
     *("contamination", "contamination_low", "contamination_high"),
     *(f"{name}{end}" for name in INTERVALS for end in ("", "_low", "_high")),
@@ -262,6 +262,17 @@ def test_buckets_share_data_and_noise() -> None:
 
 def small_alone() -> Diagnosis:
     return measure(mlp(), POINTS, Buckets((-2.0, 2.0), (0.0,)), samples=8, probes=1)
+
+
+@pytest.mark.parametrize("path", [schedules.cosine(), schedules.edm()])
+def test_the_rank_of_the_inputs_is_that_of_the_noisy_samples(path: Any) -> None:
+    found = measure(mlp(schedule=path), POINTS, BUCKETS, samples=8, probes=1, seed=3)
+    draws = PairedDraws.draw(POINTS.train, 8, 3)
+    for row in found.summary.to_dict("records"):
+        values = torch.linalg.svdvals(draws.at(path, row["log_snr"]).flatten(1).double()).square()
+        shares = values / values.sum()
+        rank = float(torch.exp(-(shares * shares.log()).sum()))
+        assert row["input_effective_rank"] == pytest.approx(rank, rel=1e-6)
 
 
 def test_parameters_can_be_chosen_and_progress_is_reported() -> None:

@@ -27,8 +27,21 @@ _BLOCK = re.compile(
 # Later options replace earlier ones, so these make any command on a page small.
 TINY = {
     "demo": ["--quick"],
-    "measure": ["--samples", "8", "--probes", "3", "--buckets", "4", "--top-k", "2", "--slq", "2"],
-    "verify": ["--samples", "8", "--probes", "3", "--buckets", "4"],
+    "measure": [
+        "--samples",
+        "8",
+        "--probes",
+        "3",
+        "--buckets",
+        "4",
+        "--controls",
+        "1",
+        "--top-k",
+        "2",
+        "--slq",
+        "2",
+    ],
+    "verify": ["--samples", "8", "--probes", "3", "--buckets", "4", "--controls", "1"],
     "train": ["--steps", "3", "--batch", "8"],
     "sample": ["--count", "8", "--steps", "2"],
 }
@@ -98,7 +111,12 @@ def diagnosis() -> nd.Diagnosis:
 
 
 def _your_network() -> dict[str, Any]:
-    return {"network": Timed(), "fresh_denoiser": denoiser(1), "denoiser_v": denoiser()}
+    return {
+        "network": Timed(),
+        "fresh_denoiser": denoiser(1),
+        "denoiser_v": denoiser(),
+        "make_denoiser": denoiser,
+    }
 
 
 def _trainers() -> dict[str, Any]:

@@ -33,7 +33,7 @@ class FullOptions:
             metavar="NAME",
             help="Which kernel to measure: trace, the kernel summed over outputs, or full, which adds the kernel of "
             "every single output, computed without forming it. The full kernel takes minutes on images, and twice "
-            "that with --control.",
+            "that with --controls, of which the first gets it too.",
         ),
     ] = "trace"
     top_k: Annotated[
@@ -140,6 +140,7 @@ def diagnose(
     from ntkdiag.cli.inputs.loading import load, notes_on
     from ntkdiag.cli.options import parsing
     from ntkdiag.diagnosis import measure as measure_network
+    from ntkdiag.diagnosis.controls import WOKEN
 
     require_positive_int("--samples", how.samples)
     require_positive_int("--probes", how.probes)
@@ -148,7 +149,7 @@ def diagnose(
     buckets = parsing.buckets(how.buckets, how.range, loaded.denoiser.schedule)
     if len(buckets) < least_buckets:
         raise InputError("--buckets", expected=f"at least {least_buckets}, to see a trend", got=len(buckets))
-    control = loaded.untrained() if how.control else None
+    controls, woken = loaded.controls(require_int("--controls", how.controls, at_least=0))
     with progress_bar(bars) as progress:
         diagnosis = measure_network(
             loaded.denoiser,
@@ -157,7 +158,7 @@ def diagnose(
             samples=how.samples,
             probes=how.probes,
             seed=model.seed,
-            refs={} if control is None else {"untrained": control},
+            refs=controls,
             engine=how.engine,
             check=how.check,
             params=how.params,
@@ -170,7 +171,8 @@ def diagnose(
         )
     if loaded.weights is not None:
         diagnosis.meta["network"]["weights"] = asdict(loaded.weights)
-    for text in notes_on(loaded, control_missing=how.control and control is None):
+    diagnosis.meta[WOKEN] = list(woken)
+    for text in notes_on(loaded, controls_missing=how.controls > 0 and not controls, woken=woken):
         note(text)
     return diagnosis
 

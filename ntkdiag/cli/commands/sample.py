@@ -59,7 +59,7 @@ def sample(
         bars("sampling", 0, 1)
         drawn = draw(loaded.denoiser, count, loaded.data.shape, steps=steps, seed=model.seed).float().cpu()
         bars("sampling", 1, 1)
-    for text in notes_on(loaded, control_missing=False):
+    for text in notes_on(loaded, controls_missing=False):
         note(text)
     quality = quality_of(drawn, loaded)
     written = _write(drawn, loaded, out, picture)

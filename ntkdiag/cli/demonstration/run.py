@@ -35,6 +35,7 @@ class Plan:
         network: Options of the DiT.
         steps, batch: Of each of the two training runs.
         buckets, samples, probes: Of the measurement, over log-SNR −10 to 10.
+        controls: Untrained networks that are measured beside it.
         generated: Samples drawn from each network.
         sampler_steps: Steps of Heun's method.
     """
@@ -45,13 +46,14 @@ class Plan:
     buckets: int
     samples: int
     probes: int
+    controls: int
     generated: int
     sampler_steps: int
 
 
 RANGE = (-10.0, 10.0)  # of log-SNR
-FULL = Plan({"width": 48, "depth": 3}, 1500, 128, 10, 64, 8, 512, 24)
-QUICK = Plan({"width": 16, "depth": 1, "heads": 2, "frequencies": 8}, 30, 32, 5, 12, 3, 24, 4)
+FULL = Plan({"width": 48, "depth": 3}, 1500, 128, 10, 64, 8, 5, 512, 24)
+QUICK = Plan({"width": 16, "depth": 1, "heads": 2, "frequencies": 8}, 30, 32, 5, 12, 3, 2, 24, 4)
 
 
 def demonstrate(out: Path, plan: Plan, seed: int, force: bool, progress: Progress) -> dict[str, Any]:
@@ -98,7 +100,7 @@ def _one_thread() -> Iterator[None]:
 def _run(folder: Path, plan: Plan, seed: int, progress: Progress) -> DemoResults:
     from ntkdiag.claims import judge
     from ntkdiag.cli.inputs.loading import load_recipe
-    from ntkdiag.diagnosis import measure
+    from ntkdiag.diagnosis import fresh_controls, measure
     from ntkdiag.process.buckets import Buckets
     from ntkdiag.weights import rule
 
@@ -108,6 +110,13 @@ def _run(folder: Path, plan: Plan, seed: int, progress: Progress) -> DemoResults
     table = rule("erd", start.denoiser.target, start.denoiser.schedule)
 
     runs = {"constant": _train("constant", None, start, folder, plan, buckets, progress)}
+    controls, _ = fresh_controls(
+        lambda seed: recipe.build(start.data.shape, seed),
+        runs["constant"].denoiser,
+        start.data.train,
+        plan.controls,
+        seed,
+    )
     diagnosis = measure(
         runs["constant"].denoiser,
         start.data,
@@ -115,7 +124,7 @@ def _run(folder: Path, plan: Plan, seed: int, progress: Progress) -> DemoResults
         samples=plan.samples,
         probes=plan.probes,
         seed=seed,
-        refs={"untrained": start.denoiser},
+        refs=controls,  # the first is the network before its training
         held_out_unseen=True,
         progress=progress,
     )

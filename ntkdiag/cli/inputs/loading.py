@@ -1,4 +1,4 @@
-"""Load the network and the data that options name, and build the untrained control."""
+"""Load the network and the data that options name, and build its untrained controls."""
 
 from __future__ import annotations
 
@@ -13,8 +13,6 @@ from ntkdiag.cli.options.shared import ModelOptions
 from ntkdiag.errors import InputError, first_line
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from ntkdiag.data import Data
     from ntkdiag.denoiser import Denoiser
     from ntkdiag.state_dicts import WeightsTaken
@@ -51,17 +49,22 @@ class LoadedModel:
         """Whether weights were loaded."""
         return self.weights is not None
 
-    def untrained(self) -> Denoiser | None:
-        """The same network built again: with the initial weights of its run, or with those of another seed.
+    def controls(self, count: int) -> tuple[dict[str, Denoiser], tuple[str, ...]]:
+        """The same network built again: with the initial weights of its run, then with those of the seeds after it.
 
         Returns:
-            None where building it again gives the same weights, as with a function that loads a checkpoint.
+            As `fresh_controls`. There are none where building it again gives the same weights, as with a function that loads
+            a checkpoint.
         """
-        seed = self.recipe.seed if self.trained else self.recipe.seed + 1
-        fresh = self.recipe.build(self.data.shape, seed)
-        if _same_weights(fresh, self.denoiser):
-            return None
-        return fresh.to(next(self.denoiser.parameters()).device)
+        from ntkdiag.diagnosis.controls import fresh_controls
+
+        place = next(self.denoiser.parameters()).device
+
+        def fresh(seed: int) -> Denoiser:
+            return self.recipe.build(self.data.shape, seed).to(place)
+
+        first = self.recipe.seed if self.trained else self.recipe.seed + 1
+        return fresh_controls(fresh, self.denoiser, self.data.train, count, first)
 
 
 def load(options: ModelOptions) -> LoadedModel:
@@ -176,32 +179,21 @@ def _check_data(data: Data, trained_on: dict[str, Any]) -> None:
         )
 
 
-def notes_on(loaded: LoadedModel, control_missing: bool) -> list[str]:
-    """Notes on the network that a reader of the results needs."""
+def notes_on(loaded: LoadedModel, controls_missing: bool, woken: tuple[str, ...] = ()) -> list[str]:
+    """Notes on the network and its controls that a reader of the results needs."""
     notes = weights_notes(loaded)
     if not loaded.trained and loaded.recipe.model in MODELS:
         notes.append("note: no weights were loaded, so this is a network at its initialisation")
-    if control_missing:
+    if controls_missing:
         notes.append(
             f"note: {loaded.recipe.model} gives the same weights at every call, so there is no untrained control"
         )
+    if woken:
+        notes.append(
+            f"note: a fresh network starts with a last layer of zeros ({', '.join(woken)}), whose kernel says nothing of "
+            "the rest; the controls have random weights there"
+        )
     return notes
-
-
-def weights_notes(loaded: LoadedModel) -> list[str]:
-    """Which weights of a checkpoint were loaded, where it has more than those of one network at its top."""
-    weights = loaded.weights
-    return [f"note: {weights}"] if weights is not None and (weights.key != "." or weights.others) else []
-
-
-def _same_weights(left: nn.Module, right: nn.Module) -> bool:
-    import torch
-
-    ours, theirs = left.state_dict(), right.state_dict()
-    return ours.keys() == theirs.keys() and all(
-        value.shape == theirs[name].shape and torch.equal(value.cpu(), theirs[name].cpu())
-        for name, value in ours.items()
-    )
 
 
 def _absolute(data: str) -> str:

@@ -180,7 +180,12 @@ class MeasureOptions:
             "bounds the loss that no training removes. This is known of the networks of 'ntkdiag train'.",
         ),
     ] = False
-    control: Annotated[
-        bool,
-        typer.Option(help="Also measure an untrained network of the same kind, on the same draws."),
-    ] = True
+    controls: Annotated[
+        int,
+        typer.Option(
+            metavar="N",
+            min=0,
+            help="Number of untrained networks of the same kind to measure on the same draws, each at the cost of the "
+            "network itself. Their spread says what training did.",
+        ),
+    ] = 5

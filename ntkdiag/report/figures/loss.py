@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ntkdiag.diagnosis.controls import shown_references
 from ntkdiag.report.columns import column, ordered, positive, require_finite
 from ntkdiag.report.drawing import style, theme
 from ntkdiag.report.drawing.axes import log_axis, log_snr_axis
@@ -61,7 +62,7 @@ def draw_loss(axes: Axes, diagnosis: Diagnosis) -> None:
     log_snr, loss = column(summary, "log_snr"), positive(column(summary, "loss"))
     require_finite("loss", loss)
     ends = []
-    for name, ref in diagnosis.refs.items():
+    for name, ref in shown_references(diagnosis.refs).items():
         ends += _draw_one_loss(axes, ordered(ref.summary), name, style.lines([name])[name])
     ends += _draw_one_loss(axes, summary, "trained", style.line("trained"))
     floor = positive(column(summary, "floor"))

@@ -1,0 +1,89 @@
+"""Controls: fresh initialisations of the same network, measured on the same draws, which show what training did not do.
+
+They are references of a diagnosis, named "untrained", "untrained 2", "untrained 3" and so on.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import TypeVar
+
+from torch import Tensor
+
+from ntkdiag import provenance
+from ntkdiag.denoiser import Denoiser
+from ntkdiag.diagnosis.zero_start import wake, zero_last_layer
+from ntkdiag.errors import InputError, require_int
+
+CONTROL = "untrained"
+DEFAULT_CONTROLS = 5
+# The note in a diagnosis' meta on layers of zeros that controls had and did not keep.
+WOKEN = "controls_woken"
+
+Fresh = Callable[[int], Denoiser]
+T = TypeVar("T")
+
+
+def control_name(place: int) -> str:
+    """Name of a control, counted from 0: "untrained", "untrained 2", …"""
+    return CONTROL if place == 0 else f"{CONTROL} {place + 1}"
+
+
+def controls_of(references: Mapping[str, T]) -> dict[str, T]:
+    """The controls among the references of a diagnosis, in order."""
+    numbers = {name: match for name in references if (match := re.fullmatch(rf"{CONTROL}(?: (\d+))?", name))}
+    ordered = sorted(numbers, key=lambda name: int(numbers[name][1] or 1))
+    return {name: references[name] for name in ordered}
+
+
+def shown_references(references: Mapping[str, T]) -> dict[str, T]:
+    """References without the second and further controls: what a figure draws as lines of their own."""
+    further = list(controls_of(references))[1:]
+    return {name: one for name, one in references.items() if name not in further}
+
+
+def fresh_controls(
+    fresh: Fresh, denoiser: Denoiser, samples: Tensor, count: int = DEFAULT_CONTROLS, seed: int = 1
+) -> tuple[dict[str, Denoiser], tuple[str, ...]]:
+    """Build controls.
+
+    Args:
+        fresh: From a seed to the network of the same kind with new initial weights.
+        denoiser: The network that they are compared with.
+        samples: Data, [N, *shape], to see whether a network is at its zero start.
+        count: How many.
+        seed: Of the first; the others have those after it.
+
+    Returns:
+        Name → network, and the names of the weights of zero that got random numbers. Where a call gives weights that were
+        there before, such as those of a checkpoint, the controls end.
+
+    Raises:
+        InputError: a negative count, or something else than a `Denoiser`.
+    """
+    networks: dict[str, Denoiser] = {}
+    woken: dict[str, None] = {}
+    seen = {_digest(denoiser)}
+    for place in range(require_int("controls", count, at_least=0)):
+        made = fresh(seed + place)
+        if not isinstance(made, Denoiser):
+            raise InputError(
+                "a fresh network",
+                expected="a Denoiser, as the network that is measured",
+                got=type(made).__name__,
+            )
+        if _digest(made) in seen:
+            break
+        seen.add(_digest(made))
+        zeros = zero_last_layer(made, samples)
+        wake(made.network, zeros, seed + place)
+        woken |= dict.fromkeys(zeros)
+        networks[control_name(place)] = made
+    return networks, tuple(woken)
+
+
+def _digest(denoiser: Denoiser) -> str:
+    return provenance.digest(
+        *(value for value in denoiser.state_dict().values() if isinstance(value, Tensor))
+    )

@@ -1,0 +1,72 @@
+"""Networks at their zero start: a last layer of zeros, as adaLN-zero transformers and many U-Nets begin.
+
+Nothing but that layer has a gradient then, so that the kernel is that of the last layer and says nothing of the rest. A
+control at its zero start gets random weights there, scaled as those of a linear layer.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from ntkdiag.denoiser import Denoiser
+from ntkdiag.modes import measuring
+from ntkdiag.randomness import generator
+
+_SAMPLES = 2
+
+
+def zero_last_layer(denoiser: Denoiser, samples: Tensor) -> tuple[str, ...]:
+    """Names of the weights of zero that keep every other parameter from having a gradient.
+
+    Args:
+        denoiser: The network.
+        samples: Data, [N, *shape]; two are used.
+
+    Returns:
+        Parameters of at least two axes; empty where the network is not at a zero start.
+    """
+    network = denoiser.network
+    trained = {name: value for name, value in network.named_parameters() if value.requires_grad}
+    if not any(_is_zero_weight(value) for value in trained.values()):
+        return ()
+    moved = _with_gradient(denoiser, samples, trained)
+    alone = moved and all(not trained[name].any() for name in moved) and len(moved) < len(trained)
+    return tuple(name for name in moved if _is_zero_weight(trained[name])) if alone else ()
+
+
+def wake(network: nn.Module, names: tuple[str, ...], seed: int) -> None:
+    """Give weights of zero normal numbers of standard deviation 1/√(inputs of one output).
+
+    Args:
+        network: Changed in place.
+        names: Of its parameters, as `zero_last_layer` returns them.
+        seed: Of the numbers.
+    """
+    random = generator(seed, "zero start")
+    parameters = dict(network.named_parameters())
+    with torch.no_grad():
+        for name in names:
+            weight = parameters[name]
+            inputs = weight.numel() // weight.shape[0]
+            weight.copy_(torch.randn(weight.shape, generator=random) / math.sqrt(inputs))
+
+
+def _with_gradient(denoiser: Denoiser, samples: Tensor, trained: dict[str, nn.Parameter]) -> list[str]:
+    """Names of the parameters that have a gradient from a random direction of the output, at random inputs."""
+    place = next(iter(trained.values()))
+    level = float(denoiser.schedule.quantile(0.5))
+    x = samples[:_SAMPLES].to(place)
+    with torch.inference_mode(False), torch.enable_grad(), measuring(denoiser):
+        output = denoiser(x.clone(), level)
+        direction = torch.randn(output.shape, generator=generator(0, "zero start")).to(output)
+        found = torch.autograd.grad(
+            (output * direction).sum(), list(trained.values()), allow_unused=True, materialize_grads=True
+        )
+    return [name for name, gradient in zip(trained, found, strict=True) if bool(gradient.any())]
+
+
+def _is_zero_weight(value: Tensor) -> bool:
+    return value.ndim > 1 and value.numel() > 0 and not bool(value.any())
