@@ -92,10 +92,10 @@ def test_every_option_reaches_the_measurement(
     monkeypatch.setattr("ntkdiag.diagnosis.measure", record)
     result = call(
         "measure", "--model", trained, "--buckets", "2", "--range", "-1,3", "--samples", "7", "--probes", "5", "--seed",
-        "11", "--engine", "exact", "--memory", "2M", "--params", "out.*", "--no-check",
+        "11", "--engine", "exact", "--memory", "2M", "--params", "out.*", "--no-check", "--controls", "2",
     )  # fmt: skip
     assert result.code == 1
-    assert list(seen.pop("refs")) == ["untrained"] and callable(seen.pop("progress"))
+    assert list(seen.pop("refs")) == ["untrained", "untrained 2"] and callable(seen.pop("progress"))
     assert seen == {
         "samples": 7, "probes": 5, "seed": 11, "engine": "exact", "memory": 2 * 1024**2, "params": ["out.*"],
         "name": "trained", "full": None, "data": "mixture", "edges": (-1.0, 1.0, 3.0), "held_out_unseen": True,
