@@ -100,17 +100,17 @@ def test_what_was_measured_is_the_trained_network_and_the_one_before(demo: Path)
 
     diagnosis = Diagnosis.load(demo / "diagnosis")
     trained = load(ModelOptions(model=str(demo / "constant")))
-    before = trained.untrained()
-    assert before is not None
+    before = trained.controls(1)[0]["untrained"]
+    assert list(diagnosis.refs) == ["untrained", "untrained 2"]
     found = [diagnosis.meta["network"]["digest"], diagnosis.refs["untrained"].meta["network"]["digest"]]
     assert found == [digest(*net.network.state_dict().values()) for net in (trained.denoiser, before)]
 
 
 def test_both_runs_start_alike_and_end_apart(demo: Path) -> None:
     runs = [load(ModelOptions(model=str(demo / name))) for name in ("constant", "erd")]
-    starts = [run.untrained() for run in runs]
-    for name, value in starts[0].state_dict().items():  # type: ignore[union-attr]
-        assert torch.equal(value, starts[1].state_dict()[name])  # type: ignore[union-attr]
+    starts = [run.controls(1)[0]["untrained"] for run in runs]
+    for name, value in starts[0].state_dict().items():
+        assert torch.equal(value, starts[1].state_dict()[name])
     histories = [read_run(demo / name)["history"] for name in ("constant", "erd")]
     assert list(histories[0]["step"]) == list(histories[1]["step"])
     assert not torch.equal(

@@ -115,7 +115,8 @@ def _your_network() -> dict[str, Any]:
         "network": Timed(),
         "fresh_denoiser": denoiser(1),
         "denoiser_v": denoiser(),
-        "make_denoiser": denoiser,
+        "trained": denoiser(),
+        "make_denoiser": lambda seed: denoiser(seed + 7),
     }
 
 
