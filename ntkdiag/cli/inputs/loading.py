@@ -196,6 +196,12 @@ def notes_on(loaded: LoadedModel, controls_missing: bool, woken: tuple[str, ...]
     return notes
 
 
+def weights_notes(loaded: LoadedModel) -> list[str]:
+    """Which weights of a checkpoint were loaded, where it has more than those of one network at its top."""
+    weights = loaded.weights
+    return [f"note: {weights}"] if weights is not None and (weights.key != "." or weights.others) else []
+
+
 def _absolute(data: str) -> str:
     """The absolute path of a file, so that a run folder can be used from anywhere; a name of a data set unchanged."""
     path = Path(data)
