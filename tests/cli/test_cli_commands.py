@@ -107,7 +107,7 @@ def test_noise_levels_that_the_schedule_never_trains_are_refused_or_marked(
     call: Any, workspace: Path
 ) -> None:
     network = ["--model", "mlp", "--data", "mixture", "--schedule", "linear_log_snr"]
-    wide = [*network, "--buckets", "-14,-12,0,6", "--samples", "8", "--probes", "1", "--no-control"]
+    wide = [*network, "--buckets", "-14,-12,0,6", "--samples", "8", "--probes", "1", "--controls", "0"]
     refused = call("measure", *wide)
     assert refused.code == 2 and refused.err.count("\n") == 1
     assert "log-SNR -10 to 10" in refused.err and "buckets at -13. With --extrapolate noise" in refused.err
