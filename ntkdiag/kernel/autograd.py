@@ -1,4 +1,4 @@
-"""Plain autograd on the user's own module, one sample at a time: the truth that every other engine is compared with.
+"""Plain autograd on the user's own module: the truth that every other engine is compared with.
 
 Nothing is replaced, vectorised or recorded. Gradient checkpointing and autograd Functions that run part of the network again
 in their backward work as they do in training, because the module still holds its own parameters while they run.
@@ -20,8 +20,8 @@ from ntkdiag.kernel.eager import uncompiled
 from ntkdiag.kernel.row_grams import Rows
 
 Inputs = tuple[Tensor, ...]
-# The output of one sample [1, *out] → the vector that multiplies its Jacobian, [1, *out].
-OneDirection = Callable[[Tensor], Tensor]
+# The output of m samples [m, *out] → the vectors that multiply their Jacobians, [m, *out].
+Direction = Callable[[Tensor], Tensor]
 
 
 class _Way(NamedTuple):
@@ -96,7 +96,7 @@ def _without_synchronisation(module: nn.Module) -> Iterator[None]:
 
 
 class PlainAutograd:
-    """Gradients of single samples with respect to chosen parameters; use it inside its own `with` block.
+    """Gradients with respect to chosen parameters; use it inside its own `with` block.
 
     `torch.autograd.grad` is used where the network allows it. Reentrant checkpointing, for one, does not: there it is
     `.backward()`. Either way a gradient includes what a nested `.backward()` inside the network accumulates in `.grad`.
@@ -109,7 +109,7 @@ class PlainAutograd:
 
     Example:
         with PlainAutograd(module, parameters) as plain:
-            output, gradients = plain.one((x[:1],), lambda output: torch.ones_like(output))
+            output, gradients = plain.pull((x[:1],), lambda output: torch.ones_like(output))
     """
 
     def __init__(self, module: nn.Module, parameters: Mapping[str, nn.Parameter]) -> None:
@@ -131,15 +131,15 @@ class PlainAutograd:
     def __exit__(self, *error: object) -> None:
         self._restore.close()
 
-    def one(self, sample: Inputs, direction: OneDirection) -> tuple[Tensor, dict[str, Tensor | None]]:
-        """Jᵀ v of one sample.
+    def pull(self, batch: Inputs, direction: Direction) -> tuple[Tensor, dict[str, Tensor | None]]:
+        """Jᵀ v of one sample, or Σ_i J_iᵀ v_i of several.
 
         Args:
-            sample: Tensors [1, ...].
-            direction: See `OneDirection`.
+            batch: Tensors [m, ...].
+            direction: See `Direction`.
 
         Returns:
-            The output [1, *out], and for each parameter its gradient, or None where autograd passes none to it.
+            The output [m, *out], and for each parameter its gradient, or None where autograd passes none to it.
 
         Raises:
             MeasurementError: the backward fails by `.grad` and by `.backward()`.
@@ -147,7 +147,7 @@ class PlainAutograd:
         failures: list[RuntimeError] = []
         for way in self._ways:
             try:
-                found = self._by(way, sample, direction)
+                found = self._by(way, batch, direction)
             except (torch.OutOfMemoryError, NtkdiagError):
                 raise
             except RuntimeError as error:
@@ -161,13 +161,11 @@ class PlainAutograd:
             raise failures[0]
         raise MeasurementError(str(failed)) from failed.__cause__
 
-    def _by(
-        self, way: _Way, sample: Inputs, direction: OneDirection
-    ) -> tuple[Tensor, dict[str, Tensor | None]]:
-        copies = [tensor.detach().clone() for tensor in sample]  # a network may write into its inputs
+    def _by(self, way: _Way, batch: Inputs, direction: Direction) -> tuple[Tensor, dict[str, Tensor | None]]:
+        copies = [tensor.detach().clone() for tensor in batch]  # a network may write into its inputs
         leaves = [copy.requires_grad_() for copy in copies if way.from_inputs and copy.is_floating_point()]
         with torch.enable_grad(), uncompiled():
-            output = checked_output(self._module(*(copy.clone() for copy in copies)), 1)
+            output = checked_output(self._module(*(copy.clone() for copy in copies)), len(batch[0]))
         vector = direction(output.detach()).to(output.dtype)
         if not output.requires_grad:
             return output.detach(), dict.fromkeys(self._parameters)
@@ -226,7 +224,7 @@ def row_gradients(
     rows: dict[str, list[Tensor]] = {name: [] for name in parameters}
     with PlainAutograd(module, parameters) as plain:
         for sample, vector in zip(each_sample(inputs), cotangents.split(1), strict=True):
-            _, found = plain.one(sample, lambda output, vector=vector: vector)  # type: ignore[misc]
+            _, found = plain.pull(sample, lambda output, vector=vector: vector)  # type: ignore[misc]
             for name, gradient in found.items():
                 filled = torch.zeros_like(parameters[name]) if gradient is None else gradient
                 rows[name].append(filled.detach().flatten())

@@ -1,8 +1,8 @@
 """The end-to-end check: what an engine finds for two samples, parameter by parameter, against plain autograd.
 
 The engine's numbers are taken from the computation of the kernel itself: g₁·g₁, g₁·g₂ and g₂·g₂ of the first and the last
-sample, for the first direction. Autograd calls the module with each of the two samples alone, so that the same forwards also
-show whether a sample's output depends on its batch.
+sample, for the first direction. Autograd calls the module with both samples in the other order, and where that leaves a
+doubt with each of the two alone, so that the same forwards also show whether a sample's output depends on its batch.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ntkdiag.kernel.agreement import differs, tolerance_of
 from ntkdiag.kernel.guards import require_same
+from ntkdiag.kernel.pair import Pair, pair_of
 from ntkdiag.kernel.problem import Problem
 from ntkdiag.kernel.row_grams import RowGradients, products
 from ntkdiag.kernel.truth import Truth, require_reached, truth_of
@@ -54,21 +55,34 @@ class Check:
         self._problem = problem
         self._findings: Findings = {} if findings is None else findings
         self.active = active
+        self._pair: Pair | None = None  # while all that has been seen agrees with it
 
     def known(self, engine: str) -> dict[str, str]:
         """Parameter name → how this engine differs from plain autograd there, as far as it is known."""
         return dict(self._findings.get(engine, {}))
 
-    def compare(self, engine: str, found: Mapping[str, Tensor], names: list[str]) -> dict[str, str]:
+    def compare(
+        self, engine: str, found: Mapping[str, Tensor], names: list[str], output: Tensor
+    ) -> dict[str, str]:
         """Parameters for which an engine differs from plain autograd, with the reason.
 
         Args:
             engine: Its name.
             found: Parameter name → its products [2, 2]; a missing parameter has the gradient zero.
             names: The parameters that it serves.
+            output: What the module returns for the whole batch, [N, *out].
+
+        Raises:
+            MeasurementError: see `require_same_output`.
         """
         if not self.active:
             return {}
+        if self._problem.samples > 2 and found and len(names) == len(self._problem.parameters):
+            self._pair = pair_of(self._problem, found.values())
+        self.require_same_output(output)
+        if self._pair and self._pair.agrees(found, self._pair.squares):
+            return {}
+        self._pair = None
         wrong = self._differing(found, {name: self._truth.products[name] for name in names})
         self._findings.setdefault(engine, {}).update(wrong)
         return wrong
@@ -89,23 +103,23 @@ class Check:
         """Groups whose whole kernel [R, N, N] differs from plain autograd's, with the reason."""
         if not self.active:
             return {}
-        expected: dict[str, Tensor] = {}
-        for name, entries in self._truth.products.items():
-            label = self._problem.group(name)
-            expected[label] = expected.get(label, 0) + entries
         ends = self._ends
-        return self._differing(
-            {label: gram[0][ends[:, None], ends[None]] for label, gram in grams.items()}, expected
-        )
+        found = {label: gram[0][ends[:, None], ends[None]] for label, gram in grams.items()}
+        if self._pair and self._pair.agrees(found, self._by_group(self._pair.squares)):
+            return {}
+        return self._differing(found, self._by_group(self._truth.products))
 
     def require_same_output(self, output: Tensor) -> None:
-        """Raise a MeasurementError if the first or the last sample has another output in the batch than alone."""
+        """Raise a MeasurementError if the first or the last sample has another output in the batch than alone, or both
+        together in the other order."""
         if self.active:
-            require_same(output.detach()[self._ends.to(output.device)], self._truth.outputs, "in the output")
+            expected = self._pair.outputs if self._pair else self._truth.outputs
+            require_same(output.detach()[self._ends.to(output.device)], expected, "in the output")
 
     def require_gradient(self) -> None:
         """Raise a MeasurementError if autograd passes no gradient to any of the parameters."""
-        require_reached(self._truth.unreached, self._problem.parameters)
+        unreached = self._pair.unreached if self._pair else self._truth.unreached
+        require_reached(unreached, self._problem.parameters)
 
     @cached_property
     def _ends(self) -> Tensor:
@@ -115,6 +129,14 @@ class Check:
     @cached_property
     def _truth(self) -> Truth:
         return truth_of(self._problem, self._ends)
+
+    def _by_group(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Sums over the parameters of each group."""
+        sums: dict[str, Tensor] = {}
+        for name, value in values.items():
+            label = self._problem.group(name)
+            sums[label] = sums[label] + value if label in sums else value
+        return sums
 
     def _differing(self, found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, str]:
         """Names whose products differ by more than rounding."""

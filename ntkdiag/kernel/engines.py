@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ntkdiag.errors import InputError, MeasurementError, NtkdiagError, first_line, require_one_of
 from ntkdiag.kernel.autograd import gradients_set_aside
 from ntkdiag.kernel.check import Check, CheckOnce
-from ntkdiag.kernel.directions import Directions, checked_output
+from ntkdiag.kernel.directions import Directions
 from ntkdiag.kernel.fallback import slow_grams
 from ntkdiag.kernel.guards import guarded_output, require_same
 from ntkdiag.kernel.inference_mode import outside_inference_mode, usable
@@ -155,7 +155,7 @@ def require_batch(inputs: tuple[Tensor, ...]) -> int:
 def _guarded_directions(problem: Problem, check: Check) -> Tensor:
     """Cotangents of all samples; the outputs of the first and the last sample must not depend on their batch."""
     module, samples = problem.module, problem.samples
-    output = checked_output(guarded_output(module, problem.inputs), samples)
+    output = guarded_output(module, problem.inputs)
     check.require_same_output(output)
     if not check.active:
         few = few_samples(samples, besides={samples}, at_least=2) if samples > 1 else torch.tensor([0])

@@ -19,6 +19,7 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from ntkdiag.errors import MeasurementError
+from ntkdiag.kernel.directions import checked_output
 
 # Largest relative difference of an activation between two batches that still counts as rounding; tuned here.
 ROUNDING = {torch.float64: 1e-8, torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 0.02}
@@ -47,19 +48,18 @@ class MixingGuard(TorchFunctionMode):
 
 
 def guarded_output(module: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:
-    """The module's output under `MixingGuard`, without a graph; the module is called with copies of its inputs."""
+    """The module's output [N, ...] under `MixingGuard`, without a graph; the module is called with copies of its inputs."""
 
     def call() -> Tensor:
-        out: Tensor = module(*(tensor.clone() for tensor in inputs))
-        return out
+        return checked_output(module(*(tensor.clone() for tensor in inputs)), len(inputs[0])).detach()
 
     with MixingGuard(module):
         try:
             with torch.no_grad():
-                return call().detach()  # a network may switch gradients on
+                return call()
         except RuntimeError:  # a network may take gradients of its own inside its forward
             with torch.enable_grad():
-                return call().detach()
+                return call()
 
 
 @dataclass(frozen=True)

@@ -48,10 +48,10 @@ def truth_of(problem: Problem, positions: Tensor) -> Truth:
                 vectors[int(picked)] = problem.directions(output, picked)[0]
                 return vectors[int(picked)]
 
-            output, found = plain.one(problem.at(position[None]), direction)
+            output, found = plain.pull(problem.at(position[None]), direction)
             outputs.append(output)
             gradients.append(found)
-    entries = _all_products(gradients, problem.inverse_preconditioner, outputs[0].device)
+    entries = inner_products(gradients, problem.inverse_preconditioner, outputs[0].device)
     require_finite([name for name, each in entries.items() if not torch.isfinite(each).all()])
     unreached = [name for name in entries if all(found[name] is None for found in gradients)]
     return Truth(torch.cat(outputs), torch.cat(list(vectors.values())), entries, unreached)
@@ -76,8 +76,10 @@ def require_reached(unreached: list[str], parameters: Sized) -> None:
         )
 
 
-def _all_products(gradients: Gradients, scales: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
-    """Parameter name → g_i · scale · g_j of the samples' gradients, [k, k]."""
+def inner_products(
+    gradients: Gradients, scales: dict[str, Tensor], device: torch.device
+) -> dict[str, Tensor]:
+    """Parameter name → g_i · scale · g_j of k gradients, [k, k] float64 on the CPU."""
 
     def of(name: str, dtype: torch.dtype) -> Tensor:
         return _products([found[name] for found in gradients], scales.get(name), dtype).to(device)

@@ -96,6 +96,9 @@ def test_the_profile_names_operations(tmp_path: Path) -> None:
 
 def test_the_share_of_the_check_is_measured() -> None:
     kernel, whole = check.of_a_kernel(CONFIG["tiny"], "T=4, N=3"), check.of_a_measurement(CONFIG["tiny"])
-    assert kernel["limit"] == pytest.approx(0.1 * 32 / 3)
+    product = check.of_an_operator(CONFIG["tiny"], "T=4, N=3")
+    assert kernel["limit"] == 0.1
+    assert product["limit"] == pytest.approx(0.25 * 32 / 3)
+    assert product["share"] > 0
     assert 0 < whole["share"] < 1
     assert whole["met"] == (whole["share"] <= 0.01)

@@ -88,7 +88,7 @@ def test_a_parameter_that_autograd_passes_nothing_to_has_none() -> None:
         lambda m, x: m.used(x) + 0 * m.zero, used=shaken(nn.Linear(3, 2)), zero=normal(2), spare=normal(2)
     )
     with autograd.PlainAutograd(net, dict(net.named_parameters())) as plain:
-        output, found = plain.one((normal(1, 3),), torch.ones_like)
+        output, found = plain.pull((normal(1, 3),), torch.ones_like)
     assert output.shape == (1, 2)
     assert found["spare"] is None
     assert torch.equal(found["zero"], torch.zeros(2, dtype=torch.float64))

@@ -16,6 +16,7 @@ from streaming_truth import cotangents_for
 from torch import Tensor, nn
 
 from ntkdiag.errors import MeasurementError
+from ntkdiag.kernel import check as check_module
 from ntkdiag.kernel import exact, fallback, gram_of
 from ntkdiag.kernel.check import CheckOnce
 from ntkdiag.kernel.directions import given
@@ -200,6 +201,65 @@ def test_nothing_is_found_where_nothing_is_wrong(dtype: torch.dtype) -> None:
     module, inputs = network().to(dtype), (normal(5, 4, 3, 3, dtype=dtype),)
     coverage = run(module, inputs, given(cotangents_for(module, inputs))).coverage
     assert not any("plain autograd" in how for how in coverage.values())
+
+
+@pytest.fixture
+def full_comparisons(monkeypatch: Patch) -> list[int]:
+    """A number for each time that the pair of samples in one batch leaves a doubt."""
+    original, seen = check_module.truth_of, []
+    monkeypatch.setattr(check_module, "truth_of", lambda *args: (seen.append(1), original(*args))[1])
+    return seen
+
+
+@pytest.mark.parametrize("sizes", [(1.0, 1.0), (1e-2, 1e2), (1e2, 1e-2)])
+@pytest.mark.parametrize("fault", [fault for fault in FAULTS if "engine" not in fault])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_the_pair_in_one_batch_sees_each_fault(
+    fault: str,
+    dtype: torch.dtype,
+    sizes: tuple[float, float],
+    full_comparisons: list[int],
+    monkeypatch: Patch,
+) -> None:
+    module, x = network().to(dtype), normal(5, 4, 3, 3, dtype=dtype)
+    x[0], x[-1] = sizes[0] * x[0], sizes[1] * x[-1]
+    module.far.requires_grad_(False)  # rules serve all the others
+    FAULTS[fault](monkeypatch)
+    gram_of(module, (x,), cotangents_for(module, (x,)))
+    assert full_comparisons
+
+
+@pytest.mark.parametrize("sizes", [(1.0, 1.0), (1e-2, 1e2), (1e2, 1e-2)])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_the_pair_in_one_batch_leaves_no_doubt_where_nothing_is_wrong(
+    dtype: torch.dtype, sizes: tuple[float, float], full_comparisons: list[int]
+) -> None:
+    module, x = network().to(dtype), normal(5, 4, 3, 3, dtype=dtype)
+    x[0], x[-1] = sizes[0] * x[0], sizes[1] * x[-1]
+    module.far.requires_grad_(False)
+    gram_of(module, (x,), cotangents_for(module, (x,)))
+    assert not full_comparisons
+
+
+class MeanGradient(torch.autograd.Function):
+    """A gradient that is divided by the number of samples in the batch, as by a mean inside the network."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        return gradients[0] / len(gradients[0])
+
+
+def test_a_backward_that_depends_on_the_batch_is_measured_sample_by_sample() -> None:
+    net = Net(
+        lambda m, x: m.out(MeanGradient.apply(m.first(x))), first=nn.Linear(4, 3), out=nn.Linear(3, 2)
+    ).double()
+    x = normal(5, 4)
+    cotangents = cotangents_for(net, (x,))
+    assert relative_error(gram_of(net, (x,), cotangents), brute_gram(net, (x,), cotangents)) < 1e-12
 
 
 def test_only_the_parameter_at_fault_goes_to_a_slower_engine(monkeypatch: Patch) -> None:

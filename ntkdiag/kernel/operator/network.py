@@ -11,7 +11,7 @@ from torch.autograd import forward_ad
 from torch.func import functional_call
 
 from ntkdiag.errors import MeasurementError
-from ntkdiag.kernel.autograd import OneDirection, PlainAutograd
+from ntkdiag.kernel.autograd import Direction, PlainAutograd
 from ntkdiag.kernel.directions import checked_output
 from ntkdiag.kernel.eager import plain_eager
 from ntkdiag.kernel.guards import require_same
@@ -20,8 +20,8 @@ from ntkdiag.modes import measuring
 
 # Parameter-shaped tensors, in the order of the network's parameters.
 Tangent = tuple[Tensor, ...]
-# (position of one sample [1], direction) → its output [1, *out] and Jᵀ v by parameter, see `PlainAutograd.one`
-PlainGradient = Callable[[Tensor, OneDirection], tuple[Tensor, dict[str, Tensor | None]]]
+# (position of one sample [1], direction) → its output [1, *out] and Jᵀ v by parameter, see `PlainAutograd.pull`
+PlainGradient = Callable[[Tensor, Direction], tuple[Tensor, dict[str, Tensor | None]]]
 
 
 class Network:
@@ -94,11 +94,9 @@ class Network:
         """Plain autograd of the module, in which nothing is replaced."""
         with PlainAutograd(self.module, self.parameters) as plain:
 
-            def gradient(
-                position: Tensor, direction: OneDirection
-            ) -> tuple[Tensor, dict[str, Tensor | None]]:
+            def gradient(position: Tensor, direction: Direction) -> tuple[Tensor, dict[str, Tensor | None]]:
                 with measuring(self.module):
-                    return plain.one(self.samples(position), direction)
+                    return plain.pull(self.samples(position), direction)
 
             yield gradient
 

@@ -229,7 +229,7 @@ class NTKOperator(LinearOperator):
         """Raise a MeasurementError if the product for the two samples differs from plain autograd's v_iᵀ J_i P⁻¹ Jᵀ v."""
         rows, columns = self._rows.reference, self._columns.reference
         assert rows is not None and columns is not None  # it is called before they are dropped
-        unit = columns.size or 1.0  # half precision would overflow
+        unit = float(columns.norms.square().sum().sqrt()) or 1.0  # half precision would overflow
         vector = self._kept_of(columns.vectors / unit).reshape(-1).to(self.like.dtype)
         found = self._product(vector, self._columns.at(columns.positions), self._rows.at(rows.positions))
         left = self._kept_of(rows.vectors).double()

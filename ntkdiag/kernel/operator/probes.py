@@ -10,8 +10,12 @@ from torch import Tensor
 
 from ntkdiag.kernel.agreement import differs
 from ntkdiag.kernel.operator.network import Tangent
-from ntkdiag.kernel.operator.reference import Reference, inner, norm
-from ntkdiag.randomness import stream_seed
+from ntkdiag.kernel.operator.reference import Reference, inner
+from ntkdiag.randomness import generator
+
+# Random numbers that are drawn; they are repeated, because as many as there are parameters would take longer than products.
+# A prime, so that they stand in other places in each row.
+_BLOCK = 65_521
 
 
 @dataclass(frozen=True)
@@ -58,31 +62,37 @@ def _even(reference: Reference, number: int) -> Probe:
     or sign, changes the product by a share of |g| whatever its own size. Noise shows an error at right angles to the
     gradient. Signs keep an error that all parameters have in common from adding up.
     """
-    gradients = reference.gradients
-    norms = torch.tensor([[norm(g) for g in each] for each in gradients], dtype=torch.float64)
+    gradients, norms = reference.gradients, reference.norms
     whole = float(norms.amax(0).square().sum().sqrt())
     least = math.sqrt(reference.tolerance.of_kernel) * whole  # what is smaller does not matter to the kernel
-    device = gradients[0][0].device
-    random = torch.Generator(device).manual_seed(stream_seed(number, "probe of the parameters"))
+    signs = (
+        torch.randint(2, (norms.shape[1],), generator=generator(number, "signs of the parameters")) * 2 - 1
+    )
+    noise = torch.randn(_BLOCK, generator=generator(number, "probe of the parameters"))
     tangent = []
-    for each, sizes in zip(zip(*gradients, strict=True), norms.T, strict=True):
+    for each, sizes, sign in zip(zip(*gradients, strict=True), norms.T, signs.tolist(), strict=True):
         larger, size = each[int(sizes.argmax())], float(sizes.amax())
-        u = torch.randn(larger.shape, generator=random, device=device, dtype=larger.dtype)
+        noise = noise.roll(1)
+        u = _tiled(noise.to(larger), larger.shape)
         if size > 0:
-            aligned = larger / size
-            sign = float(torch.randint(2, (), generator=random, device=device)) * 2 - 1
-            u += aligned * (sign - inner(aligned, u))
-        tangent.append(u * (whole / max(size, least)) if whole else u)
-    sizes = torch.full((len(gradients),), whole * math.sqrt(len(tangent)), dtype=torch.float64)
-    return Probe(tuple(tangent), _products(reference, tangent), sizes)
+            u.add_(larger / size, alpha=sign - inner(larger, u) / size)
+        tangent.append(u.mul_(whole / max(size, least) if whole else 1))
+    even = torch.full((len(gradients),), whole * math.sqrt(len(tangent)), dtype=torch.float64)
+    return Probe(tuple(tangent), _products(reference, tangent), even)
+
+
+def _tiled(block: Tensor, shape: torch.Size) -> Tensor:
+    """A tensor of this shape, filled with a block again and again."""
+    count = math.prod(shape)
+    return block.repeat(-(-count // len(block)))[:count].clone().reshape(shape)
 
 
 def _sum(reference: Reference) -> Probe:
     """The sum of the gradients, of length 1 or so."""
-    unit = reference.size or 1.0
-    tangent = [torch.stack(each).sum(0) / unit for each in zip(*reference.gradients, strict=True)]
-    sizes = [math.hypot(*(norm(g) for g in each)) for each in reference.gradients]
-    return Probe(tuple(tangent), _products(reference, tangent), torch.tensor(sizes, dtype=torch.float64))
+    sizes = reference.norms.square().sum(1).sqrt()
+    unit = float(sizes.square().sum().sqrt()) or 1.0
+    tangent = [total / unit for total in reference.sums]
+    return Probe(tuple(tangent), _products(reference, tangent), sizes)
 
 
 def _products(reference: Reference, tangent: list[Tensor]) -> Tensor:

@@ -8,13 +8,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property, reduce
 
 import torch
 from torch import Tensor
 
 from ntkdiag.errors import InputError
 from ntkdiag.kernel.agreement import Tolerance, differs, tolerance_of
-from ntkdiag.kernel.directions import checked_output
 from ntkdiag.kernel.guards import guarded_output, require_same
 from ntkdiag.kernel.operator.network import Network, Tangent
 from ntkdiag.kernel.operator.selection import kept_outputs
@@ -44,10 +44,15 @@ class Reference:
     gradients: Sequence[Tangent]
     tolerance: Tolerance
 
-    @property
-    def size(self) -> float:
-        """Norm of all gradients together."""
-        return math.hypot(*(norm(g) for each in self.gradients for g in each))
+    @cached_property
+    def norms(self) -> Tensor:
+        """|g| of each gradient and parameter, [gradients, parameters] float64."""
+        return torch.tensor([[norm(g) for g in each] for each in self.gradients], dtype=torch.float64)
+
+    @cached_property
+    def sums(self) -> Tangent:
+        """Jᵀ v, the sum of the gradients."""
+        return tuple(reduce(torch.add, each) for each in zip(*self.gradients, strict=True))
 
     def with_sum(self, pulled: Tangent) -> Reference:
         """The same where no gradients are known but a sum of them."""
@@ -55,14 +60,12 @@ class Reference:
 
     def fault_of_pull(self, pulled: Tangent) -> str | None:
         """How Jᵀ v of the vectors differs from the sum of the gradients, or None if by rounding alone."""
-        gaps, norms = [], []
-        for found, *each in zip(pulled, *self.gradients, strict=True):
-            size = math.hypot(*(norm(g) for g in each))
-            gap = norm(found.double() - torch.stack(each).double().sum(0))
-            gaps.append(gap * max(gap, size))
-            norms.append(size**2)
-        differences, sizes = torch.tensor([gaps, norms], dtype=torch.float64)[..., None]
-        excesses = self.tolerance.excesses(differences, sizes, sizes.sum(0))
+        gaps = [norm(found - total) for found, total in zip(pulled, self.sums, strict=True)]
+        gap = torch.tensor(gaps, dtype=torch.float64)
+        squares = self.norms.square().sum(0)
+        # what the error changes in the kernel; torch.maximum keeps NaN
+        changes = gap * torch.maximum(gap, squares.sqrt())
+        excesses = self.tolerance.excesses(changes[:, None], squares[:, None], squares.sum())
         return next((differs(share) for share in excesses if share is not None), None)
 
     def fault_of_product(self, products: Tensor, columns: Reference, scales: Tangent) -> str | None:
@@ -73,22 +76,19 @@ class Reference:
             columns: The reference of Jᵀ v.
             scales: P, a tensor for each parameter; empty for none.
         """
-        expected, squares = torch.zeros(2, len(self.positions), dtype=torch.float64)
-        other = 0.0
-        for p, (rows, each) in enumerate(
-            zip(zip(*self.gradients, strict=True), zip(*columns.gradients, strict=True), strict=True)
-        ):
-            scaled = [g.double() / scales[p].double() if scales else g.double() for g in rows]
-            right = torch.stack(each).double().sum(0)
-            expected += torch.tensor([inner(g, right) for g in scaled], dtype=torch.float64)
-            squares += torch.tensor(
-                [inner(a, b) for a, b in zip(scaled, rows, strict=True)], dtype=torch.float64
-            )
-            other += sum(inner(g / scales[p] if scales else g, g) for g in each)
-        gap = (products.cpu().double() - expected).abs()[:, None]
-        sizes = (squares * other).sqrt()[:, None]
-        excesses = self.tolerance.excesses(gap, sizes, torch.zeros(1))
+        moved = tuple(g / p for g, p in zip(columns.sums, scales, strict=True)) if scales else columns.sums
+        expected = [sum(inner(g, u) for g, u in zip(each, moved, strict=True)) for each in self.gradients]
+        gap = (products.cpu().double() - torch.tensor(expected, dtype=torch.float64)).abs()
+        sizes = self._squares(scales).sqrt() * columns._squares(scales).sum().sqrt()
+        excesses = self.tolerance.excesses(gap[:, None], sizes[:, None], torch.zeros(()))
         return next((differs(share) for share in excesses if share is not None), None)
+
+    def _squares(self, scales: Tangent) -> Tensor:
+        """gᵀ P⁻¹ g of each gradient g, [gradients]."""
+        if not scales:
+            return self.norms.square().sum(1)
+        found = [sum(inner(g / p, g) for g, p in zip(each, scales, strict=True)) for each in self.gradients]
+        return torch.tensor(found, dtype=torch.float64)
 
 
 def reference_for(network: Network, outputs: Tensor | None = None, *, check: bool = True) -> Reference:
@@ -118,7 +118,7 @@ def reference_for(network: Network, outputs: Tensor | None = None, *, check: boo
 
 def _output(network: Network, positions: Tensor) -> Tensor:
     with measuring(network.module):
-        return checked_output(guarded_output(network.module, network.samples(positions)), len(positions))
+        return guarded_output(network.module, network.samples(positions))
 
 
 def _by_autograd(network: Network, direction: Direction, positions: Tensor) -> tuple[Tensor, list[Tangent]]:
@@ -149,10 +149,21 @@ def _random_directions(mask: Tensor | None) -> Direction:
 
 
 def norm(tensor: Tensor) -> float:
-    """Euclidean norm, in float64."""
+    """Euclidean norm."""
+    found = float(torch.linalg.vector_norm(tensor, dtype=_wide(tensor)))
+    if 1e-15 < found < 1e15:  # its square does not overflow or underflow in float32
+        return found
     return float(torch.linalg.vector_norm(tensor, dtype=torch.float64))
 
 
 def inner(a: Tensor, b: Tensor) -> float:
-    """Sum of products, in float64."""
-    return float((a.double() * b.double()).sum())
+    """Sum of products."""
+    a, b = a.reshape(-1), b.reshape(-1)
+    wide = torch.promote_types(_wide(a), _wide(b))
+    found = float(torch.dot(a.to(wide), b.to(wide)))
+    return found if 1e-30 < abs(found) < 1e30 else float(torch.dot(a.double(), b.double()))
+
+
+def _wide(tensor: Tensor) -> torch.dtype:
+    """float32 takes half the time of float64, and less is not enough."""
+    return torch.promote_types(tensor.dtype, torch.float32)
