@@ -13,7 +13,7 @@ from ntkdiag.claims.evidence import gather
 from ntkdiag.claims.p_values import holm
 from ntkdiag.claims.register import CLAIMS
 from ntkdiag.claims.verdict import verdict
-from ntkdiag.data import Data
+from ntkdiag.data.given import DataLike
 from ntkdiag.denoiser import Denoiser
 from ntkdiag.diagnosis import Diagnosis, measure
 from ntkdiag.process.buckets import DEFAULT_COUNT, BucketsLike
@@ -61,7 +61,7 @@ def judge(diagnosis: Diagnosis, *, seed: int = 0) -> pd.DataFrame:
 
 def verify(
     denoiser: Denoiser,
-    data: Data,
+    data: DataLike,
     buckets: BucketsLike | None = None,
     *,
     samples: int = 64,

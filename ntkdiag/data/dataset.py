@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,25 +12,32 @@ import torch
 from torch import Tensor
 
 from ntkdiag import provenance
+from ntkdiag.data.samples import LazySamples, Samples, in_memory
 from ntkdiag.errors import InputError
 
 if TYPE_CHECKING:
     from ntkdiag.process.bayes import Oracle
 
 
+# Of data with more numbers than this, a random choice stands for all: 512 MiB in float64.
+MANY = 2**26
+
+
 @dataclass(frozen=True, repr=False)
 class Data:
-    """Samples with a fixed split into training and held-out ones.
+    """Samples to train and measure on, and others that the network never sees.
 
     Args:
         name: Name of the data in reports.
-        train: Training samples [N, *shape], floating point and finite.
-        held_out: Held-out samples [M, *shape] of the same dtype.
+        train: Training samples [N, *shape], floating point and finite; `LazySamples` are read when they are drawn.
+        held_out: Held-out samples [M, *shape] of the same dtype, or None: only what evaluates a network needs them.
         oracle: The optimal denoiser of the distribution that the samples come from, where it is known.
+        labels, held_out_labels: A whole number for each sample, int64 [N] and [M], or None.
+        description: What the samples are and what was done to them, in words.
 
     Raises:
         InputError: a part is empty, is not floating point, contains a NaN or infinity, or the parts differ in
-            shape or dtype.
+            shape or dtype; or labels of another number or type.
 
     Example:
         >>> points = torch.linspace(-1, 1, 20).reshape(10, 2)
@@ -39,24 +47,33 @@ class Data:
     """
 
     name: str
-    train: Tensor
-    held_out: Tensor
+    train: Samples
+    held_out: Samples | None = None
     oracle: Oracle | None = None
+    labels: Tensor | None = None
+    held_out_labels: Tensor | None = None
+    description: str = ""
 
     def __post_init__(self) -> None:
-        for part, samples in (("training", self.train), ("held-out", self.held_out)):
-            check_samples(f"{part} samples of '{self.name}'", samples)
-        if self.train.shape[1:] != self.held_out.shape[1:] or self.train.dtype != self.held_out.dtype:
+        parts = (("training", self.train, self.labels), ("held-out", self.held_out, self.held_out_labels))
+        for part, samples, labels in parts:
+            what = f"{part} samples of '{self.name}'"
+            if samples is not None and not isinstance(samples, LazySamples):
+                check_samples(what, samples)
+            _check_labels(what, samples, labels)
+        held_out = self.held_out
+        if held_out is not None and (
+            self.train.shape[1:] != held_out.shape[1:] or self.train.dtype != held_out.dtype
+        ):
             raise InputError(
                 f"held-out samples of '{self.name}'",
                 expected=f"samples of shape {self.shape} and {self.train.dtype}, as in training",
-                got=f"shape {tuple(self.held_out.shape[1:])} and {self.held_out.dtype}",
+                got=f"shape {tuple(held_out.shape[1:])} and {held_out.dtype}",
             )
 
     def __repr__(self) -> str:
-        return (
-            f"Data({self.name!r}, shape={self.shape}, train={len(self.train)}, held_out={len(self.held_out)})"
-        )
+        held_out = 0 if self.held_out is None else len(self.held_out)
+        return f"Data({self.name!r}, shape={self.shape}, train={len(self.train)}, held_out={held_out})"
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -65,13 +82,49 @@ class Data:
 
     @cached_property
     def variance(self) -> float:
-        """Variance of the training samples (divisor N), averaged over the dimensions."""
-        return float(self.train.double().var(dim=0, correction=0).mean())
+        """Variance of the training samples (divisor N), averaged over the dimensions; of many, of a random choice."""
+        return float(in_memory(self.train, MANY).double().var(dim=0, correction=0).mean())
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of both parts; equal data with an equal split has an equal digest."""
-        return provenance.digest(self.train, self.held_out)
+        """SHA-256 of both parts; equal data with an equal split has an equal digest.
+
+        Of samples that are read when they are drawn it covers which they are and the content of 64 in each part.
+        """
+        parts = [self.train] if self.held_out is None else [self.train, self.held_out]
+        if all(isinstance(part, Tensor) for part in parts):
+            return provenance.digest(*(in_memory(part) for part in parts))
+        digests = [
+            part.digest() if isinstance(part, LazySamples) else provenance.digest(part) for part in parts
+        ]
+        return hashlib.sha256("".join(digests).encode()).hexdigest()
+
+    def held_out_for(self, purpose: str) -> Samples:
+        """The held-out samples.
+
+        Args:
+            purpose: What needs them, for the error.
+
+        Raises:
+            InputError: there are none.
+        """
+        if self.held_out is None:
+            raise InputError(
+                f"data '{self.name}'",
+                expected=f"held-out samples, for {purpose}",
+                got="training samples alone",
+                fix="Hold some of them out with ntkdiag.data.as_data.",
+            )
+        return self.held_out
+
+
+def _check_labels(what: str, samples: Samples | None, labels: Tensor | None) -> None:
+    if labels is None:
+        return
+    count = 0 if samples is None else len(samples)
+    if not isinstance(labels, Tensor) or labels.dtype != torch.int64 or tuple(labels.shape) != (count,):
+        got = f"{labels.dtype} {list(labels.shape)}" if isinstance(labels, Tensor) else type(labels).__name__
+        raise InputError(f"labels of {what}", expected=f"int64 [{count}]", got=got)
 
 
 def check_samples(what: str, samples: Tensor) -> None:
@@ -115,13 +168,18 @@ def split(samples: Tensor, held_out: int, seed: int) -> tuple[Tensor, Tensor]:
     Raises:
         InputError: there are too few samples to leave one in each part.
     """
-    count = len(samples)
+    kept, out = split_order(len(samples), held_out, seed)
+    return samples[kept], samples[out]
+
+
+def split_order(count: int, held_out: int, seed: int) -> tuple[Tensor, Tensor]:
+    """The numbers of the training samples and of the held-out ones, as `split` has them."""
     if not 1 <= held_out < count:
         raise InputError(
             "samples", expected=f"more than {max(held_out, 1)}, to hold {held_out} of them out", got=count
         )
     order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
-    return samples[order[held_out:]], samples[order[:held_out]]
+    return order[held_out:], order[:held_out]
 
 
 def held_out_count(count: int, share: float) -> int:

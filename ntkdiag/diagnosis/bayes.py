@@ -16,6 +16,7 @@ from ntkdiag.process import bayes
 from ntkdiag.process import target as targets
 from ntkdiag.process.bayes import MIN_POINTS, UnseenErrors, best_bound, cross_fitted
 from ntkdiag.process.buckets import Buckets, PairedDraws
+from ntkdiag.process.points import Points
 
 BOUND = "95% bounds from estimators evaluated on samples that they were not fitted on"
 NO_BOUND = "no bound: fewer than 4 training samples, so the share is at least 0"
@@ -83,7 +84,7 @@ def bayes_truth(
         return _exact(denoiser, data.oracle, data.variance, draws, log_snr, seed)
     found = list(bound_candidates(data, log_snr, seed) if candidates is None else candidates)
     if held_out_unseen:
-        found.append(network_errors(denoiser, data.held_out, log_snr, seed))
+        found.append(network_errors(denoiser, data.held_out_for("held_out_unseen"), log_snr, seed))
     if not found:
         zero = torch.zeros_like(log_snr)
         return BayesTruth(NO_BOUND, zero, zero, torch.full_like(log_snr, math.nan), optimal=None)
@@ -105,7 +106,7 @@ def bound_candidates(data: Data, log_snr: Tensor, seed: int) -> list[UnseenError
     return cross_fitted(data.train, log_snr, seed)
 
 
-def network_errors(denoiser: Denoiser, samples: Tensor, log_snr: Tensor, seed: int) -> UnseenErrors:
+def network_errors(denoiser: Denoiser, samples: Points, log_snr: Tensor, seed: int) -> UnseenErrors:
     """The network's own squared error on samples, in units of x0.
 
     Args:

@@ -11,7 +11,9 @@ from typing import Any
 import torch
 
 from ntkdiag import provenance
-from ntkdiag.data import Data
+from ntkdiag.data import Data, as_data, in_memory
+from ntkdiag.data.dataset import MANY
+from ntkdiag.data.given import DataLike
 from ntkdiag.denoiser import Denoiser
 from ntkdiag.diagnosis.bayes import BayesTruth, bayes_truth, bound_candidates
 from ntkdiag.diagnosis.bucket_kernels import Kernels, Progress, gradient_energy, measure_kernels
@@ -36,7 +38,7 @@ from ntkdiag.process.buckets import DEFAULT_COUNT, Buckets, BucketsLike, PairedD
 
 def measure(
     denoiser: Denoiser,
-    data: Data,
+    data: DataLike,
     buckets: BucketsLike = DEFAULT_COUNT,
     *,
     samples: int = 64,
@@ -61,7 +63,8 @@ def measure(
 
     Args:
         denoiser: The network.
-        data: Samples are drawn from its training part without replacement.
+        data: Samples are drawn from its training part without replacement: `Data`, or what `nd.data.as_data` takes, such as
+            a tensor, an array, a Dataset, a DataLoader or a path.
         buckets: Log-SNR buckets: `Buckets`, a count over the range in which the schedule trains (all but the outermost 0.1%
             on either side), or edges.
         samples: N per bucket; compare diagnoses only at equal N, since ranks grow with it.
@@ -97,7 +100,10 @@ def measure(
     """
     require_positive_int("samples", samples)
     require_positive_int("probes", probes)
+    data = as_data(data)
     buckets = Buckets.of(buckets, denoiser.schedule, extrapolate=extrapolate)
+    if held_out_unseen:
+        data.held_out_for("held_out_unseen")
     refs = refs or {}
     for network in (denoiser, *refs.values()):
         require_forward(network, data)
@@ -184,7 +190,9 @@ def _full_kernel(
         progress(f"{stage} of the {name} network", done, total)
 
     with measuring(denoiser):
-        return measure_full(denoiser, data.train, draws, buckets, settings, seed=seed, progress=report)
+        return measure_full(
+            denoiser, in_memory(data.train, MANY), draws, buckets, settings, seed=seed, progress=report
+        )
 
 
 def _noise_energy(
@@ -209,7 +217,12 @@ def _meta(
     return {
         "environment": provenance.environment(parameter.device),
         "config": {**config, "target": denoiser.target, "schedule": denoiser.schedule.describe()},
-        "data": {"name": data.name, "digest": data.digest, "shape": list(data.shape)},
+        "data": {
+            "name": data.name,
+            "digest": data.digest,
+            "shape": list(data.shape),
+            "description": data.description,
+        },
         "network": {
             "name": name,
             "class": type(denoiser.network).__name__,
@@ -217,7 +230,7 @@ def _meta(
             "outputs": kernels.trace.outputs,
             "dtype": str(parameter.dtype).removeprefix("torch."),
             "digest": provenance.digest(*_tensors(denoiser.network)),
-            "zero_start": list(zero_last_layer(denoiser, data.train)),
+            "zero_start": list(zero_last_layer(denoiser, data.train[:2])),
         },
         "bayes_source": truth.source,
         "bayes_bounds": list(truth.bounds),

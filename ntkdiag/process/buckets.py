@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ntkdiag.errors import InputError, require_positive_int
 from ntkdiag.process.log_snr import Level, as_level
+from ntkdiag.process.points import Points
 from ntkdiag.process.schedules.base import Schedule
 from ntkdiag.randomness import generator
 
@@ -294,7 +295,7 @@ class PairedDraws:
     @classmethod
     def draw(
         cls,
-        data: Tensor,
+        data: Points,
         samples: int,
         seed: int = 0,
         *,
@@ -317,8 +318,9 @@ class PairedDraws:
         Raises:
             InputError: more samples than data points, data that is not floating point, or a negative seed.
         """
-        if not isinstance(data, Tensor) or data.ndim == 0 or not data.is_floating_point():
-            got = f"{data.dtype} {tuple(data.shape)}" if isinstance(data, Tensor) else type(data).__name__
+        given = isinstance(getattr(data, "dtype", None), torch.dtype) and hasattr(data, "device")
+        if not given or not data.dtype.is_floating_point or len(data.shape) == 0:
+            got = f"{data.dtype} {tuple(data.shape)}" if given else type(data).__name__
             raise InputError("data", expected="a floating-point tensor [M, ...]", got=got)
         require_positive_int("samples", samples)
         if samples > len(data):
@@ -327,7 +329,7 @@ class PairedDraws:
         noise = generator(seed if noise_seed is None else noise_seed, stream=1)
         choice = torch.randperm(len(data), generator=chooser)[:samples]
         epsilon = torch.randn(samples, *data.shape[1:], generator=noise, dtype=torch.float64)
-        return cls(data[choice.to(data.device)], epsilon.to(data))
+        return cls(data[choice.to(data.device)], epsilon.to(data.device, data.dtype))
 
     def __len__(self) -> int:
         return len(self.x0)

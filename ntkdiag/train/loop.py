@@ -16,7 +16,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from ntkdiag.data import Data
+from ntkdiag.data import Data, as_data, in_memory
+from ntkdiag.data.given import DataLike
 from ntkdiag.denoiser import Denoiser
 from ntkdiag.errors import InputError, MeasurementError
 from ntkdiag.modes import in_mode
@@ -58,7 +59,7 @@ class TrainResult:
 
 def train(
     denoiser: Denoiser,
-    data: Data,
+    data: DataLike,
     weights: WeightSource | None,
     config: TrainConfig,
     *,
@@ -77,7 +78,7 @@ def train(
 
     Args:
         denoiser: The network to train, on the device of its parameters.
-        data: The training part is used, moved to that device and dtype.
+        data: `Data`, or what `nd.data.as_data` takes; the training part is used, moved to that device and dtype.
         weights: Weights for the denoiser's target, preferably of mean 1 under its schedule; None for 1 everywhere.
         config: Settings.
         buckets: Buckets of the history, a count or edges; by default ten in which training draws equally often.
@@ -111,6 +112,7 @@ def train(
         )
     if resume and out is None:
         raise InputError("resume", expected="out=, the folder of the run to continue", got="no folder")
+    data = as_data(data)
     if buckets is None:
         buckets = Buckets.from_density(denoiser.schedule, _BUCKETS)
     buckets = Buckets.of(buckets, denoiser.schedule)
@@ -139,7 +141,7 @@ class _Run:
     ) -> None:
         self.state, self.weights, self.folder = state, weights, folder
         self.config = state.config
-        self.samples = data.train.to(next(iter(state.trained.values())))
+        self.samples = in_memory(data.train).to(next(iter(state.trained.values())))
         self.rows: list[dict[str, float]] = []
         self.seconds = 0.0
 

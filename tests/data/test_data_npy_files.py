@@ -36,7 +36,7 @@ def test_floats_are_taken_as_they_are(tmp_path, images, dtype):
 
 def test_bytes_are_scaled_to_minus_one_and_one(tmp_path):
     array = np.arange(256, dtype=np.uint8).reshape(128, 2)
-    loaded = data.from_npy(saved(tmp_path, array))
+    loaded = data.load(saved(tmp_path, array))
     values = torch.cat([loaded.train, loaded.held_out]).flatten().sort().values
     assert values[0] == -1
     assert values[-1] == 1
@@ -45,7 +45,7 @@ def test_bytes_are_scaled_to_minus_one_and_one(tmp_path):
 
 def test_column_order_and_two_samples_are_enough(tmp_path):
     array = np.asfortranarray([[1.0, 2.0], [3.0, 4.0]])
-    loaded = data.from_npy(saved(tmp_path, array))
+    loaded = data.load(saved(tmp_path, array))
     assert {tuple(row) for row in torch.cat([loaded.train, loaded.held_out]).tolist()} == {(1, 2), (3, 4)}
 
 
@@ -62,9 +62,8 @@ def test_seed_decides_the_split_of_a_file(tmp_path, images):
         (np.zeros((5, 2), dtype=bool), "got dtype bool"),
         (np.zeros((5, 2), dtype=complex), "got dtype complex128"),
         (np.array([["a"]]), "got dtype <U1"),
-        (np.zeros(5), r"at least two samples, \[N, ...\]; got shape \[5\]"),
+        (np.zeros(5), r"at least one sample and one dimension; got shape \[5\]"),
         (np.zeros((0, 2)), r"got shape \[0, 2\]"),
-        (np.zeros((1, 2)), r"got shape \[1, 2\]"),
         (np.zeros((5, 0)), r"got shape \[5, 0\]"),
         (np.array(1.0), r"got shape \[\]"),
     ],
@@ -77,7 +76,7 @@ def test_arrays_that_are_not_samples_are_refused(tmp_path, array, words):
 @pytest.mark.parametrize("bad", [np.nan, np.inf, 1e300])
 def test_first_bad_sample_is_named_by_its_row_in_the_file(tmp_path, images, bad):
     images[7, 1, 2, 2] = bad
-    with pytest.raises(InputError, match=r"mine.npy: expected finite numbers; got .* sample 7 \(1 of 11"):
+    with pytest.raises(InputError, match=r"mine.npy: expected finite numbers; got .* sample 7\."):
         data.load(saved(tmp_path, images))
 
 
@@ -111,7 +110,7 @@ def test_damaged_and_foreign_files_are_refused(tmp_path, images):
     with pytest.raises(InputError, match="archive"):
         data.load(tmp_path / "many.npy")
     (tmp_path / "text.csv").write_text("1,2\n")
-    with pytest.raises(InputError, match=r"a whole \.npy file"):
+    with pytest.raises(InputError, match=r"expected data as \.npy, .* got a file of another kind"):
         data.load(tmp_path / "text.csv")
 
 

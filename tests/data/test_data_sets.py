@@ -127,6 +127,6 @@ def test_load_knows_the_names_and_says_them():
     assert data.load("digits", seed=2).digest == data.digits(2).digest
     assert data.load("mixture", seed=2).digest == data.mixture(seed=2).digest
     with pytest.raises(
-        InputError, match=r"ends in \.npy\): expected one of digits, mixture.*'digitz'.*'digits'"
+        InputError, match=r"a path: \.npy, .*\): expected one of digits, mixture.*'digitz'.*'digits'"
     ):
         data.load("digitz")

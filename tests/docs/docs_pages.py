@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 import ntkdiag as nd
@@ -111,12 +112,16 @@ def diagnosis() -> nd.Diagnosis:
 
 
 def _your_network() -> dict[str, Any]:
+    dataset = [(picture, number % 3) for number, picture in enumerate(images().train)]
     return {
         "network": Timed(),
         "fresh_denoiser": denoiser(1),
         "denoiser_v": denoiser(),
         "trained": denoiser(),
         "make_denoiser": lambda seed: denoiser(seed + 7),
+        "images": images().train,
+        "labels": torch.arange(64) % 3,
+        "dataset": dataset,
     }
 
 
@@ -158,6 +163,10 @@ def write_files(page: Path) -> None:
         Path(name).parent.mkdir(exist_ok=True)
         Path(name).write_text(textwrap.dedent(text))
     np.save("images.npy", images().train.numpy())
+    for number in range(40):
+        picture = np.random.default_rng(number).integers(0, 256, (16, 16), dtype=np.uint8)
+        Path("pictures", "ab"[number % 2]).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(picture).save(Path("pictures", "ab"[number % 2], f"{number}.png"))
     average = {f"module.{name}": value for name, value in Timed().state_dict().items()}
     torch.save({"step": 9, "model": Timed().state_dict(), "ema": average}, "net.pt")
     if page.name in ("verify.md", "read_the_page.md"):

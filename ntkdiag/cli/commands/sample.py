@@ -74,18 +74,19 @@ def sample(
 
 def quality_of(samples: Tensor, loaded: LoadedModel) -> dict[str, Any]:
     """The quality of samples and of real data: metric → name → value, low, high; empty for fewer than 3 samples."""
+    from ntkdiag.cli.inputs.loading import unseen
     from ntkdiag.process.bayes import MixtureOracle
     from ntkdiag.train import energy_distance_to_data, log_likelihood
 
-    data = loaded.data
+    data, held_out = loaded.data, unseen(loaded.data)
     if len(samples) < 3:
         return {}
-    distance = energy_distance_to_data(samples, data.held_out, data.train)
+    distance = energy_distance_to_data(samples, held_out, data.train)
     quality = {"energy distance": {"samples": asdict(distance.samples), "real data": asdict(distance.floor)}}
     if isinstance(data.oracle, MixtureOracle):
         quality["log-likelihood, nats"] = {
             "samples": asdict(log_likelihood(samples, data.oracle)),
-            "real data": asdict(log_likelihood(data.held_out, data.oracle)),
+            "real data": asdict(log_likelihood(held_out, data.oracle)),
         }
     return quality
 
@@ -95,13 +96,14 @@ def _write(samples: Tensor, loaded: LoadedModel, out: Path, picture: Path) -> li
     import numpy as np
 
     from ntkdiag import provenance
+    from ntkdiag.cli.inputs.loading import unseen
     from ntkdiag.report.figures.samples import sample_names
 
     array = samples.numpy()
     buffer = io.BytesIO()
     np.save(buffer, array)
     provenance.write_bytes(paths.make_parent(out), buffer.getvalue())
-    shown = {"data": loaded.data.held_out.cpu().numpy(), "samples": array}
+    shown = {"data": unseen(loaded.data).cpu().numpy(), "samples": array}
     try:
         sample_names(shown)
     except InputError:  # neither images nor points in the plane

@@ -104,7 +104,7 @@ def _run(folder: Path, plan: Plan, seed: int, progress: Progress) -> DemoResults
     from ntkdiag.process.buckets import Buckets
     from ntkdiag.weights import rule
 
-    recipe = Recipe("dit", dict(plan.network), "cosine", {}, "v", "log_snr", "digits", seed)
+    recipe = Recipe("dit", dict(plan.network), "cosine", {}, "v", "log_snr", "digits", seed=seed)
     start = load_recipe(recipe, None, "cpu")
     buckets = Buckets.uniform(*RANGE, plan.buckets)
     table = rule("erd", start.denoiser.target, start.denoiser.schedule)
@@ -113,7 +113,7 @@ def _run(folder: Path, plan: Plan, seed: int, progress: Progress) -> DemoResults
     controls, _ = fresh_controls(
         lambda seed: recipe.build(start.data.shape, seed),
         runs["constant"].denoiser,
-        start.data.train,
+        start.data.train[:2],
         plan.controls,
         seed,
     )
@@ -169,9 +169,10 @@ def _train(
 def _samples(
     runs: dict[str, TrainResult], start: LoadedModel, plan: Plan, seed: int, progress: Progress
 ) -> dict[str, Any]:
+    from ntkdiag.cli.inputs.loading import unseen
     from ntkdiag.train import sample
 
-    drawn = {"data": start.data.held_out}
+    drawn = {"data": unseen(start.data)}
     for done, (name, run) in enumerate(runs.items()):
         progress("sampling", done, len(runs))
         drawn[name] = sample(
@@ -186,12 +187,13 @@ def _quality(samples: dict[str, Any], start: LoadedModel) -> pd.DataFrame:
     import pandas as pd
     import torch
 
+    from ntkdiag.cli.inputs.loading import unseen
     from ntkdiag.train import energy_distance_to_data
 
     data = start.data
     found: dict[str, Any] = {}
     for name in ("constant", "erd"):
-        distance = energy_distance_to_data(torch.from_numpy(samples[name]), data.held_out, data.train)
+        distance = energy_distance_to_data(torch.from_numpy(samples[name]), unseen(data), data.train)
         found |= {name: distance.samples, "real data": distance.floor}
     names = ("constant", "erd", "real data")
     metric = "energy distance to held-out data"

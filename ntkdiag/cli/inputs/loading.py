@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from ntkdiag.cli.inputs.recipe import Recipe, require_model
 from ntkdiag.cli.options import parsing
-from ntkdiag.cli.options.choices import MODELS
+from ntkdiag.cli.options.choices import DATASETS, MODELS
 from ntkdiag.cli.options.shared import ModelOptions
 from ntkdiag.errors import InputError, first_line
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from ntkdiag.data import Data
     from ntkdiag.denoiser import Denoiser
     from ntkdiag.state_dicts import WeightsTaken
@@ -24,6 +26,8 @@ _DETERMINED_BY_RUN = (
 # The split into training and held-out samples is the same for every --seed, so that no network is later evaluated on
 # samples it was trained on.
 _SPLIT_SEED = 0
+# Most numbers in the held-out samples that samples are compared with: 64 MiB.
+_COMPARED = 2**24
 
 
 @dataclass(frozen=True)
@@ -64,7 +68,7 @@ class LoadedModel:
             return self.recipe.build(self.data.shape, seed).to(place)
 
         first = self.recipe.seed if self.trained else self.recipe.seed + 1
-        return fresh_controls(fresh, self.denoiser, self.data.train, count, first)
+        return fresh_controls(fresh, self.denoiser, self.data.train[:2], count, first)
 
 
 def load(options: ModelOptions) -> LoadedModel:
@@ -90,6 +94,7 @@ def recipe_of(options: ModelOptions) -> Recipe:
         target=options.target,
         call=options.call,
         data=_absolute(options.data or "digits"),
+        data_options=_data_options(options),
         seed=options.seed,
     )
 
@@ -119,7 +124,7 @@ def load_recipe(
     if weights_key is not None and checkpoint is None:
         raise InputError("--weights-key", expected="--checkpoint beside it", got="no checkpoint")
     place = _device(device)
-    data = datasets.load(recipe.data, _SPLIT_SEED)
+    data = datasets.load(recipe.data, _SPLIT_SEED, **recipe.data_options)
     _check_data(data, trained_on or {})
     denoiser = recipe.build(data.shape)
     weights = None if checkpoint is None else load_weights(denoiser, checkpoint, weights_key)
@@ -160,8 +165,15 @@ def _from_run(folder: Path, options: ModelOptions) -> LoadedModel:
             got="an unfinished one",
             fix=f"Finish it with: ntkdiag train --resume --out {folder}",
         )
+    if options.data is None and _data_options(options):
+        name = next(iter(_data_options(options)))
+        raise InputError(
+            "--" + name.replace("_", "-"),
+            expected="--data beside it, or the run's own data as it is",
+            got="no --data",
+        )
     if options.data is not None:
-        recipe = replace(recipe, data=_absolute(options.data))
+        recipe = replace(recipe, data=_absolute(options.data), data_options=_data_options(options))
         trained_on.pop("digest", None)
     return load_recipe(recipe, folder / AVERAGE_FILE, options.device, trained_on)
 
@@ -177,6 +189,17 @@ def _check_data(data: Data, trained_on: dict[str, Any]) -> None:
             got="samples that have changed since",
             fix="Name the data to use with --data.",
         )
+
+
+def unseen(data: Data) -> Tensor:
+    """Held-out samples in memory, to compare a network's samples with; of very many, a random choice.
+
+    Raises:
+        InputError: the data has none.
+    """
+    from ntkdiag.data import in_memory
+
+    return in_memory(data.held_out_for("comparing samples with data"), _COMPARED)
 
 
 def notes_on(loaded: LoadedModel, controls_missing: bool, woken: tuple[str, ...] = ()) -> list[str]:
@@ -203,9 +226,25 @@ def weights_notes(loaded: LoadedModel) -> list[str]:
 
 
 def _absolute(data: str) -> str:
-    """The absolute path of a file, so that a run folder can be used from anywhere; a name of a data set unchanged."""
-    path = Path(data)
-    return str(path.resolve()) if path.suffix == ".npy" or path.is_file() else data
+    """The absolute path of a file or folder, so that a run can be used from anywhere; a name of a data set unchanged."""
+    try:
+        path = Path(data)
+        return str(path.resolve()) if data not in DATASETS and (path.suffix or path.exists()) else data
+    except (OSError, ValueError, RuntimeError):  # no path that can be, which loading will say
+        return data
+
+
+def _data_options(options: ModelOptions) -> dict[str, Any]:
+    """How the data is read, as `nd.data.load` takes it."""
+    found: dict[str, Any] = {"data_key": options.data_key}
+    if options.image_size is not None:
+        sides = parsing.numbers("--image-size", options.image_size)
+        if not all(side.is_integer() for side in sides):
+            raise InputError("--image-size", expected="whole numbers", got=repr(options.image_size))
+        found["image_size"] = [int(side) for side in sides] * (1 if len(sides) > 1 else 2)
+    if options.pixel_range is not None:
+        found["pixel_range"] = parsing.numbers("--pixel-range", options.pixel_range)
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def _device(name: str) -> Any:

@@ -25,7 +25,8 @@ class Recipe:
             `Denoiser` that the function returns.
         target: What the network predicts; None for v, or for the target of that `Denoiser`.
         call: "time" or "log_snr"; None for log_snr with a reference network, and for time with a function.
-        data: The name of a data set, or the absolute path of a .npy file.
+        data: The name of a data set, or the absolute path of a file or folder.
+        data_options: How it is read: data_key, image_size, pixel_range.
         seed: Seed of the initial weights.
     """
 
@@ -36,6 +37,7 @@ class Recipe:
     target: str | None = None
     call: str | None = None
     data: str = "digits"
+    data_options: dict[str, Any] = field(default_factory=dict)
     seed: int = 0
 
     def to_dict(self) -> dict[str, Any]:

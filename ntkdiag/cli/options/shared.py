@@ -93,9 +93,30 @@ class ModelOptions:
     data: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME|FILE",
+            metavar="NAME|FILE|FOLDER",
             show_default="digits",
-            help=f"The data: {', '.join(DATASETS)}, or a .npy file of samples [N, ...].",
+            help=f"The data: {', '.join(DATASETS)}; samples [N, ...] as .npy, .npz, .safetensors or .pt; an idx file, or a "
+            "folder of them as MNIST comes; or a folder of pictures, with a class for each subfolder. Floating-point values "
+            "are used as they are, pixels are scaled to [-1, 1].",
+        ),
+    ] = None
+    data_key: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="The array of samples in a file of several arrays."),
+    ] = None
+    image_size: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIDE|HEIGHT,WIDTH",
+            help="Resize pictures: they are scaled until they cover this size, and the middle is cut out.",
+        ),
+    ] = None
+    pixel_range: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LOW,HIGH",
+            show_default="-1,1",
+            help="What the lowest and the highest value of a pixel become.",
         ),
     ] = None
     schedule: Annotated[

@@ -19,6 +19,7 @@ from ntkdiag.errors import InputError
 from ntkdiag.process import target as targets
 from ntkdiag.process.bayes.finite import FiniteOracle
 from ntkdiag.process.bayes.principal import Principal
+from ntkdiag.process.points import Points
 from ntkdiag.process.schedules.base import Schedule
 
 LEVEL = 0.95  # of the one-sided limits, all estimators of a noise level together
@@ -63,7 +64,7 @@ class Bound:
     names: tuple[str, ...]
 
 
-def cross_fitted(points: Tensor, log_snr: Tensor, seed: int = 0) -> list[UnseenErrors]:
+def cross_fitted(points: Points, log_snr: Tensor, seed: int = 0) -> list[UnseenErrors]:
     """Errors of a linear denoiser and of the posterior mean over a finite set, each fitted on the other folds.
 
     Args:
@@ -82,9 +83,9 @@ def cross_fitted(points: Tensor, log_snr: Tensor, seed: int = 0) -> list[UnseenE
             "points", expected="at least 4 samples, to fit on some and evaluate on others", got=len(points)
         )
     generator = torch.Generator().manual_seed(seed)
-    most = min(MAX_SAMPLES, max(MIN_SAMPLES, MAX_NUMBERS // points[0].numel()))
+    most = min(MAX_SAMPLES, max(MIN_SAMPLES, MAX_NUMBERS // points.shape[1:].numel()))
     chosen_points = torch.randperm(len(points), generator=generator)[:most]
-    flat = points.detach()[chosen_points.to(points.device)].to("cpu", torch.float64).flatten(1)
+    flat = points[chosen_points.to(points.device)].detach().to("cpu", torch.float64).flatten(1)
     folds = torch.arange(len(flat)).chunk(min(FOLDS, len(flat)))
     spread = (flat - flat.mean(0)).square().mean(1) * len(flat) / (len(flat) - 1)
     linear = torch.empty(len(log_snr), len(flat), dtype=torch.float64)

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from ntkdiag.confidence import quantile
-from ntkdiag.data import Data
+from ntkdiag.data import as_data
+from ntkdiag.data.given import DataLike
 from ntkdiag.denoiser import Denoiser
 from ntkdiag.errors import InputError
 from ntkdiag.modes import evaluating
@@ -80,7 +81,7 @@ class BucketValues:
 
 def bucket_losses(
     denoiser: Denoiser,
-    data: Data | PairedDraws,
+    data: DataLike | PairedDraws,
     buckets: BucketsLike,
     samples: int = 256,
     seed: int = 0,
@@ -91,7 +92,8 @@ def bucket_losses(
 
     Args:
         denoiser: The network, measured in eval mode.
-        data: Data whose held-out part is drawn from; or draws, and then `samples` and `seed` are not used.
+        data: `Data`, or what `nd.data.as_data` takes, whose held-out part is drawn from; or draws, and then `samples` and
+            `seed` are not used.
         buckets: The buckets, a count over the range in which the schedule trains, or edges.
         samples: Number of held-out points, drawn without replacement; all of them if there are fewer.
         seed: Seed of points and noise.
@@ -114,7 +116,8 @@ def bucket_losses(
     if isinstance(data, PairedDraws):
         draws = data
     else:
-        draws = PairedDraws.draw(data.held_out, min(samples, len(data.held_out)), seed)
+        held_out = as_data(data).held_out_for("the held-out loss")
+        draws = PairedDraws.draw(held_out, min(samples, len(held_out)), seed)
     buckets = Buckets.of(buckets, denoiser.schedule, extrapolate=extrapolate)
     rows = []
     with evaluating(denoiser) as like:

@@ -14,6 +14,7 @@ from torch import Tensor
 from ntkdiag.confidence import quantile
 from ntkdiag.errors import InputError
 from ntkdiag.process.bayes import MixtureOracle
+from ntkdiag.process.points import Points
 
 # Most elements of a block of pairwise distances: 32 MiB in float64.
 _BLOCK = 2**22
@@ -105,7 +106,7 @@ def energy_distance(left: Tensor, right: Tensor, confidence: float = 0.95) -> Es
 
 
 def energy_distance_to_data(
-    samples: Tensor, held_out: Tensor, real: Tensor, seed: int = 0, confidence: float = 0.95
+    samples: Tensor, held_out: Tensor, real: Points, seed: int = 0, confidence: float = 0.95
 ) -> EnergyDistance:
     """Energy distance of samples to held-out data, and of real data to the same held-out data.
 

@@ -1,0 +1,114 @@
+"""Samples that are read when they are drawn, for data that does not fit into memory or is slow to read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol, TypeAlias
+
+import torch
+from torch import Tensor
+
+from ntkdiag import provenance
+from ntkdiag.errors import InputError
+
+# Samples are read in parts of so many, and a digest reads so many of them.
+_PART, _DIGESTED = 256, 64
+
+
+class Reader(Protocol):
+    """Where samples come from."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one sample, as it is read."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the samples, floating point."""
+
+    def __len__(self) -> int: ...
+
+    def read(self, rows: Sequence[int]) -> Tensor:
+        """Samples [len(rows), *shape], in that order."""
+
+    def where(self, row: int) -> str:
+        """A sample as an error names it."""
+
+
+class LazySamples:
+    """Samples [N, *shape] that are read when they are indexed, and checked then.
+
+    Args:
+        reader: Where they come from.
+        rows: Which rows of it, in order; all by default.
+        what: Name of the samples in errors.
+    """
+
+    device = torch.device("cpu")
+
+    def __init__(self, reader: Reader, rows: Tensor | None = None, what: str = "data") -> None:
+        self.reader, self.what = reader, what
+        self.rows = torch.arange(len(reader)) if rows is None else rows
+
+    @property
+    def shape(self) -> torch.Size:
+        """[N, *shape], as of a tensor."""
+        return torch.Size((len(self.rows), *self.reader.shape))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the samples."""
+        return self.reader.dtype
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __repr__(self) -> str:
+        return f"LazySamples(shape={tuple(self.shape)})"
+
+    def __getitem__(self, index: Any) -> Tensor:
+        """The samples of a number, a slice, or a tensor of numbers, in memory.
+
+        Raises:
+            InputError: a sample cannot be read, or contains a NaN or infinity.
+        """
+        rows = self.rows[index]
+        chosen = rows.reshape(-1).tolist()
+        samples = torch.empty((len(chosen), *self.reader.shape), dtype=self.dtype)
+        for start in range(0, len(chosen), _PART):
+            part = chosen[start : start + _PART]
+            samples[start : start + len(part)] = self.reader.read(part)
+            self._check(samples[start : start + len(part)], part)
+        return samples if rows.ndim else samples[0]
+
+    def _check(self, samples: Tensor, rows: list[int]) -> None:
+        finite = samples.isfinite().flatten(1).all(dim=1)
+        if not bool(finite.all()):
+            bad = rows[int(finite.logical_not().nonzero()[0])]
+            raise InputError(
+                self.what, expected="finite numbers", got=f"a NaN or infinity in {self.reader.where(bad)}"
+            )
+
+    def digest(self) -> str:
+        """SHA-256 over the shape, which rows there are, and the content of 64 of them, spread evenly."""
+        some = torch.linspace(0, len(self) - 1, min(_DIGESTED, len(self))).round().long()
+        return provenance.digest(torch.tensor(self.shape), self.rows, self[some])
+
+
+Samples: TypeAlias = Tensor | LazySamples
+
+
+def in_memory(samples: Samples, numbers: int | None = None, seed: int = 0) -> Tensor:
+    """Samples as a tensor.
+
+    Args:
+        samples: [N, *shape].
+        numbers: Most numbers in it, if not all of them: of more samples a random choice is taken.
+        seed: Seed of the choice.
+    """
+    width = max(1, samples.shape[1:].numel())
+    most = len(samples) if numbers is None else max(1, numbers // width)
+    if most < len(samples):
+        chosen = torch.randperm(len(samples), generator=torch.Generator().manual_seed(seed))[:most]
+        return samples[chosen.sort().values.to(samples.device)]
+    return samples if isinstance(samples, Tensor) else samples[:]
