@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ntkdiag.errors import InputError, require_one_of
-from ntkdiag.process.log_snr import Level, expand
+from ntkdiag.process.log_snr import Level, expand, level_like
 from ntkdiag.process.schedules.base import Schedule
 from ntkdiag.process.target import target_name
 from ntkdiag.process.target import value as target_value
@@ -33,10 +33,11 @@ class Denoiser(nn.Module):
             "log_snr": `network(x / √(α²+σ²), log_snr)`, the input scaled to the variance-preserving path,
             which is how the reference networks of this package are called. Or a function
             `call(network, x, log_snr, cond) → prediction`. If there is a cond, the first two pass it as the
-            third argument.
+            third argument. Time and log-SNR come in float32 or wider, whatever the dtype of x.
 
     Raises:
-        InputError: unknown target or call, or a network that is not a module.
+        InputError: unknown target or call, a network that is not a module, or a target other than the `prediction_type` of
+            the scheduler that the schedule was read from.
 
     Example:
         >>> network = nd.models.build("mlp", (2,))
@@ -53,11 +54,14 @@ class Denoiser(nn.Module):
             raise InputError("network", expected="a torch.nn.Module", got=type(network).__name__)
         if not isinstance(schedule, Schedule):
             raise InputError(
-                "schedule", expected="a schedule such as ntkdiag.schedules.cosine()", got=schedule
+                "schedule",
+                expected="a schedule such as nd.schedules.cosine()",
+                got=schedule if isinstance(schedule, str) else f"a {type(schedule).__name__}",
+                fix="Read a scheduler of the diffusers library with nd.schedules.from_diffusers(scheduler).",
             )
         self.network = network
         self.schedule = schedule
-        self.target = target_name(target)
+        self.target = _checked_target(target, schedule)
         self._call = self._resolve(call)
 
     def forward(self, x: Tensor, log_snr: Tensor | float, cond: Any = None) -> Tensor:
@@ -75,7 +79,7 @@ class Denoiser(nn.Module):
             InputError: the number of log-SNR values is not that of the samples, or the network's output has
                 another shape than its input.
         """
-        level = torch.as_tensor(log_snr, dtype=x.dtype, device=x.device)
+        level = level_like(log_snr, x)
         if level.ndim > 1 or level.numel() not in (1, x.shape[0]):
             raise InputError(
                 "log_snr", expected=f"one number or {x.shape[0]}", got=f"shape {tuple(level.shape)}"
@@ -125,3 +129,17 @@ class Denoiser(nn.Module):
         unit = x / expand(torch.hypot(alpha, sigma), x)
         prediction: Tensor = network(unit, log_snr) if cond is None else network(unit, log_snr, cond)
         return prediction
+
+
+def _checked_target(target: str, schedule: Schedule) -> str:
+    """The target's name, if the scheduler that the schedule was read from does not say otherwise."""
+    name = target_name(target)
+    if schedule.predicted and name not in schedule.predicted:
+        raise InputError(
+            "target",
+            expected=f"{' or '.join(schedule.predicted)}, which is what networks of this scheduler predict by its "
+            "prediction_type",
+            got=name,
+            fix="If call= converts the output to that, give dataclasses.replace(schedule, predicted=()).",
+        )
+    return name

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -107,6 +109,53 @@ def test_the_network_works_in_its_inputs_dtype(dtype: torch.dtype) -> None:
     network = Recorder()
     Denoiser(network, schedules.cosine(), "v")(X.to(dtype), LEVEL.double())
     assert [part.dtype for part in network.seen] == [dtype, dtype]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("schedule", PATHS.values(), ids=PATHS)
+def test_half_precision_is_told_the_time_and_the_log_snr_in_float32(
+    schedule: Schedule, dtype: torch.dtype
+) -> None:
+    """bfloat16 would round a log-SNR of 9.03 to 9, and step 999 to 1000."""
+    level, network = torch.tensor([-4.51, 3.017, 9.03]), Recorder().to(dtype)
+    for call, wanted in (("time", schedule.time(level)), ("log_snr", level)):
+        Denoiser(network, schedule, "v", call=call)(X.to(dtype), level.double())
+        x, seen = network.seen
+        assert (x.dtype, seen.dtype) == (dtype, torch.float32)
+        torch.testing.assert_close(seen, wanted, rtol=1e-6, atol=1e-6)
+
+
+def scheduler(**config: Any) -> SimpleNamespace:
+    return SimpleNamespace(alphas_cumprod=torch.linspace(0.99, 0.01, 10), config=config)
+
+
+def test_a_target_that_the_scheduler_contradicts_is_refused() -> None:
+    schedule = schedules.from_diffusers(scheduler(prediction_type="v_prediction"))
+    assert Denoiser(Recorder(), schedule, "v_prediction").target == "v"
+    words = r"^target: expected v, which is what networks of this scheduler predict by its prediction_type; got epsilon\."
+    with pytest.raises(InputError, match=words + r" If call= converts the output"):
+        Denoiser(Recorder(), schedule, "epsilon")
+    assert Denoiser(Recorder(), dataclasses.replace(schedule, predicted=()), "epsilon").target == "epsilon"
+    for unknown in (scheduler(), scheduler(prediction_type="of another kind")):
+        assert Denoiser(Recorder(), schedules.from_diffusers(unknown), "x0").target == "x0"
+
+
+@pytest.mark.parametrize(
+    ("sigma_data", "prediction", "fits"),
+    [(0.5, "epsilon", {"F", "x0"}), (0.5, "v_prediction", {"x0"}), (1.0, "v_prediction", {"v", "x0"})],
+)
+def test_edm_schedulers_call_their_preconditioned_output_epsilon(
+    sigma_data: float, prediction: str, fits: set[str]
+) -> None:
+    edm = SimpleNamespace(config={"sigma_data": sigma_data, "prediction_type": prediction})
+    assert set(schedules.from_diffusers(edm).predicted) == fits
+
+
+def test_a_scheduler_in_place_of_a_schedule_is_one_short_line() -> None:
+    words = r"got a SimpleNamespace\. Read a scheduler .* with nd\.schedules\.from_diffusers"
+    with pytest.raises(InputError, match=words) as told:
+        Denoiser(Recorder(), scheduler(), "v")  # type: ignore[arg-type]
+    assert len(str(told.value)) < 200
 
 
 @pytest.mark.parametrize("shape", [(2,), (3, 1), (4,)])

@@ -14,6 +14,7 @@ from ntkdiag.kernel import CheckOnce, Gram, gram, gram_of
 from ntkdiag.kernel.gram import within_denoiser
 from ntkdiag.modes import evaluating
 from ntkdiag.process.buckets import Buckets, PairedDraws
+from ntkdiag.process.log_snr import level_like
 
 # (what is being done, done so far, total)
 Progress = Callable[[str, int, int], None]
@@ -103,7 +104,7 @@ def gradient_energy(
     energies = []
     for log_snr, rows in zip(buckets.centers, cotangents, strict=True):
         x = draws.at(denoiser.schedule, log_snr).to(place)
-        level = torch.full((len(x),), log_snr, dtype=place.dtype, device=place.device)
+        level = level_like(log_snr, place).expand(len(x))
         scaled = (rows / rows.shape[1]).reshape(1, *x.shape).to(place)
         found = gram_of(
             denoiser,
@@ -125,7 +126,7 @@ def _predict(denoiser: Denoiser, x0: Tensor, epsilon: Tensor, log_snr: Tensor) -
         for clean, noise, level in zip(
             *(t.split(FORWARD_BATCH) for t in (x0, epsilon, log_snr)), strict=True
         ):
-            clean, noise, level = (t.to(parameter) for t in (clean, noise, level))
+            clean, noise, level = clean.to(parameter), noise.to(parameter), level_like(level, parameter)
             x, y = denoiser.training_pair(clean, noise, level)
             predictions.append(denoiser(x, level).flatten(1).double().cpu())
             wanted.append(y.flatten(1).double().cpu())

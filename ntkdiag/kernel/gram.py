@@ -21,6 +21,7 @@ from ntkdiag.kernel.check import CheckOnce
 from ntkdiag.kernel.directions import given, residual
 from ntkdiag.kernel.parameters import select_parameters
 from ntkdiag.kernel.probes import all_outputs, mean_probe, orthonormal_probes, sign_probes
+from ntkdiag.process.log_snr import level_like
 from ntkdiag.randomness import generator
 
 KERNELS = ("trace", "full", "subspace", "pseudo", "residual")
@@ -217,7 +218,7 @@ def _bare(name: str) -> str:
 def _checked_inputs(
     x0: Tensor, log_snr: Tensor | float, epsilon: Tensor | None, seed: int, place: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """x0, log_snr [N] and ε in the dtype and on the device of `place`."""
+    """x0, log_snr [N] and ε in the dtype and on the device of `place`; log_snr in float32 or wider."""
     if x0.ndim < 2 or x0.shape[0] == 0:
         raise InputError("x0", expected="at least one sample, shape [N, ...]", got=f"shape {tuple(x0.shape)}")
     x0 = x0.to(place)
@@ -226,7 +227,7 @@ def _checked_inputs(
         raise InputError(
             "log_snr", expected=f"one number or {x0.shape[0]} of them", got=f"shape {tuple(level.shape)}"
         )
-    level = level.expand(x0.shape[0]).to(place)
+    level = level_like(level, place).expand(x0.shape[0])
     if epsilon is None:
         epsilon = torch.randn(x0.shape, generator=generator(seed, "epsilon"))
     if epsilon.shape != x0.shape:

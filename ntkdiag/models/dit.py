@@ -155,7 +155,7 @@ class DiT(nn.Module):
             The prediction, shaped like `x`.
         """
         check_input(x, log_snr, self.shape)
-        condition = nn.functional.silu(self.condition(log_snr.to(x.dtype), cond))  # [N, width]
+        condition = nn.functional.silu(self.condition(log_snr, cond))  # [N, width]
         tokens = self.embed(self._patches(x)) + self.positions  # [N, T, width]
         for block in self.blocks:
             tokens = block(tokens, condition)

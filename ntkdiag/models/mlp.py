@@ -61,7 +61,7 @@ class MLP(nn.Module):
             The prediction, shaped like `x`.
         """
         check_input(x, log_snr, self.shape)
-        condition = nn.functional.silu(self.condition(log_snr.to(x.dtype), cond))  # [N, width]
+        condition = nn.functional.silu(self.condition(log_snr, cond))  # [N, width]
         hidden = x.flatten(1)
         for layer, shift in zip(self.layers, self.shifts, strict=True):
             hidden = nn.functional.silu(layer(hidden) + shift(condition))

@@ -35,6 +35,15 @@ def apply_wide(function: Callable[[Tensor], Tensor], value: Level) -> Tensor:
     return function(widen(level)).to(level.dtype)
 
 
+def level_like(log_snr: Level, like: Tensor) -> Tensor:
+    """Log-SNR for a network: on the device of `like` and in its dtype, but in float32 where that is a half precision.
+
+    bfloat16 holds a log-SNR of 9 to 0.03, so it is left to the network's own embedding to narrow it.
+    """
+    dtype = torch.promote_types(like.dtype, torch.float32)
+    return torch.as_tensor(log_snr, dtype=dtype, device=like.device)
+
+
 def expand(values: Tensor, like: Tensor) -> Tensor:
     """Shape one number per sample so that it multiplies a batch.
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ntkdiag.denoiser import Denoiser
+from ntkdiag.process.log_snr import level_like
 from ntkdiag.process.schedules.base import Schedule
 
 
@@ -40,7 +41,7 @@ def draw_batch(train: Tensor, schedule: Schedule, count: int, generators: Genera
     index = torch.randint(len(train), (count,), generator=generators.data, device=device)
     x0 = train[index]
     epsilon = torch.randn(x0.shape, generator=generators.noise, device=device, dtype=x0.dtype)
-    return Batch(x0, epsilon, schedule.sample(count, generators.level).to(x0))
+    return Batch(x0, epsilon, level_like(schedule.sample(count, generators.level), x0))
 
 
 def denoising_losses(denoiser: Denoiser, batch: Batch, cond: Any = None) -> Tensor:

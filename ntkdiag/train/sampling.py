@@ -17,7 +17,7 @@ from ntkdiag.denoiser import Denoiser
 from ntkdiag.errors import InputError, require_positive_int
 from ntkdiag.modes import evaluating
 from ntkdiag.process import target
-from ntkdiag.process.log_snr import expand
+from ntkdiag.process.log_snr import expand, level_like
 
 # Beyond this log-SNR nothing visible happens to data of unit scale; beyond this quantile of the training density
 # a network has hardly been trained (both tuned here).
@@ -115,7 +115,7 @@ def sample(
 def _direction(denoiser: Denoiser, z: Tensor, log_snr: Tensor, cond: Any) -> Tensor:
     """dz/dφ, which is the prediction as v."""
     x = z * _path_scale(denoiser, log_snr, z)
-    level = log_snr.to(z).expand(len(z))
+    level = level_like(log_snr, z).expand(len(z))
     prediction = denoiser(x, level, cond)
     return target.convert(prediction, x, level, denoiser.schedule, denoiser.target, "v")
 

@@ -13,20 +13,26 @@ import torch
 from safetensors.torch import save_file
 
 from ntkdiag.cli.inputs.loading import load
+from ntkdiag.cli.inputs.recipe import Recipe
 from ntkdiag.cli.options.shared import ModelOptions
 from ntkdiag.diagnosis import Diagnosis
 from ntkdiag.errors import InputError
+from ntkdiag.process import schedules
 
 TINY = {"model": "mlp", "model_option": ["width=8", "depth=1"], "data": "mixture"}
 QUICKLY = ["--buckets", "4", "--samples", "8", "--probes", "2", "--controls", "1"]
 
 MODULE = """
+import types
+
 import torch
 from torch import nn
 import ntkdiag as nd
 
 
 class Net(nn.Module):
+    schedule, target = nd.schedules.cosine(), "v"
+
     def __init__(self, size, width=4):
         super().__init__()
         self.layers = nn.Sequential(nn.Linear(size + 1, width), nn.Tanh(), nn.Linear(width, size))
@@ -37,8 +43,30 @@ class Net(nn.Module):
         return self.layers(torch.cat([x, level[:, None]], dim=1))
 
 
+class Bare(Net):
+    schedule = target = None
+
+
 def plain():
     return Net(2)
+
+
+def bare():
+    return Bare(2)
+
+
+def unlike():
+    net = Bare(2)
+    net.target, net.schedule = "cuda", torch.optim.SGD(net.parameters(), lr=0.1)  # attributes that mean other things
+    return net
+
+
+def scheduled():
+    net = Bare(2)
+    net.scheduler = types.SimpleNamespace(
+        alphas_cumprod=[0.99, 0.5, 0.01], config={"prediction_type": "v_prediction"}
+    )
+    return net
 
 
 def shaped(shape, width=4):
@@ -122,6 +150,49 @@ def test_a_function_is_called_with_time_by_default(mine: str) -> None:
     found = load(ModelOptions(model=f"{mine}:plain", data="mixture", call="log_snr"))
     found.denoiser(torch.zeros(1, 2), -3.0)
     assert found.denoiser.network.seen.item() == -3.0
+
+
+def test_a_function_must_say_what_its_network_was_trained_on(mine: str) -> None:
+    for function in ("bare", "unlike"):
+        given = {"model": f"{mine}:{function}", "data": "mixture"}
+        with pytest.raises(
+            InputError, match=r"^--schedule and --target: .* got nothing\. Give --schedule and --target,"
+        ):
+            load(ModelOptions(**given))
+        with pytest.raises(InputError, match=r"^--target: .* got nothing\. Give --target, set attributes"):
+            load(ModelOptions(**given, schedule="flow"))
+        with pytest.raises(InputError, match=r"^--schedule: "):
+            load(ModelOptions(**given, target="flow"))
+        found = load(ModelOptions(**given, schedule="flow", target="flow")).denoiser
+        assert (found.schedule, found.target) == (schedules.flow(), "flow")
+
+
+def test_a_network_may_say_it_in_attributes_but_not_otherwise_than_the_options(mine: str) -> None:
+    plain = {"model": f"{mine}:plain", "data": "mixture"}
+    assert load(ModelOptions(**plain, target="v_prediction", schedule="cosine")).denoiser.target == "v"
+    with pytest.raises(
+        InputError, match=r"^--target: expected v, as the network's attribute target says, .* got x0"
+    ):
+        load(ModelOptions(**plain, target="x0"))
+    with pytest.raises(InputError, match=r"^--schedule: expected cosine\(\), as .* got flow\(\)"):
+        load(ModelOptions(**plain, schedule="flow"))
+
+
+def test_a_scheduler_of_the_network_says_both(mine: str) -> None:
+    found = load(ModelOptions(model=f"{mine}:scheduled", data="mixture")).denoiser
+    assert found.target == "v" and found.schedule.name == "from_table"
+    assert float(found.schedule.log_snr(1)) == pytest.approx(0.0, abs=1e-12)
+    with pytest.raises(InputError, match="expected v, as"):
+        load(ModelOptions(model=f"{mine}:scheduled", data="mixture", target="epsilon"))
+
+
+def test_a_run_of_an_earlier_version_is_v_on_cosine_as_it_was_trained(mine: str) -> None:
+    stored = Recipe(f"{mine}:bare", data="mixture").to_dict()
+    with pytest.raises(InputError, match=r"^--schedule and --target"):
+        Recipe.from_dict(stored, "run").build((2,))
+    del stored["assumed"]
+    found = Recipe.from_dict(stored, "run").build((2,))
+    assert (found.schedule, found.target) == (schedules.cosine(), "v")
 
 
 def test_a_function_gets_the_shape_if_it_asks_and_its_options(mine: str) -> None:
@@ -430,7 +501,7 @@ def test_an_untrained_network_is_named_as_such(call: Any, workspace: Path) -> No
 
 def test_float64_networks_and_buckets_by_density_are_measured(call: Any, workspace: Path, mine: str) -> None:
     with (workspace / "my_nets.py").open("a") as module:
-        module.write("\n\ndef double():\n    return Net(2).double()\n")
+        module.write("\n\ndef double():\n    return Bare(2).double()\n")
     result = call(
         "measure", "--model", f"{mine}:double", "--data", "mixture", "--schedule", "linear_beta",
         "--schedule-option", "steps=50", "--target", "eps", "--buckets", "density:3", "--samples", "8",

@@ -12,6 +12,7 @@ from integrations_cases import Recorder, refresher
 from ntkdiag.errors import InputError
 from ntkdiag.integrations.diffusers import ScriptWeights, loss_target
 from ntkdiag.process import schedules
+from ntkdiag.process.target import value
 from ntkdiag.weights import WeightTable, rule
 
 with warnings.catch_warnings():
@@ -115,6 +116,24 @@ def test_an_edm_style_script_compares_the_preconditioned_output_with_x0(
     c_out = sigmas * 0.5 / (sigmas**2 + 0.25).sqrt() * (-1 if prediction_type == "v_prediction" else 1)
     wanted = (x0 - 0.25 / (sigmas**2 + 0.25) * noisy) / c_out
     torch.testing.assert_close(loss, ((output - wanted) ** 2).mean(), rtol=1e-4, atol=0.0)
+
+
+@pytest.mark.parametrize(
+    ("sigma_data", "prediction", "name"),
+    [(0.5, "epsilon", "F"), (1.0, "epsilon", "F"), (1.0, "v_prediction", "v")],
+)
+def test_what_an_edm_scheduler_is_read_to_predict_gives_x0_by_its_own_preconditioning(
+    sigma_data: float, prediction: str, name: str, draws: tuple
+) -> None:
+    scheduler = diffusers.EDMEulerScheduler(sigma_data=sigma_data, prediction_type=prediction)
+    schedule = schedules.from_diffusers(scheduler)
+    assert schedule.predicted[0] == name
+    x0, noise, _ = (part.double() for part in draws)
+    sigmas = torch.tensor([0.01, 0.1, 0.5, 2.0, 40.0], dtype=torch.float64)
+    predicted = value(name, schedule, -2 * sigmas.log(), x0, noise)
+    shaped = sigmas.reshape(-1, 1, 1, 1)
+    found = scheduler.precondition_outputs(x0 + shaped * noise, predicted, shaped)
+    torch.testing.assert_close(found, x0, rtol=1e-6, atol=1e-6)
 
 
 def test_sigmas_of_a_vp_scheduler_are_noise_levels() -> None:

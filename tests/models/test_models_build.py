@@ -157,3 +157,17 @@ def test_bounded_log_snr_is_odd_increasing_and_bounded():
     assert (bounded.diff() > 0).all()
     assert torch.allclose(bounded, -bounded.flip(0), rtol=1e-12)
     assert bounded_log_snr(torch.tensor([float("-inf"), float("inf")])).tolist() == [-1.0, 1.0]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_hears_the_noise_level_as_float32_does(dtype):
+    """Sines of up to 50 radians: a log-SNR or a frequency in bfloat16 would put them off by tenths."""
+    network = models.build("mlp", (2,), width=16)
+    x, log_snr = draw((2,), 41)
+    heard = []
+    network.condition.hidden.register_forward_pre_hook(lambda _, inputs: heard.append(inputs[0]))
+    network(x.float(), log_snr.float())
+    output = network.to(dtype)(x.to(dtype), log_snr.float())
+    assert output.dtype == heard[1].dtype == dtype
+    torch.testing.assert_close(heard[1].float(), heard[0], rtol=0, atol=torch.finfo(dtype).eps)
+    assert network.double().condition.waves.dtype == torch.float64

@@ -6,12 +6,14 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 from ntkdiag.cli.inputs.functions import from_function, with_absolute_path
+from ntkdiag.cli.inputs.said import Said, said_by, settled
 from ntkdiag.cli.options.choices import MODELS
 from ntkdiag.cli.options.parsing import checked
 from ntkdiag.errors import InputError, did_you_mean
 
 if TYPE_CHECKING:
     from ntkdiag.denoiser import Denoiser
+    from ntkdiag.process.schedules.base import Schedule
 
 
 @dataclass(frozen=True)
@@ -21,13 +23,15 @@ class Recipe:
     Attributes:
         model: The name of a reference network, "module:function", or "/path/of/file.py:function".
         model_options: Arguments of the network's class or of the function.
-        schedule, schedule_options: The noise schedule and its arguments; None for cosine, or for the schedule of the
-            `Denoiser` that the function returns.
-        target: What the network predicts; None for v, or for the target of that `Denoiser`.
+        schedule, schedule_options: The noise schedule and its arguments; None for cosine with a reference network, and for
+            what the network of a function says itself (see `said_by`).
+        target: What the network predicts; None for v with a reference network, and for what the network of a function says.
         call: "time" or "log_snr"; None for log_snr with a reference network, and for time with a function.
         data: The name of a data set, or the absolute path of a file or folder.
         data_options: How it is read: data_key, image_size, pixel_range.
         seed: Seed of the initial weights.
+        assumed: Whether a network of a function that says nothing is taken for v on cosine, as runs of earlier versions
+            were.
     """
 
     model: str
@@ -39,6 +43,7 @@ class Recipe:
     data: str = "digits"
     data_options: dict[str, Any] = field(default_factory=dict)
     seed: int = 0
+    assumed: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """The recipe as JSON can hold it."""
@@ -59,7 +64,7 @@ class Recipe:
                 got="a run without that note",
                 fix="Give --model MODULE:FUNCTION and --checkpoint FOLDER/average.safetensors.",
             )
-        return cls(**stored)
+        return cls(**{"assumed": True, **stored})
 
     def build(self, shape: tuple[int, ...], seed: int | None = None) -> Denoiser:
         """The denoiser with initial weights.
@@ -74,24 +79,33 @@ class Recipe:
         from ntkdiag.denoiser import Denoiser
         from ntkdiag.models import build
         from ntkdiag.process import schedules
+        from ntkdiag.process.target import target_name
 
         chosen = self.seed if seed is None else seed
         if self.model in MODELS:
             network = checked(
                 "--model-option", lambda: build(self.model, shape, chosen, **self.model_options)
             )
-            call = self.call or "log_snr"
-        else:
-            network = from_function(self.model, shape, chosen, self.model_options)
-            call = self.call or "time"
+            return Denoiser(network, self._schedule(), self.target or "v", call=self.call or "log_snr")
+        network = from_function(self.model, shape, chosen, self.model_options)
         if isinstance(network, Denoiser):
             self._refuse_beside_denoiser()
             return network
-        schedule = checked(
-            "--schedule-option",
-            lambda: schedules.named(self.schedule or "cosine", **self.schedule_options),
+        own = said_by(network)
+        if self.assumed:
+            own = Said(own.schedule or schedules.cosine(), own.target or "v")
+        given = self._schedule() if self.schedule or self.schedule_options else None
+        wanted = None if self.target is None else target_name(self.target)
+        path, target = settled(given, wanted, own)
+        return Denoiser(network, path, target, call=self.call or "time")
+
+    def _schedule(self) -> Schedule:
+        """The schedule of the options; cosine where none is named."""
+        from ntkdiag.process import schedules
+
+        return checked(
+            "--schedule-option", lambda: schedules.named(self.schedule or "cosine", **self.schedule_options)
         )
-        return Denoiser(network, schedule, self.target or "v", call=call)
 
     def _refuse_beside_denoiser(self) -> None:
         for name in ("schedule", "schedule_options", "target", "call"):

@@ -121,12 +121,20 @@ class ModelOptions:
     ] = None
     schedule: Annotated[
         str | None,
-        typer.Option(metavar="NAME", show_default="cosine", help="The noise schedule. " + one_of(SCHEDULES)),
+        typer.Option(
+            metavar="NAME",
+            show_default="cosine",
+            help=f"The noise schedule. {one_of(SCHEDULES)} A function's network without an attribute schedule needs it.",
+        ),
     ] = None
     schedule_option: ScheduleOption = None
     target: Annotated[
         str | None,
-        typer.Option(metavar="NAME", show_default="v", help="What the network predicts. " + one_of(TARGETS)),
+        typer.Option(
+            metavar="NAME",
+            show_default="v",
+            help=f"What the network predicts. {one_of(TARGETS)} A function's network without an attribute target needs it.",
+        ),
     ] = None
     call: Annotated[
         str | None,

@@ -24,7 +24,7 @@ from ntkdiag.kernel.operator.network import Tangent
 from ntkdiag.kernel.operator.selection import Samples, kept_outputs, positions_of
 from ntkdiag.kernel.parameters import select_parameters
 from ntkdiag.kernel.preconditioner import checked
-from ntkdiag.process.log_snr import as_level
+from ntkdiag.process.log_snr import level_like
 
 
 class NTKOperator(LinearOperator):
@@ -79,7 +79,7 @@ class NTKOperator(LinearOperator):
     ) -> None:
         parameters = select_parameters(denoiser, within_denoiser(params))
         place = next(iter(parameters.values()))
-        level = as_level(log_snr).to(place)
+        level = level_like(log_snr, place)
         if level.ndim > 1 or level.numel() not in (1, len(x)):
             raise InputError("log_snr", expected=f"one number or {len(x)}", got=f"shape {tuple(level.shape)}")
         inputs = (_real("x", x).to(place), level.expand(len(x)), *(() if cond is None else (cond,)))

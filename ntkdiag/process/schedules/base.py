@@ -35,6 +35,8 @@ class Schedule(ABC):
         name: Name of the constructor.
         variance_preserving: Whether α² + σ² = 1.
         discrete: Whether training draws from a finite list of steps.
+        predicted: Targets that networks of the scheduler it was read from can have, by its `prediction_type`; empty where
+            nothing is known. `dataclasses.replace(schedule, predicted=())` forgets it.
 
     Example:
         >>> schedule = nd.schedules.cosine()
@@ -47,6 +49,7 @@ class Schedule(ABC):
     name: ClassVar[str]
     variance_preserving: ClassVar[bool] = True
     discrete: ClassVar[bool] = False
+    predicted: tuple[str, ...] = dataclasses.field(default=(), compare=False, repr=False, kw_only=True)
 
     @property
     def sigma_data(self) -> float:
@@ -161,7 +164,7 @@ class Schedule(ABC):
             **{
                 field.name: jsonable(getattr(self, field.name))
                 for field in dataclasses.fields(self)
-                if field.compare or getattr(self, field.name) != field.default
+                if field.compare or (field.repr and getattr(self, field.name) != field.default)
             },
         }
 
@@ -169,7 +172,7 @@ class Schedule(ABC):
         arguments = [
             f"{field.name}={_short(getattr(self, field.name))}"
             for field in dataclasses.fields(self)
-            if getattr(self, field.name) != field.default
+            if field.repr and getattr(self, field.name) != field.default
         ]
         return f"{self.name}({', '.join(arguments)})"
 

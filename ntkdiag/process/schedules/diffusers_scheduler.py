@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -46,7 +47,8 @@ def from_diffusers(scheduler: Any) -> Schedule:
     Returns:
         The schedule. Its time counts as the scheduler's timesteps do: steps of a table; 1000 t of a flow
         (`num_train_timesteps` t); ln(s)/4 of EDM; 250 ln s of consistency models; the angle of TrigFlow. `alphas_cumprod` is
-        read now: if the script rescales its betas, call this afterwards.
+        read now: if the script rescales its betas, call this afterwards. `predicted` says what its network predicts by its
+        `prediction_type`, and a `Denoiser` refuses another target.
 
     Raises:
         InputError: none of these was found, their values are out of range, or the scheduler's timesteps count in another
@@ -57,6 +59,30 @@ def from_diffusers(scheduler: Any) -> Schedule:
         >>> from_diffusers(SimpleNamespace(alphas_cumprod=[0.9, 0.5, 0.1])).name
         'from_table'
     """
+    schedule = _process(scheduler)
+    return replace(schedule, predicted=_predicted(schedule, prediction_type(scheduler)))
+
+
+def prediction_type(scheduler: Any) -> str | None:
+    """What the scheduler's network predicts, as its config spells it; None if the config does not say."""
+    name: str | None = _get(getattr(scheduler, "config", None), "prediction_type")
+    return name
+
+
+def _predicted(schedule: Schedule, prediction: str | None) -> tuple[str, ...]:
+    """The targets that a network with this `prediction_type` can have; none where it is not one of a known meaning.
+
+    Schedulers of EDM precondition: their "epsilon" network predicts F, their "v_prediction" network −F, which is v for
+    σ_d = 1 and else no target, and their scripts bring either to x0.
+    """
+    if isinstance(schedule, EDM):
+        v = ("v",) if schedule.sigma_data == 1.0 else ()
+        return {"epsilon": ("F", "x0"), "v_prediction": (*v, "x0")}.get(str(prediction), ())
+    plain = {"epsilon": "epsilon", "sample": "x0", "v_prediction": "v", "flow_prediction": "flow"}
+    return (plain[prediction],) if prediction in plain else ()
+
+
+def _process(scheduler: Any) -> Schedule:
     config = getattr(scheduler, "config", None)
     prediction = _get(config, "prediction_type")
     if prediction == "trigflow":
@@ -74,12 +100,6 @@ def from_diffusers(scheduler: Any) -> Schedule:
     if sigmas is not None and _within_unit_interval(sigmas):
         return _flow(scheduler)
     raise InputError("scheduler", expected=_LOOKED_FOR, got=type(scheduler).__name__, fix=_NAME_IT)
-
-
-def prediction_type(scheduler: Any) -> str | None:
-    """What the scheduler's network predicts, as its config spells it; None if the config does not say."""
-    name: str | None = _get(getattr(scheduler, "config", None), "prediction_type")
-    return name
 
 
 def _flow(scheduler: Any) -> Schedule:

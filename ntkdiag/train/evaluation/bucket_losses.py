@@ -20,6 +20,7 @@ from ntkdiag.denoiser import Denoiser
 from ntkdiag.errors import InputError
 from ntkdiag.modes import evaluating
 from ntkdiag.process.buckets import Buckets, BucketsLike, PairedDraws
+from ntkdiag.process.log_snr import level_like
 from ntkdiag.train.loss import Batch, denoising_losses
 
 
@@ -130,5 +131,5 @@ def bucket_losses(
 def _batches(draws: PairedDraws, log_snr: float, size: int, like: Tensor) -> Iterator[Batch]:
     """The draws at one log-SNR, in parts, on the device and in the dtype of `like`."""
     for x0, epsilon in zip(draws.x0.split(size), draws.epsilon.split(size), strict=True):
-        level = torch.full((len(x0),), log_snr, dtype=like.dtype, device=like.device)
+        level = level_like(log_snr, like).expand(len(x0))
         yield Batch(x0.to(like), epsilon.to(like), level)
