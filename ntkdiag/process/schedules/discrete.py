@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -19,6 +20,7 @@ from ntkdiag.errors import InputError, require_int, require_number
 from ntkdiag.process.log_snr import vp_alpha, vp_sigma
 from ntkdiag.process.schedules.base import Schedule
 from ntkdiag.process.schedules.training_distributions import Distribution, Steps, entries
+from ntkdiag.provenance import digest, jsonable
 
 # Steps of a lower log-SNR are pure noise to any network (tuned here), so their order carries no meaning.
 PURE_NOISE = -14.0
@@ -166,6 +168,29 @@ class LogSNRTable(TableSchedule):
 
     def __repr__(self) -> str:
         return f"{self.name}({len(self.steps)} steps, log-SNR {self.steps[0]:g} to {self.steps[-1]:g})"
+
+
+def without_steps(description: Mapping[str, Any]) -> dict[str, Any]:
+    """A schedule's description as a record may keep it: in place of the steps their number, ends and SHA-256.
+
+    Args:
+        description: What `Schedule.describe` gave.
+
+    Returns:
+        The description itself, for a schedule without a list of steps. What stands there instead of the steps tells two
+        schedules apart, but does not make them again.
+    """
+    levels = description.get("log_snr")
+    if not isinstance(levels, Sequence) or isinstance(levels, str):
+        return dict(description)
+    steps = [float(level) for level in levels]
+    kept = {"steps": len(steps), "first": steps[0], "last": steps[-1]} if steps else {"steps": 0}
+    sha = digest(torch.tensor(steps, dtype=torch.float64))
+    return {
+        **{key: value for key, value in description.items() if key != "log_snr"},
+        **jsonable(kept),
+        "digest": sha,
+    }
 
 
 def log_snr_of_steps(schedule: Schedule) -> Tensor:

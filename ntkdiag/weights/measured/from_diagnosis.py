@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ntkdiag.errors import InputError, require_number
 from ntkdiag.process.schedules.base import Schedule
+from ntkdiag.process.schedules.discrete import without_steps
 from ntkdiag.weights.measured.score_to_weight import ScoreToWeight
 from ntkdiag.weights.measured.scores import amplitudes, column
 from ntkdiag.weights.measured.smooth import smooth
@@ -108,7 +109,7 @@ def measured(
             "taken_as_exact": list(found.exact),
             "precision": None if precision == math.inf else precision,
             "extrapolated": _extrapolated(summary),
-            "diagnosis": {key: diagnosis.meta[key] for key in _ORIGIN if key in diagnosis.meta},
+            "diagnosis": _origin(diagnosis.meta),
         },
     )
     return table if schedule is None else table.normalised(schedule)
@@ -148,6 +149,15 @@ def _two_digits(number: float) -> int:
     """Rounded up to two leading digits."""
     unit = 10.0 ** max(int(math.log10(number)) - 1, 0)
     return int(math.ceil(number / unit) * unit)
+
+
+def _origin(meta: dict[str, Any]) -> dict[str, Any]:
+    """What is kept of the diagnosis; of its schedule without the steps, which the weights do not need."""
+    kept = {key: meta[key] for key in _ORIGIN if key in meta}
+    schedule = kept.get("config", {}).get("schedule")
+    if isinstance(schedule, dict):
+        kept["config"] = {**kept["config"], "schedule": without_steps(schedule)}
+    return kept
 
 
 def _in_order(summary: pd.DataFrame) -> pd.DataFrame:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ntkdiag.errors import InputError
 from ntkdiag.process.schedules.base import Schedule
-from ntkdiag.process.schedules.discrete import log_snr_of_steps
+from ntkdiag.process.schedules.discrete import log_snr_of_steps, without_steps
 from ntkdiag.process.schedules.timesteps import Timesteps
 from ntkdiag.process.target import target_name
 from ntkdiag.weights.rules.closed_form import ClosedForm
@@ -166,7 +166,8 @@ class WeightTable:
                 expected=f"some weight where '{schedule.name}' samples",
                 got="mean 0",
             )
-        meta = {**self.meta, "normalised": {"schedule": schedule.describe(), "mean_before": mean}}
+        about = {"schedule": without_steps(schedule.describe()), "mean_before": mean}
+        meta = {**self.meta, "normalised": about}
         if self.rule is not None:
             scaled = replace(self.rule, scale=self.rule.scale / mean)
             return replace(self, weight=scaled(self.log_snr), rule=scaled, meta=meta)

@@ -168,6 +168,17 @@ def test_buckets_may_come_in_any_order() -> None:
     close(table.weight, [0.5, 1.0, 1.5])
 
 
+def test_the_record_of_a_table_names_the_steps_of_the_schedule_instead_of_listing_them() -> None:
+    path = schedules.from_table(torch.linspace(7, -5, 1000))
+    given = diagnosis(amplitude=[1.0, 2.0, 3.0])
+    given.meta["config"]["schedule"] = path.describe()
+    table = measured(given, "amplitude", schedule=path)
+    kept = table.meta["diagnosis"]["config"]["schedule"]
+    assert kept == table.meta["normalised"]["schedule"] and kept["steps"] == 1000
+    assert len(json.dumps(dict(table.meta))) < 1500
+    assert len(given.meta["config"]["schedule"]["log_snr"]) == 1000
+
+
 def test_the_table_says_where_it_comes_from_and_can_be_saved(tmp_path: Any) -> None:
     table = measured(diagnosis(target="eps", bayes_share=[0.1, 0.2, 0.3]))
     assert table.target == "epsilon" and table.name == "measured bayes"

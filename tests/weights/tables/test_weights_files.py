@@ -335,3 +335,40 @@ def test_the_mark_that_spreadsheets_put_first_does_no_harm(tmp_path: Path) -> No
     measured().save(path)
     path.write_bytes("\ufeff".encode() + path.read_bytes())
     assert torch.equal(WeightTable.load(path).weight, measured().weight)
+
+
+def test_a_table_on_a_thousand_steps_is_a_small_file_that_names_them(tmp_path: Path) -> None:
+    levels = torch.linspace(7, -5, 1000, dtype=torch.float64)
+    path, other = schedules.from_table(levels), schedules.from_table(levels + 1e-9)
+    grid, weight = torch.tensor([-4.0, 0.0, 4.0]), torch.tensor([1.0, 2.0, 3.0])
+    record = {"diagnosis": {"config": {"target": "v"}}}
+    made = WeightTable(grid, weight, "v", meta=record).normalised(path)
+    kept = made.meta["normalised"]["schedule"]
+    assert (kept["name"], kept["steps"], kept["first"], kept["last"]) == ("from_table", 1000, 7.0, -5.0)
+    again = WeightTable(grid, weight, "v").normalised(other)
+    assert kept["digest"] != again.meta["normalised"]["schedule"]["digest"]
+    for suffix in (".csv", ".json"):
+        file = tmp_path / f"weights{suffix}"
+        made.save(file)
+        assert file.stat().st_size < 1500
+        loaded = WeightTable.load(file)
+        assert torch.equal(loaded.weight, made.weight) and loaded.meta == made.meta
+
+
+def test_a_file_that_holds_all_steps_in_its_record_is_still_read(tmp_path: Path) -> None:
+    path = schedules.from_table(torch.linspace(7, -5, 1000))
+    meta = {"normalised": {"schedule": path.describe(), "mean_before": 1.0}}
+    WeightTable(torch.tensor([-4.0, 4.0]), torch.tensor([1.0, 2.0]), "v", meta=meta).save(
+        tmp_path / "old.csv"
+    )
+    assert WeightTable.load(tmp_path / "old.csv").meta == meta
+
+
+def test_a_rule_that_depends_on_a_thousand_steps_holds_them_once(tmp_path: Path) -> None:
+    path = schedules.from_table(torch.linspace(7, -5, 1000, dtype=torch.float64))
+    made = rule("constant_epsilon", "flow", path)
+    made.save(tmp_path / "rule.json")
+    text = (tmp_path / "rule.json").read_text()
+    assert text.count("6.987987987987988") == 1  # the second step
+    levels = torch.tensor([-4.3, 0.2, 6.9])
+    torch.testing.assert_close(WeightTable.load(tmp_path / "rule.json")(levels), made(levels), rtol=0, atol=0)
