@@ -23,6 +23,7 @@ class Group(Enum):
 
 # The order within each group. A figure that is not listed comes last in its group.
 ORDER = (
+    "collapse",
     "effective_rank",
     "spectra",
     "spectrum_map",
