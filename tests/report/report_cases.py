@@ -39,6 +39,8 @@ def make_summary(log_snr: np.ndarray, strength: np.ndarray, oracle: bool, sample
         "trace": 2 + 60 * strength,
         "top_eigenvalue": 1 + 14 * strength,
         "effective_rank": rank,
+        "centred_effective_rank": 30 - 0.2 * rank,
+        "shared_share": 0.95 - 0.4 * strength,
         "participation_ratio_pairs": 0.8 * rank,
         "gsnr": 0.02 + 0.4 * strength**2,
     }

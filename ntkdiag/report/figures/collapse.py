@@ -1,4 +1,4 @@
-"""Does the kernel collapse, and are samples still told apart? Rank, rank without the shared answer, and that answer's share."""
+"""Does the kernel collapse? Its rank, its rank without the answer that all samples share, and the share of that answer."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ntkdiag.report.columns import column, ordered, require_finite
 from ntkdiag.report.drawing import style
 from ntkdiag.report.drawing.axes import log_snr_axis, whole_ticks
 from ntkdiag.report.drawing.curves import draw_with_interval
-from ntkdiag.report.drawing.labels import label_line_ends, line_end
+from ntkdiag.report.drawing.labels import End, label_line_ends, line_end
 from ntkdiag.report.figure_decorator import figure
 from ntkdiag.report.figure_order import Group
 from ntkdiag.report.inputs import DIAGNOSIS
@@ -39,9 +39,9 @@ def _panels(diagnosis: Diagnosis) -> Sequence[str]:
     draws=DIAGNOSIS,
     group=Group.RANK,
     title="Does the kernel collapse?",
-    caption="Left: the number of directions. Right: the share of the kernel in one answer that all samples get alike. Middle: "
-    "the number of directions without that answer, which tell samples apart. Lines are 90% intervals over samples; the grey "
-    "area is what untrained networks have.",
+    caption="Left: the number of directions. Right: the share of the kernel in one answer that all samples get. Middle: "
+    "the number of directions without that answer, which tell samples apart. Areas around the line are 90% intervals over "
+    "samples; the grey area is the range of the untrained networks.",
     panels=_panels,
 )
 def draw_collapse(axes: Axes, diagnosis: Diagnosis, panel: str) -> None:
@@ -70,7 +70,7 @@ def draw_collapse(axes: Axes, diagnosis: Diagnosis, panel: str) -> None:
     label_line_ends(axes, ends if len(ends) > 1 else [])
 
 
-def _draw_controls(axes: Axes, diagnosis: Diagnosis, name: str) -> list:
+def _draw_controls(axes: Axes, diagnosis: Diagnosis, name: str) -> list[End]:
     """The mean of the untrained networks, and the area between the lowest and the highest."""
     tables = [ordered(control.summary) for control in controls_of(diagnosis.refs).values()]
     rows = [column(table, name) for table in tables if len(table) == len(diagnosis.summary)]
