@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ntkdiag.diagnosis.controls import CONTROL, controls_of
 from ntkdiag.report.columns import column, ordered, require_finite
 from ntkdiag.report.drawing import style
 from ntkdiag.report.drawing.axes import log_snr_axis, whole_ticks
@@ -72,6 +71,8 @@ def draw_collapse(axes: Axes, diagnosis: Diagnosis, panel: str) -> None:
 
 def _draw_controls(axes: Axes, diagnosis: Diagnosis, name: str) -> list[End]:
     """The mean of the untrained networks, and the area between the lowest and the highest."""
+    from ntkdiag.diagnosis.controls import CONTROL, controls_of
+
     tables = [ordered(control.summary) for control in controls_of(diagnosis.refs).values()]
     rows = [column(table, name) for table in tables if len(table) == len(diagnosis.summary)]
     if not rows or not np.isfinite(rows).any():

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ntkdiag.diagnosis.controls import shown_references
 from ntkdiag.report.columns import column, ordered, positive, require_finite
 from ntkdiag.report.drawing import style, theme
 from ntkdiag.report.drawing.axes import log_axis, log_snr_axis
@@ -59,6 +58,8 @@ def draw_loss(axes: Axes, diagnosis: Diagnosis) -> None:
         InputError: no finite loss.
     """
     summary = ordered(diagnosis.summary)
+    from ntkdiag.diagnosis.controls import shown_references
+
     log_snr, loss = column(summary, "log_snr"), positive(column(summary, "loss"))
     require_finite("loss", loss)
     ends = []

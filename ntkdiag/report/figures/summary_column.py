@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ntkdiag.diagnosis.controls import shown_references
 from ntkdiag.report.drawing.curves import Scale, draw_summaries
 from ntkdiag.report.figure_decorator import figure
 from ntkdiag.report.figure_order import Group
@@ -30,5 +29,7 @@ def column_figure(
 
     @figure(name, draws=DIAGNOSIS, group=group, title=title, caption=caption)
     def draw(axes: Axes, diagnosis: Diagnosis) -> None:
+        from ntkdiag.diagnosis.controls import shown_references
+
         references = {key: one.summary for key, one in shown_references(diagnosis.refs).items()}
         draw_summaries(axes, {"trained": diagnosis.summary} | references, column or name, label, scale)
