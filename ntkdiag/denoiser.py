@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ntkdiag.errors import InputError, require_one_of
 from ntkdiag.process.log_snr import Level, expand, level_like
 from ntkdiag.process.schedules.base import Schedule
-from ntkdiag.process.target import target_name
+from ntkdiag.process.target import TARGETS, target_name
 from ntkdiag.process.target import value as target_value
 
 # (network, x [N,*shape], log_snr [N], cond) → prediction [N,*shape]
@@ -28,7 +28,8 @@ class Denoiser(nn.Module):
     Args:
         network: Any module.
         schedule: The noising process x = α x0 + σ ε the network was (or will be) trained on.
-        target: What the network predicts: epsilon, x0, v, score, flow or F.
+        target: What the network predicts: epsilon, x0, v, score, flow or F. None for a schedule that was read from a
+            scheduler whose `prediction_type` says it.
         call: How the network is called. None: `network(x, time)` with the schedule's own time [N];
             "log_snr": `network(x / √(α²+σ²), log_snr)`, the input scaled to the variance-preserving path,
             which is how the reference networks of this package are called. Or a function
@@ -47,7 +48,11 @@ class Denoiser(nn.Module):
     """
 
     def __init__(
-        self, network: nn.Module, schedule: Schedule, target: str, call: str | Call | None = None
+        self,
+        network: nn.Module,
+        schedule: Schedule,
+        target: str | None = None,
+        call: str | Call | None = None,
     ) -> None:
         super().__init__()
         if not isinstance(network, nn.Module):
@@ -131,8 +136,14 @@ class Denoiser(nn.Module):
         return prediction
 
 
-def _checked_target(target: str, schedule: Schedule) -> str:
+def _checked_target(target: str | None, schedule: Schedule) -> str:
     """The target's name, if the scheduler that the schedule was read from does not say otherwise."""
+    if target is None:
+        if len(schedule.predicted) == 1:
+            return schedule.predicted[0]
+        raise InputError(
+            "target", expected="one of " + ", ".join(schedule.predicted or TARGETS), got="nothing"
+        )
     name = target_name(target)
     if schedule.predicted and name not in schedule.predicted:
         raise InputError(

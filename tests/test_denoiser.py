@@ -136,6 +136,9 @@ def test_a_target_that_the_scheduler_contradicts_is_refused() -> None:
     with pytest.raises(InputError, match=words + r" If call= converts the output"):
         Denoiser(Recorder(), schedule, "epsilon")
     assert Denoiser(Recorder(), dataclasses.replace(schedule, predicted=()), "epsilon").target == "epsilon"
+    assert Denoiser(Recorder(), schedule).target == "v"
+    with pytest.raises(InputError, match=r"^target: expected one of epsilon, x0, v, .* got nothing"):
+        Denoiser(Recorder(), schedules.cosine())
     for unknown in (scheduler(), scheduler(prediction_type="of another kind")):
         assert Denoiser(Recorder(), schedules.from_diffusers(unknown), "x0").target == "x0"
 
@@ -154,7 +157,7 @@ def test_edm_schedulers_call_their_preconditioned_output_epsilon(
 def test_a_scheduler_in_place_of_a_schedule_is_one_short_line() -> None:
     words = r"got a SimpleNamespace\. Read a scheduler .* with nd\.schedules\.from_diffusers"
     with pytest.raises(InputError, match=words) as told:
-        Denoiser(Recorder(), scheduler(), "v")  # type: ignore[arg-type]
+        Denoiser(Recorder(), scheduler())  # type: ignore[arg-type]
     assert len(str(told.value)) < 200
 
 
