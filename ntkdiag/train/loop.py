@@ -148,8 +148,7 @@ class _Run:
     def begin(self, force: bool) -> None:
         """Write a checkpoint of the untrained network, so that a folder that cannot be written to fails at once."""
         if self.folder is not None:
-            self.folder.clear(force)
-            self.save()
+            self.folder.begin(self.state, self._progress(), force)
 
     def resume(self) -> None:
         """Continue from the checkpoint in the folder."""
@@ -185,8 +184,10 @@ class _Run:
         """
         if self.folder is not None:
             self._check()
-            weights = {} if self.weights is None else self.weights.state_dict()
-            self.folder.save(self.state, Progress(self.rows, self.seconds, weights))
+            self.folder.save(self.state, self._progress())
+
+    def _progress(self) -> Progress:
+        return Progress(self.rows, self.seconds, {} if self.weights is None else self.weights.state_dict())
 
     def _step(self) -> None:
         denoiser = self.state.denoiser

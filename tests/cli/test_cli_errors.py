@@ -426,7 +426,7 @@ def test_a_folder_that_cannot_be_made_is_reported(refused: Refused, monkeypatch:
 
     monkeypatch.setattr(Path, "mkdir", full)
     line = refused("weights", "--rule", "erd", "--target", "v", "--out", "a/b/c.csv")
-    assert line == "error: a/b: No space left on device\n"
+    assert line == "error: a/b/c.csv: expected a path in a writable folder; got No space left on device.\n"
 
 
 def test_a_device_that_holds_no_numbers_is_refused(refused: Refused) -> None:

@@ -90,7 +90,9 @@ def test_sigterm_saves_a_checkpoint_as_ctrl_c_does(
     assert call("train", "--resume", "--out", "run", "--steps", str(step + 1)).code == 0
 
 
-def test_sigterm_leaves_no_folder_that_was_being_built(workspace: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_no_folder_that_was_being_built_stays(number: signal.Signals, call: Any, workspace: Path) -> None:
+    """SIGTERM leaves none; what SIGKILL leaves is removed by the next command that writes in that place."""
     process = start(workspace, "demo", "--out", "demo")
     try:
         for _ in range(60_000):
@@ -98,10 +100,16 @@ def test_sigterm_leaves_no_folder_that_was_being_built(workspace: Path) -> None:
             if list(workspace.glob(".demo.*.tmp/constant/training.json")):
                 break
             time.sleep(0.002)
-        process.send_signal(signal.SIGTERM)
+        process.send_signal(number)
         _, err = process.communicate(timeout=120)
     finally:
         process.kill()
         process.communicate()
-    assert process.returncode == 143 and "Traceback" not in err
+    assert "Traceback" not in err
+    if number == signal.SIGKILL:
+        assert len(list(workspace.glob(".demo.*.tmp"))) == 1
+        assert call("weights", "--rule", "erd", "--target", "v", "--out", "erd.csv").code == 0
+        Path("erd.csv").unlink()
+    else:
+        assert process.returncode == 143
     assert list(workspace.iterdir()) == []

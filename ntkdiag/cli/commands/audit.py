@@ -128,11 +128,11 @@ def _function(text: str) -> str:
 def _write(found: Audit, out: Path) -> None:
     from ntkdiag import provenance
 
-    path = paths.make_parent(out)
-    if out.suffix.lower() == ".csv":
-        provenance.write_text(path, found.curve.to_csv(index=False))
-    else:
-        provenance.write_json(path, {**found.describe(), "versions": provenance.versions()})
+    with provenance.made_parent(out):
+        if out.suffix.lower() == ".csv":
+            provenance.write_text(out, found.curve.to_csv(index=False))
+        else:
+            provenance.write_json(out, {**found.describe(), "versions": provenance.versions()})
 
 
 def _print(found: Audit, out: Path | None) -> None:

@@ -49,6 +49,7 @@ def plot(
       ntkdiag plot runs/mine --what effective_rank --out rank.svg
       ntkdiag plot runs/mine --what weights --table erd.csv --theme dark
     """
+    from ntkdiag import provenance
     from ntkdiag.cli.inputs import report_files
     from ntkdiag.report import FIGURES
     from ntkdiag.report.inputs import QUALITY, RUNS, SAMPLES
@@ -65,7 +66,8 @@ def plot(
     parts = {"tables": report_files.weight_tables(table), "runs": report_files.runs(run)}
     if FIGURES[what].draws is RUNS and parts["runs"] is None:
         raise InputError("--run", expected=f"at least one training folder, for figure {what}", got="none")
-    draw(found, what, paths.make_parent(path), theme=theme, **parts)
+    with provenance.made_parent(path):
+        draw(found, what, path, theme=theme, **parts)
     if json:
         print_json({"figure": what, "written": path})
     else:

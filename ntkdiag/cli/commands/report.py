@@ -37,18 +37,20 @@ def report(
     """
     paths.check_file(out, force, (".html",))
 
+    from ntkdiag import provenance
     from ntkdiag.cli.inputs import report_files
     from ntkdiag.diagnosis import Diagnosis
     from ntkdiag.report import write_page
 
     found = Diagnosis.load(diagnosis)
-    write_page(
-        paths.make_parent(out),
-        found,
-        verdicts=report_files.verdicts(verdicts, found),
-        tables=report_files.weight_tables(table),
-        runs=report_files.runs(run),
-    )
+    with provenance.made_parent(out):
+        write_page(
+            out,
+            found,
+            verdicts=report_files.verdicts(verdicts, found),
+            tables=report_files.weight_tables(table),
+            runs=report_files.runs(run),
+        )
     if json:
         print_json({"written": out})
     else:

@@ -102,7 +102,8 @@ def _write(samples: Tensor, loaded: LoadedModel, out: Path, picture: Path) -> li
     array = samples.numpy()
     buffer = io.BytesIO()
     np.save(buffer, array)
-    provenance.write_bytes(paths.make_parent(out), buffer.getvalue())
+    with provenance.made_parent(out):
+        provenance.write_bytes(out, buffer.getvalue())
     shown = {"data": unseen(loaded.data).cpu().numpy(), "samples": array}
     try:
         sample_names(shown)

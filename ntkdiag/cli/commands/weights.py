@@ -178,13 +178,14 @@ def _measured(source: Path, options: ScoreOptions, schedule: Schedule | None) ->
 
 
 def _save(table: WeightTable, schedule: Schedule, out: Path) -> None:
+    from ntkdiag import provenance
     from ntkdiag.weights import save_steps
 
-    if out.suffix.lower() in _TABLES:
-        table.save(paths.make_parent(out))
-        return
-    table.to_steps(schedule)  # refuses a continuous schedule before a folder is made
-    save_steps(table, schedule, paths.make_parent(out))
+    with provenance.made_parent(out):
+        if out.suffix.lower() in _TABLES:
+            table.save(out)
+        else:
+            save_steps(table, schedule, out)
 
 
 def make_schedule(name: str | None, options: list[str] | None) -> Schedule | None:

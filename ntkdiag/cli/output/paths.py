@@ -45,12 +45,6 @@ def check_file(path: Path | None, force: bool, suffixes: tuple[str, ...]) -> Non
     _require_folder_above(path)
 
 
-def make_parent(path: Path) -> Path:
-    """Make the folders above the path, and return the path."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path
-
-
 def _require_folder_above(path: Path) -> None:
     """Require that the nearest existing path above is a folder."""
     above = next(folder for folder in path.absolute().parents if folder.exists())

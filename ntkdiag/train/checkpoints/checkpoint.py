@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any, Literal
 
@@ -71,21 +72,25 @@ def write_checkpoint(folder: Path, manifest: Manifest, tensors: dict[str, Tensor
         InputError: the folder cannot be written to.
     """
     path = folder / manifest.tensors
-    try:
-        # Every step has its own file, so the file that training.json names at this moment is not overwritten.
-        safetensors.torch.save_file(tensors, path)
-        with path.open("rb") as stream:
-            os.fsync(stream.fileno())
-    except (OSError, safetensors.SafetensorError) as error:
-        raise InputError(
-            str(folder), expected="a folder with room to write a checkpoint", got=error
-        ) from error
+    # Every step has its own file, so the file that training.json names at this moment is not overwritten.
+    with provenance.written(path) as file:
+        try:
+            safetensors.torch.save_file(tensors, file)
+        except safetensors.SafetensorError as error:
+            raise _system_error(error) from error
     # Not write_json, which sorts the keys: the columns of the history must keep their order.
     text = json.dumps(manifest.model_dump(), indent=2, allow_nan=False)
     provenance.write_text(folder / MANIFEST, text + "\n")
     for old in folder.glob("checkpoint-*"):
         if old != path:
             old.unlink(missing_ok=True)
+
+
+def _system_error(error: safetensors.SafetensorError) -> OSError:
+    """The system's own error, of which safetensors keeps the number in its text."""
+    number = re.search(r"os error (\d+)", str(error))
+    code = int(number[1]) if number else 0
+    return OSError(code, os.strerror(code) if code else str(error))
 
 
 def read_manifest(folder: Path | str) -> Manifest:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -53,19 +52,20 @@ class RunFolder:
         self.problem = problem
         self.notes = notes
 
-    def clear(self, force: bool) -> None:
-        """Make the folder, empty.
+    def begin(self, state: TrainState, progress: Progress, force: bool) -> None:
+        """Make the folder, with a first checkpoint in it; an earlier run stays if that cannot be written.
 
         Raises:
-            InputError: it is in use, or holds an earlier run and `force` is off.
+            InputError: it is in use, holds an earlier run and `force` is off, or cannot be written to.
         """
-        provenance.check_free(self.path, force)
-        if self.path.exists():
-            shutil.rmtree(self.path)
-        self.path.mkdir(parents=True)
+        with provenance.run_folder(self.path, force) as building:
+            self._write(building, state, progress)
 
     def save(self, state: TrainState, progress: Progress) -> None:
         """Write a checkpoint of this state."""
+        self._write(self.path, state, progress)
+
+    def _write(self, folder: Path, state: TrainState, progress: Progress) -> None:
         manifest = Manifest(
             step=state.step,
             tensors=tensor_file(state.step),
@@ -78,7 +78,7 @@ class RunFolder:
             environment=provenance.environment(state.device),
             notes=self.notes,
         )
-        write_checkpoint(self.path, manifest, state.tensors())
+        write_checkpoint(folder, manifest, state.tensors())
 
     def load(self, state: TrainState) -> Progress:
         """Restore a state from the checkpoint.

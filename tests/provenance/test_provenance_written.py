@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -74,9 +75,16 @@ def test_what_is_no_text_file_is_refused_and_never_waited_for(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("broken", ["fsync", "replace"])
-@pytest.mark.parametrize("failure", [OSError("disk full"), Interrupted()])
+@pytest.mark.parametrize(
+    ("failure", "seen"),
+    [(OSError(errno.ENOSPC, "No space left on device"), InputError), (Interrupted(), Interrupted)],
+)
 def test_a_write_that_fails_leaves_the_old_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str, failure: BaseException
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    broken: str,
+    failure: BaseException,
+    seen: type[BaseException],
 ) -> None:
     path = tmp_path / "a.txt"
     provenance.write_text(path, "old")
@@ -85,9 +93,13 @@ def test_a_write_that_fails_leaves_the_old_file(
         raise failure
 
     monkeypatch.setattr(*((os, "fsync") if broken == "fsync" else (Path, "replace")), fail)
-    with pytest.raises(type(failure)):
+    with pytest.raises(seen) as caught:
         provenance.write_text(path, "new")
     monkeypatch.undo()
+    if seen is InputError:
+        assert str(caught.value) == (
+            f"{path}: expected a file that can be written, with room for it; got No space left on device."
+        )
     assert path.read_text() == "old"
     assert hidden(tmp_path) == []
 
@@ -276,8 +288,10 @@ def test_a_killed_process_leaves_the_earlier_run_usable(tmp_path: Path) -> None:
         process.wait()
         process.stdout.close()  # type: ignore[union-attr]
     assert (run / "table.csv").read_text() == "old"
-    make_run(run, "newer")  # what the dead process left behind is in nobody's way
+    assert hidden(tmp_path)
+    make_run(run, "newer")
     assert (run / "table.csv").read_text() == "newer"
+    assert hidden(tmp_path) == []  # what the dead process left behind is gone
 
 
 # --- digests and the environment
