@@ -112,7 +112,8 @@ def _is_numeric(dtype: Any) -> bool:
 
 def _native(array: np.ndarray[Any, Any]) -> Tensor:
     """A tensor of its own, in the machine's order of bytes."""
-    return torch.from_numpy(np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("=")))
+    native = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))
+    return torch.from_numpy(native if native.flags.writeable else native.copy())
 
 
 def _shared(array: Array) -> Tensor | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 
@@ -45,6 +46,9 @@ class RowReader:
         self._gray: bool | None = None
         first = self.sample(0)
         self.shape, self.dtype = tuple(first.shape), first.dtype
+        stored = parts_of(self._row(0), data_key)[0]
+        # The type of values in the rows.
+        self.stored = torch.uint8 if is_picture(stored) else value_dtype(as_array(stored, "data"))
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -70,6 +74,10 @@ class RowReader:
     def sample(self, number: int) -> Tensor:
         """One sample, without its label."""
         return self._converted(parts_of(self._row(number), self._key)[0], f"row {number} of the data")
+
+    def every(self) -> list[Any]:
+        """All rows as they are."""
+        return [self._row(number) for number in range(len(self))]
 
     def labels(self) -> Tensor | None:
         """The labels of all rows, by reading them; None if they have none."""
@@ -104,16 +112,23 @@ def source_of_rows(rows: Any, form: PictureForm, data_key: str | None = None) ->
     """
     if len(rows) == 0:
         raise InputError("data", expected="at least one row", got=f"an empty {type(rows).__name__}")
-    reader = RowReader(rows, form, data_key)
-    small = len(rows) * reader.dtype.itemsize * math.prod(reader.shape) <= SMALL
-    labels = _column_of_labels(rows)
-    if labels is None and small:
-        labels = reader.labels()
-    return Source(_name(rows), "data", reader, _described(rows, reader, form), labels)
+    reader, labels = RowReader(rows, form, data_key), _column_of_labels(rows)
+    description = f"rows of {type(rows).__name__}, {form.describe(reader.stored)}"
+    if len(rows) * reader.dtype.itemsize * math.prod(reader.shape) <= SMALL:
+        reader = RowReader(reader.every(), form, data_key)  # read once, for samples and labels
+        labels = reader.labels() if labels is None else labels
+    return Source(_name(rows), "data", reader, description, labels)
 
 
-def source_of_stream(rows: Iterable[Any], form: PictureForm, data_key: str | None = None) -> Source:
+def source_of_stream(
+    rows: Iterable[Any], form: PictureForm, data_key: str | None = None, kind: str = ""
+) -> Source:
     """The source of rows that come one after the other: the first ones, as many as are small in all.
+
+    Args:
+        rows: Any iterable.
+        form, data_key: As of a `RowReader`.
+        kind: What the rows are called; by default as their class.
 
     Raises:
         InputError: no row, or one without a sample.
@@ -131,10 +146,8 @@ def source_of_stream(rows: Iterable[Any], form: PictureForm, data_key: str | Non
                 break
             taken.append(row)
     source = source_of_rows(taken, form, data_key)
-    if not rest:
-        return source
-    description = f"the first of a stream that goes on, {source.description}"
-    return Source(source.name, source.what, source.reader, description, source.labels)
+    said = f"{'the first rows of a longer' if rest else 'rows of'} {kind or type(rows).__name__}"
+    return replace(source, name=_name(rows), description=f"{said}, {source.description.partition(', ')[2]}")
 
 
 def source_of_loader(loader: Any, form: PictureForm, data_key: str | None = None) -> Source:
@@ -143,19 +156,37 @@ def source_of_loader(loader: Any, form: PictureForm, data_key: str | None = None
     Raises:
         InputError: as `source_of_rows`.
     """
-    sampler = type(getattr(loader, "sampler", None)).__name__
-    if has_rows(loader.dataset) and sampler in ("SequentialSampler", "RandomSampler"):
+    kinds = {type(getattr(loader, name, None)).__name__ for name in ("sampler", "batch_sampler")}
+    batched, kind = (
+        loader.batch_size is not None,
+        f"{type(loader.dataset).__name__}, as its DataLoader gives them",
+    )
+    if (
+        has_rows(loader.dataset)
+        and batched
+        and kinds <= {"SequentialSampler", "RandomSampler", "BatchSampler"}
+    ):
         source = source_of_rows(_Collated(loader), form, data_key)
-        kind = f"rows of a {type(loader.dataset).__name__}, as its DataLoader gives them"
-        description = f"{kind}, {source.description.partition(', ')[2]}"
-        return Source(_name(loader.dataset), "data", source.reader, description, source.labels)
-    return source_of_stream(_loaded(loader), form, data_key)
+        description = f"rows of {kind}, {source.description.partition(', ')[2]}"
+    else:
+        source = source_of_stream(_Loaded(loader), form, data_key, kind)
+        description = source.description
+    return replace(source, name=_name(loader.dataset), description=description)
 
 
-def _loaded(loader: Any) -> Iterator[Any]:
-    """What a loader yields, row by row; a function, so that the loader draws its order when the first row is asked for."""
-    for batch in loader:
-        yield from rows_of_batch(batch)
+class _Loaded:
+    """What a loader yields, row by row; it draws its order when the first row is asked for."""
+
+    def __init__(self, loader: Any) -> None:
+        self._loader = loader
+
+    def __iter__(self) -> Iterator[Any]:
+        for batch in self._loader:
+            yield from [batch] if self._one_by_one else rows_of_batch(batch)
+
+    @property
+    def _one_by_one(self) -> bool:
+        return self._loader.batch_size is None and self._loader.batch_sampler is None
 
 
 class _Collated:
@@ -281,15 +312,9 @@ def _column_of_labels(rows: Any) -> Tensor | None:
     return None if name is None else labels_of(list(rows[name]), len(rows))
 
 
-def _described(rows: Any, reader: RowReader, form: PictureForm) -> str:
-    first = parts_of(rows[0], reader._key)[0]
-    dtype = torch.uint8 if is_picture(first) else value_dtype(as_array(first, "row 0 of the data"))
-    return f"rows of a {type(rows).__name__.strip('_')}, {form.describe(dtype)}"
-
-
 def _name(rows: Any) -> str:
-    name = type(rows).__name__
-    return "data" if name in ("list", "tuple", "generator") else name
+    """As the class of the rows is called, if it is not Python's own."""
+    return "data" if type(rows).__module__ == "builtins" else type(rows).__name__
 
 
 def _is_number(value: Any) -> bool:

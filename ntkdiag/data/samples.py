@@ -44,21 +44,21 @@ class LazySamples:
         what: Name of the samples in errors.
     """
 
-    device = torch.device("cpu")
-
     def __init__(self, reader: Reader, rows: Tensor | None = None, what: str = "data") -> None:
         self.reader, self.what = reader, what
         self.rows = torch.arange(len(reader)) if rows is None else rows
+        self.dtype, self.device = reader.dtype, torch.device("cpu")
+
+    def to(self, like: Tensor) -> LazySamples:
+        """The same samples, which come in the dtype and on the device of `like` when they are read."""
+        moved = LazySamples(self.reader, self.rows, self.what)
+        moved.dtype, moved.device = like.dtype, like.device
+        return moved
 
     @property
     def shape(self) -> torch.Size:
         """[N, *shape], as of a tensor."""
         return torch.Size((len(self.rows), *self.reader.shape))
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Type of the samples."""
-        return self.reader.dtype
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -72,14 +72,15 @@ class LazySamples:
         Raises:
             InputError: a sample cannot be read, or contains a NaN or infinity.
         """
-        rows = self.rows[index]
+        rows = self.rows[index.cpu() if isinstance(index, Tensor) else index]
         chosen = rows.reshape(-1).tolist()
-        samples = torch.empty((len(chosen), *self.reader.shape), dtype=self.dtype)
+        samples = torch.empty((len(chosen), *self.reader.shape), dtype=self.reader.dtype)
         for start in range(0, len(chosen), _PART):
             part = chosen[start : start + _PART]
             samples[start : start + len(part)] = self.reader.read(part)
             self._check(samples[start : start + len(part)], part)
-        return samples if rows.ndim else samples[0]
+        moved = samples.to(self.device, self.dtype)
+        return moved if rows.ndim else moved[0]
 
     def _check(self, samples: Tensor, rows: list[int]) -> None:
         finite = samples.isfinite().flatten(1).all(dim=1)

@@ -16,7 +16,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from ntkdiag.data import Data, as_data, in_memory
+from ntkdiag.data import Data, as_data
 from ntkdiag.data.given import DataLike
 from ntkdiag.denoiser import Denoiser
 from ntkdiag.errors import InputError, MeasurementError
@@ -141,7 +141,7 @@ class _Run:
     ) -> None:
         self.state, self.weights, self.folder = state, weights, folder
         self.config = state.config
-        self.samples = in_memory(data.train).to(next(iter(state.trained.values())))
+        self.samples = data.train.to(next(iter(state.trained.values())))
         self.rows: list[dict[str, float]] = []
         self.seconds = 0.0
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ntkdiag.denoiser import Denoiser
 from ntkdiag.process.log_snr import level_like
+from ntkdiag.process.points import Points
 from ntkdiag.process.schedules.base import Schedule
 
 
@@ -28,7 +29,7 @@ class Generators(NamedTuple):
     level: torch.Generator
 
 
-def draw_batch(train: Tensor, schedule: Schedule, count: int, generators: Generators) -> Batch:
+def draw_batch(train: Points, schedule: Schedule, count: int, generators: Generators) -> Batch:
     """Draw a training batch, with replacement, on the device of the data and the generators.
 
     Args:

@@ -137,6 +137,20 @@ def test_a_loader_with_a_sampler_gives_what_it_samples() -> None:
     assert sorted(found.train[:, 0, 0, 0].tolist()) == sorted(SAMPLES[[3, 5, 8], 0, 0, 0].tolist())
 
 
+def test_a_loader_with_batches_of_its_own_or_without_any_gives_what_it_yields() -> None:
+    dataset = TensorDataset(SAMPLES, LABELS)
+    chosen = as_data(DataLoader(dataset, batch_sampler=[[3, 5], [8]]))
+    assert torch.equal(chosen.train, SAMPLES[[3, 5, 8]]) and torch.equal(chosen.labels, LABELS[[3, 5, 8]])
+    single = as_data(DataLoader(dataset, batch_size=None))
+    assert torch.equal(single.train, SAMPLES) and torch.equal(single.labels, LABELS)
+
+
+def test_every_row_of_small_data_is_read_once_beside_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = Rows(row)
+    assert as_data(rows).labels is not None
+    assert len(rows.read) <= 24 + 2
+
+
 def test_a_stream_that_never_ends_is_cut_and_that_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     def endless() -> Iterator[torch.Tensor]:
         while True:
@@ -145,7 +159,12 @@ def test_a_stream_that_never_ends_is_cut_and_that_is_said(monkeypatch: pytest.Mo
     monkeypatch.setattr("ntkdiag.data.rows.SMALL", 50 * 16 * 4)
     found = as_data(endless())
     assert len(found.train) == 50
-    assert "the first of a stream that goes on" in found.description
+    assert "the first rows of a longer generator" in found.description
+    loader = DataLoader(Stream(), batch_size=5)
+    monkeypatch.setattr("ntkdiag.data.rows.SMALL", 7 * 16 * 4)
+    assert as_data(loader).description.startswith(
+        "7 samples; the first rows of a longer Stream, as its DataLoader"
+    )
 
 
 def test_random_transformations_are_repeatable_and_differ_between_rows() -> None:
@@ -307,6 +326,19 @@ def test_a_large_file_is_measured_by_reading_what_is_drawn(
     many[read[0]], many[other] = 0, np.nan
     np.save(tmp_path / "mine.npy", many)
     nd.measure(denoiser(), nd.data.load(tmp_path / "mine.npy"), 2, samples=4, probes=2)
+
+
+def test_large_data_is_trained_on_row_by_row_to_the_same_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = nd.train.TrainConfig(steps=3, batch=4)
+    whole = nd.train.train(denoiser(), Rows(row), None, config)
+    monkeypatch.setattr("ntkdiag.data.source.SMALL", 100)
+    monkeypatch.setattr("ntkdiag.data.rows.SMALL", 100)
+    rows = Rows(row)
+    drawn = nd.train.train(denoiser(), rows, None, config)
+    assert len(rows.read) < 3 * 4 + 5
+    assert drawn.history["loss"].tolist() == whole.history["loss"].tolist()
+    wide = as_data(rows).train.to(torch.zeros(1, dtype=torch.float64))
+    assert wide[torch.tensor([1])].dtype == torch.float64 and wide[2].shape == (1, 4, 4)
 
 
 def test_training_and_losses_take_data_as_people_have_them(tmp_path: Path) -> None:

@@ -119,6 +119,27 @@ def test_of_large_data_only_what_is_drawn_is_read(classes: Path, monkeypatch: py
     assert read == ["3.png", "0.png"]
 
 
+def test_of_very_many_pictures_some_headers_are_read_and_the_rest_checked_when_drawn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(9):
+        write_picture(tmp_path / f"{number}.png", pixels(4, 4, seed=number))
+    write_picture(tmp_path / "1.png", pixels(4, 4, 3))
+    write_picture(tmp_path / "2.png", pixels(6, 4))
+    monkeypatch.setattr(picture_folder, "_HEADERS", 3)  # those of 0.png, 3.png and 6.png
+    monkeypatch.setattr("ntkdiag.data.source.SMALL", 100)
+    found = data.load(tmp_path, held_out=0).train
+    assert found[0].shape == (1, 4, 4)
+    with pytest.raises(
+        InputError, match=r"1\.png: expected a picture as the others are, gray, 4 × 4; got coloured"
+    ):
+        found[1]
+    with pytest.raises(
+        InputError, match=r"2\.png: expected a picture as the others are, gray, 4 × 4; got gray, 6 × 4"
+    ):
+        found[2]
+
+
 # what is no picture
 
 
