@@ -83,15 +83,27 @@ def on_what(diagnosis: Diagnosis) -> Html:
     target = str(config.get("target", MISSING))
     facts = {
         "Network": ", ".join(filter(None, (one_line(network.get("name", MISSING)), kind, size))),
+        "Weights": _weights(network.get("weights")),
         "Predicts": _TARGETS.get(target, one_line(target)),
         "Noise schedule": _described(config.get("schedule")),
         "Data": f"{one_line(data.get('name', MISSING))}, samples of shape {_shape(data.get('shape'))}",
+        "How it was read": one_line(data.get("description", ""), 300),
         "Compared with": ", ".join(map(one_line, diagnosis.refs))
         or "nothing, because no other network was measured",
         "Source of the loss floor": one_line(diagnosis.meta.get("bayes_source", "not known"), 120),
     }
-    rows = [item for name, fact in facts.items() for item in (element("dt", name), element("dd", fact))]
+    told = {name: fact for name, fact in facts.items() if fact}
+    rows = [item for name, fact in told.items() for item in (element("dt", name), element("dd", fact))]
     return element("section", element("h2", "On what"), element("dl", *rows))
+
+
+def _weights(taken: Any) -> str:
+    """Which weights of a checkpoint were loaded; empty where that is not known."""
+    if not isinstance(taken, Mapping):
+        return ""
+    key = "" if taken.get("key") == "." else f"'{taken.get('key', MISSING)}' of "
+    average = ", a moving average" if taken.get("ema") else ""
+    return one_line(f"{key}{taken.get('file', MISSING)}{average}", 200)
 
 
 def _names(diagnosis: Diagnosis) -> tuple[str, str]:

@@ -189,6 +189,23 @@ def test_facts_of_the_measurement_are_on_the_page(diagnosis: SimpleNamespace) ->
         assert fact in text, fact
 
 
+@pytest.mark.usefixtures("quick")
+def test_which_weights_and_how_data_was_read_are_on_the_page(diagnosis: SimpleNamespace) -> None:
+    weights = {"file": "<script>.pt", "key": "ema.module", "ema": True, "others": ["model"]}
+    diagnosis.meta = {
+        **diagnosis.meta,
+        "network": {**diagnosis.meta["network"], "weights": weights},
+        "data": {
+            **diagnosis.meta["data"],
+            "description": "20 samples; gray pictures, labels by folder: <b>a</b>",
+        },
+    }
+    made = page.build_page(ReportInputs(diagnosis))
+    assert "<script>.pt" not in made and "<b>a</b>" not in made
+    assert "'ema.module' of <script>.pt, a moving average" in shown(made)
+    assert "20 samples; gray pictures, labels by folder: <b>a</b>" in shown(made)
+
+
 def test_a_bare_diagnosis_still_gives_a_page(cases: SimpleNamespace, tmp_path: Path) -> None:
     bare = cases.diagnosis(buckets=1, oracle=False, untrained=False, samples=2, full=False)
     bare.meta = {}
