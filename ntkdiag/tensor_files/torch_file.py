@@ -62,7 +62,7 @@ def _needed(error: Exception) -> str:
         return "a TorchScript program"
     if not isinstance(error, pickle.UnpicklingError):
         return ""
-    named = re.search(r"GLOBAL (\S+)", str(error))
+    named = re.search(r"GLOBAL ([\w.]+) was", str(error))  # of a damaged file the name may be anything
     return f"an object of {named[1]}" if named else "a pickle of other things"
 
 
