@@ -96,7 +96,7 @@ def _module_of_file(path: Path) -> ModuleType:
     loaded = sys.modules.get(name)
     if loaded is not None and getattr(loaded, "__file__", None) == str(path):
         return loaded
-    if loaded is not None or name in sys.stdlib_module_names:  # another module has the name
+    if loaded is not None:  # another module has the name
         name = f"{name} ({path})"
         if name in sys.modules:
             return sys.modules[name]
