@@ -89,7 +89,10 @@ def run(
             check.check(problem) if isinstance(check, CheckOnce) else Check(problem, active=bool(check))
         )
         grams, coverage = _checked_grams(problem, checking, ENGINES[engine])
-        if checking.active or not any(gram.any() for gram in grams.values()):
+        if not checking.active and not any(gram.any() for gram in grams.values()):
+            checking = Check(problem)  # zeros may be what is left of products that underflow
+            grams, coverage = _checked_grams(problem, checking, ENGINES[engine])
+        if checking.active:
             checking.require_gradient()
     total = torch.stack(list(grams.values())).sum(0)
     count = sum(p.numel() for p in parameters.values())

@@ -221,6 +221,9 @@ def _checked_inputs(
     """x0, log_snr [N] and ε in the dtype and on the device of `place`; log_snr in float32 or wider."""
     if x0.ndim < 2 or x0.shape[0] == 0:
         raise InputError("x0", expected="at least one sample, shape [N, ...]", got=f"shape {tuple(x0.shape)}")
+    for name, given_numbers in (("x0", x0), ("log_snr", log_snr), ("epsilon", epsilon)):
+        if isinstance(given_numbers, Tensor) and given_numbers.is_complex():
+            raise InputError(name, expected="real numbers", got="complex numbers")
     x0 = x0.to(place)
     level = torch.as_tensor(log_snr, dtype=torch.float64)
     if level.ndim > 1 or (level.ndim == 1 and level.shape[0] != x0.shape[0]):

@@ -51,6 +51,8 @@ class Pair:
         """
         nothing = torch.zeros(2, 2, dtype=torch.float64)
         seen = torch.stack([found[name].double().cpu() if name in found else nothing for name in expected])
+        if not seen.isfinite().all():
+            return False
         weighted = seen * self.weights[:, None] * self.weights
         smallest = weighted.diagonal(dim1=1, dim2=2).amin(1)
         gap = (weighted.sum((1, 2)) - torch.stack(list(expected.values()))).abs()

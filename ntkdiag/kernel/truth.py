@@ -87,12 +87,18 @@ def inner_products(
     names = list(gradients[0])
     values = torch.stack([of(name, torch.float32) for name in names]).cpu()
     # float32 takes half the time of float64, and is enough unless it overflows or underflows
-    in_range = ((values.abs() > 1e-30) & (values.abs() < 1e30)) | (values == 0)
+    in_range = (values.abs() > 1e-30) & (values.abs() < 1e30)
     fine = in_range.flatten(1).all(1).tolist()
+    fine = [enough or _are_zero(name, gradients) for name, enough in zip(names, fine, strict=True)]
     return {
         name: value if enough else of(name, torch.float64).cpu()
         for name, value, enough in zip(names, values, fine, strict=True)
     }
+
+
+def _are_zero(name: str, gradients: Gradients) -> bool:
+    """Whether a parameter has no gradient but zeros, as most have behind a layer of zeros."""
+    return not any(found is not None and found.any() for found in (each[name] for each in gradients))
 
 
 def _products(rows: list[Tensor | None], scale: Tensor | None, dtype: torch.dtype) -> Tensor:

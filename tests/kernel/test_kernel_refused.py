@@ -106,6 +106,14 @@ def test_vectors_that_are_not_real_are_refused(cotangents: Any, words: str, engi
         gram_of(perceptron(), (normal(3, 3),), cotangents, engine=engine)
 
 
+@pytest.mark.parametrize("name", ["x0", "log_snr", "epsilon"])
+def test_samples_that_are_complex_are_refused(name: str) -> None:
+    given = {"x0": normal(3, 3, 2), "log_snr": torch.zeros(3), "epsilon": normal(3, 3, 2, seed=1)}
+    given[name] = given[name] + 0j
+    with pytest.raises(InputError, match=f"{name}: expected real numbers; got complex numbers"):
+        gram(mlp_denoiser(), **given)
+
+
 @every_engine
 def test_vectors_of_whole_numbers_are_taken(engine: str) -> None:
     net, x = perceptron(), normal(3, 3)

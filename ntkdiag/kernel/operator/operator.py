@@ -229,6 +229,7 @@ class NTKOperator(LinearOperator):
         """Raise a MeasurementError if the product for the two samples differs from plain autograd's v_iᵀ J_i P⁻¹ Jᵀ v."""
         rows, columns = self._rows.reference, self._columns.reference
         assert rows is not None and columns is not None  # it is called before they are dropped
+        self._require_in_range(float(rows.sizes_of_products(columns, self._scale).max()))
         unit = float(columns.norms.square().sum().sqrt()) or 1.0  # half precision would overflow
         vector = self._kept_of(columns.vectors / unit).reshape(-1).to(self.like.dtype)
         found = self._product(vector, self._columns.at(columns.positions), self._rows.at(rows.positions))
@@ -238,6 +239,16 @@ class NTKOperator(LinearOperator):
         if reason is not None:
             raise MeasurementError(
                 f"operator: expected what plain autograd finds for two samples; got a product that {reason}."
+            )
+
+    def _require_in_range(self, size: float) -> None:
+        """Raise a MeasurementError if products with vectors of numbers of size 1 underflow or overflow."""
+        limits = torch.finfo(self.like.dtype)
+        short = self.like.dtype == torch.float16  # its range is left by ordinary networks, for some vectors
+        if size and not short and not limits.tiny / limits.eps < size < limits.max:
+            raise MeasurementError(
+                f"operator: expected products within the range of {self.like.dtype}; got about {size:.1e}. Multiply the "
+                "network's output by a constant, or use float64."
             )
 
     def _kept_of(self, outputs: Tensor) -> Tensor:

@@ -79,9 +79,13 @@ class Reference:
         moved = tuple(g / p for g, p in zip(columns.sums, scales, strict=True)) if scales else columns.sums
         expected = [sum(inner(g, u) for g, u in zip(each, moved, strict=True)) for each in self.gradients]
         gap = (products.cpu().double() - torch.tensor(expected, dtype=torch.float64)).abs()
-        sizes = self._squares(scales).sqrt() * columns._squares(scales).sum().sqrt()
+        sizes = self.sizes_of_products(columns, scales)
         excesses = self.tolerance.excesses(gap[:, None], sizes[:, None], torch.zeros(()))
         return next((differs(share) for share in excesses if share is not None), None)
+
+    def sizes_of_products(self, columns: Reference, scales: Tangent) -> Tensor:
+        """Bounds of |v_iᵀ J_i P⁻¹ Jᵀ v| by the gradients' norms, [k]; the arguments are those of `fault_of_product`."""
+        return self._squares(scales).sqrt() * columns._squares(scales).sum().sqrt()
 
     def _squares(self, scales: Tangent) -> Tensor:
         """gᵀ P⁻¹ g of each gradient g, [gradients]."""

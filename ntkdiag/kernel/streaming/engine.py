@@ -23,6 +23,9 @@ from ntkdiag.kernel.streaming.sweep import Task, sweep
 
 ENGINE = "streaming"
 
+# A parameter with a smaller share of the kernel does not matter to it.
+_SHARE = 1e-6
+
 Inputs = tuple[Tensor, ...]
 
 
@@ -74,7 +77,8 @@ def gram_streaming(problem: Problem, check: Check) -> Streamed:
                     raise RuntimeError(f"no progress: {refusal}") from refusal
                 refused.update(refusal.reasons)
             else:
-                wrong = check.compare(ENGINE, found.corners, list(task.network.parameters), found.output)
+                names = list(task.network.parameters)
+                wrong = _faint(found.corners) or check.compare(ENGINE, found.corners, names, found.output)
                 if not wrong:
                     break
                 refused.update(wrong)
@@ -87,6 +91,20 @@ def gram_streaming(problem: Problem, check: Check) -> Streamed:
         add_grams(groups, others)
         coverage |= {name: _because(how[name], refused[name]) for name in how}
     return Streamed(groups, {name: coverage.get(name, "unused") for name in problem.parameters})
+
+
+def _faint(corners: dict[str, Tensor]) -> dict[str, str]:
+    """Parameters that matter, and whose products are so small that float32 loses digits; all, if their sum is."""
+    if not corners:
+        return {}
+    sizes = torch.stack([corner.diagonal().amax().double() for corner in corners.values()]).tolist()
+    limits, whole = torch.finfo(torch.float32), sum(sizes)
+    least = limits.tiny / limits.eps
+    return {
+        name: "its products underflow in float32"
+        for (name, corner), size in zip(corners.items(), sizes, strict=True)
+        if corner.dtype != torch.float64 and (0 < whole < least or _SHARE * whole < size < least)
+    }
 
 
 def _because(how: str, reason: str) -> str:

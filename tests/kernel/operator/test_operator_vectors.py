@@ -15,7 +15,7 @@ from references import relative_error
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ntkdiag.errors import InputError
+from ntkdiag.errors import InputError, MeasurementError
 from ntkdiag.kernel import NTKOperator
 
 X = normal(3, 3)
@@ -142,3 +142,18 @@ def test_parameters_that_are_replaced_meanwhile_are_refused() -> None:
     net[0].weight.data = net[0].weight.data * 2
     with pytest.raises(RuntimeError, match="parameters that stay as they are"):
         operator @ np.ones(12)
+
+
+@pytest.mark.parametrize("scale", [1e-24, 1e-14, 1e-8, 1e15, 1e21])
+def test_outputs_of_any_scale_are_right_or_refused(scale: float) -> None:
+    """In float32, products of 1e-48 underflow and those of 1e42 overflow."""
+    net = Net(lambda m, x: m.out(m.first(x).tanh()) * scale, first=nn.Linear(3, 6), out=nn.Linear(6, 4))
+    if scale in (1e-24, 1e21):
+        words = r"operator: expected products within the range of torch\.float32; got about .*or use float64"
+        with pytest.raises(MeasurementError, match=words):
+            NTKOperator.of(net, (X.float(),))
+        return
+    v = normal(12)
+    found = NTKOperator.of(net, (X.float(),)).apply(v).double()
+    j = jacobian(net.double(), (X,))
+    assert relative_error(found / scale**2, j @ (j.T @ v) / scale**2) < 1e-4

@@ -154,3 +154,20 @@ def test_fused_attention_is_measured_and_not_swallowed() -> None:
     assert (
         relative_error(streamed(net, (x,), cotangents).per_probe, brute_gram(net, (x,), cotangents)) < 1e-12
     )
+
+
+# --- outputs of any scale
+
+
+@pytest.mark.parametrize("check", [True, False])
+@pytest.mark.parametrize("scale", [1e-10, 1e-18, 1e-20, 1e-22, 1e-25, 1e-35, 1e15, 1e21, 1e36])
+def test_outputs_of_any_scale_have_their_kernel(scale: float, check: bool) -> None:
+    """Products of gradients of 1e-20 are lost in float32, and those of 1e21 overflow."""
+    net = Net(lambda m, x: m.out(m.first(x).tanh()) * scale, first=nn.Linear(4, 6), out=nn.Linear(6, 3))
+    x, v = normal(5, 4).float(), torch.ones(1, 3)
+    if scale > 1e20 and not check:  # refused for what is not finite by `gram`
+        assert not torch.isfinite(gram_of(net, (x,), v, check=False)).all()
+        return
+    found = gram_of(net, (x,), v, check=check)
+    truth = brute_gram(net.double(), (x.double(),), v.double()[:, None].expand(1, 5, 3))
+    assert relative_error(found / truth.abs().max(), truth / truth.abs().max()) < 1e-4
