@@ -10,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from analysis.fuzz import networks
 from analysis.fuzz import run as fuzz
 from analysis.fuzz.run import HERE, KINDS, TimeLimitExceeded, run, run_case, study, time_limit
 
@@ -50,3 +51,28 @@ def test_a_case_that_fails_is_counted_with_its_traceback(monkeypatch: pytest.Mon
     tally = run("tables", 20, 0, 60)
     assert tally.outcomes["FAILED"] == len(tally.failures) and 0 < len(tally.failures) < 20
     assert "ZeroDivisionError" in tally.failures[0]["error"]
+
+
+@pytest.mark.parametrize("number", [1000, 1001, 1002])
+def test_random_networks_have_the_kernel_of_plain_autograd(number: int) -> None:
+    """Other numbers than the study's; every way agrees, or refuses in words."""
+    found = networks.tried(number)
+    for way in networks.WAYS:
+        assert found[way] == "agrees" or found[way].startswith("refused: "), found
+
+
+def test_every_block_is_among_the_random_networks_and_a_wrong_kernel_is_seen(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    drawn = {name for number in range(200) for name in networks.RandomNetwork(number).names}
+    assert drawn == {make.__name__.strip("_") for make in networks.BLOCKS}
+    right = networks.gram_of
+    monkeypatch.setattr(networks, "gram_of", lambda *given, **named: 1.001 * right(*given, **named))
+    assert networks.tried(0)["auto"].startswith("differs by 0.001")
+
+
+def test_the_committed_networks_hold_no_silent_difference() -> None:
+    table = pd.read_csv(HERE / "results" / "networks.csv")
+    assert len(table) == 200
+    for way in networks.WAYS:
+        assert table[way].str.startswith(("agrees", "refused: ")).all()

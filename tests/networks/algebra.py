@@ -106,3 +106,15 @@ def no_elements(n: int) -> tuple[nn.Module, Inputs]:
         return m.layer(torch.cat([m.empty.expand(len(x), 0, 4), x], 1))
 
     return Net(forward, empty=torch.zeros(1, 0, 4), layer=nn.Linear(4, 2)), (normal(n, 3, 4),)
+
+
+@case(exact=("p",))
+def solve_beside_a_pooled_head(n: int) -> tuple[nn.Module, Inputs]:
+    """The gradient that the backward of `solve` reads is an expanded one, which the head's bias reads too."""
+
+    def forward(m: Net, x: Tensor) -> Tensor:
+        h = torch.tanh(m.first(x))
+        matrix = m.p @ m.p.T + 2 * torch.eye(4).to(x)
+        return m.head((h + torch.linalg.solve(matrix, h.mT).mT).mean(1))
+
+    return Net(forward, first=nn.Linear(4, 4), p=normal(4, 4), head=nn.Linear(4, 3)), (normal(n, 4, 4),)
