@@ -10,6 +10,7 @@ from __future__ import annotations
 from ntkdiag.provenance.environment import digest, environment, versions
 from ntkdiag.provenance.files import (
     is_file,
+    is_folder,
     jsonable,
     read_text,
     write_bytes,
@@ -26,6 +27,7 @@ __all__ = [
     "digest",
     "environment",
     "is_file",
+    "is_folder",
     "is_run",
     "jsonable",
     "made_parent",

@@ -22,6 +22,14 @@ def is_file(path: Path | str) -> bool:
         return False
 
 
+def is_folder(path: Path | str) -> bool:
+    """Whether there is a folder of that name; False, as `is_file`, for a name that nothing can have."""
+    try:
+        return Path(path).is_dir()
+    except (OSError, ValueError):
+        return False
+
+
 def read_text(path: Path | str) -> str:
     """The content of a text file in UTF-8, without the byte-order mark that spreadsheets write.
 

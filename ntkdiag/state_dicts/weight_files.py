@@ -99,7 +99,7 @@ def _read(file: Path) -> Any:
 
 def _file(path: Path) -> Path:
     """The file of a checkpoint; of a folder, its index or the only file of weights in it."""
-    if not path.is_dir():
+    if not provenance.is_folder(path):
         return path
     names = sorted(file.name for file in path.iterdir())
     found = [name for name in names if name.endswith(INDEX_SUFFIX)] or [

@@ -10,11 +10,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cli_cases import QUICKLY, TINY, snapshot
 
 from ntkdiag.cli import main
-
-TINY = ["--model", "mlp", "--model-option", "width=8", "--model-option", "depth=1", "--data", "mixture"]
-QUICKLY = ["--buckets", "4", "--samples", "8", "--probes", "2", "--controls", "1"]
 
 
 @dataclass(frozen=True)
@@ -95,12 +93,3 @@ def array(workspace: Path) -> Callable[..., str]:
         return name
 
     return write
-
-
-def snapshot(folder: Path) -> dict[str, bytes | None]:
-    """Everything under a folder, compiled Python left out."""
-    return {
-        str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
-        for path in sorted(folder.rglob("*"))
-        if "__pycache__" not in path.parts
-    }

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import QUICKLY, TINY, snapshot
+from cli_cases import QUICKLY, TINY, snapshot
 
 import ntkdiag
 from ntkdiag.diagnosis import Diagnosis
