@@ -152,3 +152,19 @@ def test_json_has_no_nan_and_no_numpy() -> None:
     value = {"a": np.float64("nan"), 1: (np.int64(3), float("inf")), "b": [np.bool_(True), "text", None]}
     assert plain(value) == {"a": None, "1": [3, None], "b": [True, "text", None]}
     assert type(plain(np.int64(3))) is int
+
+
+def test_a_backend_that_does_not_exist_is_no_concern_of_a_command(measured: Path, tmp_path: Path) -> None:
+    command = Path(sys.executable).parent / "ntkdiag"
+    environment = {**os.environ, "MPLBACKEND": "bogus"}  # as a notebook leaves one to what it starts
+    result = subprocess.run(
+        [command, "plot", measured], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "effective_rank.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_the_overview_takes_less_than_a_second() -> None:
+    """Of the processor's time, which another program on the machine does not lengthen; the best of three."""
+    code = "import time; from ntkdiag.cli import main; main(['--help']); print(time.process_time())"
+    assert min(float(python(code).stdout.splitlines()[-1]) for _ in range(3)) < 1.0

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ntkdiag.errors import require_one_of
+from ntkdiag.report.drawing.library import import_matplotlib
 
 # Each group keeps a CIELAB distance of 18 or more between any two colours for normal vision and under
 # full protanopia, deuteranopia and tritanopia (Machado et al. 2009); tests hold it there. Tuned here.
@@ -102,6 +103,7 @@ def applied(name: str = "light") -> Iterator[Theme]:
     Raises:
         InputError: another name.
     """
+    import_matplotlib()
     from matplotlib import rc_context
 
     chosen = THEMES[require_one_of("theme", name, THEMES)]
