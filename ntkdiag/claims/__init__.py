@@ -1,29 +1,33 @@
-"""Claims about a diagnosis, as tests that can fail: one decorated function a claim, one row a claim in the result.
+"""Claims about a network, answered from a diagnosis: a plain text, a word for each statistic and end, and their numbers.
 
-The paper's claims are the files of `paper/`; `verdict` decides between supported, contradicted and inconclusive.
+One network gets an answer: effects with simultaneous limits (`effects`), beside those of fresh networks. The paper's claims
+are the files of `paper/`; verdicts need several training seeds (`recipe`).
 """
 
+from ntkdiag.claims.answer import Answer, described, falls, untestable
+from ntkdiag.claims.control_band import ControlBand, control_band
 from ntkdiag.claims.effects import Effect, EffectTable, effect_values, effects
 from ntkdiag.claims.evidence import Evidence
 from ntkdiag.claims.register import CLAIMS, Claim, claim
-from ntkdiag.claims.trend import falls
-from ntkdiag.claims.verdict import ClaimResult, all_of, untestable
-from ntkdiag.claims.verification import COLUMNS, judge, verify
+from ntkdiag.claims.verification import ANSWER_COLUMNS, COLUMNS, Verification, verify
 
 __all__ = [
+    "ANSWER_COLUMNS",
     "CLAIMS",
     "COLUMNS",
+    "Answer",
     "Claim",
-    "ClaimResult",
+    "ControlBand",
     "Effect",
     "EffectTable",
     "Evidence",
-    "all_of",
+    "Verification",
     "claim",
+    "control_band",
+    "described",
     "effect_values",
     "effects",
     "falls",
-    "judge",
     "untestable",
     "verify",
 ]

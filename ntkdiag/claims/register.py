@@ -1,26 +1,27 @@
-"""The register of claims: `@claim` adds one, and `judge`, the command line and the page show every claim in it."""
+"""The register of claims: `@claim` adds one, and `verify`, the command line and the page show every claim in it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from ntkdiag.claims.answer import Answer
 from ntkdiag.claims.evidence import Evidence
-from ntkdiag.claims.verdict import ClaimResult
 from ntkdiag.errors import InputError
 
-Examine = Callable[[Evidence], ClaimResult]
+Examine = Callable[[Evidence], Answer]
 
 
 @dataclass(frozen=True)
 class Claim:
-    """One claim and the test of it.
+    """One claim and how it is answered.
 
     Attributes:
         name: C1, C2, ...; one word that tables show.
         statement: What is claimed, one sentence.
-        reads: Kernel statistics that the test needs, names of `ntkdiag.spectra.STATISTICS`.
-        examine: The test: evidence of one diagnosis → `ClaimResult`.
+        reads: Kernel statistics that the answer needs, names of `ntkdiag.spectra.STATISTICS`. Each adds two effects to those
+            whose limits hold together.
+        examine: Evidence of one diagnosis → `Answer`.
     """
 
     name: str
@@ -32,8 +33,8 @@ class Claim:
 CLAIMS: dict[str, Claim] = {}
 
 
-def claim(name: str, statement: str, *, reads: Sequence[str]) -> Callable[[Examine], Examine]:
-    """Decorator that registers a function as the test of a claim.
+def claim(name: str, statement: str, *, reads: Sequence[str] = ()) -> Callable[[Examine], Examine]:
+    """Decorator that registers a function as the answer to a claim.
 
     Args:
         name, statement, reads: See `Claim`.
@@ -45,7 +46,7 @@ def claim(name: str, statement: str, *, reads: Sequence[str]) -> Callable[[Exami
         InputError: the name is taken.
 
     Example:
-        @claim("C4", "The stable rank falls where the target is less recoverable.", reads=["stable_rank"])
+        @claim("C8", "The stable rank falls towards both ends.", reads=["stable_rank"])
         def stable_rank_falls(evidence):
             return falls("stable_rank", evidence)
     """

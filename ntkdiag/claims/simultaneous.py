@@ -32,7 +32,7 @@ def single_level(effects: Sequence[Replicates], samples: int, level: float) -> f
     Returns:
         A level between `level` (one effect, or effects that err as one) and Bonferroni's.
     """
-    shares = [_error_shares(one, samples) for one in effects]
+    shares = [error_shares(one, samples) for one in effects]
     errors = np.stack([row / np.linalg.norm(row) for row in shares if row.any()] or [np.ones(1)])
     multipliers = np.random.default_rng(_SEED).standard_normal((errors.shape[1], _DRAWS))
     highest = np.quantile((errors @ multipliers).max(0), (1 + level) / 2)
@@ -40,7 +40,7 @@ def single_level(effects: Sequence[Replicates], samples: int, level: float) -> f
     return float(np.clip(found, level, 1 - (1 - level) / len(errors)))
 
 
-def _error_shares(effect: Replicates, samples: int) -> Array:
+def error_shares(effect: Replicates, samples: int) -> Array:
     """What each group of samples, and each probe, adds to the error of an effect."""
     groups = len(effect.without_samples)
     kept = samples - np.array([len(group) for group in sample_groups(samples, groups)])

@@ -1,101 +1,253 @@
-"""`judge` and `verify`: every registered claim is tested on one diagnosis; one row per claim.
+"""`verify`: the plain answer about one network, and the answers to every registered claim, with their numbers.
 
-p-values are corrected for the number of claims. Sample sizes, seeds, thresholds and tests are fixed before any data is
-seen, and nothing is repeated until it is significant.
+What is random is samples, noise and probes. Sample sizes, seeds, thresholds and comparisons are fixed before any data is
+seen, and nothing is repeated until it has a definite outcome.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, overload
+
 import pandas as pd
 
 import ntkdiag.claims.paper  # noqa: F401  registers the paper's claims
-from ntkdiag.claims.evidence import gather
-from ntkdiag.claims.p_values import holm
+from ntkdiag.claims.description.floor_shares import floor_shares
+from ntkdiag.claims.description.rulers import ruler_table
+from ntkdiag.claims.evidence import Evidence, gather
+from ntkdiag.claims.levels import STANDARD, level_named
 from ntkdiag.claims.register import CLAIMS
-from ntkdiag.claims.verdict import verdict
-from ntkdiag.data.given import DataLike
+from ntkdiag.claims.wording.plain_answer import READS, plain_answer
+from ntkdiag.data.given import DataLike, as_data
 from ntkdiag.denoiser import Denoiser
-from ntkdiag.diagnosis import Diagnosis, measure
+from ntkdiag.diagnosis import Diagnosis, fresh_controls, measure
+from ntkdiag.diagnosis.controls import WOKEN
+from ntkdiag.errors import InputError
 from ntkdiag.process.buckets import DEFAULT_COUNT, BucketsLike
 
-COLUMNS = [
-    "claim", "statement", "verdict", "effect", "low", "high", "threshold", "p_value", "p_holm", "test", "note",
-]  # fmt: skip
+COLUMNS = (
+    "claim", "statistic", "end", "middle", "at_end", "effect", "low", "high", "word", "controls", "control_mean",
+    "control_low", "control_high", "net", "learned", "note",
+)  # fmt: skip
+ANSWER_COLUMNS = ("claim", "statement", "noisy", "clean", "text")
 
 
-def judge(diagnosis: Diagnosis, *, seed: int = 0) -> pd.DataFrame:
-    """Test every registered claim on a diagnosis.
+@dataclass(frozen=True, eq=False, repr=False)
+class Verification:
+    """What a measurement says about one network.
 
-    Args:
-        diagnosis: With refs["untrained"] the claims are about what training did; without it, about the network as it is.
-        seed: Seed of permutations.
-
-    Returns:
-        Columns claim, statement, verdict (supported | contradicted | inconclusive), effect, low, high (90% interval),
-        threshold, p_value (one-sided), p_holm, test, note. Effects are differences of natural logarithms between thirds
-        of the buckets; a claim with several parts shows the smallest of each number (the largest p-value). With fewer
-        than 5 buckets no p-value is small enough for support.
-
-    Raises:
-        InputError: too few buckets or samples to test anything.
+    Attributes:
+        text: The plain answer, one paragraph.
+        claims: One row for each statistic and end: claim (the first that reads it), statistic, end (noisy, clean), middle
+            and at_end (geometric means of the statistic), effect (ln(middle/at_end), positive for a fall), low, high (limits
+            that hold for all rows together), word (falls, rises, absent, cannot say), controls (number of fresh networks),
+            their control_mean and 95% prediction band control_low, control_high, net (effect − control_mean), learned
+            (learned, as untrained, no claim, not tested), note.
+        answers: One row for each claim: claim, statement, noisy, clean (a word for each end), text.
+        rulers: What the rank runs along with over log-SNR, see `ntkdiag.claims.description.rulers.ruler_table`.
+        shares: What the noise levels with the highest floor take, see `ntkdiag.claims.description.floor_shares`.
+        method: How the limits of `claims` were made, in words.
+        diagnosis: What was measured.
     """
-    claims = list(CLAIMS.values())
-    statistics = [name for claim in claims for name in claim.reads]
-    evidence = gather(diagnosis, statistics, seed=seed)
-    results = [claim.examine(evidence) for claim in claims]
-    corrected = holm([result.p_value for result in results])
-    beyond = _extrapolated(diagnosis.summary)
-    rows = [
-        {
-            "claim": claim.name,
-            "statement": claim.statement,
-            "verdict": verdict(result, p_holm),
-            "p_holm": p_holm,
-            **vars(result),
-            "note": " ".join(filter(None, (result.note, beyond))),
+
+    text: str
+    claims: pd.DataFrame
+    answers: pd.DataFrame
+    rulers: pd.DataFrame
+    shares: pd.DataFrame
+    method: str
+    diagnosis: Diagnosis
+
+    def __repr__(self) -> str:
+        rank = self.claims[self.claims["statistic"] == "effective_rank"]
+        said = ", ".join(f"{row['word']} at the {row['end']} end" for row in rank.to_dict("records"))
+        return f"Verification(effective rank: {said})"
+
+    def _repr_html_(self) -> str:
+        from html import escape
+
+        shown = self.claims[
+            ["statistic", "end", "middle", "at_end", "effect", "low", "high", "word", "learned"]
+        ]
+        return f"<p>{escape(self.text)}</p>{shown.to_html(index=False)}"
+
+    def document(self) -> dict[str, Any]:
+        """Everything but the diagnosis, in plain Python values; `from_document` reads it again."""
+        tables = {
+            name: getattr(self, name).to_dict("records") for name in ("answers", "claims", "rulers", "shares")
         }
-        for claim, result, p_holm in zip(claims, results, corrected, strict=True)
-    ]
-    return pd.DataFrame(rows, columns=COLUMNS)
+        return {"text": self.text, **tables, "method": self.method}
+
+    @classmethod
+    def from_document(cls, document: Any, diagnosis: Diagnosis) -> Verification:
+        """The answer that `document` describes, about a diagnosis.
+
+        Raises:
+            KeyError, TypeError, ValueError: it is something else.
+        """
+        tables = {name: pd.DataFrame(document[name]) for name in ("answers", "claims", "rulers", "shares")}
+        for name, columns in (("answers", ANSWER_COLUMNS), ("claims", COLUMNS)):
+            tables[name] = tables[name][list(columns)]
+        text, method = document["text"], document["method"]
+        if not isinstance(text, str) or not isinstance(method, str):
+            raise TypeError("text and method must be texts")
+        return cls(text=text, method=method, diagnosis=diagnosis, **tables)
+
+
+@overload
+def verify(
+    network: Diagnosis | Denoiser,
+    data: DataLike | None = None,
+    buckets: BucketsLike | None = None,
+    *,
+    level: str = STANDARD,
+    samples: int | None = None,
+    probes: int | None = None,
+    seed: int = 0,
+    fresh: Callable[[int], Denoiser] | None = None,
+    controls: int | None = None,
+    refs: dict[str, Denoiser] | None = None,
+    extrapolate: bool = False,
+) -> Verification: ...
+
+
+@overload
+def verify(network: Sequence[Diagnosis]) -> list[Verification]: ...
 
 
 def verify(
-    denoiser: Denoiser,
-    data: DataLike,
+    network: Diagnosis | Denoiser | Sequence[Diagnosis],
+    data: DataLike | None = None,
     buckets: BucketsLike | None = None,
     *,
-    samples: int = 64,
-    probes: int = 8,
+    level: str = STANDARD,
+    samples: int | None = None,
+    probes: int | None = None,
     seed: int = 0,
+    fresh: Callable[[int], Denoiser] | None = None,
+    controls: int | None = None,
     refs: dict[str, Denoiser] | None = None,
     extrapolate: bool = False,
-) -> pd.DataFrame:
-    """Measure a network and test the claims on it.
+) -> Verification | list[Verification]:
+    """Say what a measurement shows about a network: does its kernel collapse, where, and did training do it.
 
     Args:
-        denoiser, data, samples, probes, refs, extrapolate: As in `measure`.
-        buckets: As in `measure`; ten over the range in which the schedule trains if None.
-        seed: Seed of draws, probes and permutations.
+        network: A diagnosis, a network to measure, or several diagnoses, each of which is answered by itself.
+        data, buckets, refs, extrapolate: As in `measure`, for a network; ten buckets over the range in which the schedule
+            trains if `buckets` is None.
+        level: "quick", "standard" or "thorough": how many samples, probes and controls, where they are not given.
+        samples, probes: N and R of each bucket.
+        seed: Seed of draws and probes; the controls have the seeds after it.
+        fresh: From a seed to a network of the same kind with new initial weights. Without it, and without references named
+            "untrained", "untrained 2", …, what training did is not tested.
+        controls: How many fresh networks to measure, each at the cost of the network itself.
 
     Returns:
-        As `judge`.
+        `Verification`; a list of them for several diagnoses.
 
     Raises:
-        InputError: as `measure` and `judge`.
+        InputError: a network without data, a diagnosis with them, too few buckets or samples, or as `measure`.
         MeasurementError: as `measure`.
 
     Example:
-        verdicts = nd.verify(denoiser, nd.data.load("digits"), refs={"untrained": untrained})
-        print(verdicts[["claim", "verdict", "effect", "low", "high"]])
+        found = nd.verify(denoiser, nd.data.load("digits"), fresh=make_denoiser)
+        print(found.text)
+        print(found.claims[["statistic", "end", "effect", "low", "high", "word", "learned"]])
     """
-    levels = DEFAULT_COUNT if buckets is None else buckets
-    diagnosis = measure(
-        denoiser, data, levels, samples=samples, probes=probes, seed=seed, refs=refs, extrapolate=extrapolate
+    if isinstance(network, Diagnosis):
+        _refuse_beside_diagnosis(data, buckets)
+        return answered(network)
+    if isinstance(network, Denoiser):
+        if data is None:
+            raise InputError("data", expected="the data to measure the network on", got="none")
+        given, sizes = as_data(data), level_named(level)
+        references, woken = dict(refs or {}), tuple[str, ...]()
+        if fresh is not None:
+            made, woken = fresh_controls(
+                fresh, network, given.train, sizes.controls if controls is None else controls, seed + 1
+            )
+            references |= made
+        diagnosis = measure(
+            network,
+            given,
+            DEFAULT_COUNT if buckets is None else buckets,
+            samples=min(sizes.samples, len(given.train)) if samples is None else samples,
+            probes=sizes.probes if probes is None else probes,
+            seed=seed,
+            refs=references,
+            extrapolate=extrapolate,
+        )
+        diagnosis.meta[WOKEN] = list(woken)
+        return answered(diagnosis)
+    if isinstance(network, (str, bytes)) or not isinstance(network, Sequence):
+        raise InputError(
+            "what to verify",
+            expected="a Diagnosis, a Denoiser with its data, or a list of diagnoses",
+            got=type(network).__name__,
+        )
+    _refuse_beside_diagnosis(data, buckets)
+    for one in network:
+        if not isinstance(one, Diagnosis):
+            raise InputError(
+                "what to verify", expected="a list of diagnoses", got=f"a {type(one).__name__} in it"
+            )
+    return [answered(one) for one in network]
+
+
+def answered(diagnosis: Diagnosis) -> Verification:
+    """The answer from one diagnosis.
+
+    Args:
+        diagnosis: Its refs "untrained", "untrained 2", … are the controls.
+
+    Raises:
+        InputError: too few buckets or samples to say anything.
+    """
+    claims = list(CLAIMS.values())
+    evidence = gather(diagnosis, [*(name for claim in claims for name in claim.reads), *READS])
+    answers = [claim.examine(evidence) for claim in claims]
+    rows = [
+        {"claim": claim.name, "statement": claim.statement, **vars(answer)}
+        for claim, answer in zip(claims, answers, strict=True)
+    ]
+    found = evidence.effects
+    return Verification(
+        text=plain_answer(evidence),
+        claims=_claims_table(evidence),
+        answers=pd.DataFrame(rows, columns=list(ANSWER_COLUMNS)),
+        rulers=ruler_table(diagnosis, found.replicates, found.samples, evidence.kept),
+        shares=floor_shares(diagnosis, evidence.kept),
+        method=found.method,
+        diagnosis=diagnosis,
     )
-    return judge(diagnosis, seed=seed)
 
 
-def _extrapolated(summary: pd.DataFrame) -> str:
-    """A remark on buckets at noise levels that the schedule never trains; empty if there are none."""
-    count = int(summary["extrapolated"].sum()) if "extrapolated" in summary else 0
-    return f"{count} of {len(summary)} noise levels were never seen in training." if count else ""
+def _claims_table(evidence: Evidence) -> pd.DataFrame:
+    reader = {name: claim.name for claim in reversed(list(CLAIMS.values())) for name in claim.reads}
+    rows = []
+    for row in evidence.effects.effects:
+        band = evidence.bands[row.statistic, row.end]
+        rows.append(
+            {
+                **vars(row),
+                "claim": reader.get(row.statistic, ""),
+                "controls": band.controls,
+                "control_mean": band.mean,
+                "control_low": band.low,
+                "control_high": band.high,
+                "net": band.net,
+                "learned": band.learned,
+            }
+        )
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def _refuse_beside_diagnosis(data: object, buckets: object) -> None:
+    for name, value in (("data", data), ("buckets", buckets)):
+        if value is not None:
+            raise InputError(
+                name,
+                expected="nothing beside a diagnosis, which was measured already",
+                got=type(value).__name__,
+            )

@@ -26,7 +26,7 @@ COMMANDS: dict[Callable[..., None], str] = {
     measure: "Measure a network's tangent kernel per log-SNR bucket.",
     weights: "Make a table of loss weights over log-SNR.",
     audit: "Find out which rule a weight function is, and its mistakes.",
-    verify: "Test the claims about representation degradation.",
+    verify: "Say whether a kernel collapses, where, and if training did it.",
     train: "Train a network under loss weights.",
     sample: "Draw samples from a network and compare them with data.",
     plot: "Draw one figure of a diagnosis.",

@@ -23,6 +23,8 @@ NO_BOUND = "no bound: fewer than 4 training samples, so the share is at least 0"
 # Held-out samples on which the network's own error is taken.
 HELD_OUT = 1024
 BATCH = 256
+# Most products of a noisy input's and a training sample's numbers: some ten seconds on one core.
+MOST_WORK = 2e10
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,23 @@ def bayes_truth(
     return BayesTruth(
         BOUND + network, bound.share, bound.share_estimate, bound.floor, optimal=None, bounds=bound.names
     )
+
+
+def finite_optimal(denoiser: Denoiser, data: Data, draws: PairedDraws, log_snr: Tensor) -> Tensor | None:
+    """E[y | x] where x0 is one of the training samples, [B, N, D]: the optimum of the training loss itself, which memorises.
+
+    Args:
+        denoiser, data, draws: Those of the measurement.
+        log_snr: Bucket centres [B].
+
+    Returns:
+        None where the training samples are not in memory, or too many for their distances to all noisy inputs (`MOST_WORK`).
+    """
+    points = data.train
+    work = len(log_snr) * len(draws) * points.shape.numel()
+    if not isinstance(points, Tensor) or work > MOST_WORK:
+        return None
+    return _optimal(denoiser, bayes.FiniteOracle(points), draws, log_snr)
 
 
 def bound_candidates(data: Data, log_snr: Tensor, seed: int) -> list[UnseenErrors]:

@@ -12,6 +12,7 @@ from typing import TypeVar
 from torch import Tensor
 
 from ntkdiag import provenance
+from ntkdiag.data.samples import Samples
 from ntkdiag.denoiser import Denoiser
 from ntkdiag.diagnosis.zero_start import wake, zero_last_layer
 from ntkdiag.errors import InputError, require_int
@@ -44,7 +45,7 @@ def shown_references(references: Mapping[str, T]) -> dict[str, T]:
 
 
 def fresh_controls(
-    fresh: Fresh, denoiser: Denoiser, samples: Tensor, count: int = DEFAULT_CONTROLS, seed: int = 1
+    fresh: Fresh, denoiser: Denoiser, samples: Samples, count: int = DEFAULT_CONTROLS, seed: int = 1
 ) -> tuple[dict[str, Denoiser], tuple[str, ...]]:
     """Build controls.
 

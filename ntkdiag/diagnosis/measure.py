@@ -15,7 +15,7 @@ from ntkdiag.data import Data, as_data, in_memory
 from ntkdiag.data.dataset import MANY
 from ntkdiag.data.given import DataLike
 from ntkdiag.denoiser import Denoiser
-from ntkdiag.diagnosis.bayes import BayesTruth, bayes_truth, bound_candidates
+from ntkdiag.diagnosis.bayes import BayesTruth, bayes_truth, bound_candidates, finite_optimal
 from ntkdiag.diagnosis.bucket_kernels import Kernels, Progress, gradient_energy, measure_kernels
 from ntkdiag.diagnosis.controls import shown_references
 from ntkdiag.diagnosis.full_kernel import FullKernel, FullSettings, measure_full
@@ -157,7 +157,14 @@ def _diagnose(
     views = BucketViews(kernels, buckets.count)
     truth = bayes_truth(denoiser, data, draws, buckets, seed, **bounds)
     scale = learnability_scale(views) if kappa is None else kappa
-    noise = _noise_energy(denoiser, draws, buckets, kernels, truth, settings)
+    optimal = {"contamination": truth.optimal, "contamination_finite": None}
+    if truth.optimal is None and kappa is None:  # of the network itself, not of its references
+        levels = torch.tensor(buckets.centers, dtype=torch.float64)
+        optimal["contamination_finite"] = finite_optimal(denoiser, data, draws, levels)
+    noise = {
+        column: _noise_energy(denoiser, draws, buckets, kernels, answer, settings)
+        for column, answer in optimal.items()
+    }
     summary = summary_table(denoiser, kernels, views, buckets, truth, noise, scale, draws)
     meta = _meta(denoiser, data, kernels, truth, config, name)
     meta |= {"kappa": scale, "seconds": round(time.perf_counter() - started, 3)}
@@ -200,14 +207,14 @@ def _noise_energy(
     draws: PairedDraws,
     buckets: Buckets,
     kernels: Kernels,
-    truth: BayesTruth,
+    optimal: torch.Tensor | None,
     settings: dict[str, Any],
 ) -> torch.Tensor | None:
     """Gradient energy of the Bayes noise E[y|x] − y of each sample; None where the posterior is not known."""
-    if truth.optimal is None:
+    if optimal is None:
         return None
     options = {name: settings[name] for name in ("engine", "params", "memory", "check")}
-    return gradient_energy(denoiser, draws, buckets, truth.optimal - kernels.wanted, **options)
+    return gradient_energy(denoiser, draws, buckets, optimal - kernels.wanted, **options)
 
 
 def _meta(
@@ -240,7 +247,7 @@ def _meta(
 
 
 def _grams(kernels: Kernels, buckets: int) -> dict[str, torch.Tensor]:
-    """Kernels that the diagnosis keeps: the trace kernel of each bucket with its probes, the residual kernel of all."""
+    """What the diagnosis keeps: the trace kernel of each bucket with its probes, the residual kernel of all, the losses."""
     samples = kernels.trace.matrix.shape[0] // buckets
 
     def diagonal(matrix: torch.Tensor) -> torch.Tensor:
@@ -248,7 +255,11 @@ def _grams(kernels: Kernels, buckets: int) -> dict[str, torch.Tensor]:
         parts = [slice(b * samples, (b + 1) * samples) for b in range(buckets)]
         return torch.stack([matrix[..., p, p] for p in parts])
 
-    kept = {"trace": diagonal(kernels.trace.matrix), "residual": kernels.residual.matrix}
+    kept = {
+        "trace": diagonal(kernels.trace.matrix),
+        "residual": kernels.residual.matrix,
+        "losses": kernels.losses,
+    }
     if kernels.trace.stderr is not None:
         kept["trace_stderr"] = diagonal(kernels.trace.stderr)
     if kernels.trace.per_probe is not None:

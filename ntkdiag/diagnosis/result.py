@@ -58,7 +58,8 @@ class Diagnosis:
             `_high`; NaN where the mean gradient of one bucket cannot be told from noise.
         rarefaction: Effective rank of subsets of the samples, by subset size.
         grams: Kernels in float64: "trace" [B, N, N] and "residual" [B·N, B·N]; where the trace kernel is estimated
-            from R probes also "per_probe" [B, R, N, N], and "trace_stderr" [B, N, N] unless R is 1.
+            from R probes also "per_probe" [B, R, N, N], and "trace_stderr" [B, N, N] unless R is 1. "losses" [B, N] holds
+            the mean squared error of each sample.
         meta: Provenance and configuration; plain JSON values.
         refs: Reference networks measured on the same draws, by name.
         full: The full kernel, with a row for every output of every sample (see `ntkdiag.diagnosis.full_kernel`); None
@@ -87,6 +88,8 @@ class Diagnosis:
         gsnr: Signal-to-noise ratio of one sample's gradient; gsnr_low, gsnr_high.
         contamination: Share of gradient energy that is Bayes noise, with _low and _high; NaN where the posterior is
             not known exactly.
+        contamination_finite: The same with the posterior of the finite training set, which memorises it, with _low and
+            _high; NaN where the posterior is known exactly, for references, and where the data is too large.
     """
 
     summary: pd.DataFrame

@@ -69,13 +69,14 @@ def summary_table(
     views: BucketViews,
     buckets: Buckets,
     truth: BayesTruth,
-    noise_energy: torch.Tensor | None,
+    noise_energy: dict[str, torch.Tensor | None],
     kappa: float,
     draws: PairedDraws,
 ) -> pd.DataFrame:
     """One row per bucket; columns as `Diagnosis` describes them.
 
-    `noise_energy` is the gradient energy of each sample's Bayes noise, [B, N], where the posterior is known.
+    `noise_energy` is the gradient energy of each sample's Bayes noise, [B, N], by the name of the column that it is for;
+    None where that posterior is not known.
     """
     log_snr = torch.tensor(buckets.centers, dtype=torch.float64)
     gain = targets.x0_gain(denoiser.target, denoiser.schedule, log_snr).square()
@@ -102,7 +103,8 @@ def summary_table(
         row |= {"floor": float(truth.floor[b]), "excess": excess[b]}
         row |= _learning(kernels, views, b, kappa)
         row |= _gsnr(views.residual[b])
-        row |= _contamination(None if noise_energy is None else noise_energy[b].numpy(), views.residual[b])
+        for name, energy in noise_energy.items():
+            row |= _contamination(name, None if energy is None else energy[b].numpy(), views.residual[b])
         rows.append(row)
     return pd.DataFrame(rows).astype({"bucket": int, "samples": int, "numerical_rank": int})
 
@@ -225,8 +227,8 @@ def _with_ends(name: str, value: float, interval: Interval | None) -> dict[str, 
     return {name: value, f"{name}_low": low, f"{name}_high": high}
 
 
-def _contamination(noise_energy: Array | None, residual_gram: Array) -> dict[str, float]:
+def _contamination(name: str, noise_energy: Array | None, residual_gram: Array) -> dict[str, float]:
     if noise_energy is None:
-        return {"contamination": np.nan, "contamination_low": np.nan, "contamination_high": np.nan}
+        return _with_ends(name, np.nan, None)
     found = contamination(noise_energy, np.diag(residual_gram))
-    return {"contamination": found.value, "contamination_low": found.low, "contamination_high": found.high}
+    return _with_ends(name, found.value, found)

@@ -11,6 +11,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from ntkdiag.data.samples import Samples
 from ntkdiag.denoiser import Denoiser
 from ntkdiag.modes import measuring
 from ntkdiag.randomness import generator
@@ -18,7 +19,7 @@ from ntkdiag.randomness import generator
 _SAMPLES = 2
 
 
-def zero_last_layer(denoiser: Denoiser, samples: Tensor) -> tuple[str, ...]:
+def zero_last_layer(denoiser: Denoiser, samples: Samples) -> tuple[str, ...]:
     """Names of the weights of zero that keep every other parameter from having a gradient.
 
     Args:
@@ -54,7 +55,7 @@ def wake(network: nn.Module, names: tuple[str, ...], seed: int) -> None:
             weight.copy_(torch.randn(weight.shape, generator=random) / math.sqrt(inputs))
 
 
-def _with_gradient(denoiser: Denoiser, samples: Tensor, trained: dict[str, nn.Parameter]) -> list[str]:
+def _with_gradient(denoiser: Denoiser, samples: Samples, trained: dict[str, nn.Parameter]) -> list[str]:
     """Names of the parameters that have a gradient from a random direction of the output, at random inputs."""
     place = next(iter(trained.values()))
     level = float(denoiser.schedule.quantile(0.5))

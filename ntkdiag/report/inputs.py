@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
+    from ntkdiag.claims import Verification
     from ntkdiag.diagnosis import Diagnosis, FullKernel
     from ntkdiag.report.runs import Runs
 
@@ -26,7 +27,7 @@ class ReportInputs:
 
     Attributes:
         diagnosis: What was measured.
-        verdicts: A row a claim: claim, statement, verdict, effect, low, high, p_value, p_holm, test, note.
+        verdicts: The answer, as `ntkdiag.verify` returns it.
         tables: Name → weight as a function of log-SNR, such as a `WeightTable`.
         runs: Name of a training run → its history (step, loss) or its loss per bucket (bucket, log_snr,
             loss, loss_low, loss_high), or a mapping with both.
@@ -35,7 +36,7 @@ class ReportInputs:
     """
 
     diagnosis: Diagnosis
-    verdicts: pd.DataFrame | None = None
+    verdicts: Verification | None = None
     tables: Weights | None = None
     runs: Runs | None = None
     samples: Mapping[str, np.ndarray] | None = None

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +15,15 @@ import pytest
 import torch
 
 from ntkdiag import weights
-from ntkdiag.claims import judge
+from ntkdiag.claims import verify
+from ntkdiag.claims.levels import training_steps
 from ntkdiag.cli.inputs.report_files import verdicts
 from ntkdiag.diagnosis import Diagnosis
 from ntkdiag.errors import MeasurementError
 from ntkdiag.process import schedules
 from ntkdiag.weights import RULES, WeightTable, rule
 
-QUICKLY = ["--buckets", "4", "--samples", "8", "--probes", "2"]
+QUICKLY = ["--buckets", "4", "--samples", "8", "--probes", "2", "--controls", "1"]
 
 
 # measure
@@ -107,21 +110,26 @@ def test_noise_levels_that_the_schedule_never_trains_are_refused_or_marked(
     call: Any, workspace: Path
 ) -> None:
     network = ["--model", "mlp", "--data", "mixture", "--schedule", "linear_log_snr"]
-    wide = [*network, "--buckets", "-14,-12,0,6", "--samples", "8", "--probes", "1", "--controls", "0"]
+    wide = [*network, "--buckets", "-14,-12,-4,0,6", "--samples", "8", "--probes", "1", "--controls", "0"]
     refused = call("measure", *wide)
     assert refused.code == 2 and refused.err.count("\n") == 1
     assert "log-SNR -10 to 10" in refused.err and "buckets at -13. With --extrapolate noise" in refused.err
     shown = call("measure", *wide, "--extrapolate", "--out", "diag")
-    assert shown.code == 0 and Diagnosis.load("diag").summary["extrapolated"].tolist() == [True, False, False]
+    assert shown.code == 0 and Diagnosis.load("diag").summary["extrapolated"].tolist() == [
+        True,
+        False,
+        False,
+        False,
+    ]
     rows = [line.split()[0] for line in shown.out.splitlines() if line.strip().startswith(("−", "3"))]
-    assert rows == ["−13*", "−6", "3"]
+    assert rows == ["−13*", "−8", "−2", "3"]
     said = "never saw log-SNR −13 in training"
-    assert said in shown.out and said in call("verify", "--from", "diag").out
+    assert said in shown.out and said in " ".join(call("verify", "--from", "diag").out.split())
     assert call("report", "diag", "--out", "page.html").code == 0
     page = Path("page.html").read_text()
     assert said in page and "−13*" in page
     weights = call("weights", "--from", "diag", "--score", "amplitude")
-    assert "1 of 3 rows are from noise levels that the network never saw" in weights.err
+    assert "1 of 4 rows are from noise levels that the network never saw" in weights.err
 
 
 def test_force_replaces_a_diagnosis(call: Any, workspace: Path, trained: Path) -> None:
@@ -132,34 +140,85 @@ def test_force_replaces_a_diagnosis(call: Any, workspace: Path, trained: Path) -
 # verify
 
 
-def test_verify_judges_a_diagnosis_and_ends_with_0_whatever_it_finds(
+def test_verify_answers_from_a_diagnosis_and_ends_with_0_whatever_it_finds(
     call: Any, workspace: Path, measured: Path
 ) -> None:
     result = call("verify", "--from", measured)
-    assert result.code == 0
-    found = judge(Diagnosis.load(measured))
-    for row in found.itertuples():
-        line = next(line for line in result.out.splitlines() if line.startswith(row.claim))
-        assert row.verdict in line
-        assert row.statement.split(",")[0][:40] in result.out
-    assert (found["verdict"] != "supported").any()  # one that says no does not change the exit code
+    assert result.code == 0 and result.err == ""
+    found = verify(Diagnosis.load(measured))
+    printed = " ".join(result.out.split())
+    assert printed.startswith(found.text)  # the plain answer comes first
+    assert max(len(line) for line in result.out.splitlines()) <= 80
+    for row in found.answers.itertuples():
+        assert next(line for line in result.out.splitlines() if line.startswith(row.claim))
+        assert row.statement in printed and row.text in printed
+    table = [line.split() for line in result.out.splitlines()]
+    for end in ("noisy", "clean"):
+        row = found.claims[(found.claims["statistic"] == "trace") & (found.claims["end"] == end)].iloc[0]
+        heading = next(place for place, line in enumerate(table) if line[:2] == [end, "end"])
+        cells = next(line for line in table[heading:] if line[:1] == ["trace"])
+        assert float(cells[1]) == pytest.approx(row["middle"], rel=0.01)
+        assert float(cells[3]) == pytest.approx(row["at_end"], rel=0.01)
+        assert float(cells[4]) == pytest.approx(np.exp(-row["effect"]), rel=0.06)
 
 
 def test_verify_measures_a_network_and_keeps_everything(call: Any, workspace: Path, trained: Path) -> None:
     result = call("verify", "--model", trained, *QUICKLY, "--out", "verdicts", "--json")
     assert result.code == 0
     document = result.document
-    assert [row["claim"] for row in document["verdicts"]] == ["C1", "C2", "C3"]
-    assert json.loads((workspace / "verdicts" / "verdicts.json").read_text()) == document["verdicts"]
+    assert [row["claim"] for row in document["answers"]] == ["C1", "C2", "C3", "C4", "C5"]
+    written = json.loads((workspace / "verdicts" / "verdicts.json").read_text())
+    assert {**written, "written": str(Path("verdicts"))} == document
+    assert written["versions"]["ntkdiag"] == metadata.version("ntkdiag") and "torch" in written["versions"]
     table = pd.read_csv(workspace / "verdicts" / "verdicts.csv")
-    assert list(table["claim"]) == ["C1", "C2", "C3"]
-    again = judge(Diagnosis.load(workspace / "verdicts" / "diagnosis"))
-    assert list(again["verdict"]) == list(table["verdict"])
+    again = verify(Diagnosis.load(workspace / "verdicts" / "diagnosis"))
+    assert list(table["word"]) == list(again.claims["word"]) and again.text == document["text"]
+    assert set(table["network"]) == {"measured"} and set(table["controls"]) == {1}
+
+
+def test_verify_says_what_it_costs_before_it_starts(
+    call: Any, workspace: Path, trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[str, Any] = {}
+
+    def record(denoiser: Any, data: Any, buckets: Any, **given: Any) -> None:
+        seen.update(given)
+        raise MeasurementError("seen enough")
+
+    monkeypatch.setattr("ntkdiag.diagnosis.measure", record)
+    for level, samples, probes, controls in (
+        ("quick", 64, 8, 3),
+        ("standard", 128, 16, 5),
+        ("thorough", 256, 24, 8),
+    ):
+        result = call("verify", "--model", trained, "--level", level)
+        assert (seen["samples"], seen["probes"], len(seen["refs"])) == (samples, probes, controls)
+        # Two probes are all there are for two outputs.
+        steps = training_steps(controls + 1, 10, samples, 2)
+        assert f"{controls + 1} networks at 10 noise levels with {samples} samples and 2 probes" in result.err
+        assert f"about as much as {steps:,} training steps" in result.err
+    assert (
+        call("verify", "--model", trained, "--level", "quick", "--samples", "9", "--controls", "0").code == 1
+    )
+    assert (seen["samples"], seen["probes"], len(seen["refs"])) == (9, 8, 0)
+    call("verify", "--model", trained)
+    assert seen["samples"] == 128
 
 
 def test_verify_from_a_folder_writes_verdicts_alone(call: Any, workspace: Path, measured: Path) -> None:
     assert call("verify", "--from", measured, "--out", "v").code == 0
     assert {path.name for path in (workspace / "v").iterdir()} == {"verdicts.csv", "verdicts.json"}
+
+
+def test_verify_from_several_folders_answers_each(call: Any, workspace: Path, measured: Path) -> None:
+    shutil.copytree(measured, "other")
+    result = call("verify", "--from", measured, "--from", "other", "--out", "v", "--json")
+    assert result.code == 0
+    assert list(result.document["networks"]) == [str(measured), "other"]
+    table = pd.read_csv("v/verdicts.csv")
+    assert list(dict.fromkeys(table["network"])) == [str(measured), "other"] and len(table) == 36
+    printed = call("verify", "--from", measured, "--from", "other").out
+    assert f"{measured}:" in printed and "other:" in printed
 
 
 # weights
@@ -288,6 +347,7 @@ def test_the_page_shows_verdicts_tables_and_runs(
     page = (workspace / "deep" / "page.html").read_text()
     for word in ("C1", "C2", "C3", "erd", "constant", "mixture"):
         assert word in page
+    assert verify(Diagnosis.load(measured)).text.split(".")[0] in page
     assert call("report", measured, "--out", "deep/page.html").code == 2
 
 
@@ -299,7 +359,7 @@ def test_a_page_without_verdicts_has_the_diagnosis_judged_if_it_can_be(
     assert verdicts(None, Diagnosis.load("d")) is None
     judged = verdicts(None, Diagnosis.load(measured))
     assert judged is not None
-    assert list(judged["verdict"]) == list(judge(Diagnosis.load(measured))["verdict"])
+    assert judged.text == verify(Diagnosis.load(measured)).text
 
 
 def test_torch_is_left_as_it_was(call: Any, workspace: Path, trained: Path) -> None:

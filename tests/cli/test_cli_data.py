@@ -14,7 +14,7 @@ from data_cases import pixels, write_mnist, write_picture
 from ntkdiag.diagnosis import Diagnosis
 
 TINY = ["--model", "mlp", "--model-option", "width=8", "--model-option", "depth=1"]
-QUICKLY = ["--buckets", "4", "--samples", "8", "--probes", "2"]
+QUICKLY = ["--buckets", "4", "--samples", "8", "--probes", "2", "--controls", "1"]
 MEASURE = ["measure", *TINY, *QUICKLY, "--out", "out"]
 Refused = Callable[..., str]
 

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import torch
 
+from ntkdiag.claims import verify
 from ntkdiag.cli import main
 from ntkdiag.cli.demonstration.results import demo_text
 from ntkdiag.cli.demonstration.run import FULL, QUICK
@@ -121,21 +122,21 @@ def test_both_runs_start_alike_and_end_apart(demo: Path) -> None:
 
 def test_verdicts_and_quality_are_reported(demo: Path, document: dict[str, Any]) -> None:
     verdicts = pd.read_csv(demo / "verdicts.csv")
-    assert list(verdicts["claim"]) == ["C1", "C2", "C3"]
-    assert [row["verdict"] for row in document["verdicts"]] == list(verdicts["verdict"])
+    assert [row["word"] for row in document["verdicts"]["claims"]] == list(verdicts["word"])
+    assert [row["claim"] for row in document["verdicts"]["answers"]] == ["C1", "C2", "C3", "C4", "C5"]
+    assert document["verdicts"]["text"] == verify(Diagnosis.load(demo / "diagnosis")).text
     assert [row["run"] for row in document["quality"]] == ["constant", "erd", "real data"]
     for row in document["quality"]:
         assert row["low"] < row["value"] < row["high"]
 
 
-def test_the_text_has_verdicts_one_row_a_bucket_and_arrows_where_runs_differ(
+def test_the_text_has_the_answer_one_row_a_bucket_and_arrows_where_runs_differ(
     document: dict[str, Any],
 ) -> None:
     text = demo_text(document)
     lines = text.splitlines()
-    for row in document["verdicts"]:
-        assert any(line.startswith(row["claim"]) and row["verdict"] in line for line in lines)
-    start = next(place for place, line in enumerate(lines) if set(line) == {"─"})
+    assert document["verdicts"]["text"] in " ".join(text.split())
+    start = max(place for place, line in enumerate(lines[:-8]) if set(line) == {"─"})
     rows = lines[start + 1 : start + 1 + len(document["buckets"])]
     for line, row in zip(rows, document["buckets"], strict=True):
         better, worse = row["loss_change_high"] < 0, row["loss_change_low"] > 0

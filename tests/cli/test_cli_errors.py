@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 TINY = ["--model", "mlp", "--model-option", "width=8", "--model-option", "depth=1", "--data", "mixture"]
-QUICKLY = ["--buckets", "4", "--samples", "8", "--probes", "2"]
+QUICKLY = ["--buckets", "4", "--samples", "8", "--probes", "2", "--controls", "1"]
 MEASURE = ["measure", *TINY, *QUICKLY, "--out", "out"]
 Refused = Callable[..., str]
 Array = Callable[..., str]

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from ntkdiag.claims.levels import LEVELS
 from ntkdiag.cli.app import command_line
 from ntkdiag.cli.options import choices
 from ntkdiag.cli.options.shared import MeasureOptions, ModelOptions
@@ -34,7 +35,7 @@ EVERY_COMMAND = pytest.mark.parametrize("name", COMMANDS)
 # Which choices stand in the help of an option.
 LISTED = {
     "model": MODELS, "data": DATASETS, "schedule": SCHEDULES, "target": TARGETS, "call": choices.CALLS,
-    "engine": ENGINES, "kernel": choices.KERNELS, "rule": RULES, "score": SCORES, "preset": PRESETS,
+    "engine": ENGINES, "kernel": choices.KERNELS, "level": LEVELS, "rule": RULES, "score": SCORES, "preset": PRESETS,
     "setting": choices.SETTINGS, "argument": ARGUMENTS, "theme": THEMES, "weights": RULES,
 }  # fmt: skip
 
@@ -70,6 +71,7 @@ def test_the_lists_of_choices_are_those_of_the_rooms_that_own_them() -> None:
     ]:  # fmt: skip
         assert set(listed) == set(owned) and len(listed) == len(owned)
     assert set(choices.KERNELS) <= set(KERNELS)
+    assert list(choices.LEVELS) == list(LEVELS)
 
 
 def test_the_settings_of_refresh_are_listed() -> None:

@@ -130,7 +130,7 @@ def _trainers() -> dict[str, Any]:
 
 
 def _verify() -> dict[str, Any]:
-    return {"denoiser": denoiser(), "data": images(), "untrained": denoiser(1)}
+    return {"denoiser": denoiser(), "data": images(), "make_denoiser": lambda seed: denoiser(seed + 7)}
 
 
 # Page → what its Python blocks take for given.

@@ -31,7 +31,17 @@ PUBLIC_MODULES = (
 )
 # Lists that the reference leaves to the tables of other pages.
 NOT_DESCRIBED = {
-    *("CLAIMS", "COLUMNS", "CONVENTIONS", "DATASETS", "FIGURES", "MODELS", "PRESETS", "SCHEDULES"),
+    *(
+        "ANSWER_COLUMNS",
+        "CLAIMS",
+        "COLUMNS",
+        "CONVENTIONS",
+        "DATASETS",
+        "FIGURES",
+        "MODELS",
+        "PRESETS",
+        "SCHEDULES",
+    ),
     *("data", "models", "report", "schedules", "spectra", "train", "weights", "inputs"),
 }
 

@@ -208,27 +208,33 @@ def make_meta(buckets: int, samples: int, oracle: bool) -> dict[str, Any]:
     }
 
 
-def make_verdicts() -> pd.DataFrame:
+def make_verdicts() -> SimpleNamespace:
+    """What the page reads of a `Verification`."""
     rows = [
-        ("C1", "The kernel weakens where the target is less recoverable.", "supported", 1.84, 1.61, 2.05),
+        (
+            "C1",
+            "The kernel weakens where the target is less recoverable.",
+            "falls",
+            "falls",
+            "Trace: ×0.41 [0.30, 0.55].",
+        ),
         (
             "C2",
             "The effective rank falls where the target is less recoverable.",
-            "contradicted",
-            0.03,
-            -0.09,
-            0.15,
+            "falls",
+            "cannot say",
+            "×0.17.",
         ),
-        ("C3", "Degradation follows recoverability, not the noise level.", "inconclusive", 0.11, -0.2, 0.43),
+        (
+            "C3",
+            "Degradation follows recoverability.",
+            "not testable",
+            "not testable",
+            "One network cannot tell.",
+        ),
     ]
-    table = pd.DataFrame(rows, columns=["claim", "statement", "verdict", "effect", "low", "high"])
-    return table.assign(
-        threshold=0.2,
-        p_value=[0.0004, 0.31, 0.21],
-        p_holm=[0.0012, 0.62, 0.62],
-        test="permutation of bucket labels, one-sided",
-        note=["", "Rank hardly moves between buckets.", "One target cannot tell the two apart."],
-    )
+    answers = pd.DataFrame(rows, columns=["claim", "statement", "noisy", "clean", "text"])
+    return SimpleNamespace(text="In this network the kernel collapses at the noisy end.", answers=answers)
 
 
 def make_runs(log_snr: np.ndarray, seed: int = 0) -> dict[str, Any]:

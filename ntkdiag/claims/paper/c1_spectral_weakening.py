@@ -1,14 +1,13 @@
-"""C1, spectral weakening: trace and top eigenvalue of the trace kernel fall where recoverability falls.
+"""C1, strength: trace and top eigenvalue of the trace kernel fall where the target is less recoverable.
 
-Source: arXiv 2605.10790.
+One network shows at which ends they fall, in units of its own target. Source: arXiv 2605.10790.
 """
 
 from __future__ import annotations
 
+from ntkdiag.claims.answer import Answer, falls
 from ntkdiag.claims.evidence import Evidence
 from ntkdiag.claims.register import claim
-from ntkdiag.claims.trend import falls
-from ntkdiag.claims.verdict import ClaimResult, all_of
 
 STATISTICS = ("trace", "top_eigenvalue")
 
@@ -16,8 +15,8 @@ STATISTICS = ("trace", "top_eigenvalue")
 @claim(
     "C1",
     "The kernel weakens (trace and top eigenvalue fall) where the target is less recoverable.",
-    reads=STATISTICS,
+    reads=(*STATISTICS, "centred_trace", "centred_top_eigenvalue"),
 )
-def spectral_weakening(evidence: Evidence) -> ClaimResult:
-    """Both statistics must fall."""
-    return all_of([falls(statistic, evidence) for statistic in STATISTICS])
+def spectral_weakening(evidence: Evidence) -> Answer:
+    """At which ends both fall."""
+    return falls(STATISTICS, evidence)

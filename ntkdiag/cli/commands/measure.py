@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
@@ -18,6 +19,9 @@ from ntkdiag.cli.output.progress import progress_bar
 from ntkdiag.errors import InputError, require_int, require_one_of, require_positive_int
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ntkdiag.claims.levels import Level
     from ntkdiag.diagnosis import Diagnosis, FullSettings
 
 
@@ -124,6 +128,8 @@ def diagnose(
     bars: bool,
     least_buckets: int = 1,
     full: FullSettings | None = None,
+    sizes: Level | None = None,
+    say_cost: Callable[[int, int, int, int], None] | None = None,
 ) -> Diagnosis:
     """Load the network and the data that the options name, and measure it.
 
@@ -132,31 +138,40 @@ def diagnose(
         bars: Whether to show progress.
         least_buckets: Smallest number of buckets that is accepted.
         full: Settings of the full kernel; None leaves it out.
+        sizes: Samples, probes and controls where the user gave none; those of `measure` if None.
+        say_cost: Called before it starts with the numbers of networks, buckets, samples and probes.
 
     Raises:
         InputError: an option is wrong; nothing has been measured then.
         MeasurementError: the network returns numbers that are not finite.
     """
+    from ntkdiag.claims.levels import DEFAULT_SIZES
     from ntkdiag.cli.inputs.loading import load, notes_on
     from ntkdiag.cli.options import parsing
     from ntkdiag.diagnosis import measure as measure_network
     from ntkdiag.diagnosis.controls import WOKEN
 
-    require_positive_int("--samples", how.samples)
-    require_positive_int("--probes", how.probes)
+    usual = DEFAULT_SIZES if sizes is None else sizes
+    probes = require_positive_int("--probes", usual.probes if how.probes is None else how.probes)
+    count = require_int("--controls", usual.controls if how.controls is None else how.controls, at_least=0)
+    if how.samples is not None:
+        require_positive_int("--samples", how.samples)
     memory = parsing.size("--memory", how.memory)
     loaded = load(model)
     buckets = parsing.buckets(how.buckets, how.range, loaded.denoiser.schedule)
     if len(buckets) < least_buckets:
         raise InputError("--buckets", expected=f"at least {least_buckets}, to see a trend", got=len(buckets))
-    controls, woken = loaded.controls(require_int("--controls", how.controls, at_least=0))
+    samples = min(usual.samples, len(loaded.data.train)) if how.samples is None else how.samples
+    controls, woken = loaded.controls(count)
+    if say_cost is not None:
+        say_cost(1 + len(controls), len(buckets), samples, min(probes, math.prod(loaded.data.shape)))
     with progress_bar(bars) as progress:
         diagnosis = measure_network(
             loaded.denoiser,
             loaded.data,
             buckets,
-            samples=how.samples,
-            probes=how.probes,
+            samples=samples,
+            probes=probes,
             seed=model.seed,
             refs=controls,
             engine=how.engine,
@@ -172,7 +187,7 @@ def diagnose(
     if loaded.weights is not None:
         diagnosis.meta["network"]["weights"] = asdict(loaded.weights)
     diagnosis.meta[WOKEN] = list(woken)
-    for text in notes_on(loaded, controls_missing=how.controls > 0 and not controls, woken=woken):
+    for text in notes_on(loaded, controls_missing=count > 0 and not controls, woken=woken):
         note(text)
     return diagnosis
 

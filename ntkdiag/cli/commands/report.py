@@ -20,8 +20,8 @@ def report(
         Path | None,
         typer.Option(
             metavar="FILE|FOLDER",
-            show_default="the claims are tested on the diagnosis",
-            help="Verdicts written by 'ntkdiag verify --out': the folder, or its verdicts.csv.",
+            show_default="answered from the diagnosis",
+            help="What 'ntkdiag verify --out' wrote: the folder, or its verdicts.json.",
         ),
     ] = None,
     table: Tables = None,

@@ -1,24 +1,27 @@
-"""`ntkdiag verify`: the paper's claims, tested on a network."""
+"""`ntkdiag verify`: what a measurement says about a network, in plain words, and its numbers."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ntkdiag.cli.commands.measure import diagnose
+from ntkdiag.cli.options.choices import LEVELS, one_of
 from ntkdiag.cli.options.grouping import grouped, refuse_given
 from ntkdiag.cli.options.shared import Force, Json, MeasureOptions, ModelOptions
 from ntkdiag.cli.output import paths
 from ntkdiag.cli.output.json_document import print_json
-from ntkdiag.cli.output.messages import say
-from ntkdiag.errors import require_int
+from ntkdiag.cli.output.messages import note, say
+from ntkdiag.errors import InputError, require_int
 
 if TYPE_CHECKING:
-    import pandas as pd
-
+    from ntkdiag.claims import Verification
     from ntkdiag.diagnosis import Diagnosis
+
+# What a folder that was measured here is called among several.
+_OWN = "measured"
 
 
 @grouped
@@ -26,11 +29,20 @@ def verify(
     model: ModelOptions,
     how: MeasureOptions,
     source: Annotated[
-        Path | None,
+        list[Path] | None,
         typer.Option(
             "--from",
             metavar="DIAGNOSIS",
-            help="Test the claims on this folder of 'ntkdiag measure --out' instead of measuring a network.",
+            help="Answer from this folder of 'ntkdiag measure --out' instead of measuring a network. May be repeated.",
+        ),
+    ] = None,
+    level: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            show_default="standard",
+            help="How much to measure: samples, probes and untrained networks, unless they are given. "
+            + one_of(LEVELS),
         ),
     ] = None,
     out: Annotated[
@@ -43,50 +55,88 @@ def verify(
     force: Force = False,
     json: Json = False,
 ) -> None:
-    """Test the claims about representation degradation: each is supported, contradicted or inconclusive.
+    """Say whether a network's kernel collapses, at which noise levels, and whether training did it.
 
-    The exit code is 0 whatever the verdicts: a contradicted claim is a result, not a failure.
+    The plain answer comes first, then a word for each statistic and end of the range: falls, rises, absent or cannot
+    say. The exit code is 0 whatever they are.
 
     \b
     Examples:
-      ntkdiag verify --model runs/erd
+      ntkdiag verify --model runs/erd --level quick
       ntkdiag verify --from runs/mine --out runs/mine-verdicts
     """
     paths.check_folder(out, force)
-    if source is None:
-        from ntkdiag.claims.evidence import MIN_BUCKETS, MIN_SAMPLES
-
-        require_int("--samples (for intervals)", how.samples, at_least=MIN_SAMPLES)
-        diagnosis = diagnose(model, how, bars=not json, least_buckets=MIN_BUCKETS)
-    else:
-        refuse_given((model, how), "beside --from, which measures nothing", allowed=("seed",))
+    measured = None
+    if source:
+        refuse_given((model, how), "beside --from, which measures nothing")
+        if level is not None:
+            raise InputError("--level", expected="nothing beside --from, which measures nothing", got=level)
         from ntkdiag.diagnosis import Diagnosis
 
-        diagnosis = Diagnosis.load(source)
+        diagnoses = {str(folder): Diagnosis.load(folder) for folder in source}
+    else:
+        measured = _measure(model, how, level, bars=not json)
+        diagnoses = {_OWN: measured}
 
-    from ntkdiag.claims import judge
+    from ntkdiag.claims import verify as answer
 
-    verdicts = judge(diagnosis, seed=model.seed)
+    found = {name: answer(diagnosis) for name, diagnosis in diagnoses.items()}
     if out is not None:
-        _write(out, force, verdicts, diagnosis if source is None else None)
+        _write(out, force, found, measured)
     if json:
-        print_json({"verdicts": verdicts.to_dict("records"), "written": out})
+        print_json(_document(found) | {"written": out})
         return
-    from ntkdiag.cli.output.tables import remark_text, verdict_text
+    from ntkdiag.cli.output.verdicts import verification_text
 
-    if remarks := remark_text(diagnosis):
-        say(remarks + "\n")
-    say(verdict_text(verdicts.to_dict("records")))
+    for name, one in found.items():
+        say(verification_text(one, name if len(found) > 1 else ""))
     if out is not None:
         say(f"\nWritten: {out}")
 
 
-def _write(out: Path, force: bool, verdicts: pd.DataFrame, diagnosis: Diagnosis | None) -> None:
+def _measure(model: ModelOptions, how: MeasureOptions, level: str | None, bars: bool) -> Diagnosis:
+    """Measure as much as the level says, where the user gave no number."""
+    from ntkdiag.claims.effects import MIN_SAMPLES
+    from ntkdiag.claims.ends import MIN_BUCKETS
+    from ntkdiag.claims.levels import STANDARD, level_named
+
+    if how.samples is not None:
+        require_int("--samples (for intervals)", how.samples, at_least=MIN_SAMPLES)
+    sizes = level_named(STANDARD if level is None else level)
+    return diagnose(model, how, bars=bars, least_buckets=MIN_BUCKETS, sizes=sizes, say_cost=_say_cost)
+
+
+def _say_cost(networks: int, buckets: int, samples: int, probes: int) -> None:
+    """Before a measurement starts: what it costs, in units that the user knows."""
+    from ntkdiag.claims.levels import training_steps
+
+    steps = training_steps(networks, buckets, samples, probes)
+    who = "1 network" if networks == 1 else f"{networks} networks"
+    note(
+        f"note: {who} at {buckets} noise levels with {samples} samples and {probes} probes cost about as much as "
+        f"{steps:,} training steps of batch 128"
+    )
+
+
+def _document(found: dict[str, Verification]) -> dict[str, Any]:
+    """What is printed and written: of one network its own document, of several one each."""
+    from ntkdiag import provenance
+
+    documents = {name: one.document() for name, one in found.items()}
+    alone = next(iter(documents.values())) if len(documents) == 1 else {"networks": documents}
+    return {"format": 1, "versions": provenance.versions(), **alone}
+
+
+def _write(out: Path, force: bool, found: dict[str, Verification], measured: Diagnosis | None) -> None:
+    import pandas as pd
+
     from ntkdiag import provenance
     from ntkdiag.cli.output.json_document import plain
 
+    tables = [one.claims.assign(network=name) for name, one in found.items()]
+    table = pd.concat([one[["network", *one.columns.drop("network")]] for one in tables], ignore_index=True)
     with provenance.run_folder(out, force) as building:
-        provenance.write_text(building / "verdicts.csv", verdicts.to_csv(index=False))
-        provenance.write_json(building / "verdicts.json", plain(verdicts.to_dict("records")))
-        if diagnosis is not None:
-            diagnosis.save(building / "diagnosis")
+        provenance.write_text(building / "verdicts.csv", table.to_csv(index=False))
+        provenance.write_json(building / "verdicts.json", plain(_document(found)))
+        if measured is not None:
+            measured.save(building / "diagnosis")

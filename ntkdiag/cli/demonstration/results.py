@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Any
 from ntkdiag.cli.inputs.training_runs import LOSSES_FILE, loss_table
 from ntkdiag.cli.output.json_document import plain
 from ntkdiag.cli.output.progress import Progress
-from ntkdiag.cli.output.tables import quality_text, ranged, verdict_text
+from ntkdiag.cli.output.tables import quality_text, ranged
+from ntkdiag.cli.output.verdicts import effects_text, wrapped
 from ntkdiag.report.formatting import level, number
 from ntkdiag.report.tables import Table
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from ntkdiag.claims import Verification
     from ntkdiag.diagnosis import Diagnosis
     from ntkdiag.train import BucketValues, TrainResult
     from ntkdiag.weights import WeightTable
@@ -38,7 +40,7 @@ class DemoResults:
         losses: Held-out losses of each run, on the same draws.
         samples: Real data and samples of each run, from the same noise; arrays.
         quality: run, metric, value, low, high.
-        verdicts: One row for each claim.
+        verdicts: The answer about the network trained with constant weights.
     """
 
     diagnosis: Diagnosis
@@ -47,7 +49,7 @@ class DemoResults:
     losses: dict[str, BucketValues]
     samples: dict[str, Any]
     quality: pd.DataFrame
-    verdicts: pd.DataFrame
+    verdicts: Verification
 
 
 def write(folder: Path, results: DemoResults, progress: Progress) -> None:
@@ -59,7 +61,7 @@ def write(folder: Path, results: DemoResults, progress: Progress) -> None:
     progress("figures and page", 0, 2)
     results.diagnosis.save(folder / "diagnosis")
     results.table.save(folder / "weights.csv")
-    provenance.write_text(folder / "verdicts.csv", results.verdicts.to_csv(index=False))
+    provenance.write_text(folder / "verdicts.csv", results.verdicts.claims.to_csv(index=False))
     runs = {}
     for name, run in results.runs.items():
         buckets = loss_table(results.losses[name])
@@ -89,7 +91,7 @@ def document(results: DemoResults, plan: dict[str, Any], seed: int) -> dict[str,
             "environment": provenance.environment(),
             "parameters": results.diagnosis.meta["network"]["parameters"],
             "buckets": _bucket_rows(results),
-            "verdicts": results.verdicts.to_dict("records"),
+            "verdicts": results.verdicts.document(),
             "quality": results.quality.to_dict("records"),
         }
     )
@@ -115,12 +117,12 @@ def _bucket_rows(results: DemoResults) -> list[dict[str, Any]]:
 
 
 def demo_text(document: dict[str, Any]) -> str:
-    """What the demo prints: the verdicts, a table with a row for each bucket, and the quality of the samples.
+    """What the demo prints: the answer, a table with a row for each bucket, and the quality of the samples.
 
     Args:
         document: What `demonstrate` returned.
     """
-    plan = document["plan"]
+    plan, answer = document["plan"], document["verdicts"]
     quality: dict[str, Any] = {}
     for row in document["quality"]:
         quality.setdefault(row["metric"], {})[row["run"]] = row
@@ -129,8 +131,8 @@ def demo_text(document: dict[str, Any]) -> str:
             f"A DiT of {document['parameters']:,} parameters that predicts v, trained twice for {plan['steps']:,} steps on "
             f"8×8 digits;\n{plan['buckets']} log-SNR buckets × {plan['samples']} samples, {plan['probes']} probes, "
             f"seed {document['seed']}, {document['seconds']:.0f} s in all.",
-            "Claims about what training did to the kernel (constant weight, against the network before training):",
-            verdict_text(document["verdicts"]),
+            "What the kernel of the network trained with constant weight says:\n" + wrapped(answer["text"]),
+            effects_text(answer["claims"], answer["method"]),
             Table(_HEAD, tuple(_row(row) for row in document["buckets"])).as_text(),
             "The kernel is that of the network trained with constant weight; 'before' is its effective rank before that.\n"
             "Losses are held out and unweighted; ↓ lower, ↑ higher than with constant weight (95% interval of the paired\n"

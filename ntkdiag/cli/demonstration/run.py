@@ -98,7 +98,7 @@ def _one_thread() -> Iterator[None]:
 
 
 def _run(folder: Path, plan: Plan, seed: int, progress: Progress) -> DemoResults:
-    from ntkdiag.claims import judge
+    from ntkdiag.claims import verify
     from ntkdiag.cli.inputs.loading import load_recipe
     from ntkdiag.diagnosis import fresh_controls, measure
     from ntkdiag.process.buckets import Buckets
@@ -131,9 +131,7 @@ def _run(folder: Path, plan: Plan, seed: int, progress: Progress) -> DemoResults
     runs["erd"] = _train("erd", table, start, folder, plan, buckets, progress)
     losses = {name: held_out(run.denoiser, start.data, buckets) for name, run in runs.items()}
     samples = _samples(runs, start, plan, seed, progress)
-    return DemoResults(
-        diagnosis, table, runs, losses, samples, _quality(samples, start), judge(diagnosis, seed=seed)
-    )
+    return DemoResults(diagnosis, table, runs, losses, samples, _quality(samples, start), verify(diagnosis))
 
 
 def _train(

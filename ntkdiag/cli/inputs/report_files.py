@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ntkdiag import provenance
 from ntkdiag.cli.options import parsing
 from ntkdiag.errors import InputError, first_line
 
 if TYPE_CHECKING:
-    import pandas as pd
-
+    from ntkdiag.claims import Verification
     from ntkdiag.diagnosis import Diagnosis
     from ntkdiag.weights import WeightTable
 
@@ -36,34 +37,29 @@ def runs(items: list[str] | None) -> dict[str, Any] | None:
     return found or None
 
 
-def verdicts(path: Path | None, diagnosis: Diagnosis) -> pd.DataFrame | None:
-    """Verdicts from a file or a folder of 'ntkdiag verify'; without a path, those of the diagnosis itself.
+def verdicts(path: Path | None, diagnosis: Diagnosis) -> Verification | None:
+    """The answer in a file or a folder of 'ntkdiag verify'; without a path, that of the diagnosis itself.
 
     Returns:
-        None without a path, if the diagnosis is too small to test the claims.
+        None without a path, if the diagnosis is too small to say anything.
     """
-    import pandas as pd
-
-    from ntkdiag.claims import COLUMNS, judge
+    from ntkdiag.claims import Verification, verify
 
     if path is None:
         try:
-            return judge(diagnosis)
+            return verify(diagnosis)
         except InputError:
             return None
-    path = path / "verdicts.csv" if path.is_dir() else path
+    path = path / "verdicts.json" if path.is_dir() else path
+    expected = "verdicts.json, as 'ntkdiag verify --out' writes it of one network"
     try:
-        table = pd.read_csv(path, keep_default_na=True)
-    except (OSError, ValueError) as error:
-        raise InputError(
-            str(path),
-            expected="verdicts.csv, as 'ntkdiag verify --out' writes it",
-            got=first_line(error),
-        ) from error
-    missing = [name for name in COLUMNS if name not in table.columns]
-    if missing:
-        raise InputError(str(path), expected="columns " + ", ".join(COLUMNS), got=f"none named {missing[0]}")
-    return table.fillna({"note": "", "test": ""})
+        document = json.loads(provenance.read_text(path))
+    except ValueError as error:
+        raise InputError(str(path), expected=expected, got=first_line(error)) from error
+    try:
+        return Verification.from_document(document, diagnosis)
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(str(path), expected=expected, got=first_line(error)) from error
 
 
 def _add(found: dict[str, Any], option: str, name: str, value: Any) -> None:

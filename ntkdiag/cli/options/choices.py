@@ -15,6 +15,7 @@ TARGETS = ("epsilon", "x0", "v", "score", "flow", "F")
 CALLS = ("time", "log_snr")
 ENGINES = ("auto", "streaming", "exact", "autograd")
 KERNELS = ("trace", "full")
+LEVELS = ("quick", "standard", "thorough")
 RULES = (
     "constant_epsilon", "constant_x0", "constant_v", "min_snr", "soft_min_snr", "p2", "debias", "truncated_snr", "edm",
     "sigmoid", "erd", "uniform", "cosmap",

@@ -150,6 +150,9 @@ class ModelOptions:
     seed: Seed = 0
 
 
+_SIZED = "{}, or what --level says"
+
+
 @dataclass(frozen=True)
 class MeasureOptions:
     """How a network is measured."""
@@ -178,11 +181,19 @@ class MeasureOptions:
         typer.Option(
             "--extrapolate",
             help="Also measure buckets at noise levels outside the schedule's support, which the network never saw in "
-            "training. The summary, the page and the verdicts mark them.",
+            "training. The summary and the page mark them, and the answer leaves them out.",
         ),
     ] = False
-    samples: Annotated[int, typer.Option(metavar="N", help="Number of samples in each bucket.")] = 64
-    probes: Annotated[int, typer.Option(metavar="N", help="Number of random probes of the trace kernel.")] = 8
+    samples: Annotated[
+        int | None,
+        typer.Option(metavar="N", show_default=_SIZED.format(64), help="Number of samples in each bucket."),
+    ] = None
+    probes: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", show_default=_SIZED.format(8), help="Number of random probes of the trace kernel."
+        ),
+    ] = None
     params: Annotated[
         list[str] | None,
         typer.Option(
@@ -210,11 +221,12 @@ class MeasureOptions:
         ),
     ] = False
     controls: Annotated[
-        int,
+        int | None,
         typer.Option(
             metavar="N",
             min=0,
+            show_default=_SIZED.format(5),
             help="Number of untrained networks of the same kind to measure on the same draws, each at the cost of the "
             "network itself. Their spread says what training did.",
         ),
-    ] = 5
+    ] = None

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import shutil
-import textwrap
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from ntkdiag.report.formatting import MISSING, interval, level, number, p_value
+from ntkdiag.report.formatting import interval, level, number
 from ntkdiag.report.inputs import full_kernel_of
 from ntkdiag.report.tables import Table, full_table, summary_table
 
@@ -71,20 +70,6 @@ def full_text(diagnosis: Diagnosis) -> str:
             "",
             f"Eigenpairs that did not converge: at log-SNR {', '.join(unfinished)}; see their residuals.",
         ]
-    return "\n".join(lines)
-
-
-def verdict_text(verdicts: Iterable[Mapping[Any, Any]]) -> str:
-    """For each claim the verdict with its numbers, the statement, and the note."""
-    lines = []
-    for row in verdicts:
-        effect, p = interval(row["effect"], row["low"], row["high"]), p_value(row["p_holm"])
-        numbers = (
-            "not tested" if p == MISSING else f"effect {effect}, p {p if p.startswith('<') else '= ' + p}"
-        )
-        lines.append(f"{row['claim']}  {row['verdict']:<12}  {numbers}")
-        for text in filter(None, (row["statement"], row["note"])):
-            lines += textwrap.wrap(text, text_width(), initial_indent="    ", subsequent_indent="    ")
     return "\n".join(lines)
 
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
+    from ntkdiag.claims import Verification
     from ntkdiag.diagnosis import Diagnosis
 
 # Nothing but this page's own style and pictures, even if a string slipped through unescaped.
@@ -37,7 +38,7 @@ def write_page(
     path: Path | str,
     diagnosis: Diagnosis,
     *,
-    verdicts: pd.DataFrame | None = None,
+    verdicts: Verification | None = None,
     tables: Mapping[str, Callable[[Any], Any]] | None = None,
     runs: Mapping[str, Any] | None = None,
     samples: Mapping[str, np.ndarray] | None = None,
@@ -48,7 +49,7 @@ def write_page(
     Args:
         path: File to write; its folder must exist.
         diagnosis: What was measured.
-        verdicts: A row a claim, as `ntkdiag.verify` returns it.
+        verdicts: The answer, as `ntkdiag.verify` returns it.
         tables: Name → weight table; without any, all closed-form rules for the target are shown.
         runs: Name → history (step, loss), or loss per bucket (bucket, log_snr, loss, loss_low, loss_high), or
             {"history": …, "buckets": …}.

@@ -8,7 +8,6 @@ from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
 
-import numpy as np
 import pandas as pd
 import pytest
 
@@ -65,8 +64,10 @@ def hostile_page(tmp_path_factory: pytest.TempPathFactory, request: pytest.Fixtu
     diagnosis.meta["coverage"] = {HOSTILE: HOSTILE}
     diagnosis.meta[HOSTILE] = [HOSTILE]
     diagnosis.refs[HOSTILE] = diagnosis.refs["untrained"]
-    verdicts = cases.make_verdicts().assign(statement=HOSTILE, note=HOSTILE, test=HOSTILE)
-    verdicts.loc[0, ["claim", "verdict"]] = HOSTILE
+    verdicts = cases.make_verdicts()
+    verdicts.text = HOSTILE
+    verdicts.answers = verdicts.answers.assign(statement=HOSTILE, text=HOSTILE)
+    verdicts.answers.loc[0, ["claim", "noisy"]] = HOSTILE
     runs = {HOSTILE: cases.make_runs(diagnosis.summary["log_snr"].to_numpy())["erd"]}
     quality = cases.make_quality().assign(metric=HOSTILE)
     quality.loc[0, "run"] = HOSTILE
@@ -145,29 +146,16 @@ def shown(text: str) -> str:
 
 
 @pytest.mark.usefixtures("quick")
-def test_verdicts_come_with_effect_interval_and_corrected_p(
+def test_the_answer_comes_first_and_then_a_card_a_claim(
     diagnosis: SimpleNamespace, cases: SimpleNamespace
 ) -> None:
     text = shown(page.build_page(ReportInputs(diagnosis, verdicts=cases.verdicts())))
+    assert "What it says In this network the kernel collapses at the noisy end. falls C1" in text
     assert (
-        "Of 3 claims about representation degradation: 1 supported, 1 contradicted, 1 inconclusive." in text
+        "falls C1 The kernel weakens where the target is less recoverable. Trace: ×0.41 [0.30, 0.55]." in text
     )
-    assert "✓ supported C1 The kernel weakens where the target is less recoverable." in text
-    assert "Effect 1.8 [1.6, 2.0], threshold 0.20; p = 0.0012 after correction for all claims" in text
-    assert "Rank hardly moves between buckets." in text
-
-
-@pytest.mark.usefixtures("quick")
-def test_a_verdict_that_could_not_be_tested_says_so(
-    diagnosis: SimpleNamespace, cases: SimpleNamespace
-) -> None:
-    verdicts = cases.verdicts()
-    verdicts.loc[2, ["effect", "low", "high", "p_value", "p_holm"]] = np.nan
-    verdicts.loc[0, "p_holm"] = 1e-5
-    verdicts["note"] = np.nan
-    text = shown(page.build_page(ReportInputs(diagnosis, verdicts=verdicts)))
-    assert "This measurement cannot test the claim." in text
-    assert "p < 0.001 after" in text
+    assert "falls at the noisy end, cannot say at the clean end C2" in text
+    assert "not testable C3" in text
     assert not re.search(r"\bnan\b", text.lower())
 
 
@@ -184,7 +172,7 @@ def test_facts_of_the_measurement_are_on_the_page(diagnosis: SimpleNamespace) ->
         "seed 1234",
         "9f2c" * 16,
         "coverage: linear 2 parameters: blocks.0.attention.qkv, blocks.0.mlp.0",
-        "No claims were tested",
+        "No claims were answered",
     ):
         assert fact in text, fact
 
@@ -237,7 +225,7 @@ def test_a_failure_half_way_leaves_the_old_page(
         raise OSError("disk full")
 
     monkeypatch.setattr(Path, "replace", broken)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(InputError, match="disk full"):
         write_page(path, diagnosis)
     assert path.read_text() == "old"
     assert [entry.name for entry in tmp_path.iterdir()] == ["page.html"]

@@ -1,0 +1,1 @@
+"""Numbers that describe a network beside its effects: what its rank follows, and what takes its loss and gradients."""

@@ -1,0 +1,127 @@
+"""The answer about a network as text of 80 columns: the paragraph, effects, claims, and what the rank runs along with."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from typing import TYPE_CHECKING, Any
+
+from ntkdiag.claims.wording.numbers import ratio, short
+from ntkdiag.report.tables import Table
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from ntkdiag.claims import Verification
+
+WIDTH = 80
+_SHORT = {
+    "participation_ratio_pairs": "pair PR",
+    "shared_share": "shared share",
+    "top_eigenvalue": "top eigenvalue",
+    "effective_rank": "effective rank",
+}
+_TRAINING = {"as untrained": "untrained", "not tested": "–"}
+_CENTRED = "centred_"
+
+
+def verification_text(found: Verification, name: str = "") -> str:
+    """Everything that is printed of one network.
+
+    Args:
+        found: The answer.
+        name: What to call the network above it, where there are several.
+    """
+    parts = [f"{name}:"] if name else []
+    document = found.document()
+    effects = effects_text(document["claims"], found.method)
+    parts += [wrapped(found.text), effects, claims_text(document["answers"]), rulers_text(document)]
+    return "\n\n".join(filter(None, parts)) + "\n"
+
+
+def effects_text(claims: Sequence[Mapping[str, Any]], method: str) -> str:
+    """A row for each statistic at each end, and what its columns mean.
+
+    Args:
+        claims, method: As in `Verification.document`.
+    """
+    parts = []
+    for end in dict.fromkeys(row["end"] for row in claims):
+        rows = [row for row in claims if row["end"] == end]
+        whole = [row for row in rows if not row["statistic"].startswith(_CENTRED)]
+        centred = [row for row in rows if row["statistic"].startswith(_CENTRED)]
+        cells = [_cells(row) for row in whole]
+        if centred:
+            cells += [("without shared:", "", "", "", ""), *(_cells(row) for row in centred)]
+        table = Table((f"{end} end", "middle → end", "end/middle [limits]", "word", "training"), tuple(cells))
+        parts.append(table.as_text())
+    legend = (
+        "Words: falls or rises by more than a tenth, absent (within a tenth), or cannot say. Limits hold for all rows "
+        f"together ({method}). Ratios of ranks and eigenvalues depend on the number of samples, so compare them in order; "
+        "those of the trace and of the pair PR do not. 'without shared': of the kernel without the answer that all samples "
+        "share. training: learned, where the change lies outside what 95% of fresh networks show; untrained, inside; no "
+        "claim, where it has the opposite sign once theirs is subtracted."
+    )
+    return "\n\n".join([*parts, wrapped(legend)])
+
+
+def claims_text(answers: Sequence[Mapping[str, Any]]) -> str:
+    """The claims of the paper, and others that are registered, each with its answer."""
+    lines = []
+    for row in answers:
+        words = (
+            row["noisy"]
+            if row["noisy"] == row["clean"]
+            else f"{row['noisy']} (noisy), {row['clean']} (clean)"
+        )
+        lines.append(f"{row['claim']}  {words}")
+        for text in (row["statement"], row["text"]):
+            lines += textwrap.wrap(text, WIDTH, initial_indent="    ", subsequent_indent="    ")
+    return "\n".join(lines)
+
+
+def rulers_text(document: Mapping[str, Any]) -> str:
+    """What the effective rank runs along with over log-SNR, from `Verification.document`."""
+    rows = [row for row in document["rulers"] if row["statistic"] == "effective_rank"]
+    if not rows:
+        return ""
+    rank = {row["end"]: row["word"] for row in document["claims"] if row["statistic"] == "effective_rank"}
+    cells = [
+        (row["ruler"], _interval(row["tau"], row["low"], row["high"]), row["noisy"], row["clean"])
+        for row in rows
+    ]
+    cells.append(("the rank itself", "", rank["noisy"], rank["clean"]))
+    table = Table(("ruler", "τ with the rank [90%]", "noisy end", "clean end"), tuple(cells))
+    notes = [f"{row['ruler']}: {row['note']}" for row in rows if row["note"]]
+    return "\n\n".join(
+        [
+            table.as_text(),
+            wrapped(
+                "What the rank runs along with, as a description: what each ruler would have it do at the ends, and what "
+                "it does. " + "; ".join(notes) + ("." if notes else "")
+            ),
+        ]
+    )
+
+
+def _cells(row: Mapping[Any, Any]) -> tuple[str, ...]:
+    name = row["statistic"].removeprefix(_CENTRED)
+    label = _SHORT.get(name, name.replace("_", " "))
+    change = f"{short(row['middle'], 3)} → {short(row['at_end'], 3)}"
+    ends = [math.exp(-row[part]) for part in ("effect", "high", "low")]
+    return label, change, _interval(*ends), row["word"], _TRAINING.get(row["learned"], row["learned"])
+
+
+def _interval(value: float, low: float, high: float) -> str:
+    if math.isnan(low) or math.isnan(high):
+        return _minus(ratio(value))
+    return _minus(f"{ratio(value)} [{ratio(low)}, {ratio(high)}]")
+
+
+def _minus(text: str) -> str:
+    return text.replace("-", "−")
+
+
+def wrapped(text: str) -> str:
+    """Running text in lines of `WIDTH` columns."""
+    return textwrap.fill(text, WIDTH)

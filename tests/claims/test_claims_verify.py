@@ -1,0 +1,230 @@
+"""The answer about one network: its words follow what is planted, its text follows the words, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from claims_cases import levels, simulate
+
+import ntkdiag as nd
+from ntkdiag.claims import ANSWER_COLUMNS, CLAIMS, COLUMNS, Verification, verify
+from ntkdiag.cli.output.json_document import plain
+from ntkdiag.errors import InputError
+
+NOISY, CLEAN = levels() < -4, levels() > 4
+RANK = {"samples": 64, "shared": 0.9}
+
+
+def shaped(noisy: float, middle: float, clean: float) -> np.ndarray:
+    return np.where(NOISY, noisy, np.where(CLEAN, clean, middle))
+
+
+def words(found: Verification, statistic: str) -> list[str]:
+    rows = found.claims[found.claims["statistic"] == statistic]
+    return rows["word"].tolist()
+
+
+# --- words and text
+
+
+def test_a_collapse_at_one_end_is_found_there_and_nowhere_else() -> None:
+    found = verify(simulate(flatness=shaped(0.3, 0.8, 0.8), **RANK))
+    assert words(found, "effective_rank") == ["falls", "absent"]
+    assert "In this network the kernel collapses at the noisy end of the range." in found.text
+    assert "Towards clean data the effective rank stays within 10%" in found.text
+    assert "was not tested, since no fresh network was measured" in found.text
+    assert found.answers.set_index("claim").loc["C2", ["noisy", "clean"]].tolist() == ["falls", "absent"]
+    row = found.claims[
+        (found.claims["statistic"] == "effective_rank") & (found.claims["end"] == "noisy")
+    ].iloc[0]
+    assert (
+        f"from {row['middle']:.3g} in the middle" in found.text
+        and f"to {row['at_end']:.3g} in the noisy" in found.text
+    )
+
+
+def test_a_collapse_at_both_ends_and_a_rise() -> None:
+    both = verify(simulate(flatness=shaped(0.3, 0.8, 0.3), **RANK))
+    assert "collapses at both ends of the range" in both.text
+    rise = verify(simulate(flatness=shaped(0.8, 0.3, 0.3), **RANK))
+    assert words(rise, "effective_rank")[0] == "rises"
+    assert "Towards noise the effective rank rises from" in rise.text
+    assert "does not collapse at either end" in rise.text
+
+
+def test_nothing_planted_keeps_the_weights() -> None:
+    found = verify(simulate(samples=96, shared=0.98))
+    assert words(found, "effective_rank") == ["absent", "absent"]
+    assert "does not collapse" in found.text and "keep the weights" in found.text
+
+
+def test_too_few_samples_cannot_say() -> None:
+    found = verify(simulate(flatness=shaped(0.65, 0.7, 0.7), samples=8, shared=0.0))
+    assert words(found, "effective_rank")[0] == "cannot say"
+    assert "cannot rule it out" in found.text and "--level thorough" in found.text
+
+
+def test_one_shared_answer_is_told_from_a_loss_of_directions() -> None:
+    """A mean that all samples share grows at the noisy end; the kernel without it keeps its rank."""
+    mean = shaped(5.0, 0.5, 0.5)
+    found = verify(simulate(samples=128, shared=0.98, mean=mean))
+    assert words(found, "effective_rank")[0] == "falls"
+    assert words(found, "centred_effective_rank")[0] == "absent"
+    assert words(found, "shared_share")[0] == "rises"
+    assert "mostly one shared answer" in found.text
+    assert "samples are still told apart, and none of these directions is lost" in found.text
+    assert "this calls for no other loss weights" in found.text
+
+
+def test_directions_that_are_lost_are_said_to_be_and_weights_follow_only_if_training_lost_them() -> None:
+    planted: dict[str, Any] = {"flatness": shaped(0.3, 0.8, 0.8), **RANK}
+    alone = verify(simulate(**planted))
+    assert words(alone, "centred_effective_rank")[0] == "falls"
+    assert "samples are told apart in fewer directions" in alone.text
+    assert "nothing follows for the weights" in alone.text
+    fresh = [simulate(flatness=0.78 + 0.01 * k, seed=k, **RANK) for k in range(4)]
+    learned = verify(simulate(**planted, controls=fresh))
+    assert "Training did this: the rank changes by" in learned.text
+    assert "training lost directions" in learned.text and "ntkdiag weights --score bayes" in learned.text
+    exact = learned.diagnosis.summary["bayes_share"][NOISY].mean()
+    assert f"{100 * exact:.0f}% of the target can be recovered" in learned.text
+
+
+def test_what_fresh_networks_show_too_is_not_put_down_to_training() -> None:
+    planted: dict[str, Any] = {"flatness": shaped(0.3, 0.8, 0.8), **RANK}
+    same = [simulate(**planted, seed=k) for k in range(1, 6)]
+    found = verify(simulate(**planted, controls=same))
+    rows = found.claims.set_index(["statistic", "end"])
+    assert rows.loc[("effective_rank", "noisy"), "learned"] == "as untrained"
+    assert rows.loc[("effective_rank", "noisy"), "controls"] == 5
+    assert "It was so before training" in found.text
+    assert "that training did this is not shown" in found.text
+
+
+def test_raw_and_net_of_opposite_sign_claim_nothing() -> None:
+    further = [simulate(flatness=shaped(0.1 + 0.002 * k, 0.8, 0.8), **RANK) for k in range(4)]
+    found = verify(simulate(flatness=shaped(0.5, 0.8, 0.8), **RANK, controls=further))
+    row = found.claims.set_index(["statistic", "end"]).loc[("effective_rank", "noisy")]
+    assert row["effect"] > 0 > row["net"] and row["learned"] == "no claim"
+    assert "Nothing is claimed about training" in found.text
+
+
+def test_one_control_shows_its_change_without_a_band() -> None:
+    found = verify(simulate(flatness=shaped(0.3, 0.8, 0.8), **RANK, controls=[simulate(**RANK)]))
+    assert "one network: how others differ is not known" in found.text
+    assert set(found.claims["learned"]) == {"not tested"}
+
+
+def test_a_zero_start_is_said() -> None:
+    found = verify(simulate(zero_start=["out.weight"], **RANK))
+    assert "at its zero start: its last layer (out.weight)" in found.text
+    assert "measure again after some training" in found.text
+
+
+def test_noise_levels_that_training_never_sees_do_not_enter() -> None:
+    diagnosis = simulate(flatness=shaped(0.3, 0.8, 0.8), **RANK)
+    diagnosis.summary["extrapolated"] = NOISY
+    found = verify(diagnosis)
+    assert "at 7 noise levels, from log-SNR −3" in found.text
+    assert "never saw log-SNR −9, −7, −5 in training, so what was measured there does not enter" in found.text
+    assert words(found, "effective_rank")[0] == "absent"
+
+
+# --- tables
+
+
+def test_the_table_has_a_row_for_each_statistic_and_end() -> None:
+    found = verify(simulate(samples=32, probes=4))
+    assert list(found.claims.columns) == list(COLUMNS) and len(found.claims) == 18
+    assert found.claims["claim"].tolist() == ["C1"] * 8 + ["C2"] * 10
+    assert list(found.answers.columns) == list(ANSWER_COLUMNS)
+    assert found.answers["claim"].tolist() == ["C1", "C2", "C3", "C4", "C5"] == list(CLAIMS)
+    assert found.claims["note"].eq("").all() and found.claims["low"].notna().all()
+    c3 = found.answers.set_index("claim").loc["C3"]
+    assert c3["noisy"] == c3["clean"] == "not testable" and "Not testable for one network" in c3["text"]
+    assert "18 effects" in found.method
+
+
+def test_contamination_and_shares_are_described() -> None:
+    found = verify(simulate(samples=32))
+    texts = found.answers.set_index("claim")["text"]
+    assert "Bayes noise is 81%" in texts["C4"] and "with the exact posterior" in texts["C4"]
+    assert "(log-SNR −9, −7, −5) gets" in texts["C5"] and "of the loss and" in texts["C5"]
+    diagnosis = simulate(samples=32)
+    diagnosis.summary = diagnosis.summary.rename(
+        columns={f"contamination{end}": f"contamination_finite{end}" for end in ("", "_low", "_high")}
+    )
+    assert "finite training set, which memorises it" in verify(diagnosis).answers["text"][3]
+    diagnosis.summary = diagnosis.summary.drop(columns=["contamination_finite", "floor"])
+    answers = verify(diagnosis).answers.set_index("claim")
+    assert answers.loc[["C4", "C5"], "noisy"].tolist() == ["not testable", "not testable"]
+
+
+def test_repr_is_short_and_the_document_comes_back() -> None:
+    diagnosis = simulate(flatness=shaped(0.3, 0.8, 0.8), **RANK)
+    found = verify(diagnosis)
+    assert repr(found) == "Verification(effective rank: falls at the noisy end, absent at the clean end)"
+    assert "<p>The kernel says" in found._repr_html_()
+    text = json.dumps(plain(found.document()), allow_nan=False)
+    again = Verification.from_document(json.loads(text), diagnosis)
+    assert again.text == found.text and again.method == found.method
+    pd.testing.assert_frame_equal(again.answers, found.answers)
+    np.testing.assert_allclose(again.claims["effect"], found.claims["effect"])
+    for broken in ({}, {"text": 1}, [], {**found.document(), "claims": [{"a": 1}]}):
+        with pytest.raises((KeyError, TypeError, ValueError)):
+            Verification.from_document(broken, diagnosis)
+
+
+def test_equal_data_give_equal_answers() -> None:
+    first, second = (verify(simulate(samples=24, probes=3)) for _ in range(2))
+    assert first.text == second.text
+    pd.testing.assert_frame_equal(first.claims, second.claims)
+    pd.testing.assert_frame_equal(first.rulers, second.rulers)
+
+
+# --- from a network, and refusals
+
+
+def make(seed: int) -> nd.Denoiser:
+    network = nd.models.build("mlp", (2,), seed=seed, width=8, depth=1, frequencies=2)
+    return nd.Denoiser(network, nd.schedules.cosine(), "v", call="log_snr")
+
+
+def test_a_network_is_measured_with_its_controls() -> None:
+    data = nd.data.mixture(train=64, held_out=4)
+    found = verify(make(0), data, 4, samples=12, probes=1, seed=2, fresh=make, controls=2)
+    assert list(found.diagnosis.refs) == ["untrained", "untrained 2"]
+    assert found.diagnosis.meta["config"]["samples"] == 12
+    again = verify(found.diagnosis)
+    assert again.text == found.text
+    assert "quick" and verify(make(0), data, 3, level="quick").diagnosis.meta["config"]["samples"] == 64
+
+
+def test_several_diagnoses_are_answered_one_by_one() -> None:
+    one, two = simulate(samples=16), simulate(samples=16, seed=1)
+    found = verify([one, two])
+    assert [one.text for one in found] == [verify(one).text, verify(two).text]
+
+
+def test_bad_input_is_refused_in_words() -> None:
+    diagnosis = simulate(samples=16)
+    with pytest.raises(InputError, match="data: expected the data to measure the network on"):
+        verify(make(0))
+    with pytest.raises(InputError, match="nothing beside a diagnosis"):
+        verify(diagnosis, nd.data.mixture(train=16, held_out=4))
+    with pytest.raises(InputError, match="what to verify: expected a Diagnosis"):
+        verify("runs/mine")  # type: ignore[call-overload]
+    with pytest.raises(InputError, match="a list of diagnoses; got a str in it"):
+        verify([diagnosis, "x"])  # type: ignore[call-overload]
+    with pytest.raises(InputError, match="level"):
+        verify(make(0), nd.data.mixture(train=16, held_out=4), level="slow")
+    with pytest.raises(InputError, match="reference 'untrained': expected 10 buckets of 16 samples"):
+        verify(simulate(samples=16, controls=[simulate(samples=12)]))
+    with pytest.raises(InputError, match="at least 8 a bucket"):
+        verify(simulate(samples=7))
+    with pytest.raises(InputError, match="at least 3, one for each third"):
+        verify(simulate(samples=16, log_snr=levels(2)))
