@@ -1,0 +1,157 @@
+"""What do networks trained on three targets, with three training densities, say of the paper's claims? See README.md.
+
+    python -m analysis.verdicts.run     # an hour on one core; networks that are kept are not trained again
+
+Writes results/buckets.csv (a row a network and bucket), results/answers.csv (a row a network, statistic and end),
+results/verdicts.csv (a row a recipe, claim and end) and results/slopes.csv (what the statistics follow between targets).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+import ntkdiag as nd
+from analysis.verdicts.networks import Cell, cells, measured, schedule_of
+from ntkdiag.claims.effects import SHOWN, effects
+from ntkdiag.claims.ends import ENDS
+from ntkdiag.claims.recipe import all_parts, between_targets, decide, over_seeds
+from ntkdiag.confidence import quantile
+from ntkdiag.provenance import write_text
+
+HERE = Path(__file__).parent
+KEPT = Path("build/verdicts")
+# Claim → statistics, all of which must fall.
+CLAIMS = {
+    "C1 strength": ("trace", "top_eigenvalue"),
+    "C2 rank": ("effective_rank", "participation_ratio_pairs"),
+    "rank of the centred kernel": ("centred_effective_rank", "centred_participation_ratio_pairs"),
+}
+FOLLOWING = ("effective_rank", "centred_effective_rank", "trace", "shared_share")
+# A share below this says nothing more of how much smaller it is.
+LEAST_SHARE = 0.01
+BUCKETS = ("log_snr", "loss", "amplitude", "bayes_share", "bayes_share_estimate")
+
+
+def buckets_and_answers(
+    found: dict[Cell, nd.Diagnosis], config: dict[str, Any]
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Every bucket, and every effect with its limits and the band of the untrained controls, of every network."""
+    rows, answers = [], []
+    for cell, diagnosis in found.items():
+        summary = diagnosis.summary
+        rows.append(summary[[*BUCKETS, *SHOWN]].assign(**vars(cell)))
+        table = effects(
+            summary["log_snr"].to_numpy(), diagnosis.grams["trace"], diagnosis.grams.get("per_probe")
+        )
+        answers.append(table.frame().assign(**vars(cell)))
+    answer = pd.concat(answers, ignore_index=True)
+    new = answer[answer["density"] == "none"].groupby(["data", "statistic", "end"])["effect"]
+    count = len(config["controls"])
+    band = new.agg(["mean", "std"])
+    reach = quantile(0.95, count - 1) * band["std"] * np.sqrt(1 + 1 / count)
+    band = pd.DataFrame({"control_low": band["mean"] - reach, "control_high": band["mean"] + reach})
+    answer = answer.merge(band.reset_index(), on=["data", "statistic", "end"])
+    outside = (answer["effect"] < answer["control_low"]) | (answer["effect"] > answer["control_high"])
+    answer["learned"] = np.where(
+        answer["density"] == "none", "", np.where(outside, "learned", "as before training")
+    )
+    return pd.concat(rows, ignore_index=True), answer
+
+
+def recipes(answers: pd.DataFrame) -> pd.DataFrame:
+    """Verdicts over seeds, a row a recipe, claim and end; corrected over the claims and ends of a recipe."""
+    rows = []
+    trained = answers[answers["density"] != "none"]
+    for (data, target, density), one in trained.groupby(["data", "target", "density"], sort=False):
+        table = one.pivot(index="seed", columns=["statistic", "end"], values="effect")
+        tests = {
+            (claim, end): all_parts([over_seeds(table[name, end].to_numpy()) for name in names])
+            for claim, names in CLAIMS.items()
+            for end in ENDS
+        }
+        words = decide({" · ".join(key): test for key, test in tests.items()})
+        rows += [
+            {"data": data, "target": target, "density": density, "claim": claim, "end": end}
+            | {"verdict": words[f"{claim} · {end}"]}
+            | vars(test)
+            for (claim, end), test in tests.items()
+        ]
+    return pd.DataFrame(rows)
+
+
+def slopes(buckets: pd.DataFrame, config: dict[str, Any]) -> pd.DataFrame:
+    """Slopes of ln S on ln recoverable share (and on ln training density) between recipes, with 90% intervals over seeds."""
+    return pd.DataFrame(_slopes(buckets[buckets["density"] != "none"], config))
+
+
+def _slopes(trained: pd.DataFrame, config: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    for data, rows in trained.groupby("data", sort=False):
+        for density in (*config["data"][data]["densities"], "all"):
+            some = rows if density == "all" else rows[rows["density"] == density]
+            recipes = list(some.groupby(["target", "density"], sort=False))
+            rulers = {"recoverable share": np.stack([_share(one) for _, one in recipes])}
+            if density == "all":
+                rulers["training density"] = np.stack([_density(key[1], one, config) for key, one in recipes])
+            for statistic in FOLLOWING:
+                logs = np.stack([_by_seed(one, statistic) for _, one in recipes])
+                found = between_targets(logs, *rulers.values())
+                for ruler, values in zip(rulers, found.T, strict=True):
+                    test = over_seeds(values, least=0)
+                    label = {"data": data, "density": density, "statistic": statistic, "follows": ruler}
+                    yield label | {
+                        "slope": test.effect,
+                        "low": test.low,
+                        "high": test.high,
+                        "p": test.p_supported,
+                    }
+
+
+def _by_seed(one: pd.DataFrame, statistic: str) -> np.ndarray:
+    """ln of a statistic, [seeds, buckets]."""
+    return np.log(one.pivot(index="seed", columns="log_snr", values=statistic).to_numpy())
+
+
+def _share(one: pd.DataFrame) -> np.ndarray:
+    """ln of the recoverable share, the mean over seeds, [buckets]."""
+    shares = one.groupby("log_snr")["bayes_share_estimate"].mean().to_numpy()
+    return np.log(np.clip(shares, LEAST_SHARE, None))
+
+
+def _density(density: str, one: pd.DataFrame, config: dict[str, Any]) -> np.ndarray:
+    """ln of the training density, not below that of one sample in a million nats, [buckets]."""
+    levels = torch.from_numpy(np.sort(one["log_snr"].unique()))
+    return np.log(np.clip(schedule_of(density, config).density(levels).numpy(), 1e-6, None))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--kept", type=Path, default=KEPT, help="folder of the measured networks")
+    options = parser.parse_args()
+    config = json.loads((HERE / "config.json").read_text())
+    found = {
+        cell: measured(cell, config, options.kept, lambda text: print(text, flush=True))
+        for cell in cells(config)
+    }
+    buckets, answers = buckets_and_answers(found, config)
+    tables = {
+        "buckets": buckets, "answers": answers, "verdicts": recipes(answers), "slopes": slopes(buckets, config),
+    }  # fmt: skip
+    (HERE / "results").mkdir(exist_ok=True)
+    for name, table in tables.items():
+        write_text(HERE / "results" / f"{name}.csv", table.to_csv(index=False, float_format="%.4g"))
+    shown = tables["verdicts"].pivot(
+        index=["data", "target", "density"], columns=["claim", "end"], values="verdict"
+    )
+    print(shown.to_string(), tables["slopes"].round(3).to_string(), sep="\n\n")
+
+
+if __name__ == "__main__":
+    main()
