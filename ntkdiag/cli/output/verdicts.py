@@ -87,7 +87,12 @@ def rulers_text(document: Mapping[str, Any]) -> str:
         return ""
     rank = {row["end"]: row["word"] for row in document["claims"] if row["statistic"] == "effective_rank"}
     cells = [
-        (row["ruler"], _interval(row["tau"], row["low"], row["high"]), row["noisy"], row["clean"])
+        (
+            row["ruler"],
+            _interval(*(_number(row[part]) for part in ("tau", "low", "high"))),
+            row["noisy"],
+            row["clean"],
+        )
         for row in rows
     ]
     cells.append(("the rank itself", "", rank["noisy"], rank["clean"]))
@@ -108,8 +113,13 @@ def _cells(row: Mapping[Any, Any]) -> tuple[str, ...]:
     name = row["statistic"].removeprefix(_CENTRED)
     label = _SHORT.get(name, name.replace("_", " "))
     change = f"{short(row['middle'], 3)} → {short(row['at_end'], 3)}"
-    ends = [math.exp(-row[part]) for part in ("effect", "high", "low")]
+    ends = [math.exp(-_number(row[part])) for part in ("effect", "high", "low")]
     return label, change, _interval(*ends), row["word"], _TRAINING.get(row["learned"], row["learned"])
+
+
+def _number(value: float | None) -> float:
+    """A number of the document, in which one that does not exist is null."""
+    return math.nan if value is None else value
 
 
 def _interval(value: float, low: float, high: float) -> str:
