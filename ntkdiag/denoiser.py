@@ -151,6 +151,6 @@ def _checked_target(target: str | None, schedule: Schedule) -> str:
             expected=f"{' or '.join(schedule.predicted)}, which is what networks of this scheduler predict by its "
             "prediction_type",
             got=name,
-            fix="If call= converts the output to that, give dataclasses.replace(schedule, predicted=()).",
+            fix="If a call function converts the output to that, give dataclasses.replace(schedule, predicted=()).",
         )
     return name

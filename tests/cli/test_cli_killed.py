@@ -63,6 +63,7 @@ def test_a_killed_run_resumes_bit_by_bit(begun: subprocess.Popen[str], call: Any
     killed_at = read_manifest("run").step
     steps = str(killed_at + 4 * EVERY + 1)
     assert call("train", "--resume", "--out", "run", "--steps", steps).code == 0
+    assert not [path for path in workspace.rglob("*") if path.name.startswith(".")]
     assert call("train", *TINY, *REFRESH, *OFTEN, "--steps", steps, "--out", "whole").code == 0
 
     (resumed, tensors), (whole, expected) = read_checkpoint("run"), read_checkpoint("whole")
