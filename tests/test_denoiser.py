@@ -133,7 +133,7 @@ def test_a_target_that_the_scheduler_contradicts_is_refused() -> None:
     schedule = schedules.from_diffusers(scheduler(prediction_type="v_prediction"))
     assert Denoiser(Recorder(), schedule, "v_prediction").target == "v"
     words = r"^target: expected v, which is what networks of this scheduler predict by its prediction_type; got epsilon\."
-    with pytest.raises(InputError, match=words + r" If call= converts the output"):
+    with pytest.raises(InputError, match=words + r" If a call function converts the output"):
         Denoiser(Recorder(), schedule, "epsilon")
     assert Denoiser(Recorder(), dataclasses.replace(schedule, predicted=()), "epsilon").target == "epsilon"
     assert Denoiser(Recorder(), schedule).target == "v"
