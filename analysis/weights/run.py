@@ -65,7 +65,7 @@ def study(size: str, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     rows = []
     for score in SCORES:
-        table = nd.weights.measured(measured, score, schedule=SCHEDULE, floor=0.01)
+        table = nd.weights.measured(measured, score, schedule=SCHEDULE, floor=0.01, precision=None)
         table.save(out / f"{score}.csv")
         for rule in ("erd", "min_snr"):
             closed = nd.weights.rule(rule, config["target"], SCHEDULE)
