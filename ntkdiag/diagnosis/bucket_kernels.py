@@ -58,6 +58,7 @@ def measure_kernels(
     progress: Progress,
     name: str,
     check: bool | CheckOnce,
+    sketch: int,
 ) -> Kernels:
     """All kernels of one network; see `measure` for the arguments."""
     count, samples = buckets.count, len(draws)
@@ -69,7 +70,7 @@ def measure_kernels(
     progress(stage, 1, 3)
     shared: dict[str, Any] = {
         "engine": engine, "params": params, "epsilon": epsilon, "memory": memory, "seed": probe_seed,
-        "check": check,
+        "check": check, "sketch": sketch,
     }  # fmt: skip
     residual = gram(denoiser, x0, log_snr, kernel="residual", **shared)
     progress(stage, 2, 3)
@@ -90,12 +91,15 @@ def gradient_energy(
     params: str | Sequence[str] | None,
     memory: int | None,
     check: bool | CheckOnce,
+    sketch: int,
+    seed: int,
 ) -> Tensor:
     """‖J_iᵀ v_i / D‖² for a cotangent a sample, normalised as the diagonal of the residual kernel.
 
     Args:
-        denoiser, draws, buckets, engine, params, memory, check: As in `measure_kernels`.
+        denoiser, draws, buckets, engine, params, memory, check, sketch: As in `measure_kernels`.
         cotangents: v, [B, N, D].
+        seed: Of the sketches.
 
     Returns:
         [B, N].
@@ -114,6 +118,8 @@ def gradient_energy(
             engine=engine,
             memory=memory,
             check=check,
+            sketch=sketch,
+            seed=seed,
         )
         energies.append(found[0].diagonal())
     return torch.stack(energies)

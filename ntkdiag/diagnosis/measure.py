@@ -32,6 +32,7 @@ from ntkdiag.diagnosis.tables import (
 from ntkdiag.diagnosis.zero_start import zero_last_layer
 from ntkdiag.errors import require_positive_int
 from ntkdiag.kernel import CheckOnce
+from ntkdiag.kernel.engines import SKETCH
 from ntkdiag.modes import measuring
 from ntkdiag.process.buckets import DEFAULT_COUNT, Buckets, BucketsLike, PairedDraws
 
@@ -54,6 +55,7 @@ def measure(
     progress: Progress | None = None,
     check: bool = True,
     extrapolate: bool = False,
+    sketch: int = SKETCH,
 ) -> Diagnosis:
     """Measure a network's kernel, spectrum and recoverability per log-SNR bucket.
 
@@ -81,6 +83,9 @@ def measure(
         held_out_unseen: The networks were not trained on `data.held_out`, so that their own loss there bounds the loss
             that no training removes; used where the data has no oracle.
         progress: Called with (description of the work, steps done, steps in total).
+        sketch: As in `gram`. With engine="sketch" samples may be thousands. The intervals of the trace kernel hold the error
+            of its sketches, one for each probe. Those of the residual kernel do not (gradient signal, GSNR, contamination);
+            its one sketch leaves the signal and the energies unbiased.
         extrapolate: Also measure buckets at noise levels outside the schedule's support, which the network never saw; the
             summary marks them.
 
@@ -115,7 +120,7 @@ def measure(
     draws = PairedDraws.draw(data.train, samples, seed)
     settings: dict[str, Any] = {
         "probes": probes, "probe_seed": seed, "engine": engine, "params": params, "memory": memory, "progress": report,
-        "check": check,
+        "check": check, "sketch": sketch,
     }  # fmt: skip
     config = {
         "buckets": {"edges": list(buckets.edges), "centers": list(buckets.centers)},
@@ -213,8 +218,9 @@ def _noise_energy(
     """Gradient energy of the Bayes noise E[y|x] − y of each sample; None where the posterior is not known."""
     if optimal is None:
         return None
-    options = {name: settings[name] for name in ("engine", "params", "memory", "check")}
-    return gradient_energy(denoiser, draws, buckets, optimal - kernels.wanted, **options)
+    options = {name: settings[name] for name in ("engine", "params", "memory", "check", "sketch")}
+    seed = settings["probe_seed"]
+    return gradient_energy(denoiser, draws, buckets, optimal - kernels.wanted, seed=seed, **options)
 
 
 def _meta(

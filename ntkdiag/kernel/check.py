@@ -2,7 +2,8 @@
 
 The engine's numbers are taken from the computation of the kernel itself: g₁·g₁, g₁·g₂ and g₂·g₂ of the first and the last
 sample, for the first direction. Autograd calls the module with both samples in the other order, and where that leaves a
-doubt with each of the two alone, so that the same forwards also show whether a sample's output depends on its batch.
+doubt with each of the two alone, so that the same forwards also show whether a sample's output depends on its batch. In a
+kernel of sketched gradients, autograd's gradients are sketched the same way, and nothing else changes.
 """
 
 from __future__ import annotations
@@ -36,10 +37,19 @@ class CheckOnce:
 
     def check(self, problem: Problem) -> Check:
         """The check for a call; it is active in the first of its kind."""
-        shapes = tuple((tensor.shape[1:], tensor.dtype) for tensor in problem.inputs)
-        kind = (getattr(problem.directions, "__qualname__", ""), shapes, tuple(problem.parameters))
+        kind = self._kind(problem)
         known = kind in self._findings
         return Check(problem, self._findings.setdefault(kind, {}), active=not known)
+
+    def forget(self, problem: Problem) -> None:
+        """Check the next call of this kind once more: this one was given up before it had a result."""
+        self._findings.pop(self._kind(problem), None)
+
+    @staticmethod
+    def _kind(problem: Problem) -> object:
+        shapes = tuple((tensor.shape[1:], tensor.dtype) for tensor in problem.inputs)
+        directions = getattr(problem.directions, "__qualname__", "")
+        return directions, shapes, tuple(problem.parameters), problem.sketch is None
 
 
 class Check:
@@ -93,6 +103,7 @@ class Check:
             return {}
         some, truth = self._problem.only(names), self._truth
         rows = row_gradients(some.module, some.parameters, some.at(self._ends), truth.directions)
+        rows = {name: some.measured(name, found, 0) for name, found in rows.items()}
         wrong = self._differing(
             products(rows, rows, some.inverse_preconditioner), {n: truth.products[n] for n in names}
         )

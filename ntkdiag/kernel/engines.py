@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,9 @@ from ntkdiag.kernel.inference_mode import outside_inference_mode, usable
 from ntkdiag.kernel.parameters import select_parameters
 from ntkdiag.kernel.preconditioner import checked
 from ntkdiag.kernel.problem import Problem, few_samples
+from ntkdiag.kernel.sketch import sketch_of
 from ntkdiag.kernel.streaming import gram_streaming
+from ntkdiag.kernel.streaming.refusal import SeveralSweeps
 from ntkdiag.modes import measuring
 
 # What the user may ask for → the engines that are tried, until one agrees with plain autograd.
@@ -27,7 +29,10 @@ ENGINES = {
     "streaming": ("streaming", "exact", "autograd"),
     "exact": ("exact", "autograd"),
     "autograd": ("autograd",),
+    "sketch": ("streaming", "exact", "autograd"),
 }
+# k: numbers along each side of a sketched gradient.
+SKETCH = 64
 
 
 @dataclass(frozen=True)
@@ -36,10 +41,11 @@ class Measured:
 
     Attributes:
         per_probe: [R, N, N] float64 on the CPU.
-        engine: streaming, exact or autograd, joined by " + " where some parameters needed a slower one.
+        engine: streaming, sketch, exact or autograd, joined by " + " where some parameters needed a slower one.
         coverage: Parameter name → how its gradient was obtained.
         parameters: P, scalar parameters the kernel is over.
         groups: Group label → [R, N, N].
+        sketched: Whether entries are those of sketched gradients.
     """
 
     per_probe: Tensor
@@ -47,6 +53,7 @@ class Measured:
     coverage: dict[str, str]
     parameters: int
     groups: dict[str, Tensor] = field(default_factory=dict)
+    sketched: bool = False
 
 
 def run(
@@ -60,12 +67,16 @@ def run(
     group: Callable[[str], str] | None = None,
     preconditioner: dict[str, Tensor] | None = None,
     check: bool | CheckOnce = True,
+    sketch: int = SKETCH,
+    seed: int = 0,
+    may_sketch: bool = False,
 ) -> Measured:
     """Gram matrices of J_iᵀ v by one engine; see `gram_of` for the other arguments.
 
     Args:
         directions: See `ntkdiag.kernel.directions`.
         check: Also a `CheckOnce`, for several calls of one network.
+        may_sketch: Whether "auto" sketches more samples than fit into one sweep; without a preconditioner.
 
     Raises:
         InputError: shapes that do not fit, unknown engine, nothing to differentiate by.
@@ -84,19 +95,46 @@ def run(
             group or (lambda name: ""),
             {name: 1 / p for name, p in checked(preconditioner, parameters).items()},
             memory,
+            in_one_sweep=engine == "auto" and may_sketch and preconditioner is None,
         )
-        checking = (
-            check.check(problem) if isinstance(check, CheckOnce) else Check(problem, active=bool(check))
-        )
-        grams, coverage = _checked_grams(problem, checking, ENGINES[engine])
-        if not checking.active and not any(gram.any() for gram in grams.values()):
-            checking = Check(problem)  # zeros may be what is left of products that underflow
-            grams, coverage = _checked_grams(problem, checking, ENGINES[engine])
-        if checking.active:
-            checking.require_gradient()
+        if engine == "sketch":
+            problem = _sketched(problem, sketch, seed)
+        try:
+            grams, coverage = _grams(problem, engine, check)
+        except SeveralSweeps as several:
+            why = f"{problem.samples} samples, and memory for {several.fit} in one sweep"
+            if isinstance(check, CheckOnce):
+                check.forget(problem)
+            problem = _sketched(problem, sketch, seed)
+            grams, coverage = _grams(problem, "sketch", check, why)
     total = torch.stack(list(grams.values())).sum(0)
     count = sum(p.numel() for p in parameters.values())
-    return Measured(total, _engines_of(coverage), coverage, count, grams if group else {})
+    sketched = problem.sketch is not None
+    return Measured(total, _engines_of(coverage, sketched), coverage, count, grams if group else {}, sketched)
+
+
+def _sketched(problem: Problem, size: int, seed: int) -> Problem:
+    """The problem of the sketched gradients."""
+    found = sketch_of(size, seed, problem.parameters, problem.inverse_preconditioner)
+    return replace(problem, sketch=found, inverse_preconditioner={}, in_one_sweep=False)
+
+
+def _grams(
+    problem: Problem, engine: str, check: bool | CheckOnce, why: str = ""
+) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Gram matrices by group and coverage, checked as asked for."""
+    checking = check.check(problem) if isinstance(check, CheckOnce) else Check(problem, active=bool(check))
+    grams, coverage = _checked_grams(problem, checking, ENGINES[engine])
+    if not checking.active and not any(gram.any() for gram in grams.values()):
+        checking = Check(problem)  # zeros may be what is left of products that underflow
+        grams, coverage = _checked_grams(problem, checking, ENGINES[engine])
+    if checking.active:
+        checking.require_gradient()
+    if problem.sketch is None:
+        return grams, coverage
+    how = f"; sketch of {problem.sketch.size}" + (f" ({why})" if why else "")
+    whole = {name for name, p in problem.parameters.items() if problem.sketch.keeps_whole(p.shape)}
+    return grams, {name: c if name in whole or c == "unused" else c + how for name, c in coverage.items()}
 
 
 def _checked_grams(
@@ -129,13 +167,14 @@ def _grams_by(engine: str, problem: Problem, check: Check) -> tuple[dict[str, Te
     return slow_grams(problem, _guarded_directions(problem, check), check, engine)
 
 
-def _engines_of(coverage: dict[str, str]) -> str:
+def _engines_of(coverage: dict[str, str], sketched: bool) -> str:
     """The engines that the coverage speaks of."""
     slow = {
         engine for engine in ("exact", "autograd") for how in coverage.values() if how.split(" ")[0] == engine
     }
     fast = any(how.split(" ")[0] not in ("exact", "autograd") for how in coverage.values())
-    return " + ".join([*(["streaming"] if fast else []), *sorted(slow, reverse=True)])
+    name = "sketch" if sketched else "streaming"
+    return " + ".join([*([name] if fast or sketched else []), *sorted(slow, reverse=True)])
 
 
 def require_batch(inputs: tuple[Tensor, ...]) -> int:

@@ -80,6 +80,7 @@ def gram(
     groups: Callable[[str], str] | None = None,
     preconditioner: dict[str, Tensor] | None = None,
     check: bool | CheckOnce = True,
+    sketch: int = engines.SKETCH,
 ) -> Gram:
     """The NTK of a denoiser between noisy samples, J = ∂prediction/∂θ in the network's own target.
 
@@ -96,10 +97,12 @@ def gram(
         log_snr: One log-SNR for all samples, or one for each [N] (buckets together: the cross-bucket kernel).
         probes: R. From D upwards the trace kernel is exact.
         kernel: One of the above.
-        engine: "auto" or "streaming" for the fast one, "exact" or "autograd" for slow ones; see `gram_of`.
+        engine: "auto" or "streaming" for the fast one, "exact" or "autograd" for slow ones, "sketch" for many samples;
+            see `gram_of`. In the trace kernel with 2 to D − 1 probes, "auto" sketches more samples than memory holds in one
+            sweep (then `engine` of the result is "sketch", and the coverage says why).
         params: Name patterns of the parameters to differentiate by; None takes the trainable ones. Names
             are those of the network inside the denoiser.
-        seed: Seed of the probes, and of ε where none is given.
+        seed: Seed of the probes and of the sketches, and of ε where none is given.
         epsilon: Noise [N, *shape]; drawn from `seed` if None.
         cond: Conditioning tensor [N, ...] of the network.
         memory: Bytes to work in; None takes most of what the device has free.
@@ -109,6 +112,11 @@ def gram(
             the one that training by Adam follows (`ntkdiag.kernel.preconditioner.adam`).
         check: Compare the engine with plain autograd, see `gram_of`. A `CheckOnce` shared by several calls of one network
             checks the first of them.
+        sketch: k of the engine "sketch". Entries stay unbiased. Every probe has a sketch of its own, so that `stderr` and
+            intervals from `per_probe` hold the error of the sketch too. Statistics that are linear in the entries are
+            unbiased (trace, gradient signal), and so are the sums in pair statistics from `per_probe`, whose products are
+            taken between different probes (`participation_ratio_pairs`). Eigenvalues, and ranks from them, are not: noise
+            spreads them. The other kernels have one sketch, and no estimate of its error.
 
     Returns:
         A `Gram`.
@@ -130,6 +138,8 @@ def gram(
         "group": None if groups is None else lambda name: groups(_bare(name)),
         "preconditioner": _prefixed(preconditioner),
         "check": check,
+        "sketch": sketch,
+        "seed": seed,
     }
     if kernel == "full":
         found = _row_kernel(denoiser, inputs, all_outputs(shape, x.dtype).to(device), options)
@@ -139,9 +149,12 @@ def gram(
     elif kernel == "residual":
         found = engines.run(denoiser, inputs, residual(wanted), **options)
     else:
-        pseudo = kernel == "pseudo"
-        chosen = mean_probe(shape, x.dtype) if pseudo else sign_probes(shape, probes, seed, x.dtype)
-        found = engines.run(denoiser, inputs, given(chosen.to(device)), **options)
+        trace = kernel == "trace"
+        chosen = mean_probe(shape, x.dtype)
+        if trace:
+            chosen = sign_probes(shape, probes, seed, x.dtype, exhaust=engine != "sketch")
+        noisy = trace and 2 <= probes < math.prod(shape)
+        found = engines.run(denoiser, inputs, given(chosen.to(device)), may_sketch=noisy, **options)
     return _finished(found, kernel, shape, level)
 
 
@@ -155,6 +168,8 @@ def gram_of(
     memory: int | None = None,
     preconditioner: dict[str, Tensor] | None = None,
     check: bool | CheckOnce = True,
+    sketch: int = engines.SKETCH,
+    seed: int = 0,
 ) -> Tensor:
     """Gram matrices of J_iᵀ v for any module.
 
@@ -165,11 +180,21 @@ def gram_of(
         params: Name patterns; None takes the trainable parameters.
         engine: "streaming" (also "auto"): one forward and a backward for each probe, with the exact engine for
             parameters that no rule serves; "exact": torch.func; "autograd": plain autograd, one sample at a time on the
-            module as it is, the slow truth.
+            module as it is, the slow truth; "sketch": for thousands of samples, each of which runs once: an unbiased
+            estimate from short rows, random projections of the gradients.
         memory: Bytes to work in; None takes most of what the device has free.
-        preconditioner: Parameter name → positive p of its shape: entries become Σ g_i g_j / p.
+        preconditioner: Parameter name → positive p of its shape: entries become Σ g_i g_j / p. A sketch takes one that is a
+            factor for each row times one for each column of every parameter.
         check: Compare, for the first and the last sample and the first direction, the share of every parameter with plain
-            autograd of the module as it is. A parameter that differs is left to a slower engine.
+            autograd of the module as it is. A parameter that differs is left to a slower engine. With a sketch, autograd's
+            gradients are sketched too.
+        sketch: k of the engine "sketch". The gradient G_i [p, q] of a parameter is replaced by Sᵀ G_i R, with S [p, k] and
+            R [q, k] of independent ±1/√k, the same for all samples and anew for each direction r. Vectors, sides of at most
+            k, and parameters of at most k² elements stay as they are. With p, q > k the variance of a parameter's share is
+            about (1/k)[(1 + 1/k)(‖G_iG_jᵀ‖² + ‖G_iᵀG_j‖²) + 2 tr((G_iG_jᵀ)²) + (1/k)(‖G_i‖²‖G_j‖² + ⟨G_i,G_j⟩²)], its value
+            for normal entries; signs have less of it on the diagonals. The variances of the parameters add up. Memory: N k²
+            numbers for a parameter and a direction, on disk (TMPDIR) where they do not fit into half of `memory`.
+        seed: Of the signs of the sketches.
 
     Returns:
         [R, N, N] float64 on the CPU: entry (r, i, j) = (J_iᵀ v_ri) · (J_jᵀ v_rj).
@@ -187,6 +212,8 @@ def gram_of(
         memory=memory,
         preconditioner=preconditioner,
         check=check,
+        sketch=sketch,
+        seed=seed,
     ).per_probe
 
 
@@ -255,7 +282,7 @@ def _finished(found: engines.Measured, kernel: str, shape: torch.Size, level: Te
         raise MeasurementError(
             "kernel: expected finite entries; got NaN or infinity. Check the network's weights and its output."
         )
-    estimate = kernel == "trace" and per_probe.shape[0] < outputs
+    estimate = kernel == "trace" and (found.sketched or per_probe.shape[0] < outputs)
     return Gram(
         matrix=_symmetric_mean(per_probe),
         stderr=_standard_error(per_probe, estimate) if kernel == "trace" else None,

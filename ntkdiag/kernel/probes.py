@@ -13,7 +13,9 @@ from torch import Tensor
 from ntkdiag.errors import InputError, require_positive_int
 
 
-def sign_probes(output_shape: torch.Size, probes: int, seed: int, dtype: torch.dtype) -> Tensor:
+def sign_probes(
+    output_shape: torch.Size, probes: int, seed: int, dtype: torch.dtype, *, exhaust: bool = True
+) -> Tensor:
     """Random ±1 vectors shared by all samples: unbiased for the trace kernel (1/D) tr J_i J_jᵀ.
 
     The mean over probes of (J_iᵀ v)·(J_jᵀ v) is unbiased because E v vᵀ = I / D; its variance per probe is
@@ -24,13 +26,14 @@ def sign_probes(output_shape: torch.Size, probes: int, seed: int, dtype: torch.d
         probes: Number of vectors R; from D upwards the D one-hot vectors are returned, which is exact.
         seed: Seed of the signs, apart from those of data and noise.
         dtype: Floating dtype of the result.
+        exhaust: Whether one-hot vectors may be returned. Those are no independent probes, whose spread would be an error.
 
     Returns:
         [R, *output_shape], scaled so that the kernel is the *mean* over probes.
     """
     require_positive_int("probes", probes)
     outputs = math.prod(output_shape)
-    if probes >= outputs:
+    if probes >= outputs and exhaust:
         return all_outputs(output_shape, dtype)
     generator = torch.Generator().manual_seed(seed)
     signs = torch.randint(0, 2, (probes, *output_shape), generator=generator) * 2 - 1

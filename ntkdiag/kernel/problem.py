@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ntkdiag.kernel.directions import Directions
+from ntkdiag.kernel.sketch import Sketch
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,8 @@ class Problem:
         group: Parameter name → group label.
         inverse_preconditioner: Parameter name → 1/p of its shape: entries become Σ g_i g_j / p. Empty for none.
         memory: Bytes to work in; None takes most of what the device has free.
+        in_one_sweep: Rather than run a network again for pairs of tiles, the streaming engine raises `SeveralSweeps`.
+        sketch: Entries are those of sketched gradients, whose projections hold the preconditioner; None for the gradients.
     """
 
     module: nn.Module
@@ -32,6 +35,8 @@ class Problem:
     group: Callable[[str], str]
     inverse_preconditioner: dict[str, Tensor]
     memory: int | None = None
+    in_one_sweep: bool = False
+    sketch: Sketch | None = None
 
     @property
     def samples(self) -> int:
@@ -41,6 +46,12 @@ class Problem:
     def only(self, names: Container[str]) -> Problem:
         """The same with some of the parameters."""
         return replace(self, parameters={name: p for name, p in self.parameters.items() if name in names})
+
+    def measured(self, name: str, gradients: Tensor, probe: int) -> Tensor:
+        """What the kernel is made of: gradients [n, *shape or flattened], or their sketches; [n, length]."""
+        if self.sketch is None:
+            return gradients.reshape(len(gradients), -1)
+        return self.sketch.of(name, self.parameters[name], probe).rows(gradients)
 
     def at(self, positions: Tensor) -> tuple[Tensor, ...]:
         """The inputs of some samples."""

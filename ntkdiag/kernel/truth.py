@@ -50,11 +50,21 @@ def truth_of(problem: Problem, positions: Tensor) -> Truth:
 
             output, found = plain.pull(problem.at(position[None]), direction)
             outputs.append(output)
-            gradients.append(found)
+            gradients.append(measured(problem, found))
     entries = inner_products(gradients, problem.inverse_preconditioner, outputs[0].device)
     require_finite([name for name, each in entries.items() if not torch.isfinite(each).all()])
     unreached = [name for name in entries if all(found[name] is None for found in gradients)]
     return Truth(torch.cat(outputs), torch.cat(list(vectors.values())), entries, unreached)
+
+
+def measured(problem: Problem, gradients: dict[str, Tensor | None]) -> dict[str, Tensor | None]:
+    """The gradients of one sample for the first direction as the kernel is made of them: sketched, where it is."""
+    if problem.sketch is None:
+        return gradients
+    return {
+        name: None if found is None else problem.measured(name, found[None], 0)[0]
+        for name, found in gradients.items()
+    }
 
 
 def require_finite(bad: list[str]) -> None:

@@ -83,6 +83,23 @@ def test_measure_takes_some_parameters_and_little_memory(call: Any, workspace: P
         assert row["trace"] == pytest.approx(wanted["trace"], rel=1e-4)
 
 
+def test_measure_takes_a_sketch(call: Any, workspace: Path, trained: Path) -> None:
+    """At k = 500 nothing is sketched; at k = 2 the trace is near, and its engine is named."""
+    exact = call("measure", "--model", trained, *QUICKLY, "--json").document
+    whole = call(
+        "measure", "--model", trained, *QUICKLY, "--engine", "sketch", "--sketch", "500", "--json"
+    ).document
+    small = call(
+        "measure", "--model", trained, *QUICKLY, "--engine", "sketch", "--sketch", "2", "--json"
+    ).document
+    assert exact["meta"]["engine"] == "streaming"
+    assert whole["meta"]["engine"] == small["meta"]["engine"] == "sketch"
+    assert any(how.endswith("; sketch of 2") for how in small["meta"]["coverage"].values())
+    for one, other, wanted in zip(whole["summary"], small["summary"], exact["summary"], strict=True):
+        assert one["gsnr"] == pytest.approx(wanted["gsnr"], rel=1e-3)
+        assert other["trace"] != wanted["trace"] == pytest.approx(other["trace"], rel=1.0)
+
+
 def test_every_option_reaches_the_measurement(
     call: Any, workspace: Path, trained: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -95,12 +112,12 @@ def test_every_option_reaches_the_measurement(
     monkeypatch.setattr("ntkdiag.diagnosis.measure", record)
     result = call(
         "measure", "--model", trained, "--buckets", "2", "--range", "-1,3", "--samples", "7", "--probes", "5", "--seed",
-        "11", "--engine", "exact", "--memory", "2M", "--params", "out.*", "--no-check", "--controls", "2",
+        "11", "--engine", "sketch", "--sketch", "9", "--memory", "2M", "--params", "out.*", "--no-check", "--controls", "2",
     )  # fmt: skip
     assert result.code == 1
     assert list(seen.pop("refs")) == ["untrained", "untrained 2"] and callable(seen.pop("progress"))
     assert seen == {
-        "samples": 7, "probes": 5, "seed": 11, "engine": "exact", "memory": 2 * 1024**2, "params": ["out.*"],
+        "samples": 7, "probes": 5, "seed": 11, "engine": "sketch", "sketch": 9, "memory": 2 * 1024**2, "params": ["out.*"],
         "name": "trained", "full": None, "data": "mixture", "edges": (-1.0, 1.0, 3.0), "held_out_unseen": True,
         "check": False, "extrapolate": False,
     }  # fmt: skip

@@ -147,6 +147,14 @@ def test_a_key_without_a_checkpoint_is_refused(refused: Refused) -> None:
     assert "--weights-key: expected --checkpoint beside it" in refused(*MEASURE, "--weights-key", "ema")
 
 
+def test_a_sketch_beside_an_exact_engine_or_of_no_size_is_refused(refused: Refused) -> None:
+    words = "--sketch: expected --engine sketch beside it; got --engine exact"
+    assert words in refused(*MEASURE, "--engine", "exact", "--sketch", "8")
+    assert "--sketch: expected an integer of at least 1; got 0" in refused(
+        *MEASURE, "--engine", "sketch", "--sketch", "0"
+    )
+
+
 # Names
 
 
@@ -157,6 +165,7 @@ def test_a_key_without_a_checkpoint_is_refused(refused: Refused) -> None:
         ([*MEASURE, "--target", "epsilom"], "epsilon"),
         ([*MEASURE, "--data", "mixtur"], "mixture"),
         ([*MEASURE, "--engine", "exat"], "exact"),
+        ([*MEASURE, "--engine", "scetch"], "sketch"),
         ([*MEASURE, "--call", "log_srn"], "log_snr"),
         ([*MEASURE, "--model-option", "widht=3"], "width"),
         ([*MEASURE, "--schedule", "linear_beta", "--schedule-option", "stepz=3"], "steps"),

@@ -393,7 +393,7 @@ def test_any_number_of_probes_is_taken(engine: str) -> None:
     ("change", "words"),
     [
         ({"kernel": "tracee"}, r"^kernel: expected one of .*; got 'tracee'\. Did you mean 'trace'\?"),
-        ({"engine": "fast"}, "^engine: expected one of auto, streaming, exact, autograd; got 'fast'"),
+        ({"engine": "fast"}, "^engine: expected one of auto, streaming, exact, autograd, sketch; got 'fast'"),
         ({"probes": 0}, "^probes: expected an integer of at least 1; got 0"),
         ({"kernel": "subspace", "probes": 7}, "^probes: expected at most the 6 outputs"),
         ({"x0": X0[:0]}, r"^x0: expected at least one sample.*\(0, 3, 2\)"),

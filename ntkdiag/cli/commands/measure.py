@@ -83,6 +83,7 @@ def measure(
       ntkdiag measure --model file.py:function --checkpoint net.pt \\
           --data images.npy --target epsilon --schedule linear_beta --out runs/mine
       ntkdiag measure --model runs/erd --kernel full --top-k 8 --samples 16 --out runs/erd-full
+      ntkdiag measure --model runs/erd --engine sketch --samples 1000 --out runs/erd-many
     """
     paths.check_folder(out, force)
     diagnosis = diagnose(model, how, bars=not json, full=full_settings(full))
@@ -156,6 +157,7 @@ def diagnose(
     count = require_int("--controls", usual.controls if how.controls is None else how.controls, at_least=0)
     if how.samples is not None:
         require_positive_int("--samples", how.samples)
+    sketch = _sketch(how)
     memory = parsing.size("--memory", how.memory)
     loaded = load(model)
     buckets = parsing.buckets(how.buckets, how.range, loaded.denoiser.schedule)
@@ -183,6 +185,7 @@ def diagnose(
             held_out_unseen=how.held_out_unseen or loaded.held_out_unseen,
             progress=progress,
             extrapolate=how.extrapolate,
+            **sketch,
         )
     if loaded.weights is not None:
         diagnosis.meta["network"]["weights"] = asdict(loaded.weights)
@@ -190,6 +193,15 @@ def diagnose(
     for text in notes_on(loaded, controls_missing=count > 0 and not controls, woken=woken):
         note(text)
     return diagnosis
+
+
+def _sketch(how: MeasureOptions) -> dict[str, int]:
+    """The size of the sketch, where the user gave one."""
+    if how.sketch is None:
+        return {}
+    if how.engine not in ("auto", "sketch"):
+        raise InputError("--sketch", expected="--engine sketch beside it", got=f"--engine {how.engine}")
+    return {"sketch": require_positive_int("--sketch", how.sketch)}
 
 
 def document(diagnosis: Diagnosis) -> dict[str, Any]:

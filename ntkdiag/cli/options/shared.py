@@ -202,8 +202,21 @@ class MeasureOptions:
         ),
     ] = None
     engine: Annotated[
-        str, typer.Option(metavar="NAME", help="How kernels are computed. " + one_of(ENGINES))
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="How kernels are computed; sketch, by short random projections of the gradients, is for thousands of "
+            "samples. " + one_of(ENGINES),
+        ),
     ] = "auto"
+    sketch: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            show_default="64",
+            help="Size of the sketch of a layer, N by N numbers a sample. Its error falls with the root of N.",
+        ),
+    ] = None
     check: Annotated[
         bool,
         typer.Option(help="Compare the engine with plain autograd on two samples, for every parameter."),

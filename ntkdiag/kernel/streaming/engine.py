@@ -1,7 +1,8 @@
 """The streaming engine: Gram matrices for the price of a training step, whatever the network is made of.
 
-It plans tiles of samples within a memory budget, runs one sweep for each pair of tiles, leaves parameters that no rule
-serves, or that the check finds wrong, to the slow engines, and reports for each parameter how its gradients were obtained.
+It plans tiles of samples within a memory budget, runs one sweep for each pair of tiles (for each tile, where gradients are
+sketched), leaves parameters that no rule serves, or that the check finds wrong, to the slow engines, and reports for each
+parameter how its gradients were obtained.
 """
 
 from __future__ import annotations
@@ -14,12 +15,13 @@ from torch import Tensor
 from ntkdiag.kernel.check import Check
 from ntkdiag.kernel.eager import plain_eager
 from ntkdiag.kernel.fallback import add_grams, slow_grams
-from ntkdiag.kernel.problem import Problem, few_samples
-from ntkdiag.kernel.streaming.memory import is_out_of_memory, samples_that_fit
+from ntkdiag.kernel.problem import Problem
+from ntkdiag.kernel.streaming.memory import is_out_of_memory, samples_at_once, samples_that_fit
 from ntkdiag.kernel.streaming.recording.forward import Network
-from ntkdiag.kernel.streaming.recording.rehearsal import Rehearsal, rehearse
-from ntkdiag.kernel.streaming.refusal import Refused
-from ntkdiag.kernel.streaming.sweep import Task, sweep
+from ntkdiag.kernel.streaming.recording.rehearsal import Rehearsal, rehearse, rehearsed_samples
+from ntkdiag.kernel.streaming.refusal import Refused, SeveralSweeps
+from ntkdiag.kernel.streaming.sketched_sweeps import each_once
+from ntkdiag.kernel.streaming.sweep import AllSamples, Task, sweep
 
 ENGINE = "streaming"
 
@@ -39,16 +41,6 @@ class Streamed:
     """
 
     groups: dict[str, Tensor]
-    coverage: dict[str, str]
-
-
-@dataclass(frozen=True)
-class _AllPairs:
-    """What the sweeps over all pairs of tiles found; see `Swept`, for all samples."""
-
-    grams: dict[str, Tensor]
-    corners: dict[str, Tensor]
-    output: Tensor
     coverage: dict[str, str]
 
 
@@ -113,15 +105,23 @@ def _because(how: str, reason: str) -> str:
     return f"{engine} ({reason}; {rest}" if found else f"{engine} ({reason})"
 
 
-def _streamed(task: Task, problem: Problem, checked: bool) -> _AllPairs:
-    """Gram matrices of all pairs of samples; tiles are made smaller when memory runs out."""
+def _streamed(task: Task, problem: Problem, checked: bool) -> AllSamples:
+    """Gram matrices of all samples; tiles are made smaller when memory runs out.
+
+    Raises:
+        SeveralSweeps: they do not fit into one sweep, and the problem asks for that.
+    """
     samples, inputs = problem.samples, problem.inputs
-    rehearsal = rehearse(task.network, inputs, _few(samples, {samples}, checked))
+    rehearsal = rehearse(task.network, inputs, rehearsed_samples(samples, {samples}, checked))
     fit = samples_that_fit(rehearsal.bytes_per_sample, problem.memory, inputs[0].device)
-    tile = samples if fit >= samples else max(1, fit // 2)
+    if fit < samples and problem.in_one_sweep:
+        raise SeveralSweeps(fit)
+    run, tile = _all_pairs, samples if fit >= samples else max(1, fit // 2)
+    if problem.sketch is not None:
+        run, tile = each_once, min(tile, samples_at_once(rehearsal.bytes_per_sample, inputs[0].device))
     while True:
         try:
-            return _all_pairs(task, problem, tile, rehearsal, checked)
+            return run(task, problem, tile, rehearsal, checked)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error) or tile == 1:
                 raise
@@ -131,13 +131,15 @@ def _streamed(task: Task, problem: Problem, checked: bool) -> _AllPairs:
             torch.cuda.empty_cache()
 
 
-def _all_pairs(task: Task, problem: Problem, tile: int, rehearsal: Rehearsal, checked: bool) -> _AllPairs:
+def _all_pairs(task: Task, problem: Problem, tile: int, rehearsal: Rehearsal, checked: bool) -> AllSamples:
     """Gram matrices by one sweep for each pair of tiles, or by a single sweep if one tile holds all samples."""
     samples = problem.samples
     sweeps = _plan(samples, tile)
     if len(sweeps) > 1:
         sizes = {len(picked) for picked in sweeps}
-        rehearsal = rehearse(task.network, problem.at(sweeps[0]), _few(len(sweeps[0]), sizes, checked))
+        rehearsal = rehearse(
+            task.network, problem.at(sweeps[0]), rehearsed_samples(len(sweeps[0]), sizes, checked)
+        )
     coverage: dict[str, str] = {}
     grams: dict[str, Tensor] = {}
     corners: dict[str, Tensor] = {}
@@ -152,7 +154,7 @@ def _all_pairs(task: Task, problem: Problem, tile: int, rehearsal: Rehearsal, ch
             if key not in grams:
                 grams[key] = torch.zeros(block.shape[0], samples, samples, dtype=torch.float64)
             grams[key][:, picked[:, None], picked[None, :]] = block.cpu()
-    return _AllPairs(grams, corners, torch.stack([outputs[i] for i in range(samples)]), coverage)
+    return AllSamples(grams, corners, torch.stack([outputs[i] for i in range(samples)]), coverage)
 
 
 def _plan(samples: int, tile: int) -> list[Tensor]:
@@ -161,9 +163,3 @@ def _plan(samples: int, tile: int) -> list[Tensor]:
     if len(tiles) == 1:
         return tiles
     return [torch.cat([a, b]) for i, a in enumerate(tiles) for b in tiles[i + 1 :]]
-
-
-def _few(samples: int, sizes: set[int], checked: bool) -> Tensor:
-    """Samples of the rehearsal. Their number differs from that of every sweep; the check looks at both ends of the batch, so
-    that one sample is enough with it."""
-    return few_samples(samples, besides=sizes, at_least=1 if checked else 2)

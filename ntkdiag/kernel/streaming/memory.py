@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterable
 
 import torch
@@ -12,6 +13,10 @@ from torch import Tensor
 SHARE = 0.6
 # Activations are kept once; input gradients and per-sample gradients are added while the backward runs. Tuned here.
 WORKING = 1.5
+
+# Bytes of activations in one sweep, where samples may run in any number of sweeps. Tuned here: larger sweeps are slower on a
+# CPU, whose allocator returns large blocks to the system and gets them back page by page.
+SWEEP_BYTES = {"cpu": 512 * 1024**2}
 
 
 def available_memory(device: torch.device) -> int:
@@ -25,8 +30,18 @@ def available_memory(device: torch.device) -> int:
 
 def samples_that_fit(bytes_per_sample: float, memory: int | None, device: torch.device) -> int:
     """Samples whose forward and backward fit the budget, at least one."""
-    budget = SHARE * available_memory(device) if memory is None else memory
-    return max(1, int(budget / (WORKING * max(1.0, bytes_per_sample))))
+    return max(1, int(memory_budget(memory, device) / (WORKING * max(1.0, bytes_per_sample))))
+
+
+def samples_at_once(bytes_per_sample: float, device: torch.device) -> int:
+    """Samples of one sweep that are fastest, at least one; no limit where a device has none."""
+    fastest = SWEEP_BYTES.get(device.type)
+    return sys.maxsize if fastest is None else max(1, int(fastest / max(1.0, bytes_per_sample)))
+
+
+def memory_budget(memory: int | None, device: torch.device) -> float:
+    """Bytes to work in: those given, or a share of what is free."""
+    return SHARE * available_memory(device) if memory is None else memory
 
 
 def bytes_of(tensors: Iterable[Tensor], besides: Iterable[Tensor]) -> int:

@@ -1,4 +1,4 @@
-"""Exceptions that hand parameters to the exact engine, with the reason."""
+"""Exceptions that end a sweep: parameters or samples that it cannot serve."""
 
 from __future__ import annotations
 
@@ -17,3 +17,15 @@ class Refused(Exception):
     def __init__(self, reasons: dict[str, str]) -> None:
         super().__init__("; ".join(f"{name}: {reason}" for name, reason in reasons.items()))
         self.reasons = reasons
+
+
+class SeveralSweeps(Exception):
+    """The samples do not fit into one sweep, and only one is asked for.
+
+    Args:
+        fit: How many would fit.
+    """
+
+    def __init__(self, fit: int) -> None:
+        super().__init__(f"memory for {fit} samples")
+        self.fit = fit

@@ -10,12 +10,14 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
 from ntkdiag.kernel.directions import Directions
 from ntkdiag.kernel.streaming.accumulate import Accumulator
+from ntkdiag.kernel.streaming.contraction.gradients import PerSampleGradient
 from ntkdiag.kernel.streaming.recording.derived import DerivedParameter
 from ntkdiag.kernel.streaming.recording.forward import Forward, Network, forward
 from ntkdiag.kernel.streaming.recording.recorder import RecordedOperation
@@ -57,6 +59,34 @@ class Swept:
     output: Tensor
 
 
+@dataclass(frozen=True)
+class AllSamples:
+    """What sweeps over all N samples found together; see `Swept`."""
+
+    grams: dict[str, Tensor]
+    corners: dict[str, Tensor]
+    output: Tensor
+    coverage: dict[str, str]
+
+
+class Receiver(Protocol):
+    """What the per-sample gradients of a sweep are passed to, one probe after another."""
+
+    def start(self, probe: int) -> None:
+        """Begin the backward of a probe."""
+
+    def add(self, parameter: DerivedParameter, gradient: PerSampleGradient) -> None:
+        """Take the per-sample gradients of one use."""
+
+    def finish(self) -> None:
+        """End the backward."""
+
+
+R = TypeVar("R", bound=Receiver)
+# (parameter name → how often the forward uses it, number of probes, device) → receiver
+Receiving = Callable[["Counter[str]", int, torch.device], R]
+
+
 @dataclass
 class _HookedOperation:
     """What the backward needs of a recorded operation; its output is left to autograd."""
@@ -73,14 +103,14 @@ class _GradientHooks:
     Attributes:
         operations: In the order of the forward.
         refused: Parameter name → why it needs the exact engine.
-        accumulator: Receives the per-sample gradients; None until the forward is over.
+        receiver: Takes the per-sample gradients; None until the forward is over.
         last: Whether this is the last backward, which may free what operations keep of the forward.
     """
 
     def __init__(self, rehearsal: Rehearsal, samples: int) -> None:
         self.operations: list[_HookedOperation] = []
         self.refused: dict[str, str] = {}
-        self.accumulator: Accumulator | None = None
+        self.receiver: Receiver | None = None
         self.last = False
         self._rehearsal = rehearsal
         self._samples = samples
@@ -98,8 +128,8 @@ class _GradientHooks:
         return {position for position, operation in enumerate(self.operations) if len(operation.axes) > 1}
 
     def _on_gradient(self, position: int, gradient: Tensor) -> None:
-        operation, accumulator = self.operations[position], self.accumulator
-        if accumulator is None:
+        operation, receiver = self.operations[position], self.receiver
+        if receiver is None:
             self.refused.update(dict.fromkeys(operation.names, "a gradient is taken inside the forward"))
             return
         gradient = gradient.detach()
@@ -110,7 +140,7 @@ class _GradientHooks:
             if len(operation.axes) > 1:
                 self._settle_axis(position, gradient)
             for parameter, use in uses:
-                accumulator.add(parameter, use.gradient(gradient, operation.axes[0]))
+                receiver.add(parameter, use.gradient(gradient, operation.axes[0]))
         except Unsupported as reason:
             self.refused.update(dict.fromkeys(operation.names, f"{operation.family}: {reason}"))
 
@@ -137,6 +167,32 @@ def sweep(
         Refused: some parameters need another engine.
         MeasurementError: samples depend on each other.
     """
+
+    def accumulator(uses: Counter[str], probes: int, device: torch.device) -> Accumulator:
+        names, samples = task.network.parameters, len(picked)
+        return Accumulator(names, uses, probes, samples, task.group, task.inverse_preconditioner, device)
+
+    found, output = sweep_into(accumulator, task, inputs, picked, rehearsal, coverage)
+    return Swept(found.grams, found.corners, output)
+
+
+def sweep_into(
+    receiving: Receiving[R],
+    task: Task,
+    inputs: tuple[Tensor, ...],
+    picked: Tensor,
+    rehearsal: Rehearsal,
+    coverage: dict[str, str],
+) -> tuple[R, Tensor]:
+    """Pass the per-sample gradients of some samples to a receiver.
+
+    Args:
+        receiving: Makes the receiver, once the forward is over.
+        task, inputs, picked, rehearsal, coverage: See `sweep`, also for what is raised.
+
+    Returns:
+        The receiver, and the network's output [m, *out].
+    """
     samples = inputs[0].shape[0]
     hooks = _GradientHooks(rehearsal, samples)
     passed = forward(task.network, inputs, hooks.on_operation)
@@ -145,18 +201,11 @@ def sweep(
     if hooks.ambiguous:
         rehearse_backward(rehearsal, task.network, task.directions, picked, hooks.ambiguous)
     cotangents = task.directions(passed.output.detach(), picked)
-    hooks.accumulator = Accumulator(
-        task.network.parameters,
-        _uses(hooks.operations, coverage),
-        cotangents.shape[0],
-        samples,
-        task.group,
-        task.inverse_preconditioner,
-        passed.output.device,
-    )
+    receiver = receiving(_uses(hooks.operations, coverage), cotangents.shape[0], passed.output.device)
+    hooks.receiver = receiver
     if passed.ends:
         _backwards(passed, cotangents, hooks, rehearsal)
-    return Swept(hooks.accumulator.grams, hooks.accumulator.corners, passed.output.detach())
+    return receiver, passed.output.detach()
 
 
 def _uses(operations: list[_HookedOperation], coverage: dict[str, str]) -> Counter[str]:
@@ -173,13 +222,13 @@ def _uses(operations: list[_HookedOperation], coverage: dict[str, str]) -> Count
 
 
 def _backwards(passed: Forward, cotangents: Tensor, hooks: _GradientHooks, rehearsal: Rehearsal) -> None:
-    probes, accumulator = cotangents.shape[0], hooks.accumulator
-    assert accumulator is not None  # the sweep sets it after the forward
+    probes, receiver = cotangents.shape[0], hooks.receiver
+    assert receiver is not None  # the sweep sets it after the forward
     # under the caller's autocast, what is summed here would be rounded
     with torch.autocast(passed.output.device.type, enabled=False):
         for probe in range(probes):
             hooks.last = probe == probes - 1
-            accumulator.start(probe)
+            receiver.start(probe)
             torch.autograd.grad(
                 passed.output,
                 passed.ends,
@@ -188,7 +237,7 @@ def _backwards(passed: Forward, cotangents: Tensor, hooks: _GradientHooks, rehea
                 allow_unused=True,
             )
             _raise_if_refused(hooks.refused)
-            accumulator.finish()
+            receiver.finish()
             rehearsal.gradients.clear()  # they belong to the first probe
 
 

@@ -9,12 +9,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ntkdiag.kernel.streaming.contraction.gradients import Compressed, Outer, PerSampleGradient
+from ntkdiag.kernel.streaming.contraction.gradients import Compressed, Outer, PerSampleGradient, Unformed
 
 # Bytes of one tile of per-sample gradients; tuned here: small enough for the last-level cache, enough work for a GPU.
 TILE_BYTES = {"cpu": 8 * 1024**2, "cuda": 256 * 1024**2}
 # Bytes of one block of the token-by-token product.
 TOKEN_BLOCK_BYTES = 64 * 1024**2
+# Samples in one block of the product of long lists of rows; tuned here.
+GRAM_BLOCK = 512
 
 
 def contract(gradient: PerSampleGradient, scale: Tensor | None = None) -> Tensor:
@@ -33,6 +35,8 @@ def contract(gradient: PerSampleGradient, scale: Tensor | None = None) -> Tensor
         if scale is None and through_tokens_is_cheaper(samples, tokens, p, right.shape[2]):
             return _through_tokens(left, right)
         return _materialised(left, right, scale)
+    if isinstance(gradient, Unformed):
+        gradient = gradient.dense()
     rows = _full_precision(gradient.rows.reshape(len(gradient.rows), -1))  # a scalar parameter has rows [N]
     if scale is None:
         return rows @ rows.T
@@ -40,6 +44,13 @@ def contract(gradient: PerSampleGradient, scale: Tensor | None = None) -> Tensor
     if isinstance(gradient, Compressed):
         flat = flat[gradient.index]
     return (rows * flat) @ rows.T
+
+
+def add_products(gram: Tensor, rows: Tensor) -> None:
+    """Add rows · rowsᵀ to the upper triangle of a Gram matrix [N, N] by blocks; what is below it is not defined."""
+    for start in range(0, len(rows), GRAM_BLOCK):
+        block = rows[start : start + GRAM_BLOCK] @ rows[start:].T
+        gram[start : start + GRAM_BLOCK, start:] += block
 
 
 def through_tokens_is_cheaper(samples: int, tokens: int, left: int, right: int) -> bool:

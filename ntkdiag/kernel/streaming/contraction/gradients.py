@@ -1,13 +1,16 @@
-"""Per-sample gradients G_i of one use of a parameter, in three forms.
+"""Per-sample gradients G_i of one use of a parameter, in four forms.
 
 `Outer` keeps the factors of a sum over tokens, so that the gradient need not be formed to be contracted; `Dense` is the
-gradient itself; `Compressed` keeps the few rows of a table that samples touch.
+gradient itself; `Compressed` keeps the few rows of a table that samples touch; `Unformed` is linear in the channels of a
+factor, so that these can be sketched before the gradient is formed.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from ntkdiag.kernel.streaming.sample_axis.axis import SampleAxis
@@ -64,8 +67,35 @@ class Compressed:
         rows[:, self.index] = self.rows
         return Dense(rows)
 
+    def by_rows(self, width: int) -> tuple[Tensor, Tensor] | None:
+        """Whole rows of the table: their numbers [t] and gradients [N, t, width]; None if there are parts of rows."""
+        if self.index.numel() % width:
+            return None
+        table = self.index.reshape(-1, width)
+        touched = table[:, 0] // width
+        if not torch.equal(table, touched[:, None] * width + torch.arange(width, device=table.device)):
+            return None
+        return touched, self.rows.reshape(len(self.rows), -1, width)
 
-PerSampleGradient = Outer | Dense | Compressed
+
+@dataclass(frozen=True)
+class Unformed:
+    """G_i = form(left)_i, where each output channel of `form` is linear in the same channel of `left` alone.
+
+    Attributes:
+        left: [N, T, p, *positions].
+        form: [N, T, c, *positions] → [N, c, *rest of the parameter's shape], for any number of channels c.
+    """
+
+    left: Tensor
+    form: Callable[[Tensor], Tensor]
+
+    def dense(self) -> Dense:
+        """The gradients themselves, [N, p, *rest]."""
+        return Dense(self.form(self.left))
+
+
+PerSampleGradient = Outer | Dense | Compressed | Unformed
 
 
 def as_dense(gradient: PerSampleGradient) -> Dense:

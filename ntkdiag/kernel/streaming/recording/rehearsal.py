@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ntkdiag.kernel.directions import Directions
 from ntkdiag.kernel.guards import require_same, require_small
+from ntkdiag.kernel.problem import few_samples
 from ntkdiag.kernel.streaming.memory import bytes_of
 from ntkdiag.kernel.streaming.recording.forward import Network, forward
 from ntkdiag.kernel.streaming.recording.recorder import RecordedOperation
@@ -95,6 +96,20 @@ class Rehearsal:
     def _keep(self, position: int, found: list[AxisCandidate]) -> list[SampleAxis]:
         self.axes[position] = [each.axis for each in found]
         return self.axes[position]
+
+
+def rehearsed_samples(samples: int, sizes: set[int], checked: bool) -> Tensor:
+    """Positions of the few samples.
+
+    Their number differs from that of every sweep. The check against plain autograd looks at both ends of the batch, so that
+    one sample is enough with it.
+
+    Args:
+        samples: Samples of the first sweep.
+        sizes: Samples of every sweep.
+        checked: Whether there is that check.
+    """
+    return few_samples(samples, besides=sizes, at_least=1 if checked else 2)
 
 
 def rehearse(network: Network, inputs: tuple[Tensor, ...], chosen: Tensor) -> Rehearsal:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from ntkdiag.kernel.streaming.contraction.gradients import Unformed
 from ntkdiag.kernel.streaming.refusal import Unsupported
 from ntkdiag.kernel.streaming.rules.rule import Formula, rule
 
@@ -44,9 +45,8 @@ def convolution(
     steps, spacing = _per_dimension(stride, window), _per_dimension(dilation, window)
     before, after = _padding(padding, window, spacing)
 
-    def weight_gradient(grad: Tensor, input: Tensor) -> Tensor:
-        padded = _pad(input, before, after)
-        return _window_products(grad, padded, window, steps, spacing, groups)
+    def weight_gradient(grad: Tensor, input: Tensor) -> Tensor | Unformed:
+        return _gradient(grad, _pad(input, before, after), window, steps, spacing, groups)
 
     return {"weight": weight_gradient, "bias": _channel_sums}
 
@@ -71,9 +71,9 @@ def transposed_convolution(
     steps, spacing = _per_dimension(stride, window), _per_dimension(dilation, window)
     pad = _per_dimension(padding, window)
 
-    def weight_gradient(grad: Tensor, input: Tensor) -> Tensor:
+    def weight_gradient(grad: Tensor, input: Tensor) -> Tensor | Unformed:
         # position o of the input reaches window o·stride of the padded output: windows are taken of the gradient
-        return _window_products(input, _pad(grad, pad, pad), window, steps, spacing, groups)
+        return _gradient(input, _pad(grad, pad, pad), window, steps, spacing, groups)
 
     return {"weight": weight_gradient, "bias": _channel_sums}
 
@@ -81,6 +81,14 @@ def transposed_convolution(
 def _channel_sums(grad: Tensor) -> Tensor:
     """[N, T, C, *positions] → [N, C]."""
     return grad.flatten(3).mT.flatten(1, 2).sum(1)
+
+
+def _gradient(left: Tensor, padded: Tensor, *geometry: Any) -> Tensor | Unformed:
+    """`_window_products`; without groups, left to whoever needs them: a sketch has fewer channels."""
+    groups = geometry[-1]
+    if groups > 1:
+        return _window_products(left, padded, *geometry)
+    return Unformed(left, lambda channels: _window_products(channels, padded, *geometry))
 
 
 def _window_products(
