@@ -21,22 +21,17 @@ import torch
 import ntkdiag as nd
 from analysis.verdicts.networks import Cell, cells, measured, schedule_of
 from ntkdiag.claims.effects import SHOWN, effects
-from ntkdiag.claims.ends import ENDS
-from ntkdiag.claims.recipe import all_parts, between_targets, decide, over_seeds
+from ntkdiag.claims.recipe import between_targets, over_seeds
+from ntkdiag.claims.recipe.following import LEAST_DENSITY, LEAST_SHARE
 from ntkdiag.confidence import quantile
 from ntkdiag.provenance import write_text
 
 HERE = Path(__file__).parent
 KEPT = Path("build/verdicts")
-# Claim → statistics, all of which must fall.
-CLAIMS = {
-    "C1 strength": ("trace", "top_eigenvalue"),
-    "C2 rank": ("effective_rank", "participation_ratio_pairs"),
-    "rank of the centred kernel": ("centred_effective_rank", "centred_participation_ratio_pairs"),
-}
 FOLLOWING = ("effective_rank", "centred_effective_rank", "trace", "shared_share")
-# A share below this says nothing more of how much smaller it is.
-LEAST_SHARE = 0.01
+VERDICTS = (
+    "claim", "end", "verdict", "effect", "low", "high", "p_supported", "p_contradicted", "p_absent", "seeds",
+)  # fmt: skip
 BUCKETS = ("log_snr", "loss", "amplitude", "bayes_share", "bayes_share_estimate")
 
 
@@ -66,25 +61,18 @@ def buckets_and_answers(
     return pd.concat(rows, ignore_index=True), answer
 
 
-def recipes(answers: pd.DataFrame) -> pd.DataFrame:
+def recipes(found: dict[Cell, nd.Diagnosis]) -> pd.DataFrame:
     """Verdicts over seeds, a row a recipe, claim and end; corrected over the claims and ends of a recipe."""
+    seeds: dict[tuple[str, str, str], list[nd.Diagnosis]] = {}
+    for cell, diagnosis in found.items():
+        if cell.density != "none":
+            seeds.setdefault((cell.data, cell.target, cell.density), []).append(diagnosis)
     rows = []
-    trained = answers[answers["density"] != "none"]
-    for (data, target, density), one in trained.groupby(["data", "target", "density"], sort=False):
-        table = one.pivot(index="seed", columns=["statistic", "end"], values="effect")
-        tests = {
-            (claim, end): all_parts([over_seeds(table[name, end].to_numpy()) for name in names])
-            for claim, names in CLAIMS.items()
-            for end in ENDS
-        }
-        words = decide({" · ".join(key): test for key, test in tests.items()})
-        rows += [
-            {"data": data, "target": target, "density": density, "claim": claim, "end": end}
-            | {"verdict": words[f"{claim} · {end}"]}
-            | vars(test)
-            for (claim, end), test in tests.items()
-        ]
-    return pd.DataFrame(rows)
+    for (data, target, density), diagnoses in seeds.items():
+        claims = nd.verify(diagnoses, recipe=True).claims
+        rows.append(claims[list(VERDICTS)].assign(data=data, target=target, density=density))
+    table = pd.concat(rows, ignore_index=True)
+    return table[["data", "target", "density", *VERDICTS]]
 
 
 def slopes(buckets: pd.DataFrame, config: dict[str, Any]) -> pd.DataFrame:
@@ -128,7 +116,7 @@ def _share(one: pd.DataFrame) -> np.ndarray:
 def _density(density: str, one: pd.DataFrame, config: dict[str, Any]) -> np.ndarray:
     """ln of the training density, not below that of one sample in a million nats, [buckets]."""
     levels = torch.from_numpy(np.sort(one["log_snr"].unique()))
-    return np.log(np.clip(schedule_of(density, config).density(levels).numpy(), 1e-6, None))
+    return np.log(np.clip(schedule_of(density, config).density(levels).numpy(), LEAST_DENSITY, None))
 
 
 def main() -> None:
@@ -142,7 +130,7 @@ def main() -> None:
     }
     buckets, answers = buckets_and_answers(found, config)
     tables = {
-        "buckets": buckets, "answers": answers, "verdicts": recipes(answers), "slopes": slopes(buckets, config),
+        "buckets": buckets, "answers": answers, "verdicts": recipes(found), "slopes": slopes(buckets, config),
     }  # fmt: skip
     (HERE / "results").mkdir(exist_ok=True)
     for name, table in tables.items():

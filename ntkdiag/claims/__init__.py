@@ -8,6 +8,7 @@ from ntkdiag.claims.answer import Answer, described, falls, untestable
 from ntkdiag.claims.control_band import ControlBand, control_band
 from ntkdiag.claims.effects import Effect, EffectTable, effect_values, effects
 from ntkdiag.claims.evidence import Evidence
+from ntkdiag.claims.recipe import RecipeVerification
 from ntkdiag.claims.register import CLAIMS, Claim, claim
 from ntkdiag.claims.verification import ANSWER_COLUMNS, COLUMNS, Verification, verify
 
@@ -21,6 +22,7 @@ __all__ = [
     "Effect",
     "EffectTable",
     "Evidence",
+    "RecipeVerification",
     "Verification",
     "claim",
     "control_band",

@@ -175,6 +175,25 @@ def effect_values(
     Raises:
         InputError: as `effects`.
     """
+    logs = log_values(log_snr, grams, per_probe, statistics=statistics)
+    return {(name, end): _weighted(logs[name], contrast(log_snr, end)) for name in statistics for end in ENDS}
+
+
+def log_values(
+    log_snr: GramLike,
+    grams: GramLike,
+    per_probe: GramLike | None = None,
+    *,
+    statistics: Sequence[str] = SHOWN,
+) -> dict[str, Array]:
+    """ln of each statistic in every bucket, [B], without the bias by few probes; NaN or infinite where there is none.
+
+    Args:
+        log_snr, grams, per_probe, statistics: As in `effects`.
+
+    Raises:
+        InputError: as `effects`.
+    """
     kernels, probes = _checked(log_snr, grams, per_probe)
     used = None if probes is None or probes.shape[1] < MIN_PROBES else probes
     singles = [None] * len(kernels) if used is None else list(used)
@@ -182,8 +201,7 @@ def effect_values(
         without_probe_bias(statistics, gram, single) for gram, single in zip(kernels, singles, strict=True)
     ]
     with np.errstate(divide="ignore", invalid="ignore"):
-        logs = {name: np.log([bucket[name] for bucket in values]) for name in statistics}
-    return {(name, end): _weighted(logs[name], contrast(log_snr, end)) for name in statistics for end in ENDS}
+        return {name: np.log([bucket[name] for bucket in values]) for name in statistics}
 
 
 def _checked(log_snr: GramLike, grams: GramLike, per_probe: GramLike | None) -> tuple[Array, Array | None]:

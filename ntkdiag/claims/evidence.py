@@ -71,23 +71,13 @@ def gather(diagnosis: Diagnosis, statistics: Iterable[str]) -> Evidence:
         InputError: too few buckets or samples, a control with other buckets or samples, or an unknown statistic.
     """
     names = list(dict.fromkeys(statistics))
-    summary, trace = diagnosis.summary, diagnosis.grams["trace"]
-    kept = (
-        ~summary["extrapolated"].to_numpy(dtype=bool)
-        if "extrapolated" in summary
-        else np.ones(len(summary), bool)
-    )
-    levels = summary.loc[kept, "log_snr"].to_numpy(dtype=float)
-    found = effects(levels, *_kernels(diagnosis, kept), statistics=names)
-    controls = []
-    for name, control in controls_of(diagnosis.refs).items():
-        if control.grams["trace"].shape != trace.shape:
-            raise InputError(
-                f"reference '{name}'",
-                expected=f"{trace.shape[0]} buckets of {trace.shape[1]} samples, as the network's",
-                got="kernels of shape " + str(list(control.grams["trace"].shape)),
-            )
-        controls.append(effect_values(levels, *_kernels(control, kept), statistics=names))
+    kept = kept_buckets(diagnosis)
+    levels = diagnosis.summary.loc[kept, "log_snr"].to_numpy(dtype=float)
+    found = effects(levels, *kept_kernels(diagnosis, kept), statistics=names)
+    controls = [
+        effect_values(levels, *kept_kernels(control, kept), statistics=names)
+        for control in comparable_controls(diagnosis)
+    ]
     bands = {
         (name, end): control_band(found[name, end].effect, [one[name, end] for one in controls])
         for name in names
@@ -96,8 +86,35 @@ def gather(diagnosis: Diagnosis, statistics: Iterable[str]) -> Evidence:
     return Evidence(diagnosis, found, bands, kept)
 
 
-def _kernels(diagnosis: Diagnosis, kept: NDArray[np.bool_]) -> tuple[Array, Array | None]:
+def kept_buckets(diagnosis: Diagnosis) -> NDArray[np.bool_]:
+    """Which buckets lie at noise levels that training sees, [B]."""
+    summary = diagnosis.summary
+    if "extrapolated" not in summary:
+        return np.ones(len(summary), bool)
+    kept: NDArray[np.bool_] = ~summary["extrapolated"].to_numpy(dtype=bool)
+    return kept
+
+
+def kept_kernels(diagnosis: Diagnosis, kept: NDArray[np.bool_]) -> tuple[Array, Array | None]:
     """Trace kernels of the kept buckets, and the same by probe where they are estimates."""
     grams = diagnosis.grams
     probes = grams["per_probe"].numpy()[kept] if "per_probe" in grams else None
     return grams["trace"].numpy()[kept], probes
+
+
+def comparable_controls(diagnosis: Diagnosis) -> list[Diagnosis]:
+    """The fresh networks of a diagnosis, in order.
+
+    Raises:
+        InputError: one was measured at other buckets or on another number of samples.
+    """
+    trace = diagnosis.grams["trace"]
+    found = controls_of(diagnosis.refs)
+    for name, control in found.items():
+        if control.grams["trace"].shape != trace.shape:
+            raise InputError(
+                f"reference '{name}'",
+                expected=f"{trace.shape[0]} buckets of {trace.shape[1]} samples, as the network's",
+                got="kernels of shape " + str(list(control.grams["trace"].shape)),
+            )
+    return list(found.values())

@@ -6,9 +6,9 @@ seen, and nothing is repeated until it has a definite outcome.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, overload
+from typing import Any, Literal, overload
 
 import pandas as pd
 
@@ -17,6 +17,7 @@ from ntkdiag.claims.description.floor_shares import floor_shares
 from ntkdiag.claims.description.rulers import ruler_table
 from ntkdiag.claims.evidence import Evidence, gather
 from ntkdiag.claims.levels import STANDARD, level_named
+from ntkdiag.claims.recipe.verification import RecipeVerification, verify_recipe
 from ntkdiag.claims.register import CLAIMS
 from ntkdiag.claims.wording.plain_answer import READS, plain_answer
 from ntkdiag.data.given import DataLike, as_data
@@ -116,8 +117,14 @@ def verify(
 def verify(network: Sequence[Diagnosis]) -> list[Verification]: ...
 
 
+@overload
 def verify(
-    network: Diagnosis | Denoiser | Sequence[Diagnosis],
+    network: Sequence[Diagnosis] | Mapping[str, Diagnosis], *, recipe: Literal[True]
+) -> RecipeVerification: ...
+
+
+def verify(
+    network: Diagnosis | Denoiser | Sequence[Diagnosis] | Mapping[str, Diagnosis],
     data: DataLike | None = None,
     buckets: BucketsLike | None = None,
     *,
@@ -129,11 +136,12 @@ def verify(
     controls: int | None = None,
     refs: dict[str, Denoiser] | None = None,
     extrapolate: bool = False,
-) -> Verification | list[Verification]:
+    recipe: bool = False,
+) -> Verification | list[Verification] | RecipeVerification:
     """Say what a measurement shows about a network: does its kernel collapse, where, and did training do it.
 
     Args:
-        network: A diagnosis, a network to measure, or several diagnoses, each of which is answered by itself.
+        network: A diagnosis, a network to measure, or several diagnoses, each answered by itself unless `recipe`.
         data, buckets, refs, extrapolate: As in `measure`, for a network; ten buckets over the range in which the schedule
             trains if `buckets` is None.
         level: "quick", "standard" or "thorough": how many samples, probes and controls, where they are not given.
@@ -142,12 +150,16 @@ def verify(
         fresh: From a seed to a network of the same kind with new initial weights. Without it, and without references named
             "untrained", "untrained 2", …, what training did is not tested.
         controls: How many fresh networks to measure, each at the cost of the network itself.
+        recipe: The diagnoses are of at least 5 training seeds of one recipe, measured alike; or of recipes that differ in
+            target or schedule, each with the same seeds in the same order. A mapping names them in messages.
 
     Returns:
-        `Verification`; a list of them for several diagnoses.
+        `Verification`; a list of them for several diagnoses; `RecipeVerification` with `recipe`.
 
     Raises:
-        InputError: a network without data, a diagnosis with them, too few buckets or samples, or as `measure`.
+        InputError: a network without data, a diagnosis with them, too few buckets or samples, diagnoses that are no training
+            seeds of one recipe (fewer than 5, other buckets, samples, probes, data or networks, one network twice), or as
+            `measure`.
         MeasurementError: as `measure`.
 
     Example:
@@ -155,6 +167,9 @@ def verify(
         print(found.text)
         print(found.claims[["statistic", "end", "effect", "low", "high", "word", "learned"]])
     """
+    if recipe:
+        _refuse_beside_diagnosis(data, buckets)
+        return verify_recipe(_diagnoses(network))
     if isinstance(network, Diagnosis):
         _refuse_beside_diagnosis(data, buckets)
         return answered(network)
@@ -180,19 +195,9 @@ def verify(
         )
         diagnosis.meta[WOKEN] = list(woken)
         return answered(diagnosis)
-    if isinstance(network, (str, bytes)) or not isinstance(network, Sequence):
-        raise InputError(
-            "what to verify",
-            expected="a Diagnosis, a Denoiser with its data, or a list of diagnoses",
-            got=type(network).__name__,
-        )
+    diagnoses = _diagnoses(network)
     _refuse_beside_diagnosis(data, buckets)
-    for one in network:
-        if not isinstance(one, Diagnosis):
-            raise InputError(
-                "what to verify", expected="a list of diagnoses", got=f"a {type(one).__name__} in it"
-            )
-    return [answered(one) for one in network]
+    return [answered(one) for one in diagnoses.values()]
 
 
 def answered(diagnosis: Diagnosis) -> Verification:
@@ -251,3 +256,25 @@ def _refuse_beside_diagnosis(data: object, buckets: object) -> None:
                 expected="nothing beside a diagnosis, which was measured already",
                 got=type(value).__name__,
             )
+
+
+def _diagnoses(given: object) -> dict[str, Diagnosis]:
+    """Name → diagnosis.
+
+    Raises:
+        InputError: something else than several diagnoses.
+    """
+    if isinstance(given, Sequence) and not isinstance(given, (str, bytes)):
+        given = {f"diagnosis {place}": one for place, one in enumerate(given, 1)}
+    if not isinstance(given, Mapping):
+        raise InputError(
+            "what to verify",
+            expected="a Diagnosis, a Denoiser with its data, or a list of diagnoses",
+            got=type(given).__name__,
+        )
+    for one in given.values():
+        if not isinstance(one, Diagnosis):
+            raise InputError(
+                "what to verify", expected="a list of diagnoses", got=f"a {type(one).__name__} in it"
+            )
+    return {str(name): one for name, one in given.items()}

@@ -34,8 +34,12 @@ def test_from_training_to_verdicts_and_slopes(tmp_path: Path) -> None:
     buckets, answers = run.buckets_and_answers(found, SMALL)
     assert len(buckets) == 3 * len(found) and len(answers) == 18 * len(found)
     assert set(answers.loc[answers["density"] != "none", "learned"]) <= {"learned", "as before training"}
-    verdicts = run.recipes(answers)
-    assert len(verdicts) == 3 * 2 * len(run.CLAIMS) * 2
+    verdicts = run.recipes(found)
+    assert len(verdicts) == 3 * 2 * 3 * 2
+    means = answers.groupby(["target", "density", "end", "statistic"])["effect"].mean()
+    rank = verdicts[verdicts["claim"] == "C2 rank"].set_index(["target", "density", "end"])["effect"]
+    for key, effect in rank.items():
+        assert effect == pytest.approx(means[key][["effective_rank", "participation_ratio_pairs"]].min())
     slopes = run.slopes(buckets, SMALL)
     assert len(slopes) == (2 + 2) * len(run.FOLLOWING)
     again: list[str] = []

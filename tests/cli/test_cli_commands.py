@@ -238,6 +238,32 @@ def test_verify_from_several_folders_answers_each(call: Any, workspace: Path, me
     assert f"{measured}:" in printed and "other:" in printed
 
 
+def test_verify_gives_verdicts_on_a_recipe(call: Any, workspace: Path, measured: Path) -> None:
+    folders = []
+    for seed in range(5):
+        one = Diagnosis.load(measured)
+        one.meta["network"]["digest"] = str(seed)
+        one.save(f"seed{seed}")
+        folders += ["--from", f"seed{seed}"]
+    result = call("verify", "--recipe", *folders, "--out", "v")
+    found = verify({name: Diagnosis.load(name) for name in folders[1::2]}, recipe=True)
+    assert result.code == 0 and result.err == ""
+    assert " ".join(result.out.split()).startswith(" ".join(found.text.split()))
+    assert max(len(line) for line in result.out.splitlines()) <= 80
+    assert {path.name for path in Path("v").iterdir()} == {"verdicts.csv", "verdicts.json", "slopes.csv"}
+    assert pd.read_csv("v/verdicts.csv")["verdict"].tolist() == found.claims["verdict"].tolist()
+    document = call("verify", "--recipe", *folders, "--json").document
+    assert document["text"] == found.text and len(document["claims"]) == 6
+    assert call("report", measured, "--verdicts", "v", "--out", "page.html").code == 2
+    for given, said in (
+        (["--model", "x"], "--recipe"),
+        (folders[:8], "at least 5"),
+        ([*folders, "--from", "seed0/../seed0"], "each training seed once"),
+    ):
+        refused = call("verify", "--recipe", *given)
+        assert refused.code == 2 and said in refused.err and refused.out == ""
+
+
 # weights
 
 

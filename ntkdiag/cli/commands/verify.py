@@ -17,7 +17,7 @@ from ntkdiag.cli.output.messages import note, say
 from ntkdiag.errors import InputError, require_int
 
 if TYPE_CHECKING:
-    from ntkdiag.claims import Verification
+    from ntkdiag.claims import RecipeVerification, Verification
     from ntkdiag.diagnosis import Diagnosis
 
 # What a folder that was measured here is called among several.
@@ -36,6 +36,14 @@ def verify(
             help="Answer from this folder of 'ntkdiag measure --out' instead of measuring a network. May be repeated.",
         ),
     ] = None,
+    recipe: Annotated[
+        bool,
+        typer.Option(
+            "--recipe",
+            help="The folders of --from are training seeds of one recipe, at least 5: verdicts on the recipe instead of an "
+            "answer for each network. Recipes of several targets, with the same seeds in the same order, decide C3.",
+        ),
+    ] = False,
     level: Annotated[
         str | None,
         typer.Option(
@@ -64,15 +72,22 @@ def verify(
     Examples:
       ntkdiag verify --model runs/erd --level quick
       ntkdiag verify --from runs/mine --out runs/mine-verdicts
+      ntkdiag verify --recipe --from s0 --from s1 --from s2 --from s3 --from s4
     """
     paths.check_folder(out, force)
     measured = None
+    if recipe and not source:
+        raise InputError(
+            "--recipe", expected="--from, a folder for each training seed, beside it", got="none"
+        )
     if source:
         refuse_given((model, how), "beside --from, which measures nothing")
         if level is not None:
             raise InputError("--level", expected="nothing beside --from, which measures nothing", got=level)
         from ntkdiag.diagnosis import Diagnosis
 
+        if recipe:
+            _refuse_twice(source)
         diagnoses = {str(folder): Diagnosis.load(folder) for folder in source}
     else:
         measured = _measure(model, how, level, bars=not json)
@@ -80,6 +95,9 @@ def verify(
 
     from ntkdiag.claims import verify as answer
 
+    if recipe:
+        _say_recipe(answer(diagnoses, recipe=True), out, force, json)
+        return
     found = {name: answer(diagnosis) for name, diagnosis in diagnoses.items()}
     if out is not None:
         _write(out, force, found, measured)
@@ -92,6 +110,35 @@ def verify(
         say(verification_text(one, name if len(found) > 1 else ""))
     if out is not None:
         say(f"\nWritten: {out}")
+
+
+def _say_recipe(found: RecipeVerification, out: Path | None, force: bool, json: bool) -> None:
+    """Write and print the verdicts on a recipe."""
+    from ntkdiag import provenance
+    from ntkdiag.cli.output.json_document import plain
+    from ntkdiag.cli.output.verdicts import recipe_text
+
+    document = {"format": 1, "versions": provenance.versions(), **found.document()}
+    if out is not None:
+        with provenance.run_folder(out, force) as building:
+            provenance.write_text(building / "verdicts.csv", found.claims.to_csv(index=False))
+            provenance.write_text(building / "slopes.csv", found.slopes.to_csv(index=False))
+            provenance.write_json(building / "verdicts.json", plain(document))
+    if json:
+        print_json(document | {"written": out})
+        return
+    say(recipe_text(found))
+    if out is not None:
+        say(f"\nWritten: {out}")
+
+
+def _refuse_twice(source: list[Path]) -> None:
+    """One folder given twice would be read once, and one seed be missing without a word."""
+    seen = set[Path]()
+    for folder in source:
+        if folder.resolve() in seen:
+            raise InputError("--from", expected="each training seed once", got=f"{folder} twice")
+        seen.add(folder.resolve())
 
 
 def _measure(model: ModelOptions, how: MeasureOptions, level: str | None, bars: bool) -> Diagnosis:

@@ -12,7 +12,7 @@ from ntkdiag.report.tables import Table
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from ntkdiag.claims import Verification
+    from ntkdiag.claims import RecipeVerification, Verification
 
 WIDTH = 80
 _SHORT = {
@@ -37,6 +37,25 @@ def verification_text(found: Verification, name: str = "") -> str:
     effects = effects_text(document["claims"], found.method)
     parts += [wrapped(found.text), effects, claims_text(document["answers"]), rulers_text(document)]
     return "\n\n".join(filter(None, parts)) + "\n"
+
+
+def recipe_text(found: RecipeVerification) -> str:
+    """Everything that is printed of a recipe: the paragraphs, and a row for each claim and end."""
+    document = found.document()
+    parts = [wrapped(part) for part in found.text.split("\n\n")]
+    for recipe in dict.fromkeys(row["recipe"] for row in document["claims"]):
+        rows = tuple(_recipe_cells(row) for row in document["claims"] if row["recipe"] == recipe)
+        parts.append(Table((recipe, "end", "end/middle [90%]", "p", "verdict", "training"), rows).as_text())
+    if document["slopes"]:
+        rows = tuple(_slope_cells(row) for row in document["slopes"])
+        parts.append(Table(("ln of", "on ln of", "slope [90%]", "p", "verdict"), rows).as_text())
+    legend = (
+        "Each row shows the statistic that falls least of those that the claim needs; intervals are over seeds. p: of the "
+        "verdict, corrected by Holm's method; where it is inconclusive, the smallest of the three. training: learned, where "
+        "the change lies outside what 95% of fresh networks show; untrained, inside; no claim, where it has the opposite "
+        "sign once theirs is subtracted."
+    )
+    return "\n\n".join([*parts, wrapped(legend)]) + "\n"
 
 
 def effects_text(claims: Sequence[Mapping[str, Any]], method: str) -> str:
@@ -115,6 +134,25 @@ def _cells(row: Mapping[Any, Any]) -> tuple[str, ...]:
     change = f"{short(row['middle'], 3)} → {short(row['at_end'], 3)}"
     ends = [math.exp(-_number(row[part])) for part in ("effect", "high", "low")]
     return label, change, _interval(*ends), row["word"], _TRAINING.get(row["learned"], row["learned"])
+
+
+def _recipe_cells(row: Mapping[Any, Any]) -> tuple[str, ...]:
+    claim = {"rank of the centred kernel": "centred rank"}.get(row["claim"], row["claim"])
+    ends = [math.exp(-_number(row[part])) for part in ("effect", "high", "low")]
+    learned = _TRAINING.get(row["learned"], row["learned"])
+    return claim, row["end"], _interval(*ends), _p(row["p"]), row["verdict"], learned
+
+
+def _slope_cells(row: Mapping[Any, Any]) -> tuple[str, ...]:
+    name = row["statistic"].replace("_", " ")
+    slope = f"{row['slope']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
+    return name, row["follows"], _minus(slope), _p(row["p"]), row["verdict"]
+
+
+def _p(value: float) -> str:
+    if math.isnan(value):
+        return "–"
+    return f"{value:.3f}" if value >= 0.001 else "<0.001"
 
 
 def _number(value: float | None) -> float:

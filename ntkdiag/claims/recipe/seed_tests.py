@@ -1,8 +1,7 @@
-"""Verdicts on a recipe: several training seeds of the same recipe, where a single network has an answer only.
+"""Tests over training seeds, of which each is one observation.
 
-One trained network is one observation. Student's t over seeds tests its effects (differences of natural logarithms,
-positive for a fall) against the margin ln 1.1; Holm's correction (1979) counts all claims and ends. Margin and level are
-fixed here, before any data is seen.
+Student's t over seeds tests effects (differences of natural logarithms, positive for a fall) against the margin ln 1.1;
+Holm's correction (1979) counts all claims and ends. Margin and level are fixed here, before any data is seen.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ class SeedTest:
         low, high: 90% interval of the mean (two one-sided tests at 5%).
         p_supported: One-sided p-value against an effect of at most the margin (of at most 0 for a slope).
         p_contradicted: One-sided p-value against an effect of at least −margin (of at least 0 for a slope).
-        p_absent: p-value of the equivalence test (the larger of two one-sided ones): |effect| is at least the margin.
+        p_absent: p-value of the equivalence test (the larger of two one-sided ones): |effect| is at least `margin`.
         seeds: Number of seeds.
     """
 
@@ -48,18 +47,22 @@ class SeedTest:
     seeds: int
 
 
-def over_seeds(effects: Sequence[float] | Array, *, least: float = MARGIN) -> SeedTest:
+def over_seeds(
+    effects: Sequence[float] | Array, *, least: float = MARGIN, margin: float = MARGIN
+) -> SeedTest:
     """Test the effects of several training seeds.
 
     Args:
         effects: One number a seed, [S], S ≥ 5, differences of natural logarithms.
-        least: What a supported effect must exceed, and a contradicted one be below minus this: the margin, or 0 for a slope.
+        least: What a supported effect must exceed, and a contradicted one be below minus this: ln 1.1, or 0 for a slope.
+        margin: An absent effect lies within plus and minus this.
 
     Raises:
-        InputError: fewer than 5 seeds, numbers that are not finite, a negative `least`.
+        InputError: fewer than 5 seeds, numbers that are not finite, a negative `least` or `margin`.
     """
     values = real_array(np.asarray(effects, dtype=float), "effects of seeds")
     require_number("least", least, at_least=0)
+    require_number("margin", margin, at_least=0)
     if values.ndim != 1 or len(values) < MIN_SEEDS:
         raise InputError(
             "effects of seeds",
@@ -82,7 +85,7 @@ def over_seeds(effects: Sequence[float] | Array, *, least: float = MARGIN) -> Se
         high=mean + reach,
         p_supported=above(least),
         p_contradicted=1 - above(-least) if error else float(mean >= -least),
-        p_absent=max(above(-MARGIN), 1 - above(MARGIN) if error else float(mean >= MARGIN)),
+        p_absent=max(above(-margin), 1 - above(margin) if error else float(mean >= margin)),
         seeds=len(values),
     )
 
@@ -112,23 +115,44 @@ def all_parts(parts: Sequence[SeedTest]) -> SeedTest:
 
 
 def decide(tests: Mapping[str, SeedTest]) -> dict[str, str]:
+    """The verdict on each of several claims that are examined together; `decided` gives their p-values too."""
+    return {claim: one.word for claim, one in decided(tests).items()}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A word and how sure it is.
+
+    Attributes:
+        word: supported, contradicted, absent or inconclusive.
+        p: p-value of that word, corrected for the number of claims; where it is inconclusive, the smallest of the three.
+    """
+
+    word: str
+    p: float
+
+
+def decided(tests: Mapping[str, SeedTest]) -> dict[str, Verdict]:
     """The verdict on each of several claims that are examined together.
 
     Args:
         tests: Claim (and end) → its test.
 
     Returns:
-        Claim → supported, contradicted, absent or inconclusive. Each of the three definite words is corrected for the number
-        of claims by Holm's method, so that it is used wrongly for any claim in at most 5% of recipes.
+        Claim → its verdict. Each of the three definite words is corrected for the number of claims by Holm's method, so that
+        it is used wrongly for any claim in at most 5% of recipes. A slope that differs from zero and is too small to count
+        is absent.
     """
-    words = {SUPPORTED: "p_supported", CONTRADICTED: "p_contradicted", ABSENT: "p_absent"}
+    words = {ABSENT: "p_absent", SUPPORTED: "p_supported", CONTRADICTED: "p_contradicted"}
     corrected = {
         word: holm([getattr(test, field) for test in tests.values()]) for word, field in words.items()
     }
-    return {
-        claim: next((word for word in words if corrected[word][position] <= LEVEL), INCONCLUSIVE)
-        for position, claim in enumerate(tests)
-    }
+    found = {}
+    for position, claim in enumerate(tests):
+        p_values = {word: float(values[position]) for word, values in corrected.items()}
+        word = next((word for word, p in p_values.items() if p <= LEVEL), INCONCLUSIVE)
+        found[claim] = Verdict(word, p_values.get(word, min(p_values.values())))
+    return found
 
 
 def holm(p_values: Sequence[float]) -> Array:
@@ -139,52 +163,3 @@ def holm(p_values: Sequence[float]) -> Array:
     adjusted = np.empty(len(p))
     adjusted[order] = np.minimum(np.maximum.accumulate(factors * p[order]), 1.0)
     return adjusted
-
-
-def between_targets(logs: Array, *rulers: Array) -> Array:
-    """Slopes of ln S on rulers between recipes that differ in their target (or training density), a row a seed.
-
-    Networks of the same seed have the same initialisation and inputs, so whatever the noise level does to all of them alike
-    is removed by subtracting, in each bucket, the mean over recipes; least squares of what is left gives the slopes.
-
-    Args:
-        logs: ln of a statistic, [recipes, seeds, buckets].
-        rulers: ln of what it may follow (recoverable share, training density), each [recipes, buckets].
-
-    Returns:
-        [seeds, rulers].
-
-    Raises:
-        InputError: one recipe, shapes that do not fit, or rulers that do not differ between recipes or that are linearly
-            dependent there, so that their slopes cannot be told apart.
-    """
-    values = real_array(logs, "logarithms of a statistic")
-    if values.ndim != 3 or len(values) < 2:
-        raise InputError(
-            "logarithms of a statistic",
-            expected="[recipes, seeds, buckets] of at least 2 recipes",
-            got=f"shape {list(values.shape)}",
-        )
-    columns, constant = [], False
-    for ruler in rulers:
-        given = real_array(ruler, "ruler")
-        if given.shape != (values.shape[0], values.shape[2]):
-            expected = f"shape [{values.shape[0]}, {values.shape[2]}], recipes × buckets"
-            raise InputError("ruler", expected=expected, got=f"shape {list(given.shape)}")
-        columns.append((given - given.mean(0)).ravel())
-        constant |= bool(np.abs(columns[-1]).max() <= 1e-9 * np.abs(given).max())  # up to rounding
-    design = np.stack(columns, 1)
-    if constant or np.linalg.cond(design / np.linalg.norm(design, axis=0)) > _DEPENDENT:
-        raise InputError(
-            "rulers",
-            expected="rulers that differ between recipes, each in its own way",
-            got="rulers that are constant or proportional to each other there",
-            fix="Add recipes with another target or another training density.",
-        )
-    within = (values - values.mean(0)).swapaxes(0, 1).reshape(values.shape[1], -1)
-    slopes: Array = np.linalg.lstsq(design, within.T, rcond=None)[0].T
-    return slopes
-
-
-# Condition number beyond which two rulers are one.
-_DEPENDENT = 100.0
