@@ -33,6 +33,6 @@ untrained, data = copy.deepcopy(denoiser), nd.data.load("digits")  # or the path
 trained = nd.train.train(denoiser, data, None, nd.train.TrainConfig(steps=steps)).denoiser
 buckets, refs = nd.Buckets.uniform(-8, 8, count=9), {"untrained": untrained}
 diagnosis = nd.measure(trained, data, buckets, samples=samples, refs=refs)
-print(diagnosis.summary[["log_snr", "loss", "effective_rank", "gsnr"]].round(3))
+print(diagnosis.summary[["log_snr", "loss", "effective_rank", "gsnr", "gsnr_low", "gsnr_high"]].round(3))
 Path("runs/examples").mkdir(parents=True, exist_ok=True)
 print("look at", nd.report.write_page("runs/examples/network.html", diagnosis))

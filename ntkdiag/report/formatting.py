@@ -37,6 +37,13 @@ def interval(value: Any, low: Any = None, high: Any = None, digits: int = 3) -> 
     return f"{number(value, digits)} [{number(low, digits)}, {number(high, digits)}]"
 
 
+def interval_or_dash(value: Any, low: Any = None, high: Any = None, digits: int = 2) -> str:
+    """A number that means nothing without its interval: "0.0026 [−0.0007, 0.0059]"; "–" where a part is missing."""
+    if MISSING in (number(value), number(low), number(high)):
+        return MISSING
+    return interval(value, low, high, digits)
+
+
 def level(log_snr: float) -> str:
     """A log-SNR with at most one decimal: "−9", "2.5"."""
     rounded = round(float(log_snr), 1) + 0.0  # + 0.0 makes −0.0 a plain zero

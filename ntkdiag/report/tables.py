@@ -14,7 +14,7 @@ import numpy as np
 from ntkdiag.errors import InputError
 from ntkdiag.report.columns import column, extrapolated, ordered
 from ntkdiag.report.figures.weights import normalised, schedule_of, weight_grid
-from ntkdiag.report.formatting import MISSING, interval, level, number, one_line
+from ntkdiag.report.formatting import MISSING, interval, interval_or_dash, level, number, one_line
 from ntkdiag.report.inputs import full_kernel_of
 from ntkdiag.report.runs import Runs, bucket_losses
 
@@ -55,8 +55,8 @@ def summary_table(
 
     Returns:
         log-SNR (with an asterisk where the schedule never trains), trace, top eigenvalue, effective rank [interval], of
-        the untrained control if there is one, participation ratio from pairs, amplitude, Bayes share, gradient SNR,
-        weights, losses.
+        the untrained control if there is one, participation ratio from pairs, amplitude, Bayes share, gradient SNR
+        [interval], weights, losses.
     """
     summary = ordered(diagnosis.summary)
     log_snr = column(summary, "log_snr")
@@ -71,7 +71,7 @@ def summary_table(
     # Without a known posterior there is no excess, and the share is a bound.
     exact = np.isfinite(column(summary, "excess")).any()
     cells["Bayes share" if exact else "Bayes share ≥"] = _numbers(summary, "bayes_share")
-    cells["GSNR"] = _numbers(summary, "gsnr")
+    cells["GSNR [90%]"] = _intervals(summary, "gsnr", interval_or_dash)
     grid, schedule = weight_grid(diagnosis), schedule_of(diagnosis)
     for name, weight in (tables or {}).items():
         values = normalised(weight, log_snr, grid, schedule)
@@ -139,9 +139,9 @@ def _numbers(frame: pd.DataFrame, name: str) -> list[str]:
     return [number(value) for value in column(frame, name)]
 
 
-def _intervals(frame: pd.DataFrame, name: str) -> list[str]:
+def _intervals(frame: pd.DataFrame, name: str, form: Callable[[Any, Any, Any], str] = interval) -> list[str]:
     parts = (column(frame, name + end) for end in ("", "_low", "_high"))
-    return [interval(*row) for row in zip(*parts, strict=True)]
+    return [form(*row) for row in zip(*parts, strict=True)]
 
 
 def _matched(log_snr: np.ndarray, frame: pd.DataFrame, name: str) -> list[str]:

@@ -157,6 +157,8 @@ def make_diagnosis(
             "gradient_cosine": (np.exp(-distance / 5) - 0.28 * (distance > 9)).ravel(),
         }
     )
+    coupling["gradient_cosine_low"] = coupling["gradient_cosine"] - 0.06
+    coupling["gradient_cosine_high"] = coupling["gradient_cosine"] + 0.04
     refs = {}
     if untrained:
         control = make_summary(log_snr, 0.12 + 0.02 * generator.random(buckets), oracle, samples)

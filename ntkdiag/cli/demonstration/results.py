@@ -11,7 +11,7 @@ from ntkdiag.cli.output.json_document import plain
 from ntkdiag.cli.output.progress import Progress
 from ntkdiag.cli.output.tables import quality_text, ranged
 from ntkdiag.cli.output.verdicts import effects_text, wrapped
-from ntkdiag.report.formatting import level, number
+from ntkdiag.report.formatting import interval_or_dash, level, number
 from ntkdiag.report.tables import Table
 
 if TYPE_CHECKING:
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 # Columns of the diagnosis that demo.json has for each bucket.
 _MEASURED = ("log_snr", "trace", "top_eigenvalue", "effective_rank", "effective_rank_low", "effective_rank_high",
-             "participation_ratio_pairs", "amplitude", "gsnr")  # fmt: skip
-_HEAD = ("log-SNR", "trace", "top eig.", "effective rank [90%]", "before", "PR", "amplitude", "GSNR", "weight",
+             "participation_ratio_pairs", "amplitude", "gsnr", "gsnr_low", "gsnr_high")  # fmt: skip
+_HEAD = ("log-SNR", "trace", "effective rank [90%]", "before", "PR", "amplitude", "GSNR [90%]", "weight",
          "loss const.", "loss ERD")  # fmt: skip
 
 
@@ -143,14 +143,16 @@ def demo_text(document: dict[str, Any]) -> str:
 
 
 def _row(row: dict[str, Any]) -> tuple[str, ...]:
-    names = ("participation_ratio_pairs", "amplitude", "gsnr", "weight", "loss_constant")
     return (
         level(row["log_snr"]),
         number(row["trace"]),
-        number(row["top_eigenvalue"]),
         ranged(row, "effective_rank"),
         number(row["effective_rank_untrained"]),
-        *(number(row[name]) for name in names),
+        number(row["participation_ratio_pairs"]),
+        number(row["amplitude"]),
+        interval_or_dash(*(row[f"gsnr{end}"] for end in ("", "_low", "_high"))),
+        number(row["weight"]),
+        number(row["loss_constant"]),
         f"{number(row['loss_erd'])} {_arrow(row)}",
     )
 

@@ -45,15 +45,18 @@ def draw_kernel_coupling(axes: Axes, diagnosis: Diagnosis) -> None:
     group=Group.COUPLING,
     title="Gradients between noise levels",
     caption="Blue: the two levels change the parameters in the same direction. Red: they work against "
-    "each other. A dash: the mean gradient of one level cannot be told from noise.",
+    "each other. Below each number, how far its 90% interval reaches. A dash: that interval contains 0, "
+    "or there is none, since the mean gradient of one level cannot be told from noise.",
     size=(5.6, 4.5),
 )
 def draw_gradient_coupling(axes: Axes, diagnosis: Diagnosis) -> None:
-    """Cosine between the mean loss gradients of two buckets: below zero they conflict."""
-    draw_coupling(axes, diagnosis, "gradient_cosine", "cosine of the mean gradients")
+    """Cosine between the mean loss gradients of two buckets, where its sign is known: below zero they conflict."""
+    draw_coupling(axes, diagnosis, "gradient_cosine", "cosine of the mean gradients", uncertain=True)
 
 
-def draw_coupling(axes: Axes, diagnosis: Diagnosis, name: str, label: str) -> None:
+def draw_coupling(
+    axes: Axes, diagnosis: Diagnosis, name: str, label: str, *, uncertain: bool = False
+) -> None:
     """A column of `diagnosis.coupling` as a square map with a diverging colour map centred at zero.
 
     Args:
@@ -61,13 +64,20 @@ def draw_coupling(axes: Axes, diagnosis: Diagnosis, name: str, label: str) -> No
         diagnosis: What was measured; a pair given once stands for both orders.
         name: Column with values in [-1, 1]. Estimates outside are shown as the nearest end, NaN as "–".
         label: Colour bar.
+        uncertain: The column has an interval in `<name>_low` and `<name>_high`; values whose interval contains 0, or that
+            have none, are shown as "–".
 
     Raises:
-        InputError: no finite value.
+        InputError: no value to show.
     """
     from matplotlib import colormaps
 
     levels, matrix = coupling_matrix(diagnosis, name)
+    reach = None
+    if uncertain:
+        low, high = (coupling_matrix(diagnosis, name + end)[1] for end in ("_low", "_high"))
+        matrix = np.where((low > 0) | (high < 0), matrix, np.nan)
+        reach = np.maximum(high - matrix, matrix - low)
     require_finite(f"coupling of {name}", matrix.ravel())
     matrix = np.clip(matrix, -1, 1)
     count = len(levels)
@@ -83,7 +93,7 @@ def draw_coupling(axes: Axes, diagnosis: Diagnosis, name: str, label: str) -> No
     axes.set_xlabel("log-SNR of one noise level")
     axes.set_ylabel("log-SNR of the other")
     if count <= MOST_WITH_NUMBERS:
-        _write_numbers(axes, matrix)
+        _write_numbers(axes, matrix, reach)
     colour_bar(axes, image, label, ticks=[-1, -0.5, 0, 0.5, 1])
 
 
@@ -99,10 +109,14 @@ def coupling_matrix(diagnosis: Diagnosis, name: str) -> tuple[np.ndarray, np.nda
     return levels, matrix
 
 
-def _write_numbers(axes: Axes, matrix: np.ndarray) -> None:
+def _write_numbers(axes: Axes, matrix: np.ndarray, reach: np.ndarray | None) -> None:
     size = 8 if len(matrix) <= 10 else 6.5
     for (row, place), value in np.ndenumerate(matrix):
         text = "–" if np.isnan(value) else f"{value:.1f}".replace("-0.0", "0.0").replace("-", "−")
         colour = "white" if abs(value) > 0.6 else "#24292f"
         colour = theme.current().ink if np.isnan(value) else colour
-        axes.text(place, row, text, ha="center", va="center", fontsize=size, color=colour)
+        lift = 0.0 if reach is None or np.isnan(value) else 0.16
+        axes.text(place, row + lift, text, ha="center", va="center", fontsize=size, color=colour)
+        if lift and reach is not None:
+            about = f"±{reach[row, place]:.1f}"
+            axes.text(place, row - 0.24, about, ha="center", va="center", fontsize=0.65 * size, color=colour)

@@ -48,8 +48,9 @@ column_figure(
     draws=DIAGNOSIS,
     group=Group.RECOVERABILITY,
     title="Loss and its floor",
-    caption="The grey line is the floor that no training removes, or an upper bound on it where the "
-    "exact floor is not known; only the gap between it and the trained curve is left to learn.",
+    caption="The grey line is the floor that no training removes; the gap between it and the trained "
+    "curve is left to learn. Where the floor is not known it is an upper bound of the floor instead: the "
+    "loss may lie below that, and no gap can be read from it.",
 )
 def draw_loss(axes: Axes, diagnosis: Diagnosis) -> None:
     """Loss per bucket with its interval; with an exact oracle, the floor that no training removes is filled.

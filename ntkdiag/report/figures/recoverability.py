@@ -30,14 +30,21 @@ SCORES = {
     "gsnr": ("gradient SNR", "gradient signal / noise, per sample"),
 }
 
+# Scores that are estimates from gradients: nothing without their intervals, which are drawn.
+UNCERTAIN = ("gsnr",)
+
 
 def scores_present(diagnosis: Diagnosis) -> list[str]:
-    """Names of the recoverability scores that have a finite value in some bucket.
+    """Names of the recoverability scores that have a finite value in some bucket, and an interval where they need one.
 
     Raises:
         InputError: there is none.
     """
-    present = [name for name in SCORES if np.isfinite(column(diagnosis.summary, name)).any()]
+    present = [
+        name
+        for name in SCORES
+        if np.isfinite(column(diagnosis.summary, f"{name}_low" if name in UNCERTAIN else name)).any()
+    ]
     if not present:
         raise InputError(
             "recoverability", expected="a score with a finite value: " + ", ".join(SCORES), got="none"
@@ -96,26 +103,30 @@ def draw_against_rank(axes: Axes, diagnosis: Diagnosis, score: str) -> None:
         score: A name in `SCORES`.
 
     Raises:
-        InputError: no bucket has both numbers.
+        InputError: no bucket has both numbers, with an interval where the score needs one.
     """
     summary = ordered(diagnosis.summary)
     values, rank = column(summary, score), column(summary, "effective_rank")
-    require_finite(f"recoverability of {score}", values, rank)
-    both = np.isfinite(values) & np.isfinite(rank)
+    known = [column(summary, score + end) for end in ("_low", "_high")] if score in UNCERTAIN else []
+    require_finite(f"recoverability of {score}", values, rank, *known)
+    both = np.isfinite(np.stack([values, rank, *known])).all(0)
     log_snr, values, rank = column(summary, "log_snr")[both], values[both], rank[both]
     low, high = column(summary, "effective_rank_low")[both], column(summary, "effective_rank_high")[both]
     colours = style.log_snr_map(log_snr).to_rgba(log_snr)
     axes.plot(values, rank, color=theme.current().grid, lw=1.2, zorder=1)
     axes.vlines(values, low, high, color=colours, lw=1.2, zorder=2)
+    if known:
+        axes.hlines(rank, *(end[both] for end in known), color=colours, lw=1.2, zorder=2)
     axes.scatter(values, rank, c=colours, s=34, zorder=3, edgecolors=theme.current().ink, linewidths=0.5)
     axes.margins(x=0.12)
-    if score == "gsnr" and (values > 0).all():
+    if known and all((end[both] > 0).all() for end in known):
         log_axis(axes, "x")
     axes.set_ylim(bottom=0)
     whole_ticks(axes)
     axes.set_xlabel(SCORES[score][1])
     axes.set_ylabel("effective rank (directions)")
-    axes.set_title(_agreement(values, rank))
+    if not known:  # the order of values that are mostly noise says nothing
+        axes.set_title(_agreement(values, rank))
     label_points(axes, values, rank, [level(value) for value in log_snr], (low, high))
 
 

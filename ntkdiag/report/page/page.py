@@ -109,7 +109,7 @@ def _results(inputs: ReportInputs, figures: Mapping[str, Html]) -> Html:
     caption = (
         "One row a noise level, noisiest first, with 90% intervals in brackets. PR: participation ratio. Bayes share: "
         "share of the target's variance that the input reveals (≥: lower 95% bound). GSNR: gradient signal-to-noise ratio "
-        "of one sample."
+        "of one sample; where its interval contains 0, no common direction of the gradients was found."
     )
     parts += [element("h3", "In numbers"), table(numbers, caption)]
     if inputs.diagnosis.full is not None:

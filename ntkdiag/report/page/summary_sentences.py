@@ -142,11 +142,8 @@ def opposing_gradients(diagnosis: Diagnosis) -> str:
     levels, matrix = coupling_matrix(diagnosis, "gradient_cosine")
     if len(levels) < 2 or not np.isfinite(matrix).any():
         return ""
-    if "gradient_cosine_high" in diagnosis.coupling:
-        known = coupling_matrix(diagnosis, "gradient_cosine_high")[1] < 0
-    else:
-        known = matrix < 0  # measured before cosines had intervals
-    opposing = np.where(known, np.clip(matrix, -1, 1), 0.0)
+    low, high = (coupling_matrix(diagnosis, f"gradient_cosine{end}")[1] for end in ("_low", "_high"))
+    opposing = np.where(high < 0, np.clip(matrix, -1, 1), 0.0)
     row, place = np.unravel_index(int(np.argmin(opposing)), opposing.shape)
     least = opposing[row, place]
     if least >= 0:
@@ -159,7 +156,7 @@ def opposing_gradients(diagnosis: Diagnosis) -> str:
     first, second = sorted((levels[row], levels[place]))
     return (
         f"The mean gradients that oppose each other most are those at log-SNR {level(first)} and {level(second)} "
-        f"(cosine {number(least, 2)})."
+        f"(cosine {interval(least, low[row, place], high[row, place], 2)}, 90% interval)."
     )
 
 

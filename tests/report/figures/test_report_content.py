@@ -166,8 +166,35 @@ def test_coupling_is_symmetric_centred_and_shows_holes(axes: Axes, diagnosis: Si
     assert "–" in [text.get_text() for text in axes.texts]
 
 
+def test_a_cosine_is_shown_with_its_reach_and_only_where_its_sign_is_known(
+    axes: Axes, diagnosis: SimpleNamespace
+) -> None:
+    frame = diagnosis.coupling
+    frame["gradient_cosine_low"], frame["gradient_cosine_high"] = -0.1, 0.9
+    own = frame["bucket_a"] == frame["bucket_b"]
+    frame.loc[own, ["gradient_cosine_low", "gradient_cosine_high"]] = 0.7, 1.1
+    coupling.draw_gradient_coupling(axes, diagnosis)
+    shown = np.asarray(axes.images[0].get_array().filled(np.nan))
+    assert np.array_equal(np.isfinite(shown), np.eye(len(shown), dtype=bool))
+    said = [text.get_text() for text in axes.texts]
+    assert said.count("–") == len(shown) * (len(shown) - 1)
+    assert said.count("±0.3") == said.count("1.0") == len(shown)
+    with pytest.raises(InputError, match="gradient_cosine"):
+        diagnosis.coupling = frame.drop(columns=["gradient_cosine_low", "gradient_cosine_high"])
+        coupling.draw_gradient_coupling(axes, diagnosis)
+
+
+def test_a_gradient_signal_without_an_interval_is_no_measure_of_recoverability(
+    axes: Axes, diagnosis: SimpleNamespace
+) -> None:
+    recoverability.draw_against_rank(axes, diagnosis, "gsnr")
+    assert len(axes.collections) == 3 and not axes.get_title()  # points, and bars both ways
+    diagnosis.summary = diagnosis.summary.drop(columns=["gsnr_low", "gsnr_high"])
+    assert "gsnr" not in recoverability.scores_present(diagnosis)
+
+
 def test_a_cosine_that_noise_puts_beyond_one_is_shown_as_one(axes: Axes, diagnosis: SimpleNamespace) -> None:
-    diagnosis.coupling["gradient_cosine"] *= 1.7
+    diagnosis.coupling[["gradient_cosine", "gradient_cosine_low", "gradient_cosine_high"]] *= 1.7
     coupling.draw_gradient_coupling(axes, diagnosis)
     assert {text.get_text() for text in axes.texts} >= {"1.0"}
     assert "1.7" not in {text.get_text() for text in axes.texts}

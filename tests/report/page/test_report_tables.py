@@ -49,7 +49,7 @@ def test_missing_numbers_are_dashes(cases: SimpleNamespace) -> None:
     diagnosis.summary = diagnosis.summary.drop(columns=["gsnr", "effective_rank_low"])
     table = summary_table(diagnosis)
     assert column(table, "Bayes share ≥") == ["–"]
-    assert column(table, "GSNR") == ["–"]
+    assert column(table, "GSNR [90%]") == ["–"]
     assert "[" not in column(table, "effective rank [90%]")[0]
     assert "untrained" not in table.columns
 
@@ -70,7 +70,10 @@ def test_sentences_name_where_rank_is_lost_against_the_control(diagnosis: Simple
     said = " ".join(summary_sentences(diagnosis))
     assert "lowest at log-SNR −9, with 2.28 [2.12, 2.48], and highest at 9" in said
     assert "below that of the untrained network at log-SNR −9 and −7 and above" in said
-    assert "oppose each other most are those at log-SNR −9 and 9 (cosine −0.25)" in said
+    assert (
+        "oppose each other most are those at log-SNR −9 and 9 (cosine −0.25 [−0.31, −0.21], 90% interval)"
+        in said
+    )
     assert "too few samples for the effective rank itself" in said
 
 
@@ -84,7 +87,7 @@ def test_sentences_claim_no_difference_that_the_intervals_do_not_allow(diagnosis
 
 def test_sentences_say_when_samples_are_enough_and_nothing_conflicts(diagnosis: SimpleNamespace) -> None:
     diagnosis.rarefaction["effective_rank"] = 5.0
-    diagnosis.coupling["gradient_cosine"] = 0.5
+    diagnosis.coupling[["gradient_cosine", "gradient_cosine_low", "gradient_cosine_high"]] = 0.5, 0.4, 0.6
     said = " ".join(summary_sentences(diagnosis))
     assert "There were enough samples" in said
     assert "No two noise levels" in said
@@ -109,6 +112,20 @@ def test_gradients_oppose_each_other_only_where_the_interval_says_so(diagnosis: 
         said = " ".join(summary_sentences(diagnosis))
         assert ("oppose each other most" in said) == known
         assert ("known to oppose" in said) != known
+    cosine = diagnosis.coupling["gradient_cosine"].min()
+    diagnosis.coupling["gradient_cosine_high"] = diagnosis.coupling["gradient_cosine"] + 0.02
+    interval = f"(cosine {cosine:.2g} [{cosine - 0.06:.2g}, {cosine + 0.02:.2g}], 90% interval)"
+    assert interval.replace("-", "−") in " ".join(summary_sentences(diagnosis))
+    diagnosis.coupling = diagnosis.coupling.drop(columns=["gradient_cosine_low", "gradient_cosine_high"])
+    assert "oppose each other most" not in " ".join(summary_sentences(diagnosis))
+
+
+def test_a_gradient_signal_is_printed_with_its_interval_or_not_at_all(diagnosis: SimpleNamespace) -> None:
+    diagnosis.summary.loc[0, ["gsnr", "gsnr_low", "gsnr_high"]] = 0.00259, -0.0007, 0.0059
+    diagnosis.summary.loc[1, ["gsnr_low", "gsnr_high"]] = np.nan
+    shown = summary_table(diagnosis)
+    cells = [row[shown.columns.index("GSNR [90%]")] for row in shown.rows]
+    assert cells[:2] == ["0.0026 [−7.0×10⁻⁴, 0.0059]", "–"]
 
 
 def test_rarefaction_slope_is_given_for_a_doubling(diagnosis: SimpleNamespace) -> None:
