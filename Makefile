@@ -34,9 +34,9 @@ docs: $(DOCS)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --clean
 
 # The benchmarks: each makes its results and its figure again (minutes, on an idle machine).
-.PHONY: peers speed growth
+.PHONY: peers speed growth sketch
 
-peers speed growth: $(DEV)
+peers speed growth sketch: $(DEV)
 	$(BIN)/python -m analysis.$@.run
 	$(ENV) $(BIN)/python figures/$@.py
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -21,6 +21,8 @@ Progress = Callable[[str, int, int], None]
 
 # Samples in one forward without gradients; tuned here to keep activations small.
 FORWARD_BATCH = 512
+# Samples of all buckets whose trace kernel is taken at once, 128 MiB for each probe. Beyond, each bucket has its own.
+MOST_TOGETHER = 4096
 
 
 @dataclass(frozen=True)
@@ -28,13 +30,16 @@ class Kernels:
     """Kernels and residuals of B buckets × N samples, bucket-major.
 
     Attributes:
-        trace: The trace kernel over all B·N samples.
+        trace: The trace kernel of each bucket, B of them.
+        cross: Sums of the trace kernel over pairs of samples of two buckets, [B, B] float64; of the first few samples of
+            each bucket where all would be too many.
         residual: The residual kernel over all B·N samples.
         predictions: The network's outputs [B, N, D] float64.
         wanted: The targets [B, N, D] float64.
     """
 
-    trace: Gram
+    trace: list[Gram]
+    cross: Tensor
     residual: Gram
     predictions: Tensor
     wanted: Tensor
@@ -65,19 +70,48 @@ def measure_kernels(
     x0, epsilon = draws.x0.repeat(count, *_ones(draws.x0)), draws.epsilon.repeat(count, *_ones(draws.x0))
     log_snr = torch.tensor(buckets.centers, dtype=torch.float64).repeat_interleave(samples)
     stage = f"kernels of the {name} network"
-    progress(stage, 0, 3)
+    parts = 1 if count * samples <= MOST_TOGETHER else count + 1
+    progress(stage, 0, 2 + parts)
     predictions, wanted = _predict(denoiser, x0, epsilon, log_snr)
-    progress(stage, 1, 3)
+    progress(stage, 1, 2 + parts)
     shared: dict[str, Any] = {
         "engine": engine, "params": params, "epsilon": epsilon, "memory": memory, "seed": probe_seed,
         "check": check, "sketch": sketch,
     }  # fmt: skip
     residual = gram(denoiser, x0, log_snr, kernel="residual", **shared)
-    progress(stage, 2, 3)
-    trace = gram(denoiser, x0, log_snr, kernel="trace", probes=probes, **shared)
-    progress(stage, 3, 3)
+    progress(stage, 2, 2 + parts)
+
+    def trace_of(chosen: Tensor) -> Gram:
+        """The trace kernel of the samples at these positions among B·N."""
+        own = shared | {"epsilon": epsilon[chosen]}
+        return gram(denoiser, x0[chosen], log_snr[chosen], kernel="trace", probes=probes, **own)
+
+    positions = torch.arange(count * samples).reshape(count, samples)
+    if parts == 1:
+        together = trace_of(positions.flatten())
+        traces = [_block(together, each) for each in positions]
+    else:
+        together = trace_of(positions[:, : MOST_TOGETHER // count].flatten())
+        traces = []
+        for bucket, each in enumerate(positions):
+            progress(stage, 3 + bucket, 2 + parts)
+            traces.append(trace_of(each))
+    progress(stage, 2 + parts, 2 + parts)
+    cross = together.matrix.reshape(count, -1, count, len(together.matrix) // count).sum((1, 3))
     return Kernels(
-        trace, residual, predictions.reshape(count, samples, -1), wanted.reshape(count, samples, -1)
+        traces, cross, residual, predictions.reshape(count, samples, -1), wanted.reshape(count, samples, -1)
+    )
+
+
+def _block(whole: Gram, positions: Tensor) -> Gram:
+    """The kernel of some of the samples, which follow each other."""
+    part = slice(int(positions[0]), int(positions[-1]) + 1)
+    return replace(
+        whole,
+        matrix=whole.matrix[part, part],
+        stderr=None if whole.stderr is None else whole.stderr[part, part],
+        per_probe=None if whole.per_probe is None else whole.per_probe[:, part, part],
+        log_snr=whole.log_snr[part],
     )
 
 

@@ -182,7 +182,7 @@ def _diagnose(
         spectra=spectra_table(views, buckets),
         coupling=coupling_table(kernels, buckets),
         rarefaction=rarefaction_table(views, buckets, seed),
-        grams=_grams(kernels, buckets.count),
+        grams=_grams(kernels),
         meta=meta,
         full=found,
     )
@@ -239,37 +239,33 @@ def _meta(
         "network": {
             "name": name,
             "class": type(denoiser.network).__name__,
-            "parameters": kernels.trace.parameters,
-            "outputs": kernels.trace.outputs,
+            "parameters": kernels.trace[0].parameters,
+            "outputs": kernels.trace[0].outputs,
             "dtype": str(parameter.dtype).removeprefix("torch."),
             "digest": provenance.digest(*_tensors(denoiser.network)),
             "zero_start": list(zero_last_layer(denoiser, data.train[:2])),
         },
         "bayes_source": truth.source,
         "bayes_bounds": list(truth.bounds),
-        "engine": kernels.trace.engine,
-        "coverage": kernels.trace.coverage,
+        "engine": kernels.trace[0].engine,
+        "coverage": kernels.trace[0].coverage,
     }
 
 
-def _grams(kernels: Kernels, buckets: int) -> dict[str, torch.Tensor]:
+def _grams(kernels: Kernels) -> dict[str, torch.Tensor]:
     """What the diagnosis keeps: the trace kernel of each bucket with its probes, the residual kernel of all, the losses."""
-    samples = kernels.trace.matrix.shape[0] // buckets
-
-    def diagonal(matrix: torch.Tensor) -> torch.Tensor:
-        """[..., B·N, B·N] → [B, ..., N, N]."""
-        parts = [slice(b * samples, (b + 1) * samples) for b in range(buckets)]
-        return torch.stack([matrix[..., p, p] for p in parts])
-
     kept = {
-        "trace": diagonal(kernels.trace.matrix),
+        "trace": torch.stack([gram.matrix for gram in kernels.trace]),
         "residual": kernels.residual.matrix,
         "losses": kernels.losses,
     }
-    if kernels.trace.stderr is not None:
-        kept["trace_stderr"] = diagonal(kernels.trace.stderr)
-    if kernels.trace.per_probe is not None:
-        kept["per_probe"] = diagonal(kernels.trace.per_probe)
+    for name, parts in (
+        ("trace_stderr", [gram.stderr for gram in kernels.trace]),
+        ("per_probe", [gram.per_probe for gram in kernels.trace]),
+    ):
+        known = [part for part in parts if part is not None]
+        if len(known) == len(parts):
+            kept[name] = torch.stack(known)
     return kept
 
 

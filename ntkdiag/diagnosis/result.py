@@ -54,8 +54,9 @@ class Diagnosis:
     Attributes:
         summary: One row per log-SNR bucket; see below.
         spectra: One row per eigenvalue of K/N, descending within a bucket, with its share of the sum.
-        coupling: One row per pair of buckets: normalised cross kernel, and cosine of mean gradients with `_low` and
-            `_high`; NaN where the mean gradient of one bucket cannot be told from noise.
+        coupling: One row per pair of buckets: normalised cross kernel (of the first samples of each bucket where all are
+            more than 4,096), and cosine of mean gradients with `_low` and `_high`; NaN where the mean gradient of one
+            bucket cannot be told from noise.
         rarefaction: Effective rank of subsets of the samples, by subset size.
         grams: Kernels in float64: "trace" [B, N, N] and "residual" [B·N, B·N]; where the trace kernel is estimated
             from R probes also "per_probe" [B, R, N, N], and "trace_stderr" [B, N, N] unless R is 1. "losses" [B, N] holds

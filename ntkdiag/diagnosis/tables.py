@@ -46,14 +46,14 @@ class BucketViews:
     """The kernels of each bucket, as blocks of the kernels over all buckets."""
 
     def __init__(self, kernels: Kernels, buckets: int) -> None:
-        trace, residual = kernels.trace.matrix.numpy(), kernels.residual.matrix.numpy()
-        samples = trace.shape[0] // buckets
+        residual = kernels.residual.matrix.numpy()
+        samples = residual.shape[0] // buckets
         parts = [slice(b * samples, (b + 1) * samples) for b in range(buckets)]
-        per_probe = kernels.trace.per_probe
-        self.trace: list[Array] = [trace[p, p] for p in parts]
+        by_probe = [gram.per_probe for gram in kernels.trace]
+        self.trace: list[Array] = [gram.matrix.numpy() for gram in kernels.trace]
         self.residual: list[Array] = [residual[p, p] for p in parts]
         self.per_probe: list[Array | None] = [
-            None if per_probe is None or len(per_probe) < 3 else per_probe[:, p, p].numpy() for p in parts
+            None if probes is None or len(probes) < 3 else probes.numpy() for probes in by_probe
         ]
         self.spectra: list[Spectrum] = [eigenpairs(k) for k in self.trace]
 
@@ -145,9 +145,7 @@ def spectra_table(views: BucketViews, buckets: Buckets) -> pd.DataFrame:
 def coupling_table(kernels: Kernels, buckets: Buckets) -> pd.DataFrame:
     """One row per pair of buckets: cross kernel over the geometric mean of the two, and cosine of mean gradients."""
     count = buckets.count
-    matrix = kernels.trace.matrix.numpy()
-    samples = len(matrix) // count
-    sums = matrix.reshape(count, samples, count, samples).sum((1, 3))
+    samples, sums = kernels.residual.matrix.shape[0] // count, kernels.cross.numpy()
     own = np.sqrt(np.clip(np.diag(sums), 0, None))
     scale = np.outer(own, own)
     kernel = np.divide(sums, scale, out=np.full_like(sums, np.nan), where=scale > 0)

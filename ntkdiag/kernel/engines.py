@@ -107,7 +107,7 @@ def run(
                 check.forget(problem)
             problem = _sketched(problem, sketch, seed)
             grams, coverage = _grams(problem, "sketch", check, why)
-    total = torch.stack(list(grams.values())).sum(0)
+    total = sum(list(grams.values())[1:], start=next(iter(grams.values())))
     count = sum(p.numel() for p in parameters.values())
     sketched = problem.sketch is not None
     return Measured(total, _engines_of(coverage, sketched), coverage, count, grams if group else {}, sketched)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ntkdiag import models
 from ntkdiag.data import mixture
 from ntkdiag.denoiser import Denoiser
-from ntkdiag.diagnosis import Diagnosis, measure
+from ntkdiag.diagnosis import Diagnosis, bucket_kernels, measure
 from ntkdiag.diagnosis.bayes import bayes_truth
 from ntkdiag.diagnosis.result import TABLES
 from ntkdiag.errors import InputError, MeasurementError
@@ -320,6 +320,36 @@ def test_engines_agree() -> None:
     assert (streaming.meta["engine"], exact.meta["engine"]) == ("streaming", "exact")
     for name, gram in exact.grams.items():
         torch.testing.assert_close(streaming.grams[name], gram, rtol=1e-4, atol=1e-6)
+
+
+def test_a_sketch_agrees_where_nothing_is_sketched_and_is_near_elsewhere() -> None:
+    streaming, whole = small(), small(engine="sketch", sketch=500, probes=50)
+    rough = small(engine="sketch", sketch=3, probes=50)
+    assert whole.meta["engine"] == rough.meta["engine"] == "sketch"
+    torch.testing.assert_close(whole.grams["residual"], streaming.grams["residual"], rtol=1e-4, atol=1e-6)
+    assert (
+        rough.grams["per_probe"].shape[1] == 50
+    )  # no sum over the two outputs, whose sketches would be no repetitions
+    error = (rough.grams["trace"] - streaming.grams["trace"]) / rough.grams["trace_stderr"]
+    assert 0.3 < float(error.square().mean()) < 3
+    for row in rough.summary.to_dict("records"):
+        assert row["trace_low"] < row["trace"] < row["trace_high"]
+
+
+def test_many_samples_have_a_kernel_for_each_bucket(monkeypatch: pytest.MonkeyPatch) -> None:
+    together = small(samples=6)
+    buckets = len(together.summary)
+    reported: list[tuple[str, int, int]] = []
+    monkeypatch.setattr(bucket_kernels, "MOST_TOGETHER", 4 * buckets + 1)
+    apart = small(samples=6, refs={}, progress=lambda *step: reported.append(step))
+    for name, gram in together.grams.items():
+        torch.testing.assert_close(apart.grams[name], gram, rtol=1e-5, atol=1e-7)
+    kernel = apart.coupling["kernel"].to_numpy().reshape(buckets, buckets)
+    np.testing.assert_allclose(np.diag(kernel), 1, rtol=1e-6)
+    np.testing.assert_allclose(kernel, kernel.T)
+    assert (np.abs(kernel) <= 1 + 1e-6).all() and len(np.unique(kernel.round(6))) > 2
+    assert [done for _, done, _ in reported] == list(range(buckets + 4))
+    assert {total for _, _, total in reported} == {buckets + 3}
 
 
 # --- edges

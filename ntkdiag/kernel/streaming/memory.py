@@ -16,7 +16,7 @@ WORKING = 1.5
 
 # Bytes of activations in one sweep, where samples may run in any number of sweeps. Tuned here: larger sweeps are slower on a
 # CPU, whose allocator returns large blocks to the system and gets them back page by page.
-SWEEP_BYTES = {"cpu": 512 * 1024**2}
+SWEEP_BYTES = {"cpu": 1024**3}
 
 
 def available_memory(device: torch.device) -> int:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ntkdiag.kernel.problem import Problem
 from ntkdiag.kernel.sketch import Projection
-from ntkdiag.kernel.streaming.contraction.contract import add_products
+from ntkdiag.kernel.streaming.contraction.contract import add_products, fill_below
 from ntkdiag.kernel.streaming.contraction.gradients import Dense, Outer, PerSampleGradient
 from ntkdiag.kernel.streaming.contraction.sketched import sketched
 from ntkdiag.kernel.streaming.recording.derived import (
@@ -105,7 +105,8 @@ class SketchedRows:
                 found[label] = torch.zeros(samples, samples, dtype=torch.float64, device=rows.device)
             add_products(found[label], rows)
         for label, gram in found.items():
-            self.grams.setdefault(label, []).append((gram.triu() + gram.triu(1).T).cpu())
+            fill_below(gram)
+            self.grams.setdefault(label, []).append(gram.cpu())
 
 
 def _block(view: StridedView, leaf: Tensor, projection: Projection) -> tuple[bool, Projection] | None:

@@ -47,10 +47,17 @@ def contract(gradient: PerSampleGradient, scale: Tensor | None = None) -> Tensor
 
 
 def add_products(gram: Tensor, rows: Tensor) -> None:
-    """Add rows · rowsᵀ to the upper triangle of a Gram matrix [N, N] by blocks; what is below it is not defined."""
+    """Add rows · rowsᵀ to a Gram matrix [N, N], to the blocks on and above its diagonal; see `fill_below`."""
     for start in range(0, len(rows), GRAM_BLOCK):
         block = rows[start : start + GRAM_BLOCK] @ rows[start:].T
         gram[start : start + GRAM_BLOCK, start:] += block
+
+
+def fill_below(gram: Tensor) -> None:
+    """Copy the blocks above the diagonal to below it; in place, for matrices that take much of the memory."""
+    for start in range(0, len(gram), GRAM_BLOCK):
+        stop = start + GRAM_BLOCK
+        gram[stop:, start:stop] = gram[start:stop, stop:].T
 
 
 def through_tokens_is_cheaper(samples: int, tokens: int, left: int, right: int) -> bool:

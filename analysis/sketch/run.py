@@ -1,0 +1,84 @@
+"""Is a sketched kernel unbiased, do its intervals hold its error, and what does it cost? See README.md.
+
+python -m analysis.sketch.run [--size full|tiny] [--out FOLDER]
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from analysis import command_line
+from analysis.sketch import cost, estimate, many
+from analysis.stopwatch import machine
+from ntkdiag.provenance import environment, write_json, write_text
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent.parent
+
+
+def peaks(size: str, config: dict[str, Any]) -> list[dict[str, Any]]:
+    """One row per way and number of samples: peak memory of a process that runs it alone."""
+    rows = []
+    for way, counts in config["memory"].items():
+        for samples in counts:
+            call = [
+                sys.executable,
+                "-m",
+                "analysis.sketch.run",
+                "--size",
+                size,
+                "--peak-of",
+                way,
+                str(samples),
+            ]
+            answer = subprocess.run(call, cwd=ROOT, check=True, capture_output=True, text=True)
+            rows.append({"way": way, "N": samples} | json.loads(answer.stdout))
+            print(f"{way:14} N={samples:<5} {rows[-1]['peak_mib']:7.0f} MiB", flush=True)
+    return rows
+
+
+def study(size: str, out: Path) -> None:
+    """Write each table as soon as it is measured."""
+    config = command_line.settings(HERE, size)
+
+    def keep(name: str, rows: list[dict[str, Any]]) -> pd.DataFrame:
+        table = pd.DataFrame(rows)
+        write_text(out / f"{name}.csv", table.to_csv(index=False, float_format="%.5g"))
+        print(f"\n{table.round(4).to_string(index=False)}\n", flush=True)
+        return table
+
+    write_json(out / "machine.json", machine() | environment())
+    keep("estimate", [estimate.checked(name, config["estimate"]) for name in config["networks"]])
+    keep("accuracy", cost.accuracies(config["step"]))
+    times = keep("times", cost.timings(config["growth"]))
+    keep("growth", cost.fits(times))
+    keep("memory", peaks(size, config))
+    keep("ranks", many.ranks(config["many"]))
+
+
+def main() -> None:
+    """Parse and run."""
+    torch.set_num_threads(1)
+    parser = command_line.parser(__doc__, HERE)
+    parser.add_argument(
+        "--peak-of", nargs=2, metavar=("WAY", "SAMPLES"), help="measure one process, for the table of memory"
+    )
+    chosen = parser.parse_args()
+    if chosen.peak_of:
+        config = command_line.settings(HERE, chosen.size)
+        way, samples = chosen.peak_of
+        print(json.dumps(cost.peak_of(config["growth"], way, int(samples))))
+        return
+    chosen.out.mkdir(parents=True, exist_ok=True)
+    study(chosen.size, chosen.out)
+
+
+if __name__ == "__main__":
+    main()
