@@ -1,4 +1,4 @@
-"""Rank, strength and contamination against log-SNR, before, during and after training. Reads analysis/collapse/results."""
+"""Ranks, strength and contamination against log-SNR, before, during and after training. Reads analysis/collapse/results."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ RESULTS = ROOT / "analysis" / "collapse" / "results"
 TARGET_NAMES = {"epsilon": "ε network", "x0": "x0 network", "v": "v network"}
 ROWS = (
     ("effective_rank", "effective rank of the full kernel", False),
+    ("centred_effective_rank", "the same without\nthe shared answer", False),
+    ("shared_share", "share of the shared answer", False),
     ("trace", "mean kernel (trace / N·D)", True),
     ("contamination", "share of gradient energy\nthat is Bayes noise", False),
 )
@@ -31,7 +33,7 @@ def draw(results: Path, out: Path) -> None:
     table = pd.read_csv(results / "buckets.csv")
     steps = sorted(table["step"].unique())
     with theme.applied("light"):
-        figure = Figure(figsize=(10.5, 8.2), layout="constrained")
+        figure = Figure(figsize=(10.5, 12.4), layout="constrained")
         grid = figure.subplots(len(ROWS), len(TARGET_NAMES), sharex=True, sharey="row")
         for column, (name, label) in enumerate(TARGET_NAMES.items()):
             part = table[table["target"] == name]

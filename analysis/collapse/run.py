@@ -1,10 +1,10 @@
-"""The paper's toy study with intervals: does the kernel of a network on a 2-D mixture collapse, where, for which target?
+"""The paper's toy study over seeds: does the kernel of a network on a 2-D mixture collapse, where, for which target?
 
-    python analysis/collapse/run.py            # about 5 minutes on one core
-    python analysis/collapse/run.py --quick    # one seed, few steps: does it run?
+    python -m analysis.collapse.run            # five to ten minutes on one core
+    python -m analysis.collapse.run --quick    # one seed, few steps: does it run?
 
-Writes results/buckets.csv (one row per seed, target, step and bucket), results/effects.csv (what the README quotes) and
-results/run.json (machine, versions, seconds).
+Writes results/buckets.csv (one row per seed, target, step and bucket), results/ends.csv (effects at the ends of the range,
+and verdicts over seeds), results/shares.csv (contamination and loss) and results/run.json (machine, versions, seconds).
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from scipy.stats import kendalltau
 
 import ntkdiag as nd
 from ntkdiag import provenance
+from ntkdiag.claims.ends import ENDS, contrast, thirds
+from ntkdiag.claims.recipe import MIN_SEEDS, decide, over_seeds
 from ntkdiag.confidence import quantile
 from ntkdiag.process import bayes, target
 from ntkdiag.process.buckets import PairedDraws
@@ -29,6 +31,7 @@ from ntkdiag.recoverability import amplitude
 from ntkdiag.train import TrainConfig, train
 
 HERE = Path(__file__).parent
+STATISTICS = ("trace", "effective_rank", "shared_share", "centred_effective_rank")
 
 
 class Observer:
@@ -58,7 +61,10 @@ def measure_bucket(
     """Full kernel, floor, excess and contamination of one bucket."""
     schedule, name = denoiser.schedule, denoiser.target
     full = nd.gram(denoiser, draws.x0, log_snr, kernel="full", epsilon=draws.epsilon)
-    spectrum = nd.spectra.eigenvalues(full.matrix)
+    spectrum, (shared, apart) = (
+        nd.spectra.eigenvalues(full.matrix),
+        without_shared(full.matrix, len(draws.x0)),
+    )
     level = torch.tensor(log_snr, dtype=torch.float64)
     x0, noise = draws.x0.double(), draws.epsilon.double()
     x, wanted = denoiser.training_pair(x0, noise, level)
@@ -78,6 +84,8 @@ def measure_bucket(
         "trace": float(spectrum.values.sum()),
         "top_eigenvalue": float(spectrum.values[0]),
         "effective_rank": nd.spectra.effective_rank(spectrum),
+        "shared_share": shared,
+        "centred_effective_rank": nd.spectra.effective_rank(nd.spectra.eigenvalues(apart)),
         "participation_ratio": nd.spectra.participation_ratio(spectrum),
         "loss": float(residual.square().mean()),
         "floor": float(bayes.floor(name, schedule, level, torch.tensor(mmse, dtype=torch.float64))),
@@ -85,6 +93,22 @@ def measure_bucket(
         "contamination": float(energy[1] / energy[0]),
         "amplitude": float(amplitude(name, schedule, level)),
     }
+
+
+def without_shared(full: torch.Tensor, samples: int) -> tuple[float, torch.Tensor]:
+    """What the full kernel is without the answer that all samples share, output by output.
+
+    Args:
+        full: [N·D, N·D], the D outputs of a sample next to each other.
+        samples: N.
+
+    Returns:
+        The share of the trace in the shared answer, and (H ⊗ 1) K (H ⊗ 1) with H = 1 − 11ᵀ/N, of the same shape.
+    """
+    blocks = full.reshape(samples, -1, samples, full.shape[0] // samples)
+    left = blocks - blocks.mean(0, keepdim=True)
+    apart = (left - left.mean(2, keepdim=True)).reshape(full.shape)
+    return 1 - float(apart.trace() / full.trace()), (apart + apart.T) / 2
 
 
 def one_network(name: str, seed: int, config: dict[str, Any]) -> list[dict[str, Any]]:
@@ -118,18 +142,39 @@ def one_network(name: str, seed: int, config: dict[str, Any]) -> list[dict[str, 
     return rows
 
 
-def effects(table: pd.DataFrame) -> pd.DataFrame:
-    """Per target and step: how statistics differ between the least and the most recoverable third, over seeds."""
+def ends(table: pd.DataFrame) -> pd.DataFrame:
+    """Per target and step: fall of each statistic from the middle third to either end, and the verdict over seeds."""
+    rows = []
+    for (name, step), part in table.groupby(["target", "step"], sort=False):
+        effects, levels = {}, np.sort(part["log_snr"].unique())
+        for what in STATISTICS:
+            logs = np.log(part.pivot(index="seed", columns="log_snr", values=what).to_numpy())
+            for end in ENDS:
+                parts = {where: np.exp(logs[:, thirds(levels)[where]].mean()) for where in ("middle", end)}
+                effects[what, end] = (logs @ contrast(levels, end), parts["middle"], parts[end])
+        tests, words = {}, {}
+        if part["seed"].nunique() >= MIN_SEEDS:
+            tests = {" ".join(key): over_seeds(values) for key, (values, *_) in effects.items()}
+            words = decide(tests)
+        for (what, end), (values, middle, there) in effects.items():
+            row = {
+                "target": name,
+                "step": step,
+                "statistic": what,
+                "end": end,
+                "middle": middle,
+                "at_end": there,
+            }
+            rows.append(row | interval(values) | {"verdict": words.get(f"{what} {end}", "")})
+    return pd.DataFrame(rows)
+
+
+def shares(table: pd.DataFrame) -> pd.DataFrame:
+    """Per target and step: what contamination runs along with, and where the loss lies, over seeds."""
     rows = []
     for (name, step), part in table.groupby(["target", "step"], sort=False):
         per_seed: dict[str, list[float]] = {}
         for _, run in part.groupby("seed"):
-            order = run.sort_values("amplitude")
-            third = max(1, len(order) // 3)
-            least, most = order.iloc[:third], order.iloc[-third:]
-            for what in ("trace", "effective_rank"):
-                ratio = np.log(least[what]).mean() - np.log(most[what]).mean()
-                per_seed.setdefault(f"ln {what}, least over most recoverable third", []).append(ratio)
             tau = kendalltau(run["amplitude"].round(9), run["contamination"]).statistic
             per_seed.setdefault("Kendall tau of contamination with amplitude", []).append(tau)
             share = run["floor"] / run["floor"].sum()
@@ -137,7 +182,7 @@ def effects(table: pd.DataFrame) -> pd.DataFrame:
                 float(run.loc[share >= share.median(), "loss"].sum() / run["loss"].sum())
             )
         for what, values in per_seed.items():
-            rows.append({"target": name, "step": step, "effect": what, **interval(np.array(values))})
+            rows.append({"target": name, "step": step, "what": what, **interval(np.array(values))})
     return pd.DataFrame(rows)
 
 
@@ -170,17 +215,18 @@ def main() -> None:
             rows += one_network(name, seed, config)
             print(f"{name} seed {seed}: {time.perf_counter() - started:.0f} s", flush=True)
     table = pd.DataFrame(rows)
-    found = effects(table)
+    found = {"ends": ends(table), "shares": shares(table)}
     options.out.mkdir(parents=True, exist_ok=True)
     provenance.write_text(options.out / "buckets.csv", table.to_csv(index=False))
-    provenance.write_text(options.out / "effects.csv", found.to_csv(index=False))
+    for name, rows_of in found.items():
+        provenance.write_text(options.out / f"{name}.csv", rows_of.to_csv(index=False, float_format="%.4g"))
     seconds = round(time.perf_counter() - started, 1)
     provenance.write_json(
         options.out / "run.json",
         {"config": config, "environment": provenance.environment(), "seconds": seconds},
     )
     pd.set_option("display.width", 160, "display.max_colwidth", 60, "display.max_rows", 100)
-    print(found.round(3).to_string(index=False))
+    print(*(rows_of.round(3).to_string(index=False) for rows_of in found.values()), sep="\n\n")
 
 
 if __name__ == "__main__":
