@@ -14,6 +14,7 @@ from networks import (  # noqa: F401  (imported for the cases they register)
     elementwise,
     linear,
     normalisation,
+    peers,
     recomputed,
     tables,
     tied,

@@ -39,6 +39,8 @@ OTHERS = {
             "transform_inside",  # a jvp inside
             "weight_norm_of_the_whole",
             "weight_norm",  # operations whose forward-mode derivative is not written, or fails
+            "padded_sequences",
+            "sampled_at_learned_places",
         ),
         DOUBLE_BACKWARD,
     ),
