@@ -208,6 +208,8 @@ def sharded(kind: str) -> nn.Module:
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")
 @pytest.mark.parametrize("kind", ["fully_shard", "FSDP", "tensor parallel", "replicated"])
 def test_sharded_networks_are_refused_and_run_afterwards(kind: str) -> None:
+    if kind == "fully_shard" and torch.__version__ < (2, 7):
+        pytest.skip("fully_shard does not run on a CPU before torch 2.7")
     net, x = sharded(kind), torch.randn(3, 8)
     if kind != "replicated":
         expected = net(x).detach()

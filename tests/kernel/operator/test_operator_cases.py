@@ -28,6 +28,8 @@ RECOMPUTED = (
     "checkpoint_and_recompute",
 )  # fmt: skip
 
+NEWER = torch.__version__ >= (2, 14)
+
 # Everything else goes by forward mode.
 OTHERS = {
     **dict.fromkeys(
@@ -40,15 +42,21 @@ OTHERS = {
             "weight_norm_of_the_whole",
             "weight_norm",  # operations whose forward-mode derivative is not written, or fails
             "padded_sequences",
-            "sampled_at_learned_places",
         ),
         DOUBLE_BACKWARD,
     ),
     # differentiable once
-    **dict.fromkeys(("table_bag", "table_bag_refused", "distances_behind_prelu", "scalars"), ROWS),
+    **dict.fromkeys(("table_bag", "table_bag_refused"), ROWS),
+    # differentiable once in a vmap until torch 2.14
+    **dict.fromkeys(("distances_behind_prelu", "scalars"), DOUBLE_BACKWARD if NEWER else ROWS),
     **dict.fromkeys(RECOMPUTED, PLAIN),
-    # Group norm of a strided activation has a forward-mode derivative since torch 2.14.
-    "conv_channels_last": FORWARD if torch.__version__ >= (2, 14) else DOUBLE_BACKWARD,
+    # Group norm of a strided activation and sampling on a grid have forward-mode derivatives since torch 2.14.
+    "conv_channels_last": FORWARD if NEWER else DOUBLE_BACKWARD,
+    "sampled_at_learned_places": FORWARD
+    if NEWER
+    else DOUBLE_BACKWARD
+    if torch.__version__ >= (2, 7)
+    else ROWS,
 }
 # This one rounds its weight, and so every derivative, to float32 inside.
 TOLERANCE = {"forced_weight": 1e-6}

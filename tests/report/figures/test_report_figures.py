@@ -49,7 +49,7 @@ def texts_of(figure: Figure) -> list[Text]:
 def outside(axis: Any) -> list[Text]:
     """Tick labels that matplotlib keeps but does not draw: those beyond the limits."""
     low, high = sorted(axis.get_view_interval())
-    room = 1e-9 * (high - low)
+    room = 1e-9 * (low if axis.get_scale() == "log" else high - low)
     ticks = axis.get_major_ticks() + axis.get_minor_ticks()
     gone = [tick for tick in ticks if not low - room <= tick.get_loc() <= high + room or not axis.axes.axison]
     return [label for tick in gone for label in (tick.label1, tick.label2)] + (
