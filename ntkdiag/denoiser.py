@@ -12,9 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ntkdiag.errors import InputError, require_one_of
+from ntkdiag.errors import InputError, require_one_of, require_type
+from ntkdiag.notebook import html_facts
 from ntkdiag.process.log_snr import Level, expand, level_like
-from ntkdiag.process.schedules.base import Schedule
+from ntkdiag.process.schedules.base import Schedule, require_schedule
 from ntkdiag.process.target import TARGETS, target_name
 from ntkdiag.process.target import value as target_value
 
@@ -55,15 +56,10 @@ class Denoiser(nn.Module):
         call: str | Call | None = None,
     ) -> None:
         super().__init__()
-        if not isinstance(network, nn.Module):
-            raise InputError("network", expected="a torch.nn.Module", got=type(network).__name__)
-        if not isinstance(schedule, Schedule):
-            raise InputError(
-                "schedule",
-                expected="a schedule such as nd.schedules.cosine()",
-                got=schedule if isinstance(schedule, str) else f"a {type(schedule).__name__}",
-                fix="Read a scheduler of the diffusers library with nd.schedules.from_diffusers(scheduler).",
-            )
+        require_type("network", network, nn.Module, "a torch.nn.Module")
+        if isinstance(network, Denoiser):
+            raise InputError("network", expected="a bare network", got="a Denoiser, which is one already")
+        require_schedule("schedule", schedule)
         self.network = network
         self.schedule = schedule
         self.target = _checked_target(target, schedule)
@@ -81,9 +77,10 @@ class Denoiser(nn.Module):
             Prediction of the target, [N, *shape].
 
         Raises:
-            InputError: the number of log-SNR values is not that of the samples, or the network's output has
-                another shape than its input.
+            InputError: `x` is no tensor, the number of log-SNR values is not that of the samples, or the network's output
+                has another shape than its input.
         """
+        require_type("x", x, Tensor, "a tensor [N, ...]", fix="Convert it with torch.as_tensor.")
         level = level_like(log_snr, x)
         if level.ndim > 1 or level.numel() not in (1, x.shape[0]):
             raise InputError(
@@ -118,6 +115,20 @@ class Denoiser(nn.Module):
         x = self.schedule.diffuse(x0, epsilon, log_snr)
         return x, target_value(self.target, self.schedule, log_snr, x0, epsilon)
 
+    def __repr__(self) -> str:
+        parameters = sum(parameter.numel() for parameter in self.parameters())
+        network = f"{type(self.network).__name__}, {parameters:,} parameters"
+        return f"Denoiser({network}, predicts {self.target} on {self.schedule!r})"
+
+    def _repr_html_(self) -> str:
+        rows = {
+            "network": type(self.network).__name__,
+            "parameters": f"{sum(parameter.numel() for parameter in self.parameters()):,}",
+            "predicts": self.target,
+            "schedule": repr(self.schedule),
+        }
+        return html_facts("Denoiser", rows)
+
     def _resolve(self, call: str | Call | None) -> Call:
         if callable(call):
             return call
@@ -134,6 +145,22 @@ class Denoiser(nn.Module):
         unit = x / expand(torch.hypot(alpha, sigma), x)
         prediction: Tensor = network(unit, log_snr) if cond is None else network(unit, log_snr, cond)
         return prediction
+
+
+def require_denoiser(what: str, got: object) -> None:
+    """Refuse anything but a `Denoiser`; of a bare network the error says how to make it one.
+
+    Raises:
+        InputError: `got` is no Denoiser.
+    """
+    bare = isinstance(got, nn.Module)
+    require_type(
+        what,
+        got,
+        Denoiser,
+        "an ntkdiag.Denoiser",
+        fix="Say what the network was trained on: nd.Denoiser(network, schedule, target)." if bare else None,
+    )
 
 
 def _checked_target(target: str | None, schedule: Schedule) -> str:

@@ -9,8 +9,12 @@ from __future__ import annotations
 
 import difflib
 import math
+import os
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from numbers import Integral, Real
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 # Most characters of a text from outside that an error repeats.
@@ -117,6 +121,72 @@ def require_one_of(what: str, got: str, allowed: Iterable[str]) -> str:
     raise InputError(
         what, expected="one of " + ", ".join(names), got=repr(got), fix=did_you_mean(str(got), names)
     )
+
+
+def require_type(
+    what: str, got: object, kinds: type | tuple[type, ...], expected: str, fix: str | None = None
+) -> None:
+    """Refuse a value of another type than `kinds`; the error says its type and not its content, which may be long.
+
+    Args:
+        what: The thing that is checked, as the user names it.
+        got: What came.
+        kinds: As for `isinstance`.
+        expected: What would have been accepted, in words.
+        fix: The next step for the user.
+
+    Raises:
+        InputError: `got` is none of them.
+
+    Example:
+        >>> require_type("data", 3, str, "the name of a data set")
+        Traceback (most recent call last):
+        ntkdiag.errors.InputError: data: expected the name of a data set; got int.
+    """
+    if not isinstance(got, kinds):
+        raise InputError(what, expected=expected, got=kind_of(got), fix=fix)
+
+
+def kind_of(value: object) -> str:
+    """What a value is, in a word: its type; of a type or a missing value, that.
+
+    Example:
+        >>> kind_of(3), kind_of(None), kind_of(dict)
+        ('int', 'None', 'the class dict')
+    """
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
+    return "None" if value is None else type(value).__name__
+
+
+def require_path(what: str, got: Any) -> Path:
+    """Return `got` as a path if it is a text or a path.
+
+    Raises:
+        InputError: otherwise.
+    """
+    require_type(what, got, (str, os.PathLike), "a path, as text or pathlib.Path")
+    return Path(got)
+
+
+def explain_calls(module: str, instead: str) -> None:
+    """Let a call of a module, such as `nd.report(diagnosis)`, say which of its functions to call.
+
+    Args:
+        module: Its name, such as "ntkdiag.report".
+        instead: What to write, such as "nd.report.write_page('page.html', diagnosis)".
+    """
+
+    class Explained(ModuleType):
+        def __call__(self, *_: object, **__: object) -> None:
+            raise InputError(
+                f"nd.{module.rpartition('.')[2]}",
+                expected="a function of this module",
+                got="a call of the module itself",
+                fix=f"Write {instead}.",
+            )
+
+    sys.modules[module].__class__ = Explained
 
 
 def did_you_mean(got: str, names: Iterable[str]) -> str | None:

@@ -17,6 +17,7 @@ import ntkdiag
 PACKAGE = Path(ntkdiag.__file__).parent
 ROOMS = (
     "errors",
+    "notebook",
     "provenance",
     "confidence",
     "randomness",

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, overload
 
 import pandas as pd
+from torch import nn
 
 import ntkdiag.claims.paper  # noqa: F401  registers the paper's claims
 from ntkdiag.claims.description.floor_shares import floor_shares
@@ -21,10 +23,11 @@ from ntkdiag.claims.recipe.verification import RecipeVerification, verify_recipe
 from ntkdiag.claims.register import CLAIMS
 from ntkdiag.claims.wording.plain_answer import READS, plain_answer
 from ntkdiag.data.given import DataLike, as_data
-from ntkdiag.denoiser import Denoiser
+from ntkdiag.denoiser import Denoiser, require_denoiser
 from ntkdiag.diagnosis import Diagnosis, fresh_controls, measure
 from ntkdiag.diagnosis.controls import WOKEN
-from ntkdiag.errors import InputError
+from ntkdiag.errors import InputError, kind_of, require_type
+from ntkdiag.notebook import html_rows
 from ntkdiag.process.buckets import DEFAULT_COUNT, BucketsLike
 
 COLUMNS = (
@@ -65,13 +68,12 @@ class Verification:
         said = ", ".join(f"{row['word']} at the {row['end']} end" for row in rank.to_dict("records"))
         return f"Verification(effective rank: {said})"
 
-    def _repr_html_(self) -> str:
-        from html import escape
+    def __str__(self) -> str:
+        return self.text
 
-        shown = self.claims[
-            ["statistic", "end", "middle", "at_end", "effect", "low", "high", "word", "learned"]
-        ]
-        return f"<p>{escape(self.text)}</p>{shown.to_html(index=False)}"
+    def _repr_html_(self) -> str:
+        shown = ["statistic", "end", "word", "learned", "middle", "at_end", "effect", "low", "high"]
+        return html_rows(self.text, shown, self.claims[shown].itertuples(index=False))
 
     def document(self) -> dict[str, Any]:
         """Everything but the diagnosis, in plain Python values; `from_document` reads it again."""
@@ -175,7 +177,12 @@ def verify(
         return answered(network)
     if isinstance(network, Denoiser):
         if data is None:
-            raise InputError("data", expected="the data to measure the network on", got="none")
+            raise InputError(
+                "data",
+                expected="the data to measure the network on",
+                got="none",
+                fix="Write nd.verify(denoiser, data).",
+            )
         given, sizes = as_data(data), level_named(level)
         references, woken = dict(refs or {}), tuple[str, ...]()
         if fresh is not None:
@@ -264,17 +271,18 @@ def _diagnoses(given: object) -> dict[str, Diagnosis]:
     Raises:
         InputError: something else than several diagnoses.
     """
+    what = "what to verify"
+    if isinstance(given, nn.Module):
+        require_denoiser(what, given)
     if isinstance(given, Sequence) and not isinstance(given, (str, bytes)):
         given = {f"diagnosis {place}": one for place, one in enumerate(given, 1)}
-    if not isinstance(given, Mapping):
+    if not isinstance(given, Mapping) or not given:
         raise InputError(
-            "what to verify",
+            what,
             expected="a Diagnosis, a Denoiser with its data, or a list of diagnoses",
-            got=type(given).__name__,
+            got="an empty list" if isinstance(given, Mapping) else kind_of(given),
+            fix="Read a folder with nd.Diagnosis.load(folder)." if isinstance(given, str | Path) else None,
         )
     for one in given.values():
-        if not isinstance(one, Diagnosis):
-            raise InputError(
-                "what to verify", expected="a list of diagnoses", got=f"a {type(one).__name__} in it"
-            )
+        require_type(what, one, Diagnosis, "a list of diagnoses")
     return {str(name): one for name, one in given.items()}

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from ntkdiag import provenance
 from ntkdiag.data.samples import LazySamples, Samples, in_memory
-from ntkdiag.errors import InputError
+from ntkdiag.errors import InputError, require_type
+from ntkdiag.notebook import html_facts
 
 if TYPE_CHECKING:
     from ntkdiag.process.bayes import Oracle
@@ -55,6 +56,11 @@ class Data:
     description: str = ""
 
     def __post_init__(self) -> None:
+        require_type(
+            "name of the data", self.name, str, "one line of text", fix="Write Data(name, train=samples)."
+        )
+        if self.train is None:
+            raise InputError(f"training samples of '{self.name}'", expected="a tensor [N, ...]", got="None")
         parts = (("training", self.train, self.labels), ("held-out", self.held_out, self.held_out_labels))
         for part, samples, labels in parts:
             what = f"{part} samples of '{self.name}'"
@@ -74,6 +80,17 @@ class Data:
     def __repr__(self) -> str:
         held_out = 0 if self.held_out is None else len(self.held_out)
         return f"Data({self.name!r}, shape={self.shape}, train={len(self.train)}, held_out={held_out})"
+
+    def _repr_html_(self) -> str:
+        rows = {
+            "shape of a sample": " × ".join(map(str, self.shape)),
+            "dtype": str(self.train.dtype).removeprefix("torch."),
+            "training samples": f"{len(self.train):,}",
+            "held-out samples": "none" if self.held_out is None else f"{len(self.held_out):,}",
+            "labels": "none" if self.labels is None else f"{len(self.labels.unique()):,} classes",
+            "description": self.description,
+        }
+        return html_facts(f"Data '{self.name}'", rows)
 
     @property
     def shape(self) -> tuple[int, ...]:

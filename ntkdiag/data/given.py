@@ -20,7 +20,7 @@ from ntkdiag.data.named_arrays import named_tensors, source_of_arrays
 from ntkdiag.data.pictures import ImageSize, PictureForm, PixelRange
 from ntkdiag.data.rows import has_rows, source_of_loader, source_of_rows, source_of_stream
 from ntkdiag.data.source import Source, data_of
-from ntkdiag.errors import InputError, require_number, require_one_of
+from ntkdiag.errors import InputError, kind_of, require_number, require_one_of, require_path
 
 DATASETS: dict[str, Callable[..., Data]] = {"digits": digits, "mixture": mixture}
 # Share of a file's samples that is held out, where the file does not set any apart itself.
@@ -70,7 +70,8 @@ def load(
         >>> load("pictures.npy", image_size=16).description
         '50 samples; pixels 0 to 255 scaled to [-1, 1], resized to 16 × 16 (bilinear, ...); 10 of them are held out (seed 0)'
     """
-    name, path = str(name_or_path), Path(name_or_path)
+    path = require_path("data", name_or_path)
+    name = str(name_or_path)
     given = {"image_size": image_size, "pixel_range": pixel_range, "data_key": data_key}
     if name in DATASETS:
         for option, value in given.items():
@@ -154,7 +155,7 @@ def _source(given: Any, form: PictureForm, data_key: str | None) -> Source:
     raise InputError(
         "data",
         expected="ntkdiag.data.Data, a tensor or array [N, ...], a Dataset, a DataLoader, rows of samples, or a path",
-        got=type(given).__name__,
+        got=kind_of(given),
     )
 
 

@@ -9,13 +9,13 @@ import re
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from ntkdiag import provenance
 from ntkdiag.data.samples import Samples
-from ntkdiag.denoiser import Denoiser
+from ntkdiag.denoiser import Denoiser, require_denoiser
 from ntkdiag.diagnosis.zero_start import wake, zero_last_layer
-from ntkdiag.errors import InputError, require_int
+from ntkdiag.errors import InputError, kind_of, require_int
 
 CONTROL = "untrained"
 DEFAULT_CONTROLS = 5
@@ -63,17 +63,19 @@ def fresh_controls(
     Raises:
         InputError: a negative count, or something else than a `Denoiser`.
     """
+    if isinstance(fresh, nn.Module) or not callable(fresh):
+        raise InputError(
+            "fresh",
+            expected="a function from a seed to a Denoiser",
+            got=kind_of(fresh),
+            fix="Write a function that builds the network anew: fresh=lambda seed: make_denoiser(seed).",
+        )
     networks: dict[str, Denoiser] = {}
     woken: dict[str, None] = {}
     seen = {_digest(denoiser)}
     for place in range(require_int("controls", count, at_least=0)):
         made = fresh(seed + place)
-        if not isinstance(made, Denoiser):
-            raise InputError(
-                "a fresh network",
-                expected="a Denoiser, as the network that is measured",
-                got=type(made).__name__,
-            )
+        require_denoiser("a fresh network", made)
         if _digest(made) in seen:
             break
         seen.add(_digest(made))

@@ -14,12 +14,17 @@ from ntkdiag import provenance
 from ntkdiag.data import Data, as_data, in_memory
 from ntkdiag.data.dataset import MANY
 from ntkdiag.data.given import DataLike
-from ntkdiag.denoiser import Denoiser
+from ntkdiag.denoiser import Denoiser, require_denoiser
 from ntkdiag.diagnosis.bayes import BayesTruth, bayes_truth, bound_candidates, finite_optimal
 from ntkdiag.diagnosis.bucket_kernels import Kernels, Progress, gradient_energy, measure_kernels
 from ntkdiag.diagnosis.controls import shown_references
 from ntkdiag.diagnosis.full_kernel import FullKernel, FullSettings, measure_full
-from ntkdiag.diagnosis.preconditions import require_comparable, require_forward, require_full
+from ntkdiag.diagnosis.preconditions import (
+    require_comparable,
+    require_forward,
+    require_full,
+    require_references,
+)
 from ntkdiag.diagnosis.result import Diagnosis
 from ntkdiag.diagnosis.tables import (
     BucketViews,
@@ -33,6 +38,7 @@ from ntkdiag.diagnosis.zero_start import zero_last_layer
 from ntkdiag.errors import require_positive_int
 from ntkdiag.kernel import CheckOnce
 from ntkdiag.kernel.engines import SKETCH
+from ntkdiag.kernel.parameters import pattern_list
 from ntkdiag.modes import measuring
 from ntkdiag.process.buckets import DEFAULT_COUNT, Buckets, BucketsLike, PairedDraws
 
@@ -103,13 +109,16 @@ def measure(
         print(diagnosis.summary[["log_snr", "effective_rank", "effective_rank_low", "effective_rank_high"]])
         diagnosis.save("runs/diagnosis")
     """
+    require_denoiser("network to measure", denoiser)
     require_positive_int("samples", samples)
     require_positive_int("probes", probes)
+    if not (params is None or isinstance(params, str)):
+        params = pattern_list(params)
     data = as_data(data)
     buckets = Buckets.of(buckets, denoiser.schedule, extrapolate=extrapolate)
     if held_out_unseen:
         data.held_out_for("held_out_unseen")
-    refs = refs or {}
+    refs = {} if refs is None else require_references(refs)
     for network in (denoiser, *refs.values()):
         require_forward(network, data)
     for reference, network in refs.items():
@@ -128,7 +137,7 @@ def measure(
         "probes": probes,
         "kernel": "trace",
         "seed": seed,
-        "params": params if params is None or isinstance(params, str) else list(params),
+        "params": params,
     } | ({} if full is None else {"full": asdict(full)})
     levels = torch.tensor(buckets.centers, dtype=torch.float64)
     bounds = {"held_out_unseen": held_out_unseen, "candidates": bound_candidates(data, levels, seed)}

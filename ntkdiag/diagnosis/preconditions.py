@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 
 from ntkdiag.data import Data
-from ntkdiag.denoiser import Denoiser
+from ntkdiag.denoiser import Denoiser, require_denoiser
 from ntkdiag.diagnosis.full_kernel import FullSettings
 from ntkdiag.diagnosis.result import require_folder_name
-from ntkdiag.errors import InputError, first_line, require_int
+from ntkdiag.errors import InputError, first_line, require_int, require_type
 from ntkdiag.kernel.parameters import require_whole
 from ntkdiag.modes import measuring
 
 
 def require_full(settings: FullSettings, rows: int, params: str | Sequence[str] | None) -> None:
     """Raise an error before any work if the full kernel cannot be measured with these settings."""
+    require_type("full", settings, FullSettings, "nd.FullSettings(), or None for the trace kernel alone")
     for what, value, least in (
         ("top_k", settings.top_k, 1),
         ("trace_vectors", settings.trace_vectors, 3),
@@ -31,6 +32,18 @@ def require_full(settings: FullSettings, rows: int, params: str | Sequence[str] 
         raise InputError(
             "params", expected="none beside the full kernel, which is that of all parameters", got=params
         )
+
+
+def require_references(references: object) -> dict[str, Denoiser]:
+    """Return the references if they are networks by name; raise an error before any work otherwise."""
+    require_type(
+        "refs", references, Mapping, "a dict from names to Denoisers, such as {'untrained': denoiser}"
+    )
+    assert isinstance(references, Mapping)
+    for name, network in references.items():
+        require_type("name of a reference", name, str, "a text such as 'untrained'")
+        require_denoiser(f"reference '{name}'", network)
+    return dict(references)
 
 
 def require_comparable(name: str, reference: Denoiser, denoiser: Denoiser) -> None:

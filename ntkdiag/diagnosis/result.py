@@ -26,10 +26,25 @@ from ntkdiag import provenance
 from ntkdiag.diagnosis.file_readers import read_table, read_tensors
 from ntkdiag.diagnosis.full_kernel import FullKernel
 from ntkdiag.diagnosis.full_kernel_files import read_full, write_full
-from ntkdiag.errors import InputError
+from ntkdiag.errors import InputError, require_path
+from ntkdiag.notebook import html_rows
 
 TABLES = ("summary", "spectra", "coupling", "rarefaction")
 FORMAT = 1
+# Columns of the summary that a notebook shows.
+_SHOWN = (
+    "log_snr",
+    "samples",
+    "loss",
+    "trace",
+    "top_eigenvalue",
+    "effective_rank",
+    "effective_rank_low",
+    "effective_rank_high",
+    "amplitude",
+    "bayes_share",
+    "gsnr",
+)
 REQUIRED_COLUMNS = {
     "summary": (
         "bucket",
@@ -108,7 +123,8 @@ class Diagnosis:
         )
 
     def _repr_html_(self) -> str:
-        return str(self.summary.to_html(index=False))
+        shown = [name for name in _SHOWN if name in self.summary]
+        return html_rows(repr(self), shown, self.summary[shown].itertuples(index=False))
 
     def save(self, folder: Path | str, force: bool = False) -> None:
         """Write the folder, whole or not at all.
@@ -117,6 +133,7 @@ class Diagnosis:
             InputError: the folder is in use (an earlier run is replaced only with `force`), or the name of a
                 reference cannot name a folder.
         """
+        folder = require_path("folder", folder)
         for name in self.refs:
             require_folder_name("name of a reference", name)
         with provenance.run_folder(folder, force) as building:
@@ -147,7 +164,7 @@ class Diagnosis:
         Example:
             diagnosis = nd.Diagnosis.load("runs/diagnosis")
         """
-        folder = Path(folder)
+        folder = require_path("folder of a diagnosis", folder)
         meta = _read_meta(folder)
         tables = {name: read_table(folder / f"{name}.csv", REQUIRED_COLUMNS[name]) for name in TABLES}
         # Other kernels are saved only where the trace kernel is an estimate.

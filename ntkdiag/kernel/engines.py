@@ -8,7 +8,15 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor, nn
 
-from ntkdiag.errors import InputError, MeasurementError, NtkdiagError, first_line, require_one_of
+from ntkdiag.errors import (
+    InputError,
+    MeasurementError,
+    NtkdiagError,
+    first_line,
+    require_one_of,
+    require_positive_int,
+    require_type,
+)
 from ntkdiag.kernel.autograd import gradients_set_aside
 from ntkdiag.kernel.check import Check, CheckOnce
 from ntkdiag.kernel.directions import Directions
@@ -84,6 +92,9 @@ def run(
             plain autograd.
     """
     require_one_of("engine", engine, ENGINES)
+    if memory is not None:
+        require_positive_int("memory, in bytes", memory)
+    require_type("module", module, nn.Module, "a torch.nn.Module")
     require_batch(inputs)
     parameters = select_parameters(module, params)
     with outside_inference_mode(), measuring(module), gradients_set_aside(module):

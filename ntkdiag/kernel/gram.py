@@ -7,20 +7,23 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ntkdiag.denoiser import Denoiser
-from ntkdiag.errors import InputError, MeasurementError, require_one_of
+from ntkdiag.denoiser import Denoiser, require_denoiser
+from ntkdiag.errors import InputError, MeasurementError, require_one_of, require_type
 from ntkdiag.kernel import engines
 from ntkdiag.kernel.check import CheckOnce
 from ntkdiag.kernel.directions import given, residual
-from ntkdiag.kernel.parameters import select_parameters
+from ntkdiag.kernel.parameters import pattern_list, select_parameters
 from ntkdiag.kernel.probes import all_outputs, mean_probe, orthonormal_probes, sign_probes
+from ntkdiag.notebook import html_facts
 from ntkdiag.process.log_snr import level_like
 from ntkdiag.randomness import generator
 
@@ -62,6 +65,19 @@ class Gram:
             f"Gram(kernel={self.kernel!r}, engine={self.engine!r}, shape={tuple(self.matrix.shape)}, "
             f"outputs={self.outputs}, parameters={self.parameters})"
         )
+
+    def _repr_html_(self) -> str:
+        counts = Counter(self.coverage.values())
+        rows = {
+            "kernel": self.kernel,
+            "entries": " × ".join(map(str, self.matrix.shape)),
+            "outputs": f"{self.outputs:,}",
+            "parameters": f"{self.parameters:,}",
+            "engine": self.engine,
+            "gradients": ", ".join(f"{count} by {way}" for way, count in counts.most_common()),
+            "trace": float(self.matrix.trace()),
+        }
+        return html_facts("Gram", rows)
 
 
 def gram(
@@ -125,6 +141,7 @@ def gram(
         InputError: shapes that do not fit, unknown names, no samples, non-finite data.
         MeasurementError: the kernel came out non-finite, or samples are not independent of each other.
     """
+    require_denoiser("network", denoiser)
     require_one_of("kernel", kernel, KERNELS)
     place = next(iter(select_parameters(denoiser.network, params).values()))
     x0, level, noise = _checked_inputs(x0, log_snr, epsilon, seed, place)
@@ -231,7 +248,7 @@ def within_denoiser(params: str | Sequence[str] | None) -> list[str] | None:
     """Name patterns of the network's parameters as the denoiser knows them."""
     if params is None:
         return None
-    return [f"network.{pattern}" for pattern in ([params] if isinstance(params, str) else params)]
+    return [f"network.{pattern}" for pattern in pattern_list(params)]
 
 
 def _prefixed(preconditioner: dict[str, Tensor] | None) -> dict[str, Tensor] | None:
@@ -246,18 +263,21 @@ def _checked_inputs(
     x0: Tensor, log_snr: Tensor | float, epsilon: Tensor | None, seed: int, place: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """x0, log_snr [N] and ε in the dtype and on the device of `place`; log_snr in float32 or wider."""
+    if isinstance(x0, np.ndarray):
+        x0 = torch.as_tensor(x0)
+    require_type("x0", x0, Tensor, "a tensor [N, ...]")
     if x0.ndim < 2 or x0.shape[0] == 0:
         raise InputError("x0", expected="at least one sample, shape [N, ...]", got=f"shape {tuple(x0.shape)}")
     for name, given_numbers in (("x0", x0), ("log_snr", log_snr), ("epsilon", epsilon)):
         if isinstance(given_numbers, Tensor) and given_numbers.is_complex():
             raise InputError(name, expected="real numbers", got="complex numbers")
     x0 = x0.to(place)
-    level = torch.as_tensor(log_snr, dtype=torch.float64)
+    level = level_like(log_snr, place)
     if level.ndim > 1 or (level.ndim == 1 and level.shape[0] != x0.shape[0]):
         raise InputError(
             "log_snr", expected=f"one number or {x0.shape[0]} of them", got=f"shape {tuple(level.shape)}"
         )
-    level = level_like(level, place).expand(x0.shape[0])
+    level = level.expand(x0.shape[0])
     if epsilon is None:
         epsilon = torch.randn(x0.shape, generator=generator(seed, "epsilon"))
     if epsilon.shape != x0.shape:

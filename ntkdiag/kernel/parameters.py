@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 
 from torch import Tensor, nn
 
-from ntkdiag.errors import InputError, listed
+from ntkdiag.errors import InputError, kind_of, listed
 
 
 def select_parameters(
@@ -104,8 +104,20 @@ def _selected(module: nn.Module, patterns: str | Sequence[str] | None) -> dict[s
                 fix="Name some by pattern, or set requires_grad.",
             )
         return chosen
-    matched = _matching(module, [patterns] if isinstance(patterns, str) else list(patterns))
+    matched = _matching(module, pattern_list(patterns))
     return {name: parameter for name, parameter in named.items() if id(parameter) in matched}
+
+
+def pattern_list(patterns: str | Sequence[str]) -> list[str]:
+    """One pattern or several, as a list.
+
+    Raises:
+        InputError: something else than texts.
+    """
+    several = [patterns] if isinstance(patterns, str) else patterns
+    if not isinstance(several, Iterable) or not all(isinstance(pattern, str) for pattern in several):
+        raise InputError("params", expected="name patterns such as 'blocks.*'", got=kind_of(patterns))
+    return list(several)
 
 
 def _matching(module: nn.Module, patterns: list[str]) -> set[int]:

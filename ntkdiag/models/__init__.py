@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import nn
 
-from ntkdiag.errors import require_one_of, require_positive_int
+from ntkdiag.errors import InputError, explain_calls, kind_of, require_one_of, require_positive_int
 from ntkdiag.models.dit import DiT
 from ntkdiag.models.mlp import MLP
 
@@ -42,8 +43,13 @@ def build(name: str, shape: tuple[int, ...], seed: int = 0, **options: Any) -> n
     known = [option for option in inspect.signature(network).parameters if option != "shape"]
     for option in options:
         require_one_of(f"option of model '{name}'", option, known)
+    if not isinstance(shape, Iterable):
+        raise InputError("shape", expected="the shape of one sample, such as (1, 8, 8)", got=kind_of(shape))
     sizes = tuple(require_positive_int(f"shape {tuple(shape)}", size) for size in shape)
     # Initialisers draw from torch's default generator, so it is seeded here and restored afterwards.
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         return network(sizes, **options)
+
+
+explain_calls(__name__, "nd.models.build('mlp', shape)")

@@ -17,10 +17,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ntkdiag.errors import InputError, require_positive_int
+from ntkdiag.errors import InputError, kind_of, require_number, require_positive_int
 from ntkdiag.process.log_snr import Level, as_level
 from ntkdiag.process.points import Points
-from ntkdiag.process.schedules.base import Schedule
+from ntkdiag.process.schedules.base import Schedule, require_schedule
 from ntkdiag.randomness import generator
 
 DEFAULT_COUNT = 10
@@ -33,13 +33,17 @@ TAIL = 1e-3
 _ROUNDING = 1e-9
 
 
-@dataclass(frozen=True)
+# Buckets whose edges are printed one by one.
+_MOST_SHOWN = 12
+
+
+@dataclass(frozen=True, repr=False)
 class Buckets:
     """Adjacent intervals of log-SNR, from noisy to clean.
 
     Args:
         edges: Ends of the intervals, finite and strictly increasing, one more than there are buckets.
-        centers: Log-SNR at which each bucket is measured, inside its interval.
+        centers: Log-SNR at which each bucket is measured, inside its interval; the midpoints if left out.
 
     Raises:
         InputError: edges that do not increase, or a center outside its bucket.
@@ -55,10 +59,14 @@ class Buckets:
     """
 
     edges: tuple[float, ...]
-    centers: tuple[float, ...]
+    centers: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
-        _require_edges(self.edges)
+        edges = _numbers(self.edges)
+        _require_edges(edges)
+        midpoints = tuple((low + high) / 2 for low, high in pairwise(edges))
+        object.__setattr__(self, "edges", edges)
+        object.__setattr__(self, "centers", tuple(self.centers) or midpoints)
         inside = len(self.centers) == len(self.edges) - 1 and all(
             low < center < high
             for center, (low, high) in zip(self.centers, pairwise(self.edges), strict=True)
@@ -83,7 +91,8 @@ class Buckets:
             InputError: `low` is not below `high`, or `count` is not a positive integer.
         """
         require_positive_int("bucket count", count)
-        if not -math.inf < low < high < math.inf:
+        low, high = require_number("lowest edge", low), require_number("highest edge", high)
+        if not low < high:
             raise InputError("bucket range", expected="finite log-SNR, low < high", got=f"{low} to {high}")
         step = np.arange(count + 1)
         # Unlike np.linspace, a sum that gives opposite edges for opposite ends.
@@ -105,12 +114,7 @@ class Buckets:
             >>> [round(edge, 2) for edge in nd.Buckets.default(nd.schedules.cosine(), 2).edges]
             [-12.91, 0.0, 12.91]
         """
-        if not isinstance(schedule, Schedule):
-            raise InputError(
-                "schedule of the default buckets",
-                expected="the schedule that is trained on, such as ntkdiag.schedules.cosine()",
-                got=type(schedule).__name__,
-            )
+        require_schedule("schedule of the default buckets", schedule)
         return cls.uniform(*trained_range(schedule), count)
 
     @classmethod
@@ -148,11 +152,11 @@ class Buckets:
         if isinstance(plain, Integral) and not isinstance(plain, bool):
             return cls.default(schedule, int(plain))
         edges = list(plain) if isinstance(plain, Sequence) and not isinstance(plain, str | bytes) else []
-        if not edges or not all(isinstance(edge, Real) and not isinstance(edge, bool) for edge in edges):
+        if not _all_numbers(edges):
             raise InputError(
                 "buckets",
                 expected="ntkdiag.Buckets, a count such as 10, or edges such as [-10, -5, 0, 5]",
-                got=repr(given) if isinstance(given, str | float | None) else type(given).__name__,
+                got=repr(given) if isinstance(given, str | float | None) else kind_of(given),
             )
         return cls.from_edges(edges)
 
@@ -166,9 +170,7 @@ class Buckets:
         Raises:
             InputError: fewer than two edges, or edges that are not finite or do not increase.
         """
-        numbers = tuple(float(edge) for edge in edges)
-        _require_edges(numbers)
-        return cls(numbers, tuple((low + high) / 2 for low, high in pairwise(numbers)))
+        return cls(tuple(edges))
 
     @classmethod
     def from_density(cls, schedule: Schedule, count: int) -> Buckets:
@@ -197,6 +199,11 @@ class Buckets:
         """Whether each bucket is measured at a noise level outside the schedule's support, which training never draws."""
         low, high = schedule.support
         return tuple(not low <= center <= high for center in self.centers)
+
+    def __repr__(self) -> str:
+        if self.count > _MOST_SHOWN:
+            return f"Buckets({self.count} from log-SNR {self.edges[0]:.4g} to {self.edges[-1]:.4g})"
+        return f"Buckets(edges=({', '.join(f'{edge:.4g}' for edge in self.edges)}))"
 
     @property
     def count(self) -> int:
@@ -345,6 +352,30 @@ class PairedDraws:
             [N, *shape].
         """
         return schedule.diffuse(self.x0, self.epsilon, log_snr)
+
+
+def _numbers(edges: object) -> tuple[float, ...]:
+    """Edges as Python's numbers.
+
+    Raises:
+        InputError: they are something else, such as a count, which needs the schedule to become edges.
+    """
+    plain: object = edges.tolist() if isinstance(edges, Tensor | np.ndarray) else edges
+    found = list(plain) if isinstance(plain, Sequence) and not isinstance(plain, str | bytes) else []
+    if not _all_numbers(found):
+        counted = isinstance(plain, Integral)
+        raise InputError(
+            "bucket edges",
+            expected="log-SNR values such as (-10, -5, 0, 5)",
+            got=repr(plain) if isinstance(plain, str | int | float) else kind_of(edges),
+            fix="For a count of buckets write nd.Buckets.of(count, schedule)." if counted else None,
+        )
+    return tuple(float(edge) for edge in found)
+
+
+def _all_numbers(edges: Sequence[object]) -> bool:
+    """Whether there are any and all are numbers, of Python's or numpy's."""
+    return bool(edges) and all(isinstance(edge, Real) and not isinstance(edge, bool) for edge in edges)
 
 
 def _require_edges(edges: tuple[float, ...]) -> None:

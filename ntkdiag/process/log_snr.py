@@ -11,17 +11,44 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ntkdiag.errors import InputError
+from ntkdiag.errors import InputError, kind_of
 
 # A log-SNR, a time or a probability: one number or a tensor of any shape.
 Level = float | Tensor
+_LEVEL = "log_snr or time"
 
 
 def as_level(value: Level) -> Tensor:
-    """`value` as a floating tensor: a floating tensor is returned as it is, all else becomes float64."""
+    """`value` as a floating tensor: a floating tensor is returned as it is, all else becomes float64.
+
+    Raises:
+        InputError: `value` is neither a number nor numbers.
+    """
     if isinstance(value, Tensor) and value.is_floating_point():
         return value
-    return torch.as_tensor(value, dtype=torch.float64)
+    return as_numbers(_LEVEL, value, torch.float64)
+
+
+def as_numbers(
+    what: str, values: object, dtype: torch.dtype | None = None, device: torch.device | None = None
+) -> Tensor:
+    """Numbers as people write them, as a tensor.
+
+    Args:
+        what: The name of the values, for the message.
+        values: A number, a tensor, an array or nested sequences of numbers.
+        dtype, device: Those of the result; None keeps those of a tensor.
+
+    Raises:
+        InputError: something else, or rows of different lengths.
+    """
+    try:
+        return torch.as_tensor(values, dtype=dtype, device=device)
+    except (TypeError, ValueError, RuntimeError):
+        if isinstance(values, Tensor):  # not a matter of its type
+            raise
+        got = repr(values) if isinstance(values, str) else kind_of(values)
+        raise InputError(what, expected="a number or a tensor of numbers", got=got) from None
 
 
 def widen(value: Tensor) -> Tensor:
@@ -41,7 +68,7 @@ def level_like(log_snr: Level, like: Tensor) -> Tensor:
     bfloat16 holds a log-SNR of 9 to 0.03, so it is left to the network's own embedding to narrow it.
     """
     dtype = torch.promote_types(like.dtype, torch.float32)
-    return torch.as_tensor(log_snr, dtype=dtype, device=like.device)
+    return as_numbers(_LEVEL, log_snr, dtype, like.device)
 
 
 def expand(values: Tensor, like: Tensor) -> Tensor:

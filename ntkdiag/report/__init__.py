@@ -14,6 +14,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from ntkdiag.errors import explain_calls
 from ntkdiag.report import inputs
 from ntkdiag.report.figure_decorator import ReportFigure, figure
 from ntkdiag.report.figure_order import Group
@@ -56,3 +57,6 @@ def __getattr__(name: str) -> Any:
     value = getattr(importlib.import_module(f"ntkdiag.report.{_LAZY[name]}"), name)
     globals()[name] = value
     return value
+
+
+explain_calls(__name__, "diagnosis.report('page.html'), or nd.report.write_page('page.html', diagnosis)")

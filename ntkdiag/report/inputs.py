@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sized
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from ntkdiag.errors import InputError
+from ntkdiag.errors import InputError, kind_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -41,6 +41,24 @@ class ReportInputs:
     runs: Runs | None = None
     samples: Mapping[str, np.ndarray] | None = None
     quality: pd.DataFrame | None = None
+
+    def __post_init__(self) -> None:
+        require_measured(self.diagnosis)
+
+
+def require_measured(got: object) -> None:
+    """Refuse anything without the tables of a diagnosis.
+
+    Raises:
+        InputError: `got` is something else, such as a network.
+    """
+    if not hasattr(got, "summary"):
+        raise InputError(
+            "diagnosis",
+            expected="a Diagnosis",
+            got=kind_of(got),
+            fix="Measure a network with nd.measure, or read a folder with nd.Diagnosis.load.",
+        )
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ntkdiag import provenance
-from ntkdiag.errors import InputError, require_one_of
+from ntkdiag.errors import InputError, require_one_of, require_path
 from ntkdiag.report.drawing import theme as themes
 from ntkdiag.report.figure_decorator import ReportFigure
 from ntkdiag.report.figures import FIGURES
@@ -52,7 +52,7 @@ def plot(
         >>> nd.report.plot(diagnosis, "effective_rank", "rank.png")  # doctest: +SKIP
     """
     figure = FIGURES[require_one_of("figure", what, FIGURES)]
-    path = Path(path)
+    path = require_path("file of the figure", path)
     file_type = require_one_of("file type", path.suffix.lower(), FORMATS)[1:]
     part = figure.draws.take(ReportInputs(diagnosis, **parts))
     provenance.write_bytes(path, render(figure, part, file_type, theme))
@@ -74,9 +74,9 @@ def save_figures(
     Raises:
         InputError: the folder cannot be written to.
     """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = require_path("folder", folder)
     inputs = ReportInputs(diagnosis, **parts)
+    folder.mkdir(parents=True, exist_ok=True)
     written = {}
     for name, figure in FIGURES.items():
         try:

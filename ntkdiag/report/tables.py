@@ -15,7 +15,7 @@ from ntkdiag.errors import InputError
 from ntkdiag.report.columns import column, extrapolated, ordered
 from ntkdiag.report.figures.weights import normalised, schedule_of, weight_grid
 from ntkdiag.report.formatting import MISSING, interval, interval_or_dash, level, number, one_line
-from ntkdiag.report.inputs import full_kernel_of
+from ntkdiag.report.inputs import full_kernel_of, require_measured
 from ntkdiag.report.runs import Runs, bucket_losses
 
 if TYPE_CHECKING:
@@ -58,6 +58,7 @@ def summary_table(
         the untrained control if there is one, participation ratio from pairs, amplitude, Bayes share, gradient SNR
         [interval], weights, losses.
     """
+    require_measured(diagnosis)
     summary = ordered(diagnosis.summary)
     log_snr = column(summary, "log_snr")
     cells: dict[str, list[str]] = {"log-SNR": _levels(summary, log_snr)}

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 from ntkdiag.confidence import Interval
+from ntkdiag.errors import explain_calls
 from ntkdiag.spectra.dense.eigen import Spectrum, eigenpairs, eigenvalues
 from ntkdiag.spectra.dense.named_statistics import STATISTICS, Statistic, evaluate
 from ntkdiag.spectra.dense.pairs import participation_ratio_pairs
@@ -71,3 +72,5 @@ __all__ = [
     "top_k_energy",
     "trace_estimates",
 ]
+
+explain_calls(__name__, "nd.spectra.effective_rank(gram)")

@@ -3,6 +3,7 @@
 It shows whether loss weights help. It never measures a kernel: the weights are an argument.
 """
 
+from ntkdiag.errors import explain_calls
 from ntkdiag.state_dicts import WeightsTaken, load_weights, save_weights
 from ntkdiag.train.config import PRESETS, TrainConfig
 from ntkdiag.train.evaluation.bucket_losses import BucketValues, bucket_losses
@@ -37,3 +38,5 @@ __all__ = [
     "save_weights",
     "train",
 ]
+
+explain_calls(__name__, "nd.train.train(denoiser, data, weights, config)")

@@ -18,8 +18,8 @@ from torch import Tensor
 
 from ntkdiag.data import Data, as_data
 from ntkdiag.data.given import DataLike
-from ntkdiag.denoiser import Denoiser
-from ntkdiag.errors import InputError, MeasurementError
+from ntkdiag.denoiser import Denoiser, require_denoiser
+from ntkdiag.errors import InputError, MeasurementError, kind_of, require_type
 from ntkdiag.modes import in_mode
 from ntkdiag.process.buckets import Buckets, BucketsLike
 from ntkdiag.signals import deferred_interrupt
@@ -104,6 +104,10 @@ def train(
         >>> result.history["step"].tolist()
         [10, 20]
     """
+    require_denoiser("network to train", denoiser)
+    require_type("config", config, TrainConfig, "nd.train.TrainConfig(), with settings as its arguments")
+    if weights is not None:
+        _require_weights(weights)
     if weights is not None and weights.target != denoiser.target:
         raise InputError(
             "weights",
@@ -131,6 +135,17 @@ def train(
     if folder is not None:
         folder.finish(average, history)
     return TrainResult(average, history, buckets, config, run.state.step)
+
+
+def _require_weights(weights: object) -> None:
+    if isinstance(weights, WeightSource):
+        return
+    raise InputError(
+        "weights",
+        expected="a WeightTable or a Refresher, or None for 1 everywhere",
+        got=repr(weights) if isinstance(weights, str) else kind_of(weights),
+        fix="Make a table of a rule with nd.weights.rule(name, target), or read one with nd.WeightTable.load(path).",
+    )
 
 
 class _Run:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ntkdiag.denoiser import Denoiser
+from ntkdiag.denoiser import Denoiser, require_denoiser
 from ntkdiag.errors import InputError, require_positive_int
 from ntkdiag.modes import evaluating
 from ntkdiag.process import target
@@ -95,6 +95,7 @@ def sample(
         >>> sample(denoiser, 10, (2,), steps=4).shape
         torch.Size([10, 2])
     """
+    require_denoiser("network to sample from", denoiser)
     require_positive_int("count", count)
     require_positive_int("batch", batch)
     start, stop = log_snr_range or _trained_range(denoiser)

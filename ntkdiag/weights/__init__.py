@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ntkdiag.errors import explain_calls
 from ntkdiag.weights.measured.from_diagnosis import measured
 from ntkdiag.weights.measured.scores import SCORES
 from ntkdiag.weights.refresh.history import Record
@@ -31,3 +32,5 @@ __all__ = [
     "save_steps",
     "unregister_rule",
 ]
+
+explain_calls(__name__, "nd.weights.rule('erd', target), or nd.weights.measured(diagnosis)")

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy.sparse.linalg import LinearOperator
 from torch import Tensor, nn
 
-from ntkdiag.denoiser import Denoiser
+from ntkdiag.denoiser import Denoiser, require_denoiser
 from ntkdiag.errors import InputError, MeasurementError
 from ntkdiag.kernel.engines import require_batch
 from ntkdiag.kernel.gram import within_denoiser
@@ -77,12 +77,14 @@ class NTKOperator(LinearOperator):
         preconditioner: dict[str, Tensor] | None = None,
         check: bool = True,
     ) -> None:
+        require_denoiser("network", denoiser)
+        x = _real("x", x)
         parameters = select_parameters(denoiser, within_denoiser(params))
         place = next(iter(parameters.values()))
         level = level_like(log_snr, place)
         if level.ndim > 1 or level.numel() not in (1, len(x)):
             raise InputError("log_snr", expected=f"one number or {len(x)}", got=f"shape {tuple(level.shape)}")
-        inputs = (_real("x", x).to(place), level.expand(len(x)), *(() if cond is None else (cond,)))
+        inputs = (x.to(place), level.expand(len(x)), *(() if cond is None else (cond,)))
         if preconditioner is not None:
             preconditioner = {f"network.{name}": p for name, p in preconditioner.items()}
         self._bind(denoiser, inputs, parameters, chunk, rows, columns, outputs, preconditioner, check)

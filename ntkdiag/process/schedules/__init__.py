@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from ntkdiag.errors import InputError, require_one_of
+from ntkdiag.errors import InputError, explain_calls, require_one_of
 from ntkdiag.process.schedules.base import Schedule
 from ntkdiag.process.schedules.continuous import EDM, Cosine, Flow, LinearLogSNR
 from ntkdiag.process.schedules.diffusers_scheduler import from_diffusers
@@ -186,3 +186,6 @@ def named(name: str, **parameters: Any) -> Schedule:
     except TypeError as error:
         raise InputError(f"schedule {name}", expected=f"parameters {signature}", got=str(error)) from error
     return constructor(**parameters)
+
+
+explain_calls(__name__, "nd.schedules.cosine()")

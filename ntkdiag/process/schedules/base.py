@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from ntkdiag.errors import InputError, require_int
+from ntkdiag.errors import InputError, kind_of, require_int
 from ntkdiag.process.log_snr import Level, apply_wide, as_level, expand, vp_alpha, vp_sigma, widen
 from ntkdiag.process.schedules.training_distributions import Distribution
 from ntkdiag.provenance import jsonable
@@ -194,3 +194,23 @@ class Schedule(ABC):
 
 def _short(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else repr(value)
+
+
+def require_schedule(what: str, got: object) -> None:
+    """Refuse anything but a `Schedule`; the error says how to make one of what came.
+
+    Raises:
+        InputError: `got` is no Schedule.
+    """
+    if isinstance(got, Schedule):
+        return
+    if callable(got) and not isinstance(got, type):
+        fix = f"Call it: nd.schedules.{getattr(got, '__name__', 'cosine')}()."
+    else:
+        fix = "Read a scheduler of the diffusers library with nd.schedules.from_diffusers(scheduler)."
+    raise InputError(
+        what,
+        expected="a schedule such as nd.schedules.cosine()",
+        got=repr(got) if isinstance(got, str) else kind_of(got),
+        fix=fix,
+    )

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ntkdiag import provenance
-from ntkdiag.errors import InputError
+from ntkdiag.errors import InputError, require_path
 from ntkdiag.report.figure_decorator import ReportFigure
 from ntkdiag.report.figure_order import Group
 from ntkdiag.report.figures import FIGURES
@@ -62,9 +62,10 @@ def write_page(
     Raises:
         InputError: the file cannot be written.
     """
+    path = require_path("file of the page", path)
     inputs = ReportInputs(diagnosis, verdicts, tables, runs, samples, quality)
     provenance.write_text(path, build_page(inputs))
-    return Path(path)
+    return path
 
 
 def build_page(inputs: ReportInputs) -> Html:

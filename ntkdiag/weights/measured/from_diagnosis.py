@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import pandas as pd
 from torch import Tensor
 
-from ntkdiag.errors import InputError, require_number
+from ntkdiag.errors import InputError, kind_of, require_number
 from ntkdiag.process.schedules.base import Schedule
 from ntkdiag.process.schedules.discrete import without_steps
 from ntkdiag.weights.measured.score_to_weight import ScoreToWeight
@@ -75,6 +75,13 @@ def measured(
             is named), or one that is known too badly to be a weight (the number of samples that would do is named).
     """
     shape = ScoreToWeight(power, floor, cap)
+    if not hasattr(diagnosis, "summary"):
+        raise InputError(
+            "diagnosis",
+            expected="a Diagnosis, as nd.measure gives it",
+            got=kind_of(diagnosis),
+            fix="Measure a network with nd.measure, or read a folder with nd.Diagnosis.load.",
+        )
     summary = _in_order(diagnosis.summary)
     found = amplitudes(summary, score)
     log_snr = column(summary, "log_snr")

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
-from ntkdiag.errors import InputError, require_one_of
+from ntkdiag.errors import InputError, require_one_of, require_path
 from ntkdiag.provenance import read_text, write_text
 
 FORMAT = "ntkdiag weight table 1"
@@ -174,4 +174,5 @@ def _one_line(path: str, error: ValidationError) -> InputError:
 
 
 def _suffix(path: Path | str) -> str:
-    return require_one_of(f"suffix of {path}", Path(path).suffix.lower(), (".csv", ".json"))
+    name = require_path("file of a weight table", path)
+    return require_one_of(f"suffix of {path}", name.suffix.lower(), (".csv", ".json"))

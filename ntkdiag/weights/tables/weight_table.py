@@ -15,8 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ntkdiag.errors import InputError
-from ntkdiag.process.schedules.base import Schedule
+from ntkdiag.errors import InputError, require_type
+from ntkdiag.notebook import html_rows
+from ntkdiag.process.log_snr import as_numbers
+from ntkdiag.process.schedules.base import Schedule, require_schedule
 from ntkdiag.process.schedules.discrete import log_snr_of_steps, without_steps
 from ntkdiag.process.schedules.timesteps import Timesteps
 from ntkdiag.process.target import target_name
@@ -24,6 +26,9 @@ from ntkdiag.weights.rules.closed_form import ClosedForm
 from ntkdiag.weights.tables import files
 from ntkdiag.weights.tables.columns import check_columns, check_rule, check_within, interpolate
 from ntkdiag.weights.tables.mean import density_mean
+
+# Rows that a notebook shows of a table.
+_MOST_SHOWN = 24
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -55,13 +60,14 @@ class WeightTable:
 
     def __post_init__(self) -> None:
         self._set("target", target_name(self.target))
+        require_type("name of a weight table", self.name, str, "one line of text")
         if not self.name.isprintable() or not self.name or self.name != self.name.strip():
             raise InputError("name of a weight table", expected="one line of text", got=repr(self.name))
         what = f"weight table '{self.name}'"
         for column in ("log_snr", "weight", "low", "high"):
             value = getattr(self, column)
-            if value is not None:
-                copied = torch.as_tensor(value, dtype=torch.float64, device="cpu").detach().clone()
+            if value is not None or column in ("log_snr", "weight"):
+                copied = as_numbers(f"{what}, {column}", value, torch.float64).detach().cpu().clone()
                 self._set(column, copied.reshape(-1) if copied.ndim == 0 else copied)
         check_columns(what, self.columns)
         if self.rule is not None:
@@ -85,7 +91,7 @@ class WeightTable:
         Raises:
             InputError: NaN, or a rule that is not finite there.
         """
-        level = torch.as_tensor(log_snr, dtype=torch.float64)
+        level = as_numbers(f"log_snr for weight table '{self.name}'", log_snr, torch.float64)
         if torch.isnan(level).any():
             raise InputError(f"log_snr for weight table '{self.name}'", expected="numbers", got="NaN")
         if self.rule is not None:
@@ -114,7 +120,7 @@ class WeightTable:
             InputError: times that the scheduler does not have; or three and more none of which lies within the rows of a
                 table without a rule, which are times in another unit.
         """
-        given = torch.as_tensor(timesteps)
+        given = as_numbers("timesteps", timesteps)
         dtype = given.dtype if given.is_floating_point() else torch.get_default_dtype()
         level = Timesteps(scheduler).log_snr(given)
         self.require_within(level)
@@ -131,7 +137,7 @@ class WeightTable:
 
     def from_sigmas(self, sigma: float | Tensor) -> Tensor:
         """Weights for noise levels σ/α ≥ 0 of EDM and k-diffusion, in their shape and dtype."""
-        level = torch.as_tensor(sigma, dtype=torch.float64)
+        level = as_numbers("sigma", sigma, torch.float64)
         if not (level >= 0).all():
             raise InputError("sigma", expected="noise levels ≥ 0", got="a negative number or NaN")
         weight = self(-2 * level.log())
@@ -143,6 +149,7 @@ class WeightTable:
         Raises:
             InputError: the schedule is continuous.
         """
+        require_schedule("schedule", schedule)
         return self(log_snr_of_steps(schedule))
 
     def mean_under(self, schedule: Schedule) -> float:
@@ -151,6 +158,7 @@ class WeightTable:
         Raises:
             InputError: the mean is infinite.
         """
+        require_schedule("schedule", schedule)
         return density_mean(self, schedule, f"weight table '{self.name}'")
 
     def normalised(self, schedule: Schedule) -> WeightTable:
@@ -238,6 +246,13 @@ class WeightTable:
         low, high = self.log_snr[0].item(), self.log_snr[-1].item()
         reach = f"{len(self.weight)} rows, log-SNR {low:g} to {high:g}"
         return f"WeightTable('{self.name}' on {self.target}, {reach})"
+
+    def _repr_html_(self) -> str:
+        """At most `_MOST_SHOWN` rows, evenly spread; the title says how many there are."""
+        every = -(-len(self.weight) // _MOST_SHOWN)
+        rows = zip(*(column[::every].tolist() for column in self.columns.values()), strict=True)
+        title = repr(self) if every == 1 else f"{self!r}; one row in {every} is shown"
+        return html_rows(title, list(self.columns), rows)
 
     def _set(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)
