@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ntkdiag import later
+
 if TYPE_CHECKING:
     from ntkdiag import data as data
     from ntkdiag import models as models
@@ -54,6 +56,14 @@ _PUBLIC = {
 }
 
 __all__ = list(_PUBLIC)
+
+# Method → "module:function" in a room above that of its class, which does its work.
+_METHODS = {
+    "Diagnosis.plot": "ntkdiag.report.on_axes:draw",
+    "Diagnosis.report": "ntkdiag.report.page.page:write_answered_page",
+    "Diagnosis.verify": "ntkdiag.claims.verification:answered",
+}
+later.offer(_METHODS)
 
 
 if not TYPE_CHECKING:  # a checker would take any misspelt name as Any

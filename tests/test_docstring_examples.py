@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import doctest
 import importlib
+from functools import cache
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 import ntkdiag
 
 PACKAGE = Path(ntkdiag.__file__).parent
+# What an example may use without making it.
+NAMES = {"nd": ntkdiag, "np": np, "torch": torch}
 FILES = [path for path in sorted(PACKAGE.rglob("*.py")) if ">>> " in path.read_text()]
 
 
@@ -20,13 +24,21 @@ def module_name(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
+@cache
+def examples() -> dict[str, object]:
+    """A small network, data and what was measured of it."""
+    network = ntkdiag.models.build("mlp", (2,), width=16)
+    denoiser = ntkdiag.Denoiser(network, ntkdiag.schedules.cosine(), "v", call="log_snr")
+    data = ntkdiag.data.load("mixture")
+    diagnosis = ntkdiag.measure(denoiser, data, 4, samples=8)
+    return {"denoiser": denoiser, "data": data, "diagnosis": diagnosis}
+
+
 @pytest.mark.parametrize("path", FILES, ids=module_name)
 def test_docstring_examples(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     module = importlib.import_module(module_name(path))
-    outcome = doctest.testmod(
-        module, extraglobs={"nd": ntkdiag, "torch": torch}, optionflags=doctest.ELLIPSIS
-    )
+    outcome = doctest.testmod(module, extraglobs=NAMES | examples(), optionflags=doctest.ELLIPSIS)
     assert outcome.attempted > 0 or "# doctest: +SKIP" in path.read_text()
     assert outcome.failed == 0
 

@@ -18,6 +18,7 @@ PACKAGE = Path(ntkdiag.__file__).parent
 ROOMS = (
     "errors",
     "notebook",
+    "later",
     "provenance",
     "confidence",
     "randomness",

@@ -16,7 +16,7 @@ import json
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from safetensors.torch import save
@@ -27,7 +27,11 @@ from ntkdiag.diagnosis.file_readers import read_table, read_tensors
 from ntkdiag.diagnosis.full_kernel import FullKernel
 from ntkdiag.diagnosis.full_kernel_files import read_full, write_full
 from ntkdiag.errors import InputError, require_path
+from ntkdiag.later import work_of
 from ntkdiag.notebook import html_rows
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 TABLES = ("summary", "spectra", "coupling", "rarefaction")
 FORMAT = 1
@@ -126,12 +130,71 @@ class Diagnosis:
         shown = [name for name in _SHOWN if name in self.summary]
         return html_rows(repr(self), shown, self.summary[shown].itertuples(index=False))
 
+    def plot(self, what: str = "effective_rank", axes: Axes | None = None, *, theme: str = "light") -> Axes:
+        """Draw a statistic over log-SNR with its interval, beside the references, or a figure of one panel.
+
+        Args:
+            what: A column of `summary`, or a name in `nd.report.FIGURES`.
+            axes: Matplotlib axes to draw on; None makes a new figure, which a notebook shows.
+            theme: "light" or "dark".
+
+        Returns:
+            The axes.
+
+        Raises:
+            InputError: no such statistic or figure, a figure of several panels, or nothing to draw.
+
+        Example:
+            >>> diagnosis.plot("effective_rank").get_ylabel()
+            'effective rank (directions)'
+        """
+        return work_of("Diagnosis.plot")(self, what, axes, theme=theme)  # type: ignore[no-any-return]
+
+    def report(self, path: Path | str = "page.html", **parts: Any) -> Path:
+        """Write one self-contained HTML page, with the answer of `verify` if the diagnosis is large enough for one.
+
+        Args:
+            path: File to write; its folder must exist.
+            parts: tables, runs, samples and quality, as for `nd.report.write_page`.
+
+        Returns:
+            The path.
+
+        Raises:
+            InputError: the file cannot be written.
+
+        Example:
+            >>> diagnosis.report("page.html").name
+            'page.html'
+        """
+        return work_of("Diagnosis.report")(self, path, **parts)  # type: ignore[no-any-return]
+
+    def verify(self) -> Any:
+        """Say what this diagnosis shows, as `nd.verify(diagnosis)`.
+
+        Returns:
+            An `ntkdiag.claims.Verification`.
+
+        Raises:
+            InputError: too few buckets or samples to say anything.
+
+        Example:
+            >>> diagnosis.verify()
+            Verification(effective rank: ... at the noisy end, ... at the clean end)
+        """
+        return work_of("Diagnosis.verify")(self)
+
     def save(self, folder: Path | str, force: bool = False) -> None:
         """Write the folder, whole or not at all.
 
         Raises:
             InputError: the folder is in use (an earlier run is replaced only with `force`), or the name of a
                 reference cannot name a folder.
+
+        Example:
+            >>> diagnosis.save("measured")
+            >>> nd.Diagnosis.load("measured")
+            Diagnosis(buckets=4, refs=[], full=False)
         """
         folder = require_path("folder", folder)
         for name in self.refs:
@@ -162,7 +225,9 @@ class Diagnosis:
                 they do not fit together.
 
         Example:
-            diagnosis = nd.Diagnosis.load("runs/diagnosis")
+            >>> diagnosis.save("runs/diagnosis")
+            >>> len(nd.Diagnosis.load("runs/diagnosis").summary)
+            4
         """
         folder = require_path("folder of a diagnosis", folder)
         meta = _read_meta(folder)

@@ -2,6 +2,7 @@
 
     write_page("report.html", diagnosis, verdicts=…, tables=…, runs=…, samples=…, quality=…)
     plot(diagnosis, "effective_rank", "rank.png")        names: FIGURES
+    draw(diagnosis, "effective_rank", axes)              also names of columns of the summary
     save_figures("figures/", diagnosis)
     summary_table(diagnosis)                             rows of text
     @figure("my_figure", …)                              a figure of your own, on the page and everywhere else
@@ -21,6 +22,7 @@ from ntkdiag.report.figure_order import Group
 
 if TYPE_CHECKING:
     from ntkdiag.report.figures import FIGURES
+    from ntkdiag.report.on_axes import draw
     from ntkdiag.report.page.page import write_page
     from ntkdiag.report.page.summary_sentences import summary_sentences
     from ntkdiag.report.render import plot, save_figures
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 _LAZY = {
     "FIGURES": "figures",
     "Table": "tables",
+    "draw": "on_axes",
     "plot": "render",
     "save_figures": "render",
     "summary_sentences": "page.summary_sentences",
@@ -41,6 +44,7 @@ __all__ = [
     "Group",
     "ReportFigure",
     "Table",
+    "draw",
     "figure",
     "inputs",
     "plot",

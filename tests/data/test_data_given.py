@@ -220,7 +220,7 @@ def test_data_comes_back_and_options_are_followed() -> None:
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        (None, "got NoneType"),
+        (None, "got None"),
         (3, "expected ntkdiag.data.Data, a tensor or array .* got int"),
         (b"x", "got bytes"),
         (SAMPLES.long(), "floating-point or uint8 array; got dtype int64"),

@@ -28,8 +28,6 @@ column_figure(
     title="What is left to learn",
     caption="Loss above the floor, at noise levels where the floor is known exactly: training effort "
     "is well spent where this is large and the rank is not small.",
-    label="loss above the floor, per dimension",
-    scale="log",
 )
 column_figure(
     "gsnr",
@@ -38,8 +36,6 @@ column_figure(
     caption="How far the gradients of single samples agree: at 0.1 a batch needs about ten samples "
     "before the common direction outweighs the noise. A band that reaches zero means that no common "
     "direction was found.",
-    label="gradient signal / noise, per sample",
-    scale="signed",
 )
 
 

@@ -27,7 +27,6 @@ column_figure(
     caption="Lower means fewer directions in which the network can still learn at that noise level. "
     "Bands are 90% intervals over samples; where the trained curve lies below the untrained one, "
     "training has reduced the rank.",
-    label="effective rank (directions)",
 )
 column_figure(
     "participation_ratio",
@@ -35,7 +34,6 @@ column_figure(
     title="Participation ratio",
     caption="A second count of directions, without the bias that few samples cause: it should rise "
     "and fall with the effective rank.",
-    label="participation ratio, from pairs (directions)",
     column="participation_ratio_pairs",
 )
 

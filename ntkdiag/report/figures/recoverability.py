@@ -16,18 +16,19 @@ from ntkdiag.report.figure_decorator import figure
 from ntkdiag.report.figure_order import Group
 from ntkdiag.report.formatting import level, number
 from ntkdiag.report.inputs import DIAGNOSIS
+from ntkdiag.report.statistics import STATISTICS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from ntkdiag.diagnosis import Diagnosis
 
-# Column of the summary → (short name, axis label)
+# Column of the summary → short name
 SCORES = {
-    "amplitude": ("amplitude", "amplitude of the target in the input"),
-    "bayes_share": ("Bayes share", "recoverable share of the target's variance"),
-    "learnability": ("learnability", "learnability of the target by the kernel"),
-    "gsnr": ("gradient SNR", "gradient signal / noise, per sample"),
+    "amplitude": "amplitude",
+    "bayes_share": "Bayes share",
+    "learnability": "learnability",
+    "gsnr": "gradient SNR",
 }
 
 # Scores that are estimates from gradients: nothing without their intervals, which are drawn.
@@ -70,7 +71,7 @@ def draw_profile(axes: Axes, diagnosis: Diagnosis) -> None:
     summary = ordered(diagnosis.summary)
     log_snr = column(summary, "log_snr")
     rank = column(summary, "effective_rank")
-    curves = {SCORES[name][0]: column(summary, name) for name in scores_present(diagnosis) if name != "gsnr"}
+    curves = {SCORES[name]: column(summary, name) for name in scores_present(diagnosis) if name != "gsnr"}
     if np.isfinite(rank).any():
         curves["effective rank / largest"] = rank / np.nanmax(rank)
     drawn = style.lines(curves) | {"effective rank / largest": style.emphasised(style.line("trained"))}
@@ -123,7 +124,7 @@ def draw_against_rank(axes: Axes, diagnosis: Diagnosis, score: str) -> None:
         log_axis(axes, "x")
     axes.set_ylim(bottom=0)
     whole_ticks(axes)
-    axes.set_xlabel(SCORES[score][1])
+    axes.set_xlabel(STATISTICS[score].label)
     axes.set_ylabel("effective rank (directions)")
     if not known:  # the order of values that are mostly noise says nothing
         axes.set_title(_agreement(values, rank))

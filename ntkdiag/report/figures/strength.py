@@ -11,8 +11,6 @@ column_figure(
     title="Trace of the kernel",
     caption="The rate at which gradient descent lowers the loss, summed over all directions: where it "
     "is low, the network learns slowly at that noise level.",
-    label="trace of the kernel / samples",
-    scale="log",
 )
 column_figure(
     "top_eigenvalue",
@@ -20,8 +18,6 @@ column_figure(
     title="Top eigenvalue",
     caption="The same rate in the single fastest direction: where it is low, even the easiest part of "
     "the target is learned slowly.",
-    label="top eigenvalue of the kernel / samples",
-    scale="log",
 )
 column_figure(
     "trace_x0",
@@ -29,6 +25,4 @@ column_figure(
     title="Trace in units of x0",
     caption="The trace with the scale of the target divided out, so that networks that predict "
     "different targets can be compared.",
-    label="trace of the kernel in units of x0",
-    scale="log",
 )

@@ -14,7 +14,7 @@ from ntkdiag.errors import InputError, require_path
 from ntkdiag.report.figure_decorator import ReportFigure
 from ntkdiag.report.figure_order import Group
 from ntkdiag.report.figures import FIGURES
-from ntkdiag.report.inputs import QUALITY, ReportInputs
+from ntkdiag.report.inputs import QUALITY, ReportInputs, require_measured
 from ntkdiag.report.page import appendix, introduction
 from ntkdiag.report.page.markup import Html, element, join, picture, table
 from ntkdiag.report.page.stylesheet import STYLESHEET
@@ -66,6 +66,33 @@ def write_page(
     inputs = ReportInputs(diagnosis, verdicts, tables, runs, samples, quality)
     provenance.write_text(path, build_page(inputs))
     return path
+
+
+def write_answered_page(
+    diagnosis: Diagnosis,
+    path: Path | str = "page.html",
+    *,
+    tables: Mapping[str, Callable[[Any], Any]] | None = None,
+    runs: Mapping[str, Any] | None = None,
+    samples: Mapping[str, np.ndarray] | None = None,
+    quality: pd.DataFrame | None = None,
+) -> Path:
+    """`write_page` with the diagnosis' own answer, where it is large enough for one."""
+    require_measured(diagnosis)
+    verdicts = answer_of(diagnosis)
+    return write_page(
+        path, diagnosis, verdicts=verdicts, tables=tables, runs=runs, samples=samples, quality=quality
+    )
+
+
+def answer_of(diagnosis: Diagnosis) -> Verification | None:
+    """The answer from a diagnosis; None if it is too small to say anything."""
+    from ntkdiag.claims import verify
+
+    try:
+        return verify(diagnosis)
+    except InputError:
+        return None
 
 
 def build_page(inputs: ReportInputs) -> Html:
