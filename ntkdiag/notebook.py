@@ -29,6 +29,11 @@ def html_rows(title: str, names: Sequence[str], rows: Iterable[Sequence[object]]
     return f"<table>{_cell('caption', title)}{head}{body}</table>"
 
 
+def html_paragraph(text: str) -> str:
+    """Running text."""
+    return f"<p>{escape(text)}</p>"
+
+
 def _row(cells: Sequence[str]) -> str:
     return f"<tr>{''.join(cells)}</tr>"
 

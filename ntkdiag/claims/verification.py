@@ -27,7 +27,7 @@ from ntkdiag.denoiser import Denoiser, require_denoiser
 from ntkdiag.diagnosis import Diagnosis, fresh_controls, measure
 from ntkdiag.diagnosis.controls import WOKEN
 from ntkdiag.errors import InputError, kind_of, require_type
-from ntkdiag.notebook import html_rows
+from ntkdiag.notebook import html_paragraph, html_rows
 from ntkdiag.process.buckets import DEFAULT_COUNT, BucketsLike
 
 COLUMNS = (
@@ -73,7 +73,8 @@ class Verification:
 
     def _repr_html_(self) -> str:
         shown = ["statistic", "end", "word", "learned", "middle", "at_end", "effect", "low", "high"]
-        return html_rows(self.text, shown, self.claims[shown].itertuples(index=False))
+        rows = self.claims[shown].itertuples(index=False)
+        return html_paragraph(self.text) + html_rows("Effects", shown, rows)
 
     def document(self) -> dict[str, Any]:
         """Everything but the diagnosis, in plain Python values; `from_document` reads it again."""

@@ -218,7 +218,7 @@ def test_bad_input_is_refused_in_words() -> None:
         verify(diagnosis, nd.data.mixture(train=16, held_out=4))
     with pytest.raises(InputError, match="what to verify: expected a Diagnosis"):
         verify("runs/mine")  # type: ignore[call-overload]
-    with pytest.raises(InputError, match="a list of diagnoses; got a str in it"):
+    with pytest.raises(InputError, match="a list of diagnoses; got str"):
         verify([diagnosis, "x"])  # type: ignore[call-overload]
     with pytest.raises(InputError, match="level"):
         verify(make(0), nd.data.mixture(train=16, held_out=4), level="slow")
