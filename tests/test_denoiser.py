@@ -155,7 +155,7 @@ def test_edm_schedulers_call_their_preconditioned_output_epsilon(
 
 
 def test_a_scheduler_in_place_of_a_schedule_is_one_short_line() -> None:
-    words = r"got a SimpleNamespace\. Read a scheduler .* with nd\.schedules\.from_diffusers"
+    words = r"got SimpleNamespace\. Read a scheduler .* with nd\.schedules\.from_diffusers"
     with pytest.raises(InputError, match=words) as told:
         Denoiser(Recorder(), scheduler())  # type: ignore[arg-type]
     assert len(str(told.value)) < 200

@@ -204,6 +204,8 @@ def verify(
         diagnosis.meta[WOKEN] = list(woken)
         return answered(diagnosis)
     diagnoses = _diagnoses(network)
+    if not diagnoses:
+        raise InputError("what to verify", expected="at least one diagnosis", got="an empty list")
     _refuse_beside_diagnosis(data, buckets)
     return [answered(one) for one in diagnoses.values()]
 
@@ -277,11 +279,11 @@ def _diagnoses(given: object) -> dict[str, Diagnosis]:
         require_denoiser(what, given)
     if isinstance(given, Sequence) and not isinstance(given, (str, bytes)):
         given = {f"diagnosis {place}": one for place, one in enumerate(given, 1)}
-    if not isinstance(given, Mapping) or not given:
+    if not isinstance(given, Mapping):
         raise InputError(
             what,
             expected="a Diagnosis, a Denoiser with its data, or a list of diagnoses",
-            got="an empty list" if isinstance(given, Mapping) else kind_of(given),
+            got=kind_of(given),
             fix="Read a folder with nd.Diagnosis.load(folder)." if isinstance(given, str | Path) else None,
         )
     for one in given.values():

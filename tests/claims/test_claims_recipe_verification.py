@@ -261,5 +261,5 @@ def test_what_is_no_recipe_is_refused() -> None:
         verify([*seeds(count=6), *seeds("x0")], recipe=True)
     with pytest.raises(InputError, match="what to verify: expected a Diagnosis"):
         verify(seeds()[0], recipe=True)  # type: ignore[call-overload]
-    with pytest.raises(InputError, match="a list of diagnoses; got a str in it"):
+    with pytest.raises(InputError, match="a list of diagnoses; got str"):
         verify(["a"] * 5, recipe=True)  # type: ignore[list-item]
