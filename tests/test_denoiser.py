@@ -183,7 +183,7 @@ def test_another_output_is_refused_with_the_way_out(returned: Any, got: str) -> 
 def test_what_it_cannot_be_made_of_is_refused() -> None:
     with pytest.raises(InputError, match=r"network: expected a torch\.nn\.Module; got function"):
         Denoiser(lambda x, t: x, schedules.cosine(), "v")  # type: ignore[arg-type]
-    with pytest.raises(InputError, match=r"schedule: expected a schedule such as .*; got cosine"):
+    with pytest.raises(InputError, match=r"schedule: expected a schedule such as .*; got 'cosine'"):
         Denoiser(Recorder(), "cosine", "v")  # type: ignore[arg-type]
     with pytest.raises(InputError, match=r"target: expected one of epsilon.* Did you mean 'epsilon'"):
         Denoiser(Recorder(), schedules.cosine(), "epsilom")
