@@ -6,12 +6,13 @@ its input.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
+from ntkdiag.adapters import Calling, FromElsewhere, Reading
 from ntkdiag.errors import InputError, require_one_of, require_type
 from ntkdiag.notebook import html_facts
 from ntkdiag.process.log_snr import Level, expand, level_like
@@ -23,7 +24,7 @@ from ntkdiag.process.target import value as target_value
 Call = Callable[[nn.Module, Tensor, Tensor, Any], Tensor]
 
 
-class Denoiser(nn.Module):
+class Denoiser(FromElsewhere, nn.Module):
     """A network that predicts `target` from a noisy input on `schedule`.
 
     Args:
@@ -129,6 +130,30 @@ class Denoiser(nn.Module):
         }
         return html_facts("Denoiser", rows)
 
+    @classmethod
+    def of_reading(cls, reading: Reading) -> Self:
+        """The denoiser of a network from elsewhere; see `ntkdiag.adapters`."""
+        return cls(reading.network, reading.schedule, reading.target, reading.call)
+
+    @property
+    def reading(self) -> Reading:
+        """The network with everything that is stated of it, as the load check takes it."""
+        call = self._call if isinstance(self._call, Calling) else self._calling()
+        return Reading(self.network, self.schedule, self.target, call)
+
+    def _calling(self) -> Calling:
+        """The call in parts, where it is one of the two named ones."""
+        if self._call == self._with_time:
+            return Calling(_invoke, self.schedule.time, "the schedule's time")
+        if self._call == self._with_log_snr:
+            return Calling(_invoke, lambda log_snr: log_snr, "log-SNR", self._to_unit)
+        own = self._call
+        return Calling(own, lambda log_snr: log_snr, "the time of its call function", fixed=True)
+
+    def _to_unit(self, log_snr: Tensor) -> Tensor:
+        """The factor that brings the input to the variance-preserving path."""
+        return 1 / torch.hypot(self.schedule.alpha(log_snr), self.schedule.sigma(log_snr))
+
     def _resolve(self, call: str | Call | None) -> Call:
         if callable(call):
             return call
@@ -145,6 +170,11 @@ class Denoiser(nn.Module):
         unit = x / expand(torch.hypot(alpha, sigma), x)
         prediction: Tensor = network(unit, log_snr) if cond is None else network(unit, log_snr, cond)
         return prediction
+
+
+def _invoke(network: nn.Module, x: Tensor, time: Tensor, cond: Mapping[str, Any]) -> Tensor:
+    prediction: Tensor = network(x, time, *cond.values())
+    return prediction
 
 
 def require_denoiser(what: str, got: object) -> None:

@@ -1,0 +1,8 @@
+"""Networks of the diffusers library: a model with its scheduler, in memory or in a folder of `save_pretrained`."""
+
+from __future__ import annotations
+
+from ntkdiag.adapters.diffusers.folder import Folder
+from ntkdiag.adapters.diffusers.reading import diffusers_reading
+
+__all__ = ["Folder", "diffusers_reading"]
