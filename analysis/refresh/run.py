@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from analysis import command_line
+from analysis.refresh.errors import errors
 from analysis.stopwatch import machine
 from ntkdiag.cli.inputs.loading import LoadedModel, load_recipe
 from ntkdiag.cli.inputs.recipe import Recipe
@@ -162,6 +163,10 @@ def study(size: str, out: Path) -> None:
     found = summary(table, config["steps"])
     write_text(out / "summary.csv", found.to_csv(index=False, float_format="%.4g"))
     print(found.round(4).T.to_string(header=False))
+    first = next(iter(config["networks"].values()))
+    moved = pd.DataFrame(errors(digits_dit(first), config))
+    write_text(out / "errors.csv", moved.to_csv(index=False, float_format="%.4g"))
+    print(moved.round(4).to_string(index=False))
 
 
 def main() -> None:

@@ -1,13 +1,15 @@
 """Is a sketched kernel unbiased, do its intervals hold its error, and what does it cost? See README.md.
 
-python -m analysis.sketch.run [--size full|tiny] [--out FOLDER]
+python -m analysis.sketch.run [--size full|tiny] [--out FOLDER] [--only TABLE ...]
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -44,32 +46,35 @@ def peaks(size: str, config: dict[str, Any]) -> list[dict[str, Any]]:
     return rows
 
 
-def study(size: str, out: Path) -> None:
-    """Write each table as soon as it is measured."""
+def study(size: str, out: Path, only: list[str]) -> None:
+    """Write each table as soon as it is measured; `only` names some of them."""
     config = command_line.settings(HERE, size)
+    tables: dict[str, Callable[[], list[dict[str, Any]]]] = {
+        "estimate": lambda: [estimate.checked(name, config["estimate"]) for name in config["networks"]],
+        "accuracy": lambda: cost.accuracies(config["step"]),
+        "times": lambda: cost.timings(config["growth"]),
+        "memory": lambda: peaks(size, config),
+        "ranks": lambda: many.ranks(config["many"]),
+    }
 
-    def keep(name: str, rows: list[dict[str, Any]]) -> pd.DataFrame:
+    def keep(name: str, rows: list[dict[str, Any]]) -> None:
         table = pd.DataFrame(rows)
         write_text(out / f"{name}.csv", table.to_csv(index=False, float_format="%.5g"))
         print(f"\n{table.round(4).to_string(index=False)}\n", flush=True)
-        return table
 
     write_json(out / "machine.json", machine() | environment())
-    keep("estimate", [estimate.checked(name, config["estimate"]) for name in config["networks"]])
-    keep("accuracy", cost.accuracies(config["step"]))
-    times = keep("times", cost.timings(config["growth"]))
-    keep("growth", cost.fits(times))
-    keep("memory", peaks(size, config))
-    keep("ranks", many.ranks(config["many"]))
+    for name in only or tables:
+        keep(name, tables[name]())
+        if name == "times":
+            keep("growth", cost.fits(pd.read_csv(out / "times.csv")))
 
 
 def main() -> None:
     """Parse and run."""
     torch.set_num_threads(1)
     parser = command_line.parser(__doc__, HERE)
-    parser.add_argument(
-        "--peak-of", nargs=2, metavar=("WAY", "SAMPLES"), help="measure one process, for the table of memory"
-    )
+    parser.add_argument("--only", nargs="+", metavar="TABLE", default=[], help="tables to make again")
+    parser.add_argument("--peak-of", nargs=2, metavar=("WAY", "SAMPLES"), help=argparse.SUPPRESS)
     chosen = parser.parse_args()
     if chosen.peak_of:
         config = command_line.settings(HERE, chosen.size)
@@ -77,7 +82,7 @@ def main() -> None:
         print(json.dumps(cost.peak_of(config["growth"], way, int(samples))))
         return
     chosen.out.mkdir(parents=True, exist_ok=True)
-    study(chosen.size, chosen.out)
+    study(chosen.size, chosen.out, chosen.only)
 
 
 if __name__ == "__main__":

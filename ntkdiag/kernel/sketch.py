@@ -93,15 +93,10 @@ class Sketch:
             return Projection(matrix, dtype, scale=scale)
         factors = root if isinstance(root, tuple) else (None, None)
         left, right = (
-            self._side(size, factor, f"sketch {probe} {side} {name}", dtype)
+            self._side(size, factor, f"sketch {probe} {side} {name}", dtype, device)
             for size, factor, side in zip(matrix, factors, ("left", "right"), strict=True)
         )
-        return Projection(
-            matrix,
-            dtype,
-            None if left is None else left.to(device, dtype),
-            None if right is None else right.to(device, dtype),
-        )
+        return Projection(matrix, dtype, left, right)
 
     def length(self, shape: torch.Size) -> int:
         """Numbers in the row of a parameter of this shape."""
@@ -113,14 +108,18 @@ class Sketch:
         p, q = matrix_of(shape)
         return p * q <= self.size**2 or min(p, q) == 1
 
-    def _side(self, size: int, factor: Tensor | None, stream: str, dtype: torch.dtype) -> Tensor | None:
+    def _side(
+        self, size: int, factor: Tensor | None, stream: str, dtype: torch.dtype, device: torch.device
+    ) -> Tensor | None:
         """S or R, with the preconditioner's factor; None for a side that stays as it is."""
+        factor = None if factor is None else factor.to(device, dtype)
         if size <= self.size:
             return None if factor is None else torch.diag(factor)
-        random = np.random.default_rng(stream_seed(self.seed, stream))
-        bits = np.frombuffer(random.bytes(-(-size * self.size // 8)), np.uint8)
-        signs = torch.from_numpy(np.unpackbits(bits, count=size * self.size)).reshape(size, self.size)
-        side = signs.to(dtype).mul_(2 / math.sqrt(self.size)).sub_(1 / math.sqrt(self.size))
+        count, unit = size * self.size, 1 / math.sqrt(self.size)
+        random = np.random.default_rng(stream_seed(self.seed, stream)).bytes(-(-count // 8))
+        packed = torch.frombuffer(bytearray(random), dtype=torch.uint8).to(device)  # an eighth of the traffic
+        bits = (packed[:, None] >> torch.arange(7, -1, -1, dtype=torch.uint8, device=device)) & 1
+        side = bits.flatten()[:count].reshape(size, self.size).to(dtype).mul_(2 * unit).sub_(unit)
         return side if factor is None else side * factor[:, None]
 
 

@@ -19,6 +19,12 @@ def test_the_study_runs_and_every_refresh_is_made(tmp_path: Path) -> None:
     assert len(table) == 2 and (table.refreshes == 2).all()
     assert (table.refreshing > 0).all() and (table.refreshed > table.refreshing).all()
     assert len(pd.read_csv(tmp_path / "summary.csv")) == 1
+    moved = pd.read_csv(tmp_path / "errors.csv").set_index(["score", "cause"]).change
+    assert set(moved.index) == {
+        (s, c) for s in ("learnability", "gsnr") for c in ("sketch", "probe", "batch")
+    }
+    assert moved["gsnr", "probe"] == 0 < moved["learnability", "probe"]  # its residual kernel has no probe
+    assert moved.xs("sketch", level=1).between(1e-9, 0.01).all()  # of a network of this width little is sketched
 
 
 def test_the_default_is_what_is_measured() -> None:

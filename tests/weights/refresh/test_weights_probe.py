@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -16,6 +18,7 @@ from ntkdiag.process import target as targets
 from ntkdiag.process.buckets import Buckets, PairedDraws
 from ntkdiag.train import TrainConfig, train
 from ntkdiag.weights import Refresher
+from ntkdiag.weights.refresh import kernel_probe
 from ntkdiag.weights.refresh.kernel_probe import PROBED, probe_score
 
 BUCKETS = Buckets.uniform(-6, 6, 3)
@@ -64,6 +67,33 @@ def test_learnability_is_that_of_the_linear_networks_kernel_in_closed_form() -> 
         power = np.square(vectors.T @ wanted).sum(1)
         share = (values / (values + kappa) * power).sum() / power.sum()
         assert found == pytest.approx(np.sqrt(share), rel=1e-6)
+
+
+@pytest.mark.parametrize("score", PROBED)
+def test_one_sketch_of_all_buckets_gives_what_a_kernel_of_each_gives(score: str) -> None:
+    """Of this network k = 16 sketches nothing; k = 2 all but vectors, for a score that is near."""
+    denoiser = small()
+    _, exact = probe_score(denoiser, DRAWS, BUCKETS, score, engine="streaming")()
+    _, whole = probe_score(denoiser, DRAWS, BUCKETS, score)()
+    _, rough = probe_score(denoiser, DRAWS, BUCKETS, score, sketch=2)()
+    torch.testing.assert_close(whole, exact, rtol=1e-4, atol=1e-5)
+    assert 1e-4 < float((rough / exact - 1).abs().max()) < 0.5
+
+
+def test_a_refresh_is_one_kernel_of_all_buckets(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+    original = kernel_probe.gram
+
+    def counted(denoiser: Denoiser, x0: Tensor, *args: Any, **options: Any) -> Any:
+        sizes.append(len(x0))
+        return original(denoiser, x0, *args, **options)
+
+    monkeypatch.setattr(kernel_probe, "gram", counted)
+    probe_score(small(), DRAWS, BUCKETS)()
+    assert sizes == [36, 36]  # for the scale, then for the score
+    sizes.clear()
+    probe_score(small(), DRAWS, BUCKETS, engine="auto")()
+    assert sizes == [12] * 6
 
 
 def test_gsnr_is_that_of_the_linear_networks_gradients() -> None:
