@@ -123,7 +123,8 @@ def fits(times: pd.DataFrame) -> list[dict[str, Any]]:
             weights = 1 / (seconds / sizes)
             a, b = np.linalg.lstsq(design * weights[:, None], np.ones_like(sizes), rcond=None)[0]
             of_sketch = times[times.way == SKETCH].a_sample.median()
-            rows[-1]["crossing_N"] = (of_sketch - a) / b if b > 0 else np.nan
+            crossing = (of_sketch - a) / b if b > 0 else np.nan
+            rows[-1]["crossing_N"] = crossing if sizes[0] <= crossing <= sizes[-1] else np.nan
     return rows
 
 
