@@ -24,7 +24,8 @@ def test_the_study_runs_and_every_refresh_is_made(tmp_path: Path) -> None:
         (s, c) for s in ("learnability", "gsnr") for c in ("sketch", "probe", "batch")
     }
     assert moved["gsnr", "probe"] == 0 < moved["learnability", "probe"]  # its residual kernel has no probe
-    assert moved.xs("sketch", level=1).between(1e-9, 0.01).all()  # of a network of this width little is sketched
+    little = moved.xs("sketch", level=1)  # of a network of this width little is sketched
+    assert little.between(1e-9, 0.01).all()
 
 
 def test_the_default_is_what_is_measured() -> None:
