@@ -106,6 +106,16 @@ class Reading:
     call: Calling
 
 
+def whole_times(time: OfLevel) -> Calling:
+    """The call network(x, time, conditions …) with times rounded to whole numbers."""
+
+    def invoke(network: nn.Module, x: Tensor, steps: Tensor, cond: Mapping[str, Any]) -> Tensor:
+        prediction: Tensor = network(x, steps, *cond.values())
+        return prediction
+
+    return Calling(invoke, time, "whole steps", whole_times=True)
+
+
 def require_module(what: str, network: Any) -> nn.Module:
     """Return `network` if it is a module.
 

@@ -59,6 +59,7 @@ def train(
     predict: Callable[[Tensor, Tensor], Tensor],
     steps: int = 300,
     seed: int = 0,
+    batch: int = 256,
 ) -> None:
     """Train `predict(x, log_snr)`, which calls the network, on `target(x0, ε, log_snr)`."""
     generator = torch.Generator().manual_seed(seed)
@@ -67,9 +68,9 @@ def train(
     for step in range(steps):
         for group in optimizer.param_groups:
             group["lr"] = 3e-3 * (1 - step / steps)
-        x0 = samples[torch.randint(len(samples), (256,), generator=generator)]
+        x0 = samples[torch.randint(len(samples), (batch,), generator=generator)]
         epsilon = torch.randn(x0.shape, generator=generator)
-        log_snr = schedule.sample(256, generator).float().clamp(-14, 14)
+        log_snr = schedule.sample(batch, generator).float().clamp(-14, 14)
         x = schedule.diffuse(x0, epsilon, log_snr)
         loss = (predict(x, log_snr) - target(x0, epsilon, log_snr)).square().mean()
         optimizer.zero_grad()

@@ -139,6 +139,7 @@ GIVEN: dict[str, Callable[[], dict[str, Any]]] = {
     "your_network.md": _your_network,
     "trainers.md": _trainers,
     "verify.md": _verify,
+    "adapters.md": lambda: {"nd": nd, "images": images()},
 }
 
 _MODULES = {
@@ -169,6 +170,8 @@ def write_files(page: Path) -> None:
         Image.fromarray(picture).save(Path("pictures", "ab"[number % 2], f"{number}.png"))
     average = {f"module.{name}": value for name, value in Timed().state_dict().items()}
     torch.save({"step": 9, "model": Timed().state_dict(), "ema": average}, "net.pt")
+    if page.name in ("README.md", "adapters.md"):
+        save_pipeline("my-pipeline")
     if page.name in ("verify.md", "read_the_page.md"):
         diagnosis().save("runs/measured")
     if page.name == "verify.md":
@@ -177,6 +180,17 @@ def write_files(page: Path) -> None:
     runs = {"verify.md": "runs/mine", "your_network.md": "runs/demo/constant"}
     if page.name in runs:
         train_a_run(runs[page.name])
+
+
+def save_pipeline(folder: str) -> None:
+    """A small U-Net with a scheduler, as diffusers writes it."""
+    from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
+
+    network = UNet2DModel(
+        16, 1, 1, block_out_channels=(8, 8), down_block_types=("DownBlock2D",) * 2, up_block_types=("UpBlock2D",) * 2,
+        layers_per_block=1, norm_num_groups=4,
+    )  # fmt: skip
+    DDPMPipeline(network, DDPMScheduler()).save_pretrained(folder)
 
 
 def train_a_run(folder: str) -> None:

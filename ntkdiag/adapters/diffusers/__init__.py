@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ntkdiag.adapters.diffusers.folder import Folder
+from ntkdiag.adapters.diffusers.folder import Folder, is_folder
 from ntkdiag.adapters.diffusers.reading import diffusers_reading
 
-__all__ = ["Folder", "diffusers_reading"]
+__all__ = ["Folder", "diffusers_reading", "is_folder"]

@@ -54,17 +54,17 @@ class Folder:
         Raises:
             InputError: one of the two is missing.
         """
-        root = _root(path)
-        model = next((root / part for part in _PARTS if (root / part / _MODEL).is_file()), root)
+        top = root(path)
+        model = next((top / part for part in _PARTS if (top / part / _MODEL).is_file()), top)
         if not (model / _MODEL).is_file():
             raise InputError(
                 str(path),
                 expected=f"a folder of save_pretrained, with {_MODEL}, or with unet/ or transformer/",
-                got=_content(root),
+                got=_content(top),
             )
-        if (root / _PIPELINE).is_file():
-            _check_index(root / _PIPELINE, model.name)
-        return cls(model, _scheduler_file(root, scheduler))
+        if (top / _PIPELINE).is_file():
+            _check_index(top / _PIPELINE, model.name)
+        return cls(model, _scheduler_file(top, scheduler))
 
     def read_scheduler(self) -> Any:
         """The scheduler, made by diffusers from its config.
@@ -141,8 +141,17 @@ class Folder:
             )
 
 
-def _root(path: Path | str) -> Path:
-    """A folder; of a name such as "owner/model", its newest snapshot in the local cache."""
+def is_folder(path: Path) -> bool:
+    """Whether a folder looks like one of save_pretrained."""
+    return any((path / name).is_file() for name in (_PIPELINE, _MODEL))
+
+
+def root(path: Path | str) -> Path:
+    """A folder; of a name such as "owner/model", its newest snapshot in the local cache.
+
+    Raises:
+        InputError: neither.
+    """
     folder = Path(path)
     if folder.is_dir():
         return folder
@@ -159,7 +168,7 @@ def _root(path: Path | str) -> Path:
     raise InputError(name, expected="a folder of save_pretrained", got="no such folder")
 
 
-def _scheduler_file(root: Path, given: Path | str | None) -> Path:
+def _scheduler_file(top: Path, given: Path | str | None) -> Path:
     if given is not None:
         path = Path(given)
         file = path / _SCHEDULER if path.is_dir() else path
@@ -168,13 +177,13 @@ def _scheduler_file(root: Path, given: Path | str | None) -> Path:
         if not file.is_file():
             raise InputError("scheduler", expected=f"a {_SCHEDULER} or its folder", got=str(given))
         return file
-    places = (root / "scheduler", root, root.parent / "scheduler")
+    places = (top / "scheduler", top, top.parent / "scheduler")
     found = next((place / _SCHEDULER for place in places if (place / _SCHEDULER).is_file()), None)
     if found is None:
         raise InputError(
-            str(root),
+            str(top),
             expected=f"a scheduler beside the model, in scheduler/{_SCHEDULER}",
-            got=_content(root),
+            got=_content(top),
             fix="Give {scheduler}.",
             arguments={"scheduler": None},
         )

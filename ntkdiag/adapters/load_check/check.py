@@ -226,8 +226,7 @@ def _refusal(stated: _Found, chosen: _Found) -> InputError:
         "network",
         expected=f"one that fits {stated.name}, as is stated (error {stated.errors.overall:.3g}; a multiple of x has 1)",
         got=f"one that looks like {chosen.name} (error {chosen.errors.overall:.3g})",
-        fix="State that, or check the data's scale; without {data} the network is taken unchecked.",
-        arguments={"data": None},
+        fix="State that, or check the data's scale. Without data, or with --no-load-check, a network is taken unchecked.",
     )
 
 

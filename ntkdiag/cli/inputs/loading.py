@@ -10,6 +10,7 @@ from ntkdiag.cli.inputs.recipe import Recipe, require_model
 from ntkdiag.cli.options import parsing
 from ntkdiag.cli.options.choices import DATASETS, MODELS
 from ntkdiag.cli.options.shared import ModelOptions
+from ntkdiag.cli.output.messages import note
 from ntkdiag.errors import InputError, first_line
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 # Options that a training folder determines: giving one again could only contradict it.
 _DETERMINED_BY_RUN = (
-    "model_option", "checkpoint", "weights_key", "schedule", "schedule_option", "target", "call",
+    "model_option", "checkpoint", "weights_key", "schedule", "schedule_option", "target", "call", "scheduler", "timesteps",
 )  # fmt: skip
 # The split into training and held-out samples is the same for every --seed, so that no network is later evaluated on
 # samples it was trained on.
@@ -51,7 +52,7 @@ class LoadedModel:
     @property
     def trained(self) -> bool:
         """Whether weights were loaded."""
-        return self.weights is not None
+        return self.weights is not None or self.recipe.is_folder
 
     def controls(self, count: int) -> tuple[dict[str, Denoiser], tuple[str, ...]]:
         """The same network built again: with the initial weights of its run, then with those of the seeds after it.
@@ -78,10 +79,16 @@ def load(options: ModelOptions) -> LoadedModel:
         InputError: one of these steps is impossible.
     """
     if options.model is not None and options.model not in MODELS and Path(options.model).is_dir():
-        return _from_run(Path(options.model), options)
-    return load_recipe(
+        from ntkdiag.adapters.diffusers import is_folder
+
+        if not is_folder(Path(options.model)):
+            return _from_run(Path(options.model), options)
+    loaded = load_recipe(
         recipe_of(options), options.checkpoint, options.device, weights_key=options.weights_key
     )
+    if loaded.recipe.is_folder and options.load_check:
+        note(str(loaded.denoiser.load_check(loaded.data)))
+    return loaded
 
 
 def recipe_of(options: ModelOptions) -> Recipe:
@@ -93,6 +100,8 @@ def recipe_of(options: ModelOptions) -> Recipe:
         schedule_options=parsing.pairs("--schedule-option", options.schedule_option),
         target=options.target,
         call=options.call,
+        scheduler=None if options.scheduler is None else str(options.scheduler.resolve()),
+        timesteps=options.timesteps,
         data=_absolute(options.data or "digits"),
         data_options=_data_options(options),
         seed=options.seed,

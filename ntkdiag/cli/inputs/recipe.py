@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ntkdiag.cli.inputs.functions import from_function, with_absolute_path
 from ntkdiag.cli.inputs.said import Said, said_by, settled
 from ntkdiag.cli.options.choices import MODELS
 from ntkdiag.cli.options.parsing import checked
-from ntkdiag.errors import InputError, did_you_mean
+from ntkdiag.errors import InputError, did_you_mean, require_one_of
 
 if TYPE_CHECKING:
     from ntkdiag.denoiser import Denoiser
@@ -21,7 +22,8 @@ class Recipe:
     """How a denoiser is made.
 
     Attributes:
-        model: The name of a reference network, "module:function", or "/path/of/file.py:function".
+        model: The name of a reference network, "module:function", "/path/of/file.py:function", or the absolute path of a
+            folder of save_pretrained.
         model_options: Arguments of the network's class or of the function.
         schedule, schedule_options: The noise schedule and its arguments; None for cosine with a reference network, and for
             what the network of a function says itself (see `said_by`).
@@ -30,6 +32,8 @@ class Recipe:
         data: The name of a data set, or the absolute path of a file or folder.
         data_options: How it is read: data_key, image_size, pixel_range.
         seed: Seed of the initial weights.
+        scheduler: The absolute path of a folder's scheduler, where it is not beside the model.
+        timesteps: "continuous" or "integer"; None for continuous.
         assumed: Whether a network of a function that says nothing is taken for v on cosine, as runs of earlier versions
             were.
     """
@@ -43,7 +47,14 @@ class Recipe:
     data: str = "digits"
     data_options: dict[str, Any] = field(default_factory=dict)
     seed: int = 0
+    scheduler: str | None = None
+    timesteps: str | None = None
     assumed: bool = False
+
+    @property
+    def is_folder(self) -> bool:
+        """Whether the network is in a folder of save_pretrained, with its weights."""
+        return self.model not in MODELS and ":" not in self.model
 
     def to_dict(self) -> dict[str, Any]:
         """The recipe as JSON can hold it."""
@@ -71,7 +82,7 @@ class Recipe:
 
         Args:
             shape: Shape of one sample.
-            seed: Seed of the initial weights, if not the recipe's own.
+            seed: Seed of the initial weights, if not the recipe's own; of a folder None means its weights.
 
         Raises:
             InputError: an unknown name, a function that does not exist or that fails, or options that do not fit.
@@ -81,11 +92,15 @@ class Recipe:
         from ntkdiag.process import schedules
         from ntkdiag.process.target import target_name
 
+        if self.is_folder:
+            return self._from_folder(seed)
+        self._refuse("scheduler", self.scheduler, "beside a network that is in no folder of save_pretrained")
         chosen = self.seed if seed is None else seed
         if self.model in MODELS:
             network = checked(
                 "--model-option", lambda: build(self.model, shape, chosen, **self.model_options)
             )
+            self._refuse("timesteps", self.timesteps, "beside a reference network")
             return Denoiser(network, self._schedule(), self.target or "v", call=self.call or "log_snr")
         network = from_function(self.model, shape, chosen, self.model_options)
         if isinstance(network, Denoiser):
@@ -97,7 +112,46 @@ class Recipe:
         given = self._schedule() if self.schedule or self.schedule_options else None
         wanted = None if self.target is None else target_name(self.target)
         path, target = settled(given, wanted, own)
+        if self._whole_times():
+            from ntkdiag.adapters.reading import whole_times
+
+            return Denoiser(network, path, target, call=whole_times(path.time))
         return Denoiser(network, path, target, call=self.call or "time")
+
+    def _whole_times(self) -> bool:
+        from ntkdiag.cli.options.choices import TIMESTEPS
+
+        whole = require_one_of("--timesteps", self.timesteps or "continuous", TIMESTEPS) == "integer"
+        if whole:
+            self._refuse("call", self.call, "beside --timesteps integer")
+        return whole
+
+    def _from_folder(self, seed: int | None) -> Denoiser:
+        """The network of a folder of save_pretrained, with its weights or with fresh ones."""
+        from ntkdiag.adapters.diffusers import Folder, diffusers_reading
+        from ntkdiag.denoiser import Denoiser
+
+        for name in ("schedule", "schedule_options", "call"):
+            self._refuse(
+                name.removesuffix("s"), getattr(self, name), "beside a folder, whose scheduler says it"
+            )
+        parts = Folder.find(self.model, self.scheduler)
+        reading = checked(
+            "--model-option",
+            lambda: diffusers_reading(
+                parts.read_model(seed),
+                parts.read_scheduler(),
+                self.target,
+                self.timesteps or "continuous",
+                **self.model_options,
+            ),
+        )
+        return Denoiser.of_reading(reading)
+
+    @staticmethod
+    def _refuse(name: str, value: object, why: str) -> None:
+        if value:
+            raise InputError("--" + name.replace("_", "-"), expected=f"nothing {why}", got=str(value))
 
     def _schedule(self) -> Schedule:
         """The schedule of the options; cosine where none is named."""
@@ -108,7 +162,7 @@ class Recipe:
         )
 
     def _refuse_beside_denoiser(self) -> None:
-        for name in ("schedule", "schedule_options", "target", "call"):
+        for name in ("schedule", "schedule_options", "target", "call", "timesteps"):
             if getattr(self, name):
                 raise InputError(
                     "--" + name.replace("_", "-").removesuffix("s"),
@@ -123,7 +177,10 @@ def require_model(text: str | None) -> str:
     Raises:
         InputError: it is None, or neither a reference network nor a function.
     """
-    kinds = f"{', '.join(MODELS)}, package.module:function, file.py:function, or a folder written by 'ntkdiag train'"
+    kinds = (
+        f"{', '.join(MODELS)}, package.module:function, file.py:function, or a folder of 'ntkdiag train' or of diffusers' "
+        "save_pretrained"
+    )
     if text is None:
         raise InputError("--model", expected=kinds, got="nothing")
     if text in MODELS:
@@ -131,4 +188,10 @@ def require_model(text: str | None) -> str:
     module, _, function = text.rpartition(":")
     if module and function:
         return with_absolute_path(text)
+    if Path(text).is_dir():
+        return str(Path(text).resolve())
+    if text.count("/") == 1 and not text.startswith((".", "/", "~")):  # a name in the cache of the hub
+        from ntkdiag.adapters.diffusers.folder import root
+
+        return str(root(text))
     raise InputError("--model", expected=kinds, got=repr(text), fix=did_you_mean(text, MODELS))

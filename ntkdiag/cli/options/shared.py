@@ -11,7 +11,16 @@ from typing import Annotated, ClassVar, TypeAlias
 
 import typer
 
-from ntkdiag.cli.options.choices import CALLS, DATASETS, ENGINES, MODELS, SCHEDULES, TARGETS, one_of
+from ntkdiag.cli.options.choices import (
+    CALLS,
+    DATASETS,
+    ENGINES,
+    MODELS,
+    SCHEDULES,
+    TARGETS,
+    TIMESTEPS,
+    one_of,
+)
 
 Json: TypeAlias = Annotated[
     bool, typer.Option("--json", help="Print one JSON document on stdout, and nothing else there.")
@@ -66,7 +75,8 @@ class ModelOptions:
             metavar="NAME|FUNCTION|FOLDER",
             help=f"The network: a reference network ({', '.join(MODELS)}); a function of yours, "
             "package.module:function or file.py:function, called as function() or function(shape), that returns a "
-            "torch.nn.Module or an ntkdiag.Denoiser; or a folder written by 'ntkdiag train'.",
+            "torch.nn.Module or an ntkdiag.Denoiser; a folder written by 'ntkdiag train'; or a folder of diffusers' "
+            "save_pretrained (a pipeline, or a model beside its scheduler), or the name of one in the local cache.",
         ),
     ] = None
     model_option: Annotated[
@@ -136,6 +146,32 @@ class ModelOptions:
             help=f"What the network predicts. {one_of(TARGETS)} A function's network without an attribute target needs it.",
         ),
     ] = None
+    scheduler: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER|FILE",
+            help="The scheduler of a folder of save_pretrained, where it is not beside the model: a folder or its "
+            "scheduler_config.json. It says the schedule, the target and the unit of time.",
+        ),
+    ] = None
+    timesteps: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            show_default="continuous",
+            help="Whether the network is called with times between the steps. "
+            + one_of(TIMESTEPS)
+            + " Tables of "
+            "embeddings need integers.",
+        ),
+    ] = None
+    load_check: Annotated[
+        bool,
+        typer.Option(
+            help="Refuse a folder's network that fits another target, sign or unit of time clearly better than what its "
+            "scheduler says.",
+        ),
+    ] = True
     call: Annotated[
         str | None,
         typer.Option(

@@ -1,0 +1,121 @@
+"""--model with a folder of diffusers' save_pretrained: no line of code, and refused in a line where it is wrong."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny_networks as tiny
+import torch
+from cli_cases import QUICKLY
+from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
+
+from ntkdiag.diagnosis import Diagnosis
+from ntkdiag.process import schedules
+
+TRAINING_STEPS = 120
+
+
+@pytest.fixture(scope="session")
+def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small U-Net that was trained to predict v on digits, as a pipeline."""
+    schedule = schedules.linear_beta()
+    torch.manual_seed(0)
+    network = UNet2DModel(
+        8, 1, 1, block_out_channels=(16, 32), down_block_types=("DownBlock2D",) * 2, up_block_types=("UpBlock2D",) * 2,
+        layers_per_block=1, norm_num_groups=8,
+    )  # fmt: skip
+
+    def wanted(x0: torch.Tensor, epsilon: torch.Tensor, log_snr: torch.Tensor) -> torch.Tensor:
+        alpha, sigma = (
+            part[:, None, None, None] for part in (schedule.alpha(log_snr), schedule.sigma(log_snr))
+        )
+        return alpha * epsilon - sigma * x0
+
+    def predict(x: torch.Tensor, log_snr: torch.Tensor) -> torch.Tensor:
+        return network(x, schedule.time(log_snr)).sample
+
+    tiny.train(network, schedule, wanted, predict, TRAINING_STEPS, batch=64)
+    folder = tmp_path_factory.mktemp("folders") / "pipe"
+    DDPMPipeline(network, DDPMScheduler(prediction_type="v_prediction")).save_pretrained(folder)
+    return folder
+
+
+def scheduler(folder: Path, **options: Any) -> Path:
+    DDPMScheduler(**options).save_pretrained(folder)
+    return folder
+
+
+def test_a_folder_is_measured_by_one_command(
+    pipeline: Path, call: Callable[..., Any], workspace: Path
+) -> None:
+    found = call("measure", "--model", pipeline, *QUICKLY, "--out", "mine")
+    assert found.code == 0, found.err
+    assert "load check: v at steps 0…999 fits" in found.err
+    diagnosis = Diagnosis.load(workspace / "mine")
+    assert diagnosis.meta["config"]["target"] == "v" and list(diagnosis.refs) == ["untrained"]
+    assert diagnosis.summary["loss"].mean() < diagnosis.refs["untrained"].summary["loss"].mean()
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "sample"])
+def test_a_wrong_scheduler_is_refused_with_the_right_one_named(
+    pipeline: Path, refused: Callable[..., str], tmp_path_factory: pytest.TempPathFactory, prediction: str
+) -> None:
+    wrong = scheduler(tmp_path_factory.mktemp("wrong"), prediction_type=prediction)
+    error = refused("measure", "--model", pipeline, "--scheduler", wrong, *QUICKLY)
+    assert "looks like v at steps 0…999" in error and "--no-load-check" in error
+
+
+def test_the_check_can_be_left_out(pipeline: Path, call: Callable[..., Any], tmp_path: Path) -> None:
+    wrong = scheduler(tmp_path / "wrong")
+    found = call("measure", "--model", pipeline, "--scheduler", wrong, "--no-load-check", *QUICKLY)
+    assert found.code == 0 and "load check" not in found.err
+
+
+def test_options_that_a_folder_determines_are_refused(pipeline: Path, refused: Callable[..., str]) -> None:
+    assert "--schedule: expected nothing beside a folder" in refused(
+        "measure", "--model", pipeline, "--schedule", "flow"
+    )
+    assert "--call: expected nothing" in refused("measure", "--model", pipeline, "--call", "time")
+    assert "as the scheduler's prediction_type" in refused(
+        "measure", "--model", pipeline, "--target", "epsilon"
+    )
+    assert "timesteps: expected one of" in refused("measure", "--model", pipeline, "--timesteps", "whole")
+    assert "--scheduler: expected nothing" in refused("measure", "--model", "mlp", "--scheduler", pipeline)
+    assert "guidance" in refused("measure", "--model", pipeline, "--model-option", "guidance=3")
+
+
+def test_a_folder_that_is_none_is_refused(refused: Callable[..., str], workspace: Path) -> None:
+    (workspace / "empty").mkdir()
+    refused("measure", "--model", "empty")
+    (workspace / "odd").mkdir()
+    (workspace / "odd" / "config.json").write_text(json.dumps({"_class_name": "os.system"}))
+    assert "scheduler" in refused("measure", "--model", "odd")
+    assert "local cache" in refused("measure", "--model", "nobody/nothing")
+
+
+TABLE = """
+import torch
+from torch import nn
+
+class Table(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.rows, self.layer = nn.Embedding(1000, 2), nn.Linear(2, 2)
+
+    def forward(self, x, step):
+        return self.layer(x + self.rows(step))
+
+def table():
+    return Table()
+"""
+
+
+def test_tables_of_embeddings_get_whole_steps(call: Callable[..., Any], workspace: Path) -> None:
+    (workspace / "tables.py").write_text(TABLE)
+    options = ["--data", "mixture", "--schedule", "linear_beta", "--target", "epsilon", *QUICKLY]
+    assert call("measure", "--model", "tables.py:table", *options).code == 2
+    assert call("measure", "--model", "tables.py:table", "--timesteps", "integer", *options).code == 0
