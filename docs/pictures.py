@@ -18,14 +18,13 @@ FIGURES = (
     "effective_rank",
     "trace",
     "recoverability",
-    "gradient_coupling",
     "weights",
     "loss_ratio",
     "samples",
     "rarefaction",
 )
 WIDTH, COLORS = 840, 256
-PAGE_SIZE = (1000, 1940)  # down to the end of "At a glance"
+PAGE_SIZE = (1000, 2540)  # down to the end of "At a glance"
 
 
 def save(image: Image.Image, name: str, width: int = WIDTH) -> None:

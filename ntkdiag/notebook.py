@@ -29,9 +29,9 @@ def html_rows(title: str, names: Sequence[str], rows: Iterable[Sequence[object]]
     return f"<table>{_cell('caption', title)}{head}{body}</table>"
 
 
-def html_paragraph(text: str) -> str:
-    """Running text."""
-    return f"<p>{escape(text)}</p>"
+def html_paragraphs(text: str) -> str:
+    """Running text; an empty line parts paragraphs."""
+    return "".join(f"<p>{escape(part)}</p>" for part in text.split("\n\n"))
 
 
 def _row(cells: Sequence[str]) -> str:

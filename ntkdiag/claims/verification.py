@@ -27,7 +27,7 @@ from ntkdiag.denoiser import Denoiser, require_denoiser
 from ntkdiag.diagnosis import Diagnosis, fresh_controls, measure
 from ntkdiag.diagnosis.controls import WOKEN
 from ntkdiag.errors import InputError, kind_of, require_type
-from ntkdiag.notebook import html_paragraph, html_rows
+from ntkdiag.notebook import html_paragraphs, html_rows
 from ntkdiag.process.buckets import DEFAULT_COUNT, BucketsLike
 
 COLUMNS = (
@@ -42,7 +42,7 @@ class Verification:
     """What a measurement says about one network.
 
     Attributes:
-        text: The plain answer, one paragraph.
+        text: The plain answer, in paragraphs with an empty line between them.
         claims: One row for each statistic and end: claim (the first that reads it), statistic, end (noisy, clean), middle
             and at_end (geometric means of the statistic), effect (ln(middle/at_end), positive for a fall), low, high (limits
             that hold for all rows together), word (falls, rises, absent, cannot say), controls (number of fresh networks),
@@ -74,7 +74,7 @@ class Verification:
     def _repr_html_(self) -> str:
         shown = ["statistic", "end", "word", "learned", "middle", "at_end", "effect", "low", "high"]
         rows = self.claims[shown].itertuples(index=False)
-        return html_paragraph(self.text) + html_rows("Effects", shown, rows)
+        return html_paragraphs(self.text) + html_rows("Effects", shown, rows)
 
     def document(self) -> dict[str, Any]:
         """Everything but the diagnosis, in plain Python values; `from_document` reads it again."""

@@ -168,7 +168,10 @@ def test_repr_is_short_and_the_document_comes_back() -> None:
     diagnosis = simulate(flatness=shaped(0.3, 0.8, 0.8), **RANK)
     found = verify(diagnosis)
     assert repr(found) == "Verification(effective rank: falls at the noisy end, absent at the clean end)"
-    assert "<p>The kernel says" in found._repr_html_()
+    assert found._repr_html_().startswith(
+        "<p>In this network the kernel collapses at the noisy end of the range. "
+    )
+    assert [part.split()[0] for part in found.text.split("\n\n")] == ["In", "Towards", "Towards", "What"]
     text = json.dumps(plain(found.document()), allow_nan=False)
     again = Verification.from_document(json.loads(text), diagnosis)
     assert again.text == found.text and again.method == found.method

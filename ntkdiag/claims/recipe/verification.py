@@ -13,6 +13,7 @@ from ntkdiag.claims.recipe.following import following
 from ntkdiag.claims.recipe.groups import recipes_of
 from ntkdiag.claims.recipe.wording import recipe_text
 from ntkdiag.diagnosis.result import Diagnosis
+from ntkdiag.notebook import html_paragraphs, html_rows
 
 COLUMNS = (
     "recipe", "claim", "end", "statistic", "middle", "at_end", "effect", "low", "high", "p", "verdict", "seeds",
@@ -54,14 +55,17 @@ class RecipeVerification:
         )
         return f"RecipeVerification(C2 rank: {said})"
 
-    def _repr_html_(self) -> str:
-        from html import escape
+    def __str__(self) -> str:
+        return self.text
 
-        shown = self.claims[["recipe", "claim", "end", "effect", "low", "high", "p", "verdict", "learned"]]
-        paragraphs = "".join(f"<p>{escape(part)}</p>" for part in self.text.split("\n\n"))
-        slopes = self.slopes[["statistic", "follows", "slope", "low", "high", "p", "verdict"]]
-        tables = [shown] if slopes.empty else [shown, slopes]
-        return paragraphs + "".join(str(table.to_html(index=False)) for table in tables)
+    def _repr_html_(self) -> str:
+        shown = ["recipe", "claim", "end", "verdict", "learned", "effect", "low", "high", "p"]
+        html = html_paragraphs(self.text)
+        html += html_rows("Claims", shown, self.claims[shown].itertuples(index=False))
+        if self.slopes.empty:
+            return html
+        shown = ["statistic", "follows", "verdict", "slope", "low", "high", "p"]
+        return html + html_rows("Slopes", shown, self.slopes[shown].itertuples(index=False))
 
     def document(self) -> dict[str, Any]:
         """Text and tables in plain Python values."""

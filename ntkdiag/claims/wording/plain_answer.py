@@ -1,7 +1,7 @@
-"""The plain answer: what a measurement says of the network, in one paragraph for a reader who has not read the paper.
+"""The plain answer: what a measurement says of the network, in short paragraphs for a reader who has not read the paper.
 
-It goes by questions: does the kernel collapse, at which end, from how many directions to how many, how much of what is
-left is one shared answer, are samples still told apart, was it so before training, and what to do.
+Does the kernel collapse, and at which end; then for each end from how many directions to how many, how much of what is left
+is one shared answer, are samples still told apart, was it so before training; and what to do.
 """
 
 from __future__ import annotations
@@ -31,15 +31,17 @@ _MOST = 0.5
 
 
 def plain_answer(evidence: Evidence) -> str:
-    """The paragraph, from the numbers alone.
+    """The paragraphs, from the numbers alone, with an empty line between them.
 
     Args:
         evidence: With the statistics of `READS`.
     """
-    parts = [_what_was_measured(evidence), _never_seen(evidence), _zero_start(evidence), _collapse(evidence)]
-    for end in ENDS:
-        parts += [_rank(end, evidence), _shared(end, evidence), _apart(end, evidence), _before(end, evidence)]
-    return " ".join(filter(None, [*parts, _what_to_do(evidence)]))
+    parts = [_collapse(evidence), _what_was_measured(evidence), _never_seen(evidence), _zero_start(evidence)]
+    ends = [
+        [_rank(end, evidence), _shared(end, evidence), _apart(end, evidence), _before(end, evidence)]
+        for end in ENDS
+    ]
+    return "\n\n".join(" ".join(filter(None, one)) for one in (parts, *ends, [_what_to_do(evidence)]))
 
 
 def _what_was_measured(evidence: Evidence) -> str:
@@ -94,9 +96,9 @@ def _rank(end: str, evidence: Evidence) -> str:
     if word in (FALLS, RISES):
         return (
             f"Towards {_TOWARDS[end]} the effective rank {word} from {middle} in the middle third of the range to "
-            f"{there} in the {end} third ({levels}), of at most {evidence.effects.samples}; ranks of equally many "
-            "samples compare in order, not in ratio, and the pair participation ratio, which does not depend on "
-            f"their number, changes by {factor(evidence.effects[PAIRS, end])}."
+            f"{there} in the {end} third ({levels}), of at most {evidence.effects.samples}. Ranks depend on the number "
+            "of samples, so read their order and not their ratio; the pair participation ratio, which does not, "
+            f"changes by {factor(evidence.effects[PAIRS, end])}."
         )
     return (
         f"Towards {_TOWARDS[end]} the effective rank stays within 10%: {middle} in the middle third, {there} in the "
@@ -170,11 +172,10 @@ def _what_to_do(evidence: Evidence) -> str:
             f"{_and(learned)} end, where {_recoverable(learned, evidence)}; try weights that follow the recoverable "
             "share ('ntkdiag weights --score bayes'), and keep them only if the held-out loss there falls."
         )
-    more = (
-        "What to do: measure with more samples and probes ('--level thorough') before changing the weights."
-    )
-    if any(evidence.word(CENTRED, end) == CANNOT_SAY for end in fallen):
-        return more
+    more = "What to do: measure with more samples and probes ('--level thorough') before changing the weights"
+    unsure = [end for end in fallen if evidence.word(CENTRED, end) == CANNOT_SAY]
+    if unsure:
+        return f"{more}; whether samples are still told apart as well is open at the {_and(unsure)} end."
     if fallen and not lost:
         return (
             "What to do: this calls for no other loss weights. Only the shared answer grew, where "
@@ -187,7 +188,7 @@ def _what_to_do(evidence: Evidence) -> str:
             "directions, but that training did this is not shown."
         )
     if any(evidence.word(RANK, end) == CANNOT_SAY for end in ENDS):
-        return more
+        return f"{more}; whether the kernel collapses is open."
     return "What to do: keep the weights; nothing here calls for others."
 
 

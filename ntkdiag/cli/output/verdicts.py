@@ -42,7 +42,7 @@ def verification_text(found: Verification, name: str = "") -> str:
 def recipe_text(found: RecipeVerification) -> str:
     """Everything that is printed of a recipe: the paragraphs, and a row for each claim and end."""
     document = found.document()
-    parts = [wrapped(part) for part in found.text.split("\n\n")]
+    parts = [wrapped(found.text)]
     for recipe in dict.fromkeys(row["recipe"] for row in document["claims"]):
         rows = tuple(_recipe_cells(row) for row in document["claims"] if row["recipe"] == recipe)
         parts.append(Table((recipe, "end", "end/middle [90%]", "p", "verdict", "training"), rows).as_text())
@@ -171,5 +171,5 @@ def _minus(text: str) -> str:
 
 
 def wrapped(text: str) -> str:
-    """Running text in lines of `WIDTH` columns."""
-    return textwrap.fill(text, WIDTH)
+    """Running text in lines of `WIDTH` columns, paragraph by paragraph."""
+    return "\n\n".join(textwrap.fill(part, WIDTH) for part in text.split("\n\n"))

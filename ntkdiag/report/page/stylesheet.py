@@ -28,6 +28,7 @@ h3{{font-size:1.1rem;margin:2.2rem 0 .8rem}}
 h4{{font-size:1rem;margin:0}}
 p,li,dd{{max-width:46rem;overflow-wrap:anywhere}}
 .lead{{font-size:1.1rem;color:var(--muted);margin:.2rem 0 0}}
+.answer{{font-size:1.1rem;font-weight:600;margin:.2rem 0 .6rem}}
 a{{color:var(--accent)}}
 dl{{display:grid;grid-template-columns:max-content 1fr;gap:.3rem 1.2rem;margin:.6rem 0}}
 dt{{color:var(--muted)}}

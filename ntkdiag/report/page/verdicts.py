@@ -1,4 +1,4 @@
-"""What the measurement says: the plain answer, and a card for each claim with its words and numbers."""
+"""What the measurement says: the plain answer first, then a card for each claim with its words and numbers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def verdict_cards(verdicts: Verification | None) -> Html:
-    """The paragraph, then a card a claim; a sentence where nothing was answered.
+    """The paragraphs, then a card a claim; a sentence where nothing was answered.
 
     Args:
         verdicts: What `ntkdiag.verify` returns, or None.
@@ -26,9 +26,13 @@ def verdict_cards(verdicts: Verification | None) -> Html:
             " answers them.",
         )
     cards = [_card(row) for row in verdicts.answers.to_dict("records")]
+    first, *others = verdicts.text.split("\n\n")
+    answer, stop, explained = first.partition(". ")
     return element(
         "div",
-        element("p", verdicts.text, class_="lead"),
+        element("p", answer + stop.rstrip(), class_="answer"),
+        *([element("p", explained)] if explained else []),
+        *(element("p", part) for part in others),
         element("div", *cards, class_="verdicts"),
     )
 
