@@ -16,6 +16,7 @@ from ntkdiag.cli.commands.sample import sample
 from ntkdiag.cli.commands.train import train
 from ntkdiag.cli.commands.verify import verify
 from ntkdiag.cli.commands.weights import weights
+from ntkdiag.cli.options.debugging import with_debug
 from ntkdiag.cli.options.help_text import CommandWithGroups
 from ntkdiag.cli.options.remedies import remedies_as_options
 from ntkdiag.cli.output.messages import say
@@ -39,7 +40,8 @@ def command_line() -> Any:
     app = typer.Typer(add_completion=False, rich_markup_mode=None)
     app.callback(invoke_without_command=True)(_root)
     for function, short in COMMANDS.items():
-        app.command(function.__name__, cls=CommandWithGroups, short_help=short)(remedies_as_options(function))
+        command = with_debug(remedies_as_options(function))
+        app.command(function.__name__, cls=CommandWithGroups, short_help=short)(command)
     return typer.main.get_command(app)
 
 

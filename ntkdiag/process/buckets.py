@@ -91,7 +91,7 @@ class Buckets:
             InputError: `low` is not below `high`, or `count` is not a positive integer.
         """
         require_positive_int("bucket count", count)
-        low, high = require_number("lowest edge", low), require_number("highest edge", high)
+        low, high = require_number("bucket range", low), require_number("bucket range", high)
         if not low < high:
             raise InputError("bucket range", expected="finite log-SNR, low < high", got=f"{low} to {high}")
         step = np.arange(count + 1)
