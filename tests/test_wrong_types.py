@@ -149,7 +149,7 @@ CASES: dict[str, tuple[Callable[[], Any], str]] = {
     "bucket texts": (lambda: nd.Buckets(["a", "b"]), "log-SNR values such as (-10, -5, 0, 5); got list"),
     "bucket range": (
         lambda: nd.Buckets.uniform(0, "5", 3),
-        "bucket range: expected a finite number; got '5'",
+        "finite log-SNR, low < high; got 0 to '5'",
     ),
     "buckets of a scheduler": (
         lambda: nd.Buckets.default(Scheduler()),

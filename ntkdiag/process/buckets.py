@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ntkdiag.errors import InputError, kind_of, require_number, require_positive_int
+from ntkdiag.errors import InputError, kind_of, require_positive_int
 from ntkdiag.process.log_snr import Level, as_level
 from ntkdiag.process.points import Points
 from ntkdiag.process.schedules.base import Schedule, require_schedule
@@ -91,9 +91,10 @@ class Buckets:
             InputError: `low` is not below `high`, or `count` is not a positive integer.
         """
         require_positive_int("bucket count", count)
-        low, high = require_number("bucket range", low), require_number("bucket range", high)
-        if not low < high:
-            raise InputError("bucket range", expected="finite log-SNR, low < high", got=f"{low} to {high}")
+        if not (_all_numbers([low, high]) and -math.inf < low < high < math.inf):
+            raise InputError(
+                "bucket range", expected="finite log-SNR, low < high", got=f"{low!r} to {high!r}"
+            )
         step = np.arange(count + 1)
         # Unlike np.linspace, a sum that gives opposite edges for opposite ends.
         inner = (low * (count - step) + high * step) / count

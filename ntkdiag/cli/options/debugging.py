@@ -14,7 +14,6 @@ from typing import Annotated, Any
 
 import typer
 
-import ntkdiag
 from ntkdiag.errors import InputError, NtkdiagError, first_line
 
 Debug = Annotated[
@@ -23,7 +22,7 @@ Debug = Annotated[
         "--debug", help="Show the traceback of an error, such as one that a network of yours raises."
     ),
 ]
-_PACKAGE = Path(ntkdiag.__file__).parent
+_PACKAGE = Path(__file__).resolve().parents[2]
 _MODULE_CALL = ("torch", "nn", "modules", "module.py")
 _HINT = "--debug shows where."
 
