@@ -193,6 +193,7 @@ def test_what_has_one_meaning_is_taken() -> None:
     assert nd.Buckets([-4, 0, 2]) == nd.Buckets.from_edges((-4.0, 0.0, 2.0))
     assert nd.Buckets(np.array([-4, 0, 2])).centers == (-2.0, 1.0)
     assert nd.Buckets(torch.tensor([-4, 0, 2])).edges == (-4.0, 0.0, 2.0)
+    assert nd.Buckets.from_edges(edge for edge in (-4, 0, 2)).edges == (-4.0, 0.0, 2.0)
     assert torch.equal(TABLE([0, 1]), TABLE(torch.tensor([0.0, 1.0], dtype=torch.float64)))
     of_array, of_tensor = (nd.gram(DENOISER, x, 0.0, probes=2) for x in (POINTS[:4].numpy(), POINTS[:4]))
     assert torch.equal(of_array.matrix, of_tensor.matrix)

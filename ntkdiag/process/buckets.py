@@ -171,7 +171,7 @@ class Buckets:
         Raises:
             InputError: fewer than two edges, or edges that are not finite or do not increase.
         """
-        return cls(tuple(edges))
+        return cls(_numbers(edges))
 
     @classmethod
     def from_density(cls, schedule: Schedule, count: int) -> Buckets:
@@ -362,7 +362,7 @@ def _numbers(edges: object) -> tuple[float, ...]:
         InputError: they are something else, such as a count, which needs the schedule to become edges.
     """
     plain: object = edges.tolist() if isinstance(edges, Tensor | np.ndarray) else edges
-    found = list(plain) if isinstance(plain, Sequence) and not isinstance(plain, str | bytes) else []
+    found = list(plain) if isinstance(plain, Iterable) and not isinstance(plain, str | bytes) else []
     if not _all_numbers(found):
         counted = isinstance(plain, Integral)
         raise InputError(
