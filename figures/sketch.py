@@ -63,8 +63,9 @@ def curves(axes: Axes, ranks: pd.DataFrame) -> None:
     log_axis(axes, "x")
     axes.set_xlabel("N, samples")
     axes.set_ylabel("effective rank")
+    axes.set_ylim(0, 1.5 * ranks.effective_rank.max())  # room for the legend
     axes.set_title("Digits: the rank of a bucket against N")
-    axes.legend(fontsize=7, ncols=2, title="log-SNR", title_fontsize=7)
+    axes.legend(fontsize=7, ncols=4, loc="upper left", title="log-SNR", title_fontsize=7)
 
 
 if __name__ == "__main__":

@@ -58,7 +58,7 @@ def probe_score(
         buckets: Noise levels: `Buckets`, a count over the range in which the schedule trains, or edges.
         score: "learnability" or "gsnr".
         probes: Random ±1 vectors of the trace kernel; not used by gsnr. One is enough: on the digits DiT another draw of it
-            moves the score by 1%, and each further one costs 0.9% of the training time at a refresh every 500 steps.
+            moves the score by 2% (analysis/refresh), and each further one costs another backward.
         seed: Of those vectors.
         engine, params, memory: As in `gram`. The default takes all buckets in one sketched kernel, for less than half of
             what ten exact ones cost.
