@@ -6,10 +6,10 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-import tiny_networks as tiny
 import torch
 from torch import Tensor, nn
 
+from analysis.foreign import networks as tiny
 from ntkdiag.adapters import Calling, CheckDraws, LoadCheck, Reading, check_load
 from ntkdiag.adapters.load_check.errors import errors, log_ratio
 from ntkdiag.adapters.preconditioning import c_noise, input_factor
@@ -215,6 +215,27 @@ def test_denoisers_are_checked_however_they_are_called() -> None:
 def test_a_seed_gives_the_same_words() -> None:
     reading = reading_of("v")
     assert str(check(reading, 3)) == str(check(reading, 3)) != str(check(reading, 4))
+
+
+class Nowhere(nn.Module):
+    """NaN at negative times."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        return self.inner(x, time) + 0 * time.sqrt()[:, None, None, None]
+
+
+def test_numbers_that_are_not_finite_fit_nothing() -> None:
+    reading = reading_of("v")
+    network = Nowhere(reading.network)
+    wrong = replace(reading, network=network, call=replace(reading.call, time=c_noise))
+    assert refused(wrong) == "v at 1000 t"
+    dead = Nowhere(tiny.TimeMLP())
+    with pytest.raises(InputError, match="a NaN or infinity in its output"):
+        check(replace(wrong, network=dead))
 
 
 def test_a_network_that_fails_is_refused_in_a_line() -> None:

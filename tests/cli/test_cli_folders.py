@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny_networks as tiny
 import torch
 from cli_cases import QUICKLY
 from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
 
+from analysis.foreign import networks as tiny
 from ntkdiag.diagnosis import Diagnosis
 from ntkdiag.process import schedules
 

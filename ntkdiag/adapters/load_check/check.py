@@ -8,7 +8,7 @@ least, and by the lower limit of an interval over samples that allows for the nu
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -30,6 +30,10 @@ _CLEARLY = math.log(1.25)
 # A reading fits if it explains this share of its target at one level, and its x0 is better than a multiple of x over all
 # levels together, and nowhere worse by a factor of two.
 _EXPLAINS, _OVERALL, _AT_ANY_LEVEL = 0.1, 1.0, 2.0
+
+
+# What a NaN or infinity counts as: further off than any network that fits.
+_FAR = 1e3
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,7 @@ class LoadCheck:
 class _Found:
     name: str
     errors: Errors
+    finite: bool = True
 
 
 def check_load(reading: Reading, draws: CheckDraws) -> LoadCheck:
@@ -84,14 +89,17 @@ def check_load(reading: Reading, draws: CheckDraws) -> LoadCheck:
     with evaluating(reading.network) as like:
         placed = draws.to(like)
         stated = _stated(reading, placed)
-        found = _read(
-            reading, placed, {reading.call.time_name: reading.call, **dict(neighbours.callings(reading))}
-        )
+        own = (reading.call.time_name, reading.call)
+        found = _read(reading, placed, [own, *neighbours.callings(reading)])
         chosen = _better(stated, found)
         if chosen is None and not _fits(stated.errors, len(found)):
-            more = _read(reading, placed, dict(neighbours.other_paths(reading)))
+            more = _read(reading, placed, neighbours.other_paths(reading))
             found += more
             chosen = _better(stated, found)
+    if chosen is None and not stated.finite:
+        raise InputError(
+            "network", expected=f"finite numbers as {stated.name}", got="a NaN or infinity in its output"
+        )
     if chosen is not None:
         raise _refusal(stated, chosen)
     closest = min(found, key=lambda one: one.errors.overall)
@@ -122,15 +130,19 @@ def _stated(reading: Reading, draws: CheckDraws) -> _Found:
             got=first_line(error),
         ) from error
     c_x, c_epsilon = coefficients(reading.target, reading.schedule, draws.levels)
-    return _Found(name, _errors(torch.stack(rows), (c_x, c_epsilon), draws))
+    output = torch.stack(rows)
+    if output.isfinite().all():
+        return _Found(name, _errors(output, (c_x, c_epsilon), draws))
+    far = torch.nan_to_num(output, nan=_FAR, posinf=_FAR, neginf=-_FAR).clamp(-_FAR, _FAR)
+    return _Found(name, _errors(far, (c_x, c_epsilon), draws), finite=False)
 
 
-def _read(reading: Reading, draws: CheckDraws, callings: Mapping[str, Calling]) -> list[_Found]:
+def _read(reading: Reading, draws: CheckDraws, callings: Iterable[tuple[str, Calling]]) -> list[_Found]:
     """Errors of every meaning of the output under every way of calling, but for what is stated."""
     own = _meaning(reading, draws.levels)
     seen: list[tuple[Tensor, Tensor]] = []
     found = []
-    for name, call in callings.items():
+    for name, call in callings:
         output = _outputs(reading, call, draws, seen)
         if output is None:
             continue

@@ -27,8 +27,8 @@ def pictures() -> Tensor:
 
 def embedding(time: Tensor, largest: float, width: int = 32) -> Tensor:
     """Sines and cosines of time, with frequencies for times up to `largest`; [N, width]."""
-    rates = torch.exp(torch.linspace(0, 5, width // 2)) / largest
-    angles = time[:, None].float() * rates
+    rates = torch.exp(torch.linspace(0, 5, width // 2, dtype=time.dtype)) / largest
+    angles = time[:, None] * rates
     return torch.cat([angles.sin(), angles.cos()], dim=1)
 
 
@@ -44,7 +44,7 @@ class TimeMLP(nn.Module):
             self.outer, self.time = nn.Linear(width, size), nn.Linear(32, 4 * width + 1)
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
-        modulation = self.time(embedding(time, self.largest))
+        modulation = self.time(embedding(time.to(x.dtype), self.largest))
         a, b, c, d = modulation[:, :-1].chunk(4, dim=1)
         flat = x.flatten(1)
         hidden = nn.functional.silu(self.inner(flat) * (1 + a) + b)

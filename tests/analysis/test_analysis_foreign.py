@@ -1,0 +1,19 @@
+"""Networks from elsewhere: adapters equal hand-written calls, right statements fit, wrong ones are caught."""
+
+from __future__ import annotations
+
+from analysis import command_line
+from analysis.foreign import run
+from analysis.foreign.families import families
+
+
+def test_adapters_are_right_and_wrong_statements_are_caught() -> None:
+    table = run.study(command_line.settings(run.HERE, "tiny"))
+    assert table["fits"].all() and (table["caught"] == 5).all()
+    assert (table["kernel_difference"] < 1e-10).all()
+
+
+def test_every_kernel_is_that_of_the_hand_written_call() -> None:
+    for name, family in families().items():
+        if name in ("score_sde", "SiT", "GaussianDiffusion", "U-ViT", "k-diffusion"):
+            assert run.kernel_difference(family) < 1e-10, name
