@@ -24,6 +24,7 @@ ROOMS = (
     "randomness",
     "signals",
     "tensor_files",
+    "conditions",
     "process",
     "data",
     "models",

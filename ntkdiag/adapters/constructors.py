@@ -46,6 +46,10 @@ class FromElsewhere:
         """The denoiser of a reading."""
         raise NotImplementedError
 
+    def conditions_from(self, available: Conditions) -> dict[str, Tensor]:
+        """What the network takes of the conditions that data has."""
+        raise NotImplementedError
+
     @classmethod
     def from_pretrained(
         cls,
@@ -298,7 +302,7 @@ class FromElsewhere:
 
         Args:
             data: Samples, as `nd.measure` takes them.
-            cond: Conditions of the training samples by name, [M, ...] each.
+            cond: Conditions of the training samples by name, [M, ...] each; those of the data by default.
             seed: Of the choice of samples and noise.
 
         Returns:
@@ -313,7 +317,8 @@ class FromElsewhere:
             False
         """
         samples = as_data(data)
-        draws = CheckDraws.draw(samples.train, self.reading.schedule, cond, seed)
+        given = self.conditions_from(samples.conditions) if cond is None else cond
+        draws = CheckDraws.draw(samples.train, self.reading.schedule, given or None, seed)
         return check_load(self.reading, draws)
 
     @classmethod

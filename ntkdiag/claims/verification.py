@@ -188,7 +188,12 @@ def verify(
         references, woken = dict(refs or {}), tuple[str, ...]()
         if fresh is not None:
             made, woken = fresh_controls(
-                fresh, network, given.train, sizes.controls if controls is None else controls, seed + 1
+                fresh,
+                network,
+                given.train,
+                sizes.controls if controls is None else controls,
+                seed + 1,
+                given.conditions,
             )
             references |= made
         diagnosis = measure(

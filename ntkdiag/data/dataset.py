@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from ntkdiag import provenance
+from ntkdiag.conditions import LABEL, Conditions, checked_conditions, shared
 from ntkdiag.data.samples import LazySamples, Samples, in_memory
 from ntkdiag.errors import InputError, require_type
 from ntkdiag.notebook import html_facts
@@ -35,16 +37,22 @@ class Data:
         oracle: The optimal denoiser of the distribution that the samples come from, where it is known.
         labels, held_out_labels: A whole number for each sample, int64 [N] and [M], or None.
         description: What the samples are and what was done to them, in words.
+        cond, held_out_cond: Conditions of a network by name, such as text embeddings: tensors or arrays [N, ...], [M, ...]
+            with a row for each sample. One called "label" is passed to networks in place of `labels`.
 
     Raises:
         InputError: a part is empty, is not floating point, contains a NaN or infinity, or the parts differ in
-            shape or dtype; or labels of another number or type.
+            shape or dtype; labels of another number or type; or conditions that have another number of rows, are no
+            numbers, or are not those of the other part.
 
     Example:
         >>> points = torch.linspace(-1, 1, 20).reshape(10, 2)
         >>> data = nd.data.Data("line", train=points[:8], held_out=points[8:])
         >>> data.shape
         (2,)
+        >>> labelled = nd.data.Data("line", points, labels=torch.arange(10) % 2, cond={"height": points[:, 1]})
+        >>> sorted(labelled.conditions)
+        ['height', 'label']
     """
 
     name: str
@@ -54,6 +62,8 @@ class Data:
     labels: Tensor | None = None
     held_out_labels: Tensor | None = None
     description: str = ""
+    cond: Mapping[str, Any] = field(default_factory=dict)
+    held_out_cond: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         require_type(
@@ -67,6 +77,14 @@ class Data:
             if samples is not None and not isinstance(samples, LazySamples):
                 check_samples(what, samples)
             _check_labels(what, samples, labels)
+        for name, part, samples in (
+            ("cond", "training", self.train),
+            ("held_out_cond", "held-out", self.held_out),
+        ):
+            what = f"conditions of {part} samples of '{self.name}'"
+            count = 0 if samples is None else len(samples)
+            object.__setattr__(self, name, checked_conditions(what, getattr(self, name), count))
+        self._require_same_conditions()
         held_out = self.held_out
         if held_out is not None and (
             self.train.shape[1:] != held_out.shape[1:] or self.train.dtype != held_out.dtype
@@ -75,6 +93,21 @@ class Data:
                 f"held-out samples of '{self.name}'",
                 expected=f"samples of shape {self.shape} and {self.train.dtype}, as in training",
                 got=f"shape {tuple(held_out.shape[1:])} and {held_out.dtype}",
+            )
+
+    def _require_same_conditions(self) -> None:
+        if self.held_out is None:
+            return
+        kinds = [
+            {name: (values.dtype, tuple(values.shape[1:])) for name, values in part.items()}
+            for part in (self.cond, self.held_out_cond)
+        ]
+        if kinds[0] != kinds[1]:
+            name = next(name for name in (*kinds[0], *kinds[1]) if kinds[0].get(name) != kinds[1].get(name))
+            raise InputError(
+                f"conditions of held-out samples of '{self.name}'",
+                expected=f"'{name}' as in training, {_kind(kinds[0].get(name))}",
+                got=_kind(kinds[1].get(name)),
             )
 
     def __repr__(self) -> str:
@@ -96,6 +129,40 @@ class Data:
     def shape(self) -> tuple[int, ...]:
         """Shape of one sample."""
         return tuple(self.train.shape[1:])
+
+    @property
+    def conditions(self) -> Conditions:
+        """Conditions of the training samples by name, [N, ...]; the labels are "label"."""
+        return _with_labels(self.labels, self.cond)
+
+    @property
+    def held_out_conditions(self) -> Conditions:
+        """Conditions of the held-out samples, as `conditions`."""
+        return _with_labels(self.held_out_labels, self.held_out_cond)
+
+    def at_condition(self, **values: Any) -> Data:
+        """The same samples, all under one condition: at the null label of classifier-free guidance, say.
+
+        Args:
+            values: Name → the value of one sample, a number or a tensor [...].
+
+        Returns:
+            Data with these conditions. Labels stay, so that results by class are of the classes that samples belong to.
+
+        Raises:
+            InputError: values that are no numbers.
+
+        Example:
+            >>> digits = nd.data.load("digits").at_condition(label=10)  # 10 is "no label" for a network of ten classes
+            >>> digits.conditions["label"].unique(), digits.labels.unique().numel()
+            (tensor([10]), 10)
+        """
+        held_out = 0 if self.held_out is None else len(self.held_out)
+        return replace(
+            self,
+            cond={**self.cond, **shared("condition", values, len(self.train))},
+            held_out_cond={**self.held_out_cond, **shared("condition", values, held_out)} if held_out else {},
+        )
 
     @cached_property
     def variance(self) -> float:
@@ -133,6 +200,14 @@ class Data:
                 fix="Hold some of them out with ntkdiag.data.as_data.",
             )
         return self.held_out
+
+
+def _with_labels(labels: Tensor | None, cond: Conditions) -> Conditions:
+    return dict(cond) if labels is None else {LABEL: labels, **cond}
+
+
+def _kind(kind: tuple[torch.dtype, tuple[int, ...]] | None) -> str:
+    return "none" if kind is None else f"{kind[0]} {[*kind[1]]} for each sample"
 
 
 def _check_labels(what: str, samples: Samples | None, labels: Tensor | None) -> None:

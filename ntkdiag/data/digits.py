@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import torch
 
-from ntkdiag.data.dataset import Data, split
+from ntkdiag.data.dataset import Data, split_order
 
 _HELD_OUT = 397  # leaves 1,400 to train on
 
 
 def digits(seed: int = 0) -> Data:
-    """Digits as [N, 1, 8, 8] float32 in [-1, 1]: 1,400 to train on, 397 held out.
+    """Digits as [N, 1, 8, 8] float32 in [-1, 1], labels 0 to 9: 1,400 to train on, 397 held out.
 
     Args:
         seed: Seed of the split.
     """
     from sklearn.datasets import load_digits
 
-    images = torch.from_numpy(load_digits().images)  # [1797, 8, 8], whole numbers from 0 to 16
-    scaled = (images / 8 - 1).float().unsqueeze(1)
-    return Data("digits", *split(scaled, _HELD_OUT, seed))
+    found = load_digits()
+    images = torch.from_numpy(found.images)  # [1797, 8, 8], whole numbers from 0 to 16
+    scaled, labels = (images / 8 - 1).float().unsqueeze(1), torch.from_numpy(found.target).long()
+    kept, out = split_order(len(scaled), _HELD_OUT, seed)
+    return Data("digits", scaled[kept], scaled[out], labels=labels[kept], held_out_labels=labels[out])

@@ -11,10 +11,11 @@ from typing import Any, TypeAlias
 import numpy as np
 from torch import Tensor
 
+from ntkdiag.conditions import checked_conditions
 from ntkdiag.data.arrays import ArrayReader, require_labels, value_dtype
 from ntkdiag.data.dataset import Data
 from ntkdiag.data.digits import digits
-from ntkdiag.data.files import KINDS, source_of_path
+from ntkdiag.data.files import KINDS, mapped_npy, source_of_path
 from ntkdiag.data.mixture import mixture
 from ntkdiag.data.named_arrays import named_tensors, source_of_arrays
 from ntkdiag.data.pictures import ImageSize, PictureForm, PixelRange
@@ -38,6 +39,8 @@ def load(
     pixel_range: PixelRange | None = None,
     data_key: str | None = None,
     held_out: float = _HELD_OUT_OF_FILES,
+    labels: Any = None,
+    cond: Mapping[str, Any] | None = None,
 ) -> Data:
     """Load a data set by name, or samples from a file or a folder. Nothing in it is run.
 
@@ -54,13 +57,16 @@ def load(
         pixel_range: What 0 and the highest value of a pixel become, if not −1 and 1.
         data_key: The array of samples in a file of several, where it is not plain which one.
         held_out: Share of the samples to hold out, where the file has no test part of its own.
+        labels: A whole number for each sample, in the order of the file or folder: an array or the path of a .npy file.
+        cond: Conditions by name, with a row for each sample: arrays or paths of .npy files.
 
     Returns:
         `Data`: samples `train` [N, *shape] and `held_out` [M, *shape], labels where there are any, and in `description` what
         was done to the samples.
 
     Raises:
-        InputError: unknown name, missing or damaged file, one that cannot be read without running code, or no samples in it.
+        InputError: unknown name, missing or damaged file, one that cannot be read without running code, no samples in it,
+            or labels or conditions that do not fit the samples.
 
     Example:
         >>> digits = load("digits")
@@ -72,7 +78,9 @@ def load(
     """
     path = require_path("data", name_or_path)
     name = str(name_or_path)
-    given = {"image_size": image_size, "pixel_range": pixel_range, "data_key": data_key}
+    given = {
+        "image_size": image_size, "pixel_range": pixel_range, "data_key": data_key, "labels": labels, "cond": cond,
+    }  # fmt: skip
     if name in DATASETS:
         for option, value in given.items():
             if value is not None:
@@ -81,13 +89,15 @@ def load(
     if not _is_path(name):
         require_one_of(f"data (or a path: {KINDS})", name, DATASETS)
     form = PictureForm.of(image_size, pixel_range)
-    return data_of(source_of_path(path, form, data_key), _share(held_out), seed)
+    source = _with_rows(source_of_path(path, form, data_key), labels, cond)
+    return data_of(source, _share(held_out), seed)
 
 
 def as_data(
     given: DataLike,
     *,
     labels: Any = None,
+    cond: Mapping[str, Any] | None = None,
     name: str | None = None,
     seed: int = 0,
     image_size: ImageSize | None = None,
@@ -102,6 +112,8 @@ def as_data(
             DataLoader; a Hugging Face data set, or a dict of its parts; a list of samples; a dict of arrays, such as images
             and labels; or what `load` takes. Values are taken as `load` takes them, but float64 stays float64.
         labels: A whole number for each sample, where `given` has none.
+        cond: Conditions of a network by name, such as text embeddings, with a row for each sample: tensors or arrays
+            [N, ...].
         name: Name of the data in reports.
         seed, image_size, pixel_range, data_key: As in `load`.
         held_out: Share of the samples to hold out, where there is no test part. By default none of data in Python, and a
@@ -119,18 +131,26 @@ def as_data(
         Data('data', shape=(3, 8, 8), train=40, held_out=10)
         >>> as_data(torch.zeros(50, 2), labels=torch.arange(50) % 5).labels[:7]
         tensor([0, 1, 2, 3, 4, 0, 1])
+        >>> sorted(as_data(torch.zeros(50, 2), cond={"text": torch.ones(50, 7, 16)}).conditions)
+        ['text']
     """
     if isinstance(given, Data):
         return given
     if isinstance(given, str | Path):
         share = _HELD_OUT_OF_FILES if held_out is None else held_out
         found = load(
-            given, seed, image_size=image_size, pixel_range=pixel_range, data_key=data_key, held_out=share
+            given,
+            seed,
+            image_size=image_size,
+            pixel_range=pixel_range,
+            data_key=data_key,
+            held_out=share,
+            labels=labels,
+            cond=cond,
         )
         return found if name is None else replace(found, name=name)
     source = _source(given, PictureForm.of(image_size, pixel_range), data_key)
-    if labels is not None:
-        source = replace(source, labels=require_labels("labels", labels, len(source.reader)))
+    source = _with_rows(source, labels, cond)
     return data_of(source if name is None else replace(source, name=name), _share(held_out or 0.0), seed)
 
 
@@ -157,6 +177,31 @@ def _source(given: Any, form: PictureForm, data_key: str | None) -> Source:
         expected="ntkdiag.data.Data, a tensor or array [N, ...], a Dataset, a DataLoader, rows of samples, or a path",
         got=kind_of(given),
     )
+
+
+def _with_rows(source: Source, labels: Any, cond: Mapping[str, Any] | None) -> Source:
+    """The source with labels and conditions, arrays or paths of .npy files."""
+    count = len(source.reader)
+    if labels is not None:
+        source = replace(source, labels=require_labels("labels", _array_of(labels), count))
+    if cond is not None:
+        if not isinstance(cond, Mapping):
+            raise InputError("cond", expected="a mapping of names to arrays", got=type(cond).__name__)
+        values = {name: _array_of(each) for name, each in cond.items()}
+        source = replace(source, cond=checked_conditions("cond", values, count))
+    if source.test is not None and (labels is not None or cond is not None):
+        raise InputError(
+            "labels" if labels is not None else "cond",
+            expected="none beside data with a test part of its own, whose samples would have none",
+            got="given",
+            fix="Give the parts themselves to ntkdiag.data.Data.",
+        )
+    return source
+
+
+def _array_of(given: Any) -> Any:
+    """An array as it is, or that of a .npy file."""
+    return mapped_npy(Path(given)) if isinstance(given, str | Path) else given
 
 
 def _of_array(array: Any, form: PictureForm) -> Source:

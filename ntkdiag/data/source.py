@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from ntkdiag.conditions import rows_of
 from ntkdiag.data.arrays import ArrayReader
 from ntkdiag.data.dataset import Data, check_samples, held_out_count, split_order
 from ntkdiag.data.samples import LazySamples, Reader, Samples
@@ -25,6 +27,7 @@ class Source:
         description: What they are and what was done to them, in words.
         labels: A label for each sample, int64 [N], or None.
         test: Samples that the source itself sets apart, to be held out.
+        cond: Conditions by name, [N, ...].
     """
 
     name: str
@@ -33,6 +36,7 @@ class Source:
     description: str = ""
     labels: Tensor | None = None
     test: Source | None = None
+    cond: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 def data_of(source: Source, held_out: float, seed: int) -> Data:
@@ -47,10 +51,10 @@ def data_of(source: Source, held_out: float, seed: int) -> Data:
         InputError: samples that cannot be read, or of which one contains a NaN or infinity.
     """
     count = len(source.reader)
-    samples, labels = _read(source), source.labels
-    rest, rest_labels = None, None
+    samples, labels, cond = _read(source), source.labels, source.cond
+    rest, rest_labels, rest_cond = None, None, {}
     if source.test is not None:
-        rest, rest_labels = _read(source.test), source.test.labels
+        rest, rest_labels, rest_cond = _read(source.test), source.test.labels, dict(source.test.cond)
         share = f"{len(rest):,} more, set apart by the source, are held out"
     elif held_out == 0 or count < 2:
         share = "none is held out"
@@ -58,6 +62,7 @@ def data_of(source: Source, held_out: float, seed: int) -> Data:
         kept, out = split_order(count, held_out_count(count, held_out), seed)
         rest, rest_labels = _rows(samples, out), None if labels is None else labels[out]
         samples, labels = _rows(samples, kept), None if labels is None else labels[kept]
+        cond, rest_cond = rows_of(cond, kept), rows_of(cond, out)
         share = f"{len(out):,} of them are held out (seed {seed})"
     return Data(
         source.name,
@@ -65,6 +70,8 @@ def data_of(source: Source, held_out: float, seed: int) -> Data:
         rest,
         labels=labels,
         held_out_labels=rest_labels,
+        cond=cond,
+        held_out_cond=rest_cond,
         description="; ".join(filter(None, [f"{count:,} samples", source.description, share])),
     )
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from ntkdiag.conditions import Conditions, rows_of, varies
 from ntkdiag.data import Data
 from ntkdiag.denoiser import Denoiser
 from ntkdiag.modes import evaluating
@@ -19,6 +20,8 @@ from ntkdiag.process.buckets import Buckets, PairedDraws
 from ntkdiag.process.points import Points
 
 BOUND = "95% bounds from estimators evaluated on samples that they were not fitted on"
+# An estimator of (x, condition) may always leave the condition unused, so that a bound without it holds.
+BLIND = " and that do not see the network's conditions, which only makes the bounds wider"
 NO_BOUND = "no bound: fewer than 4 training samples, so the share is at least 0"
 # Held-out samples on which the network's own error is taken.
 HELD_OUT = 1024
@@ -75,18 +78,20 @@ def bayes_truth(
 
     Args:
         denoiser: Its target and schedule are used.
-        data: Its oracle is used if it has one.
+        data: Its oracle is used if it has one and the network's conditions tell it nothing about the samples: the oracle is
+            that of all samples together, and a network that knows their labels can do better.
         draws, buckets: Those of the measurement.
         seed: Seed of Monte Carlo estimates, folds and noise.
         candidates: `bound_candidates` at the buckets' centres, where they are known already.
         held_out_unseen: The network was not trained on the held-out samples, so that its own loss there is a bound too.
     """
     log_snr = torch.tensor(buckets.centers, dtype=torch.float64)
-    if data.oracle is not None:
+    blind = is_informed(denoiser, data)
+    if data.oracle is not None and not blind:
         return _exact(denoiser, data.oracle, data.variance, draws, log_snr, seed)
-    found = list(bound_candidates(data, log_snr, seed) if candidates is None else candidates)
+    found = list(bound_candidates(denoiser, data, log_snr, seed) if candidates is None else candidates)
     if held_out_unseen:
-        found.append(network_errors(denoiser, data.held_out_for("held_out_unseen"), log_snr, seed))
+        found.append(_held_out_errors(denoiser, data, log_snr, seed))
     if not found:
         zero = torch.zeros_like(log_snr)
         return BayesTruth(NO_BOUND, zero, zero, torch.full_like(log_snr, math.nan), optimal=None)
@@ -97,35 +102,77 @@ def bayes_truth(
         else "; the network's own loss is left out, since it may have seen the held-out samples"
     )
     return BayesTruth(
-        BOUND + network, bound.share, bound.share_estimate, bound.floor, optimal=None, bounds=bound.names
+        BOUND + (BLIND if blind else "") + network,
+        bound.share,
+        bound.share_estimate,
+        bound.floor,
+        optimal=None,
+        bounds=bound.names,
     )
+
+
+def is_informed(denoiser: Denoiser, data: Data) -> bool:
+    """Whether the network's conditions differ between samples, so that it knows more of a sample than its noisy version."""
+    return varies(denoiser.conditions_from(data.conditions))
 
 
 def finite_optimal(denoiser: Denoiser, data: Data, draws: PairedDraws, log_snr: Tensor) -> Tensor | None:
     """E[y | x] where x0 is one of the training samples, [B, N, D]: the optimum of the training loss itself, which memorises.
+
+    For a network that takes labels, x0 is one of the training samples with the same labels.
 
     Args:
         denoiser, data, draws: Those of the measurement.
         log_snr: Bucket centres [B].
 
     Returns:
-        None where the training samples are not in memory, or too many for their distances to all noisy inputs (`MOST_WORK`).
+        None where the training samples are not in memory, or too many for their distances to all noisy inputs (`MOST_WORK`),
+        or where the network has conditions that are no labels.
     """
     points = data.train
     work = len(log_snr) * len(draws) * points.shape.numel()
     if not isinstance(points, Tensor) or work > MOST_WORK:
         return None
-    return _optimal(denoiser, bayes.FiniteOracle(points), draws, log_snr)
+    labels = {
+        name: values
+        for name, values in denoiser.conditions_from(data.conditions).items()
+        if varies({name: values})
+    }
+    if any(values.ndim > 1 or values.is_floating_point() for values in labels.values()):
+        return None
+    if not labels:
+        return _optimal(denoiser, bayes.FiniteOracle(points), draws, log_snr)
+    found = torch.empty(len(log_snr), len(draws), points.shape[1:].numel(), dtype=torch.float64)
+    for row, column in _groups(labels, draws):
+        part = replace(draws, x0=draws.x0[column], epsilon=draws.epsilon[column], cond={}, rows=None)
+        found[:, column] = _optimal(denoiser, bayes.FiniteOracle(points[row]), part, log_snr)
+    return found
 
 
-def bound_candidates(data: Data, log_snr: Tensor, seed: int) -> list[UnseenErrors]:
-    """`cross_fitted` of the training samples; none where there is an oracle, or too few samples to leave some out."""
-    if data.oracle is not None or len(data.train) < MIN_POINTS:
+def _groups(labels: Conditions, draws: PairedDraws) -> Iterator[tuple[Tensor, Tensor]]:
+    """Positions of training samples and of draws that have the same labels, for all labels of draws."""
+    whole = torch.stack([values.long() for values in labels.values()], 1)  # [M, labels]
+    drawn = torch.stack([draws.cond[name].long() for name in labels], 1)  # [N, labels]
+    for label in drawn.unique(dim=0):
+        yield (whole == label).all(1).nonzero().flatten(), (drawn == label).all(1).nonzero().flatten()
+
+
+def bound_candidates(denoiser: Denoiser, data: Data, log_snr: Tensor, seed: int) -> list[UnseenErrors]:
+    """`cross_fitted` of the training samples; none where the posterior is known, or too few samples to leave some out."""
+    known = data.oracle is not None and not is_informed(denoiser, data)
+    if known or len(data.train) < MIN_POINTS:
         return []
     return cross_fitted(data.train, log_snr, seed)
 
 
-def network_errors(denoiser: Denoiser, samples: Points, log_snr: Tensor, seed: int) -> UnseenErrors:
+def _held_out_errors(denoiser: Denoiser, data: Data, log_snr: Tensor, seed: int) -> UnseenErrors:
+    held_out = data.held_out_for("held_out_unseen")
+    return network_errors(denoiser, held_out, log_snr, seed, data.held_out_conditions)
+
+
+def network_errors(
+    denoiser: Denoiser, samples: Points, log_snr: Tensor, seed: int, cond: Conditions | None = None
+) -> UnseenErrors:
     """The network's own squared error on samples, in units of x0.
 
     Args:
@@ -133,17 +180,22 @@ def network_errors(denoiser: Denoiser, samples: Points, log_snr: Tensor, seed: i
         samples: Data that the network was not trained on, [M, *shape]; the first 1,024 are used.
         log_snr: [B], finite.
         seed: Seed of the noise, which all levels share.
+        cond: Conditions of the samples by name, [M, ...].
     """
     place = next(denoiser.parameters())
-    draws = PairedDraws.draw(samples, min(len(samples), HELD_OUT), seed)
+    draws = PairedDraws.draw(samples, min(len(samples), HELD_OUT), seed, cond=cond)
+    given = denoiser.conditions_from(draws.cond)
     gain = targets.x0_gain(denoiser.target, denoiser.schedule, log_snr).square()
     errors = []
     with evaluating(denoiser):
         for level in log_snr:
             parts = []
-            for x0, noise in zip(draws.x0.split(BATCH), draws.epsilon.split(BATCH), strict=True):
-                x, wanted = denoiser.training_pair(x0.to(place), noise.to(place), float(level))
-                difference = denoiser(x, float(level)).double() - wanted.double()
+            for part in torch.arange(len(draws)).split(BATCH):
+                x0, noise = draws.x0[part].to(place), draws.epsilon[part].to(place)
+                x, wanted = denoiser.training_pair(x0, noise, float(level))
+                difference = (
+                    denoiser(x, float(level), rows_of(given, part) or None).double() - wanted.double()
+                )
                 parts.append(difference.flatten(1).square().mean(1).cpu())
             errors.append(torch.cat(parts))
     flat = draws.x0.double().cpu().flatten(1)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ntkdiag.conditions import Conditions, repeated, rows_of
 from ntkdiag.denoiser import Denoiser
 from ntkdiag.kernel import CheckOnce, Gram, gram, gram_of
 from ntkdiag.kernel.gram import within_denoiser
@@ -68,22 +69,23 @@ def measure_kernels(
     """All kernels of one network; see `measure` for the arguments."""
     count, samples = buckets.count, len(draws)
     x0, epsilon = draws.x0.repeat(count, *_ones(draws.x0)), draws.epsilon.repeat(count, *_ones(draws.x0))
+    cond = repeated(denoiser.conditions_from(draws.cond), count)
     log_snr = torch.tensor(buckets.centers, dtype=torch.float64).repeat_interleave(samples)
     stage = f"kernels of the {name} network"
     parts = 1 if count * samples <= MOST_TOGETHER else count + 1
     progress(stage, 0, 2 + parts)
-    predictions, wanted = _predict(denoiser, x0, epsilon, log_snr)
+    predictions, wanted = _predict(denoiser, x0, epsilon, log_snr, cond)
     progress(stage, 1, 2 + parts)
     shared: dict[str, Any] = {
         "engine": engine, "params": params, "epsilon": epsilon, "memory": memory, "seed": probe_seed,
-        "check": check, "sketch": sketch,
+        "check": check, "sketch": sketch, "cond": cond or None,
     }  # fmt: skip
     residual = gram(denoiser, x0, log_snr, kernel="residual", **shared)
     progress(stage, 2, 2 + parts)
 
     def trace_of(chosen: Tensor) -> Gram:
         """The trace kernel of the samples at these positions among B·N."""
-        own = shared | {"epsilon": epsilon[chosen]}
+        own = shared | {"epsilon": epsilon[chosen], "cond": rows_of(cond, chosen) or None}
         return gram(denoiser, x0[chosen], log_snr[chosen], kernel="trace", probes=probes, **own)
 
     positions = torch.arange(count * samples).reshape(count, samples)
@@ -139,6 +141,7 @@ def gradient_energy(
         [B, N].
     """
     place = next(denoiser.parameters())
+    cond = denoiser.conditions_from(draws.cond)
     energies = []
     for log_snr, rows in zip(buckets.centers, cotangents, strict=True):
         x = draws.at(denoiser.schedule, log_snr).to(place)
@@ -146,7 +149,7 @@ def gradient_energy(
         scaled = (rows / rows.shape[1]).reshape(1, *x.shape).to(place)
         found = gram_of(
             denoiser,
-            (x, level),
+            denoiser.inputs(x, level, cond or None),
             scaled,
             params=within_denoiser(params),
             engine=engine,
@@ -159,16 +162,17 @@ def gradient_energy(
     return torch.stack(energies)
 
 
-def _predict(denoiser: Denoiser, x0: Tensor, epsilon: Tensor, log_snr: Tensor) -> tuple[Tensor, Tensor]:
+def _predict(
+    denoiser: Denoiser, x0: Tensor, epsilon: Tensor, log_snr: Tensor, cond: Conditions
+) -> tuple[Tensor, Tensor]:
     """Predictions and targets in float64 on the CPU, flattened to [B·N, D]."""
     predictions, wanted = [], []
     with evaluating(denoiser) as parameter:
-        for clean, noise, level in zip(
-            *(t.split(FORWARD_BATCH) for t in (x0, epsilon, log_snr)), strict=True
-        ):
-            clean, noise, level = clean.to(parameter), noise.to(parameter), level_like(level, parameter)
+        for part in torch.arange(len(x0)).split(FORWARD_BATCH):
+            clean, noise = x0[part].to(parameter), epsilon[part].to(parameter)
+            level = level_like(log_snr[part], parameter)
             x, y = denoiser.training_pair(clean, noise, level)
-            predictions.append(denoiser(x, level).flatten(1).double().cpu())
+            predictions.append(denoiser(x, level, rows_of(cond, part) or None).flatten(1).double().cpu())
             wanted.append(y.flatten(1).double().cpu())
     return torch.cat(predictions), torch.cat(wanted)
 

@@ -12,6 +12,7 @@ from typing import TypeVar
 from torch import Tensor, nn
 
 from ntkdiag import provenance
+from ntkdiag.conditions import Conditions
 from ntkdiag.data.samples import Samples
 from ntkdiag.denoiser import Denoiser, require_denoiser
 from ntkdiag.diagnosis.zero_start import wake, zero_last_layer
@@ -45,7 +46,12 @@ def shown_references(references: Mapping[str, T]) -> dict[str, T]:
 
 
 def fresh_controls(
-    fresh: Fresh, denoiser: Denoiser, samples: Samples, count: int = DEFAULT_CONTROLS, seed: int = 1
+    fresh: Fresh,
+    denoiser: Denoiser,
+    samples: Samples,
+    count: int = DEFAULT_CONTROLS,
+    seed: int = 1,
+    cond: Conditions | None = None,
 ) -> tuple[dict[str, Denoiser], tuple[str, ...]]:
     """Build controls.
 
@@ -55,6 +61,7 @@ def fresh_controls(
         samples: Data, [N, *shape], to see whether a network is at its zero start.
         count: How many.
         seed: Of the first; the others have those after it.
+        cond: Conditions of the data by name, [N, ...].
 
     Returns:
         Name → network, and the names of the weights of zero that got random numbers. Where a call gives weights that were
@@ -79,7 +86,7 @@ def fresh_controls(
         if _digest(made) in seen:
             break
         seen.add(_digest(made))
-        zeros = zero_last_layer(made, samples)
+        zeros = zero_last_layer(made, samples, cond)
         wake(made.network, zeros, seed + place)
         woken |= dict.fromkeys(zeros)
         networks[control_name(place)] = made

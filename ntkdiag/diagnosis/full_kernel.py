@@ -150,7 +150,8 @@ def _bucket(
     seed: int,
 ) -> None:
     x = draws.at(denoiser.schedule, log_snr)
-    operator = NTKOperator(denoiser, x, log_snr, chunk=settings.chunk)
+    cond = denoiser.conditions_from(draws.cond) or None
+    operator = NTKOperator(denoiser, x, log_snr, cond=cond, chunk=settings.chunk)
     size = operator.shape[0]
 
     def apply(vectors: Tensor) -> Tensor:
@@ -208,7 +209,8 @@ def _moments(
 def _signals(denoiser: Denoiser, draws: PairedDraws, x: Tensor, log_snr: float) -> tuple[Tensor, Tensor]:
     """Target and residual, [N·D] float64 on the CPU."""
     with evaluating(denoiser) as place:
-        predicted = denoiser(x.to(place), log_snr).double().cpu()
+        cond = denoiser.conditions_from(draws.cond) or None
+        predicted = denoiser(x.to(place), log_snr, cond).double().cpu()
     level = torch.tensor(log_snr, dtype=torch.float64)
     _, wanted = denoiser.training_pair(draws.x0.double(), draws.epsilon.double(), level)
     return wanted.cpu().flatten(), (predicted - wanted.cpu()).flatten()

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from ntkdiag import provenance
+from ntkdiag.conditions import described
 from ntkdiag.data import Data, as_data, in_memory
 from ntkdiag.data.dataset import MANY
 from ntkdiag.data.given import DataLike
@@ -72,7 +73,8 @@ def measure(
     Args:
         denoiser: The network.
         data: Samples are drawn from its training part without replacement: `Data`, or what `nd.data.as_data` takes, such as
-            a tensor, an array, a Dataset, a DataLoader or a path.
+            a tensor, an array, a Dataset, a DataLoader or a path. What the network takes as conditions comes from it: each
+            sample keeps its own over all buckets. `data.at_condition(label=1000)` measures at the null label instead.
         buckets: Log-SNR buckets: `Buckets`, a count over the range in which the schedule trains (all but the outermost 0.1%
             on either side), or edges.
         samples: N per bucket; compare diagnoses only at equal N, since ranks grow with it.
@@ -100,8 +102,8 @@ def measure(
 
     Raises:
         InputError: no samples, more samples than data, buckets outside the schedule's support without `extrapolate`,
-            references with another target or schedule, a full kernel that cannot be measured with these settings, or
-            as `gram`.
+            references with another target or schedule, conditions that the data lacks or has beside those of the network,
+            a full kernel that cannot be measured with these settings, or as `gram`.
         MeasurementError: the network gives non-finite numbers.
 
     Example:
@@ -126,7 +128,7 @@ def measure(
     if full is not None:
         require_full(full, samples * math.prod(data.shape), params)
     report = progress or (lambda stage, done, total: None)
-    draws = PairedDraws.draw(data.train, samples, seed)
+    draws = PairedDraws.draw(data.train, samples, seed, cond=data.conditions)
     settings: dict[str, Any] = {
         "probes": probes, "probe_seed": seed, "engine": engine, "params": params, "memory": memory, "progress": report,
         "check": check, "sketch": sketch,
@@ -140,7 +142,10 @@ def measure(
         "params": params,
     } | ({} if full is None else {"full": asdict(full)})
     levels = torch.tensor(buckets.centers, dtype=torch.float64)
-    bounds = {"held_out_unseen": held_out_unseen, "candidates": bound_candidates(data, levels, seed)}
+    bounds = {
+        "held_out_unseen": held_out_unseen,
+        "candidates": bound_candidates(denoiser, data, levels, seed),
+    }
     main = _diagnose(denoiser, data, buckets, draws, settings, config, name, None, full, bounds)
     kappa = main.meta["kappa"]  # one scale for all, or their learnabilities could not be compared
     plain = {key: value for key, value in config.items() if key != "full"}
@@ -245,6 +250,7 @@ def _meta(
             "shape": list(data.shape),
             "description": data.description,
         },
+        "conditions": described(denoiser.conditions_from(data.conditions)),
         "network": {
             "name": name,
             "class": type(denoiser.network).__name__,
@@ -252,7 +258,7 @@ def _meta(
             "outputs": kernels.trace[0].outputs,
             "dtype": str(parameter.dtype).removeprefix("torch."),
             "digest": provenance.digest(*_tensors(denoiser.network)),
-            "zero_start": list(zero_last_layer(denoiser, data.train[:2])),
+            "zero_start": list(zero_last_layer(denoiser, data.train[:2], data.conditions)),
         },
         "bayes_source": truth.source,
         "bayes_bounds": list(truth.bounds),

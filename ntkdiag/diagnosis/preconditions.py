@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
+from ntkdiag.conditions import Conditions, extremes, rows_of
 from ntkdiag.data import Data
 from ntkdiag.denoiser import Denoiser, require_denoiser
 from ntkdiag.diagnosis.full_kernel import FullSettings
 from ntkdiag.diagnosis.result import require_folder_name
-from ntkdiag.errors import InputError, first_line, require_int, require_type
+from ntkdiag.errors import InputError, first_line, listed, require_int, require_type
 from ntkdiag.kernel.parameters import require_whole
 from ntkdiag.modes import measuring
 
@@ -52,9 +53,23 @@ def require_comparable(name: str, reference: Denoiser, denoiser: Denoiser) -> No
     for what, own, other in (
         ("target", denoiser.target, reference.target),
         ("schedule", denoiser.schedule, reference.schedule),
+        ("conditions", list(denoiser.conditions), list(reference.conditions)),
     ):
         if own != other:
             raise InputError(f"reference '{name}'", expected=f"the network's {what} {own}", got=other)
+
+
+def _with(cond: Conditions) -> str:
+    """The conditions as an error describes them: of labels their range."""
+    parts = []
+    for name, values in cond.items():
+        labels = values.ndim == 1 and not values.is_floating_point()
+        parts.append(
+            f"{name} from {int(values.min())} to {int(values.max())}"
+            if labels
+            else f"{name} {list(values.shape[1:])}"
+        )
+    return f" with {listed(parts)}" if parts else ""
 
 
 def require_forward(denoiser: Denoiser, data: Data) -> None:
@@ -63,16 +78,18 @@ def require_forward(denoiser: Denoiser, data: Data) -> None:
     if parameter is None:
         raise InputError("network", expected="a network with parameters", got="none")
     require_whole(denoiser.network)
-    sample = data.train[:1].to(parameter)
+    cond = denoiser.conditions_from(data.conditions)
+    rows = extremes(cond)  # a label out of range fails here
+    sample = data.train[rows].to(parameter)
     try:
         with torch.no_grad(), measuring(denoiser):
-            denoiser(sample, 0.0)
+            denoiser(sample, 0.0, rows_of(cond, rows) or None)
     except InputError:
         raise
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
         raise InputError(
             "network",
-            expected=f"a forward on data of shape {tuple(sample.shape)}",
+            expected=f"a forward on data of shape {tuple(sample.shape)}{_with(cond)}",
             got=first_line(error),
             fix="Check the data's shape, and what {call} says the network is called with.",
             arguments={"call": None},

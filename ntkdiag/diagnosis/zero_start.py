@@ -11,6 +11,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from ntkdiag.conditions import Conditions, rows_of
 from ntkdiag.data.samples import Samples
 from ntkdiag.denoiser import Denoiser
 from ntkdiag.modes import measuring
@@ -19,12 +20,13 @@ from ntkdiag.randomness import generator
 _SAMPLES = 2
 
 
-def zero_last_layer(denoiser: Denoiser, samples: Samples) -> tuple[str, ...]:
+def zero_last_layer(denoiser: Denoiser, samples: Samples, cond: Conditions | None = None) -> tuple[str, ...]:
     """Names of the weights of zero that keep every other parameter from having a gradient.
 
     Args:
         denoiser: The network.
         samples: Data, [N, *shape]; two are used.
+        cond: Conditions of the samples by name, [N, ...].
 
     Returns:
         Parameters of at least two axes; empty where the network is not at a zero start.
@@ -33,7 +35,7 @@ def zero_last_layer(denoiser: Denoiser, samples: Samples) -> tuple[str, ...]:
     trained = {name: value for name, value in network.named_parameters() if value.requires_grad}
     if not any(_is_zero_weight(value) for value in trained.values()):
         return ()
-    moved = _with_gradient(denoiser, samples, trained)
+    moved = _with_gradient(denoiser, samples, cond or {}, trained)
     alone = moved and all(not trained[name].any() for name in moved) and len(moved) < len(trained)
     return tuple(name for name in moved if _is_zero_weight(trained[name])) if alone else ()
 
@@ -55,13 +57,16 @@ def wake(network: nn.Module, names: tuple[str, ...], seed: int) -> None:
             weight.copy_(torch.randn(weight.shape, generator=random) / math.sqrt(inputs))
 
 
-def _with_gradient(denoiser: Denoiser, samples: Samples, trained: dict[str, nn.Parameter]) -> list[str]:
+def _with_gradient(
+    denoiser: Denoiser, samples: Samples, cond: Conditions, trained: dict[str, nn.Parameter]
+) -> list[str]:
     """Names of the parameters that have a gradient from a random direction of the output, at random inputs."""
     place = next(iter(trained.values()))
     level = float(denoiser.schedule.quantile(0.5))
     x = samples[:_SAMPLES].to(place)
+    few = rows_of(denoiser.conditions_from(cond), torch.arange(len(x)))
     with torch.inference_mode(False), torch.enable_grad(), measuring(denoiser):
-        output = denoiser(x.clone(), level)
+        output = denoiser(x.clone(), level, few or None)
         direction = torch.randn(output.shape, generator=generator(0, "zero start")).to(output)
         found = torch.autograd.grad(
             (output * direction).sum(), list(trained.values()), allow_unused=True, materialize_grads=True

@@ -120,7 +120,7 @@ def gram(
             are those of the network inside the denoiser.
         seed: Seed of the probes and of the sketches, and of ε where none is given.
         epsilon: Noise [N, *shape]; drawn from `seed` if None.
-        cond: Conditioning tensor [N, ...] of the network.
+        cond: Conditions of the network: by name, each [N, ...]; a tensor where it takes a single one; None calls it without.
         memory: Bytes to work in; None takes most of what the device has free.
         groups: Parameter name → group label, for kernels by layer or block that add up to the whole: by layer
             `lambda name: name.rpartition(".")[0]`.
@@ -138,7 +138,7 @@ def gram(
         A `Gram`.
 
     Raises:
-        InputError: shapes that do not fit, unknown names, no samples, non-finite data.
+        InputError: shapes that do not fit, unknown names, missing conditions, no samples, non-finite data.
         MeasurementError: the kernel came out non-finite, or samples are not independent of each other.
     """
     require_denoiser("network", denoiser)
@@ -146,7 +146,7 @@ def gram(
     place = next(iter(select_parameters(denoiser.network, params).values()))
     x0, level, noise = _checked_inputs(x0, log_snr, epsilon, seed, place)
     x, wanted = denoiser.training_pair(x0, noise, level)
-    inputs = (x, level) if cond is None else (x, level, cond)
+    inputs = denoiser.inputs(x, level, cond)
     shape, device = x.shape[1:], place.device
     options: dict[str, Any] = {
         "params": within_denoiser(params),

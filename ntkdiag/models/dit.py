@@ -123,6 +123,7 @@ class DiT(nn.Module):
         self.register_buffer("positions", grid_positions(*self.grid, width), persistent=False)
         self.embed = nn.Linear(pixels, width)
         self.condition = Condition(width, frequencies, classes)
+        self.conditions, self.null_conditions = self.condition.conditions, self.condition.null_conditions
         self.blocks = nn.ModuleList(Block(width, heads, mlp_ratio) for _ in range(depth))
         self.norm = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
         self.modulation = nn.Linear(width, 2 * width)
@@ -149,7 +150,7 @@ class DiT(nn.Module):
         Args:
             x: Noised images [N, channels, height, width].
             log_snr: Natural log of the signal-to-noise ratio, [N]; ±inf is allowed.
-            cond: Class labels [N] in [0, classes), or None for "no label".
+            cond: Class labels [N] in [0, classes]; `classes` or None for "no label".
 
         Returns:
             The prediction, shaped like `x`.

@@ -50,6 +50,9 @@ class Condition(nn.Module):
         self.hidden = nn.Linear(2 * frequencies, width)
         self.out = nn.Linear(width, width)
         self.label = None if self.classes is None else nn.Embedding(self.classes + 1, width)
+        # What a Denoiser reads of the network: condition → argument, and the label that stands for "no label".
+        self.conditions = {} if self.classes is None else {"label": "cond"}
+        self.null_conditions = {} if self.classes is None else {"label": self.classes}
 
     def _apply(self, function: Callable[[Tensor], Tensor], recurse: bool = True) -> Condition:
         """Convert the module, but keep the waves in float32 or wider: half precision is off by 0.1 radian at the fastest."""

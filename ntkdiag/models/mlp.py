@@ -45,6 +45,7 @@ class MLP(nn.Module):
         self.shape = tuple(shape)
         size = math.prod(self.shape)
         self.condition = Condition(width, frequencies, classes)
+        self.conditions, self.null_conditions = self.condition.conditions, self.condition.null_conditions
         self.layers = nn.ModuleList(nn.Linear(width if i else size, width) for i in range(depth))
         self.shifts = nn.ModuleList(nn.Linear(width, width, bias=False) for _ in range(depth))
         self.out = nn.Linear(width, size)
@@ -55,7 +56,7 @@ class MLP(nn.Module):
         Args:
             x: Noised samples [N, *shape].
             log_snr: Natural log of the signal-to-noise ratio, [N]; ±inf is allowed.
-            cond: Class labels [N] in [0, classes), or None for "no label".
+            cond: Class labels [N] in [0, classes]; `classes` or None for "no label".
 
         Returns:
             The prediction, shaped like `x`.

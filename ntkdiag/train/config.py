@@ -27,6 +27,8 @@ class TrainConfig:
         seed: Seed of three generators: for the data points, the noise and the noise levels.
         log_every: Steps that one row of the history averages over.
         checkpoint_every: Steps between checkpoints.
+        condition_dropout: Share of samples that are trained without their conditions, in [0, 1), as guidance needs it (0.1
+            is usual); for a network that takes conditions and says what stands for none.
 
     Raises:
         InputError: a setting is out of its range.
@@ -48,6 +50,7 @@ class TrainConfig:
     seed: int = 0
     log_every: int = 50
     checkpoint_every: int = 500
+    condition_dropout: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch", "log_every", "checkpoint_every"):
@@ -94,7 +97,14 @@ class TrainConfig:
 
 
 # Settings that are numbers of at least 0, and the bound that they are below.
-_BELOW = {"learning_rate": None, "weight_decay": None, "beta1": 1.0, "beta2": 1.0, "ema_decay": 1.0}
+_BELOW = {
+    "learning_rate": None,
+    "weight_decay": None,
+    "beta1": 1.0,
+    "beta2": 1.0,
+    "ema_decay": 1.0,
+    "condition_dropout": 1.0,
+}
 
 PRESETS: dict[str, dict[str, Any]] = {
     "digits": {"steps": 4000, "batch": 128, "learning_rate": 2e-3},

@@ -16,6 +16,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from ntkdiag.conditions import placed
 from ntkdiag.data import Data, as_data
 from ntkdiag.data.given import DataLike
 from ntkdiag.denoiser import Denoiser, require_denoiser
@@ -25,7 +26,7 @@ from ntkdiag.process.buckets import Buckets, BucketsLike
 from ntkdiag.signals import deferred_interrupt
 from ntkdiag.train.checkpoints.run_folder import Progress, RunFolder, describe_problem
 from ntkdiag.train.config import TrainConfig
-from ntkdiag.train.loss import denoising_losses, draw_batch
+from ntkdiag.train.loss import Labelled, denoising_losses, draw_batch
 from ntkdiag.train.state import TrainState
 from ntkdiag.weights.source import WeightSource
 
@@ -78,7 +79,8 @@ def train(
 
     Args:
         denoiser: The network to train, on the device of its parameters.
-        data: `Data`, or what `nd.data.as_data` takes; the training part is used, moved to that device and dtype.
+        data: `Data`, or what `nd.data.as_data` takes; the training part is used, moved to that device and dtype. What the
+            network takes as conditions comes from it.
         weights: Weights for the denoiser's target, preferably of mean 1 under its schedule; None for 1 everywhere.
         config: Settings.
         buckets: Buckets of the history, a count or edges; by default ten in which training draws equally often.
@@ -148,6 +150,25 @@ def _require_weights(weights: object) -> None:
     )
 
 
+def _labelled(denoiser: Denoiser, data: Data, place: Tensor, dropout: float) -> Labelled | None:
+    """The conditions that the network takes; None where it takes none.
+
+    Raises:
+        InputError: conditions that the data lacks, or conditions to drop where there are none or nothing stands for none.
+    """
+    cond = placed(denoiser.conditions_from(data.conditions), place)
+    if dropout and not cond:
+        raise InputError(
+            "condition_dropout",
+            expected="0 for a network that takes no conditions",
+            got=dropout,
+            fix="Build the network with {classes}, or name what it takes with {conditions}.",
+            arguments={"classes": "K", "conditions": None},
+        )
+    null = placed(denoiser.null_conditions(1), place) if dropout else {}
+    return Labelled(cond, null, dropout) if cond else None
+
+
 class _Run:
     """The state and the steps of one call of `train`."""
 
@@ -156,7 +177,9 @@ class _Run:
     ) -> None:
         self.state, self.weights, self.folder = state, weights, folder
         self.config = state.config
-        self.samples = data.train.to(next(iter(state.trained.values())))
+        place = next(iter(state.trained.values()))
+        self.samples = data.train.to(place)
+        self.labelled = _labelled(state.denoiser, data, place, self.config.condition_dropout)
         self.rows: list[dict[str, float]] = []
         self.seconds = 0.0
 
@@ -206,7 +229,9 @@ class _Run:
 
     def _step(self) -> None:
         denoiser = self.state.denoiser
-        batch = draw_batch(self.samples, denoiser.schedule, self.config.batch, self.state.generators)
+        batch = draw_batch(
+            self.samples, denoiser.schedule, self.config.batch, self.state.generators, self.labelled
+        )
         losses = denoising_losses(denoiser, batch)
         weighted = (self._weight(batch.log_snr) * losses).mean()
         norm = self.state.update(weighted)

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ntkdiag.conditions import Conditions, replaced, rows_of
 from ntkdiag.denoiser import Denoiser
 from ntkdiag.process.log_snr import level_like
 from ntkdiag.process.points import Points
@@ -14,49 +15,82 @@ from ntkdiag.process.schedules.base import Schedule
 
 
 class Batch(NamedTuple):
-    """The samples of one training step: data [N, *shape], noise [N, *shape] and log-SNR [N]."""
+    """The samples of one training step: data [N, *shape], noise [N, *shape], log-SNR [N], and conditions by name or None."""
 
     x0: Tensor
     epsilon: Tensor
     log_snr: Tensor
+    cond: Any = None
 
 
 class Generators(NamedTuple):
-    """A random generator each for data, noise and log-SNR, so that one can change while the others stay."""
+    """A random generator each for data, noise, log-SNR and dropped conditions, so that one can change while others stay."""
 
     data: torch.Generator
     noise: torch.Generator
     level: torch.Generator
+    drop: torch.Generator | None = None
 
 
-def draw_batch(train: Points, schedule: Schedule, count: int, generators: Generators) -> Batch:
+class Labelled(NamedTuple):
+    """Conditions of the training samples.
+
+    Attributes:
+        cond: By name, [M, ...], on the device of the data.
+        null: What stands for "no condition", by name, [1, ...].
+        dropout: Share of samples that are trained without condition.
+    """
+
+    cond: Conditions
+    null: Conditions
+    dropout: float
+
+
+def draw_batch(
+    train: Points,
+    schedule: Schedule,
+    count: int,
+    generators: Generators,
+    labelled: Labelled | None = None,
+) -> Batch:
     """Draw a training batch, with replacement, on the device of the data and the generators.
 
     Args:
         train: Training samples [M, *shape].
         schedule: Its density is the distribution of the log-SNR.
         count: Samples to draw, N.
-        generators: Random generators of data, noise and log-SNR.
+        generators: Random generators of data, noise, log-SNR, and of dropped conditions if there are any.
+        labelled: Conditions of the samples, for a network that takes them.
     """
     device = train.device
     index = torch.randint(len(train), (count,), generator=generators.data, device=device)
     x0 = train[index]
     epsilon = torch.randn(x0.shape, generator=generators.noise, device=device, dtype=x0.dtype)
-    return Batch(x0, epsilon, level_like(schedule.sample(count, generators.level), x0))
+    level = level_like(schedule.sample(count, generators.level), x0)
+    return Batch(
+        x0, epsilon, level, None if labelled is None else _conditions(labelled, index, generators.drop)
+    )
 
 
-def denoising_losses(denoiser: Denoiser, batch: Batch, cond: Any = None) -> Tensor:
+def _conditions(labelled: Labelled, index: Tensor, drop: torch.Generator | None) -> dict[str, Tensor]:
+    """Those of the drawn samples, some of them dropped (classifier-free guidance: Ho & Salimans 2022, arXiv 2207.12598)."""
+    cond = rows_of(labelled.cond, index)
+    if drop is None:
+        return cond
+    dropped = torch.rand(len(index), generator=drop, device=index.device) < labelled.dropout
+    return replaced(cond, labelled.null, dropped)
+
+
+def denoising_losses(denoiser: Denoiser, batch: Batch) -> Tensor:
     """Squared error of the denoiser's target, averaged over the dimensions of each sample.
 
     Args:
         denoiser: Network, schedule and target.
-        batch: Data, noise and log-SNR.
-        cond: Conditioning that is passed to the network, or None.
+        batch: Data, noise, log-SNR and conditions.
 
     Returns:
         Unweighted losses [N], ≥ 0.
     """
-    x0, epsilon, log_snr = batch
-    x, wanted = denoiser.training_pair(x0, epsilon, log_snr)
-    losses: Tensor = (denoiser(x, log_snr, cond) - wanted).square().flatten(1).mean(dim=1)
+    x, wanted = denoiser.training_pair(batch.x0, batch.epsilon, batch.log_snr)
+    losses: Tensor = (denoiser(x, batch.log_snr, batch.cond) - wanted).square().flatten(1).mean(dim=1)
     return losses

@@ -13,8 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ntkdiag.conditions import Conditions, checked_conditions, placed, rows_of
 from ntkdiag.denoiser import Denoiser, require_denoiser
-from ntkdiag.errors import InputError, require_positive_int
+from ntkdiag.errors import InputError, require_number, require_positive_int
 from ntkdiag.modes import evaluating
 from ntkdiag.process import target
 from ntkdiag.process.log_snr import expand, level_like
@@ -26,7 +27,13 @@ _UNTRAINED = 1e-3
 
 
 def flow_map(
-    denoiser: Denoiser, x: Tensor, start: float, stop: float, steps: int = 32, cond: Any = None
+    denoiser: Denoiser,
+    x: Tensor,
+    start: float,
+    stop: float,
+    steps: int = 32,
+    cond: Any = None,
+    guidance: float | None = None,
 ) -> Tensor:
     """Carry noisy samples from one log-SNR to another along the probability-flow ODE.
 
@@ -40,13 +47,14 @@ def flow_map(
         start: Finite log-SNR; below `stop` to remove noise, above it to add noise.
         stop: Finite log-SNR.
         steps: Number of steps, at least 1; each needs two network calls.
-        cond: Conditioning that is passed to the network, or None.
+        cond: Conditions of the samples by name, [N, ...]; None calls the network without.
+        guidance: As in `sample`; twice the calls.
 
     Returns:
         Samples [N, *shape] at log-SNR `stop`.
 
     Raises:
-        InputError: `steps` is not a positive integer.
+        InputError: `steps` is not a positive integer, or guidance of a network without conditions.
     """
     require_positive_int("steps", steps)
     levels = torch.linspace(start, stop, steps + 1, dtype=torch.float64)
@@ -54,8 +62,8 @@ def flow_map(
         z = x / _path_scale(denoiser, levels[0], x)
         for now, then in pairwise(levels):
             turn = (_angle(then) - _angle(now)).to(z)
-            first = _direction(denoiser, z, now, cond)
-            second = _direction(denoiser, z + turn * first, then, cond)
+            first = _direction(denoiser, z, now, cond, guidance)
+            second = _direction(denoiser, z + turn * first, then, cond, guidance)
             z = z + turn * (first + second) / 2
     return z * _path_scale(denoiser, levels[-1], x)
 
@@ -68,7 +76,8 @@ def sample(
     steps: int = 32,
     seed: int = 0,
     log_snr_range: tuple[float, float] | None = None,
-    cond: Tensor | None = None,
+    cond: Conditions | Tensor | None = None,
+    guidance: float | None = None,
     batch: int = 1024,
 ) -> Tensor:
     """Draw samples: noise is carried to high log-SNR along the ODE and denoised there once more.
@@ -80,44 +89,74 @@ def sample(
         steps: Steps of the solver.
         seed: Seed of the noise, which depends on nothing else: for one seed, all networks start from the same noise.
         log_snr_range: Log-SNR at the start and the end; by default where the schedule trains, within [-10, 10].
-        cond: Class labels [count], or None.
+        cond: Conditions of the samples by name, [count, ...]; a tensor where the network takes a single one. With None a
+            network that takes conditions gets those that stand for none.
+        guidance: Scale w of classifier-free guidance: the prediction is f(x) + w (f(x, cond) − f(x)), f(x) that without
+            condition (Ho & Salimans 2022, arXiv 2207.12598, equation 6 with w − 1 for their w). 1 is no guidance, 0 ignores
+            the condition. All targets are affine in each other at one x, so that one w means the same for all.
         batch: Samples per network call.
 
     Returns:
         [count, *shape] in the network's dtype, on its device.
 
     Raises:
-        InputError: a count or number of steps below 1, or a range whose start is not below its end.
+        InputError: a count or number of steps below 1, a range whose start is not below its end, conditions that do not fit
+            the network, or guidance where nothing is known that stands for no condition.
 
     Example:
         >>> network = nd.models.build("mlp", (2,))
         >>> denoiser = nd.Denoiser(network, nd.schedules.cosine(), "v", call="log_snr")
         >>> sample(denoiser, 10, (2,), steps=4).shape
         torch.Size([10, 2])
+        >>> labelled = nd.Denoiser(nd.models.build("mlp", (2,), classes=3), nd.schedules.cosine(), "v", call="log_snr")
+        >>> sample(labelled, 10, (2,), steps=4, cond={"label": torch.full((10,), 2)}, guidance=2.0).shape
+        torch.Size([10, 2])
     """
     require_denoiser("network to sample from", denoiser)
     require_positive_int("count", count)
     require_positive_int("batch", batch)
+    if guidance is not None:
+        require_number("guidance", guidance)
     start, stop = log_snr_range or _trained_range(denoiser)
     if not start < stop:
         raise InputError("log_snr_range", expected="two numbers, the lower one first", got=(start, stop))
+    given = _conditions(denoiser, cond, count)
     noise = torch.randn(count, *shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     parts = []
     with evaluating(denoiser) as like:
         for chosen in torch.arange(count).split(batch):
-            labels = None if cond is None else cond[chosen].to(like.device)
+            some = placed(rows_of(given, chosen), like) or None
             z = noise[chosen].to(like)
-            x = flow_map(denoiser, z * _path_scale(denoiser, start, z), start, stop, steps, labels)
-            prediction = denoiser(x, stop, labels)
+            x = flow_map(denoiser, z * _path_scale(denoiser, start, z), start, stop, steps, some, guidance)
+            prediction = _prediction(denoiser, x, level_like(stop, x).expand(len(x)), some, guidance)
             parts.append(target.to_x0(denoiser.target, denoiser.schedule, stop, prediction, x))
     return torch.cat(parts)
 
 
-def _direction(denoiser: Denoiser, z: Tensor, log_snr: Tensor, cond: Any) -> Tensor:
+def _conditions(denoiser: Denoiser, cond: Conditions | Tensor | None, count: int) -> dict[str, Tensor]:
+    """The conditions of all samples by name; where none are given, those that stand for none."""
+    if cond is None:
+        return denoiser.null_conditions(count)
+    if isinstance(cond, Tensor) and len(denoiser.conditions) == 1:
+        cond = {next(iter(denoiser.conditions)): cond}
+    return denoiser.conditions_from(checked_conditions("cond", cond, count))
+
+
+def _prediction(denoiser: Denoiser, x: Tensor, level: Tensor, cond: Any, guidance: float | None) -> Tensor:
+    conditioned: Tensor = denoiser(x, level, cond)
+    if guidance is None:
+        return conditioned
+    if cond is None or not denoiser.conditions:
+        raise InputError("guidance", expected="a network with conditions to guide by", got="none")
+    without: Tensor = denoiser(x, level, placed(denoiser.null_conditions(len(x)), x))
+    return without + guidance * (conditioned - without)
+
+
+def _direction(denoiser: Denoiser, z: Tensor, log_snr: Tensor, cond: Any, guidance: float | None) -> Tensor:
     """dz/dφ, which is the prediction as v."""
     x = z * _path_scale(denoiser, log_snr, z)
     level = level_like(log_snr, z).expand(len(z))
-    prediction = denoiser(x, level, cond)
+    prediction = _prediction(denoiser, x, level, cond, guidance)
     return target.convert(prediction, x, level, denoiser.schedule, denoiser.target, "v")
 
 

@@ -48,7 +48,8 @@ class TrainState:
             fused=self.device.type in ("cpu", "cuda"),
         )
         self.config = config
-        self.generators = Generators(*_seeded(config.seed, len(Generators._fields), self.device))
+        made = Generators(*_seeded(config.seed, len(Generators._fields), self.device))
+        self.generators = made if config.condition_dropout else made._replace(drop=None)
         self.meter = Meter(buckets, config.log_every, self.device)
         self.step = 0
 
@@ -102,7 +103,7 @@ class TrainState:
         self._load_optimizer(part_of(tensors, "optimizer"), what)
         generators = part_of(tensors, "generator")
         check_fit(self._generator_states(), generators, f"{what}: generators")
-        for name, generator in self.generators._asdict().items():
+        for name, generator in self._generators().items():
             generator.set_state(generators[name])
         meter = part_of(tensors, "meter")
         check_fit(self.meter.state, meter, f"{what}: meter")
@@ -112,7 +113,10 @@ class TrainState:
         self.step = step
 
     def _generator_states(self) -> dict[str, Tensor]:
-        return {name: generator.get_state() for name, generator in self.generators._asdict().items()}
+        return {name: generator.get_state() for name, generator in self._generators().items()}
+
+    def _generators(self) -> dict[str, torch.Generator]:
+        return {name: each for name, each in self.generators._asdict().items() if each is not None}
 
     def _optimizer_tensors(self) -> dict[str, Tensor]:
         """AdamW's step and moments, named parameter/moment; empty before the first step."""

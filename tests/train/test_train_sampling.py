@@ -10,6 +10,7 @@ import torch
 from train_cases import exact_denoiser, small_denoiser
 
 from ntkdiag import data
+from ntkdiag.denoiser import Denoiser
 from ntkdiag.errors import InputError
 from ntkdiag.process import schedules
 from ntkdiag.process.bayes import GaussianOracle
@@ -133,11 +134,10 @@ def test_labels_go_with_their_samples():
     seen = []
 
     def call(network, x, log_snr, cond):
-        seen.append(cond.tolist())
+        seen.append(cond["label"].tolist())
         return torch.zeros_like(x)
 
-    denoiser = small_denoiser()
-    denoiser._call = call
+    denoiser = Denoiser(small_denoiser().network, schedules.cosine(), "v", call=call, conditions=["label"])
     sample(denoiser, 5, (2,), steps=1, cond=torch.arange(5), batch=3)
     assert seen == [[0, 1, 2]] * 3 + [[3, 4]] * 3
 

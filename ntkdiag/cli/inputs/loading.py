@@ -69,7 +69,8 @@ class LoadedModel:
             return self.recipe.build(self.data.shape, seed).to(place)
 
         first = self.recipe.seed if self.trained else self.recipe.seed + 1
-        return fresh_controls(fresh, self.denoiser, self.data.train[:2], count, first)
+        data = self.data
+        return fresh_controls(fresh, self.denoiser, data.train, count, first, data.conditions)
 
 
 def load(options: ModelOptions) -> LoadedModel:
@@ -270,20 +271,23 @@ def _device(name: str) -> Any:
 
 
 def _try(denoiser: Denoiser, data: Data) -> None:
-    """Run one forward on two samples, so that a network that does not fit the data fails before any work.
+    """Run one forward on few samples, so that a network that does not fit the data fails before any work.
 
     Raises:
         InputError: the forward raises any exception.
     """
     import torch
 
+    from ntkdiag.conditions import extremes, rows_of
     from ntkdiag.modes import in_mode
 
     level = float(denoiser.schedule.quantile(0.5))
+    cond = denoiser.conditions_from(data.conditions)
+    rows = extremes(cond) if cond else torch.arange(min(2, len(data.train)))
     try:
         like = next(denoiser.parameters(), torch.empty(0))
         with in_mode(denoiser, training=False), torch.no_grad():
-            denoiser(data.train[:2].to(like), level)
+            denoiser(data.train[rows].to(like), level, rows_of(cond, rows) or None)
     except InputError:
         raise
     except Exception as error:

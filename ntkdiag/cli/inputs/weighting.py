@@ -83,7 +83,8 @@ def _refresher(text: str, loaded: LoadedModel, seed: int) -> Refresher:
         require_one_of("setting of refresh", name, (*_PROBE, *_REFRESHER))
     probe = _PROBE | {name: value for name, value in given.items() if name in _PROBE}
     denoiser = loaded.denoiser
-    draws = PairedDraws.draw(loaded.data.train, probe["samples"], seed)  # type: ignore[arg-type]
+    data = loaded.data
+    draws = PairedDraws.draw(data.train, probe["samples"], seed, cond=data.conditions)  # type: ignore[arg-type]
     buckets = Buckets.from_density(denoiser.schedule, probe["buckets"])  # type: ignore[arg-type]
     score = probe_score(denoiser, draws, buckets, str(probe["score"]), probes=probe["probes"], seed=seed)  # type: ignore[arg-type]
     settings = {name: value for name, value in given.items() if name in _REFRESHER}

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ntkdiag.data.files.idx import from_idx, idx_folder, is_idx
-from ntkdiag.data.files.numpy_files import from_npy, from_npz
+from ntkdiag.data.files.numpy_files import from_npy, from_npz, mapped_npy
 from ntkdiag.data.files.picture_folder import from_folder
 from ntkdiag.data.files.tensor_arrays import from_safetensors, from_torch
 from ntkdiag.data.pictures import PictureForm
@@ -23,7 +23,7 @@ _ARCHIVES: dict[str, Callable[[Path, PictureForm, str | None], Source]] = {
 }
 KINDS = f".npy, {', '.join(_ARCHIVES)}, an idx file, or a folder of pictures"
 
-__all__ = ["KINDS", "source_of_path"]
+__all__ = ["KINDS", "mapped_npy", "source_of_path"]
 
 
 def source_of_path(path: Path, form: PictureForm, data_key: str | None = None) -> Source:

@@ -25,7 +25,7 @@ def from_npy(path: Path, form: PictureForm) -> Source:
     Raises:
         InputError: not a whole .npy file, Python objects in it, or an array that is no samples.
     """
-    array = _mapped(path)
+    array = mapped_npy(path)
     return Source(
         path.stem, str(path), ArrayReader(array, form, str(path)), form.describe(value_dtype(array))
     )
@@ -46,8 +46,12 @@ def from_npz(path: Path, form: PictureForm, data_key: str | None = None) -> Sour
     return source_of_arrays(path.stem, str(path), arrays, form, data_key)
 
 
-def _mapped(path: Path) -> np.ndarray[Any, Any]:
-    """The array of a .npy file. Mapping checks the header against the file's size before memory is allocated."""
+def mapped_npy(path: Path) -> np.ndarray[Any, Any]:
+    """The array of a .npy file. Mapping checks the header against the file's size before memory is allocated.
+
+    Raises:
+        InputError: no whole .npy file, or Python objects in it.
+    """
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except Exception as error:  # for a damaged header numpy raises whatever its parser or zipfile raises

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from scipy.sparse.linalg import LinearOperator
 from torch import Tensor, nn
 
+from ntkdiag.conditions import Conditions
 from ntkdiag.denoiser import Denoiser, require_denoiser
 from ntkdiag.errors import InputError, MeasurementError
 from ntkdiag.kernel.engines import require_batch
@@ -37,7 +38,7 @@ class NTKOperator(LinearOperator):
         denoiser: The network.
         x: Noisy inputs [N, *shape].
         log_snr: One number, or one for each sample [N].
-        cond: Conditioning of the network, [N, ...].
+        cond: Conditions of the network: by name, each [N, ...]; a tensor where it takes a single one; None calls it without.
         params: Name patterns; None takes the trainable parameters.
         chunk: Samples whose graph is kept at a time; None keeps all, which is fastest.
         rows, columns: Samples the operator is restricted to (a bucket, say), as positions or a boolean mask [N]; None
@@ -68,7 +69,7 @@ class NTKOperator(LinearOperator):
         x: Tensor,
         log_snr: Tensor | float,
         *,
-        cond: Tensor | None = None,
+        cond: Conditions | Tensor | None = None,
         params: str | Sequence[str] | None = None,
         chunk: int | None = None,
         rows: Samples | None = None,
@@ -84,7 +85,7 @@ class NTKOperator(LinearOperator):
         level = level_like(log_snr, place)
         if level.ndim > 1 or level.numel() not in (1, len(x)):
             raise InputError("log_snr", expected=f"one number or {len(x)}", got=f"shape {tuple(level.shape)}")
-        inputs = (x.to(place), level.expand(len(x)), *(() if cond is None else (cond,)))
+        inputs = denoiser.inputs(x.to(place), level.expand(len(x)), cond)
         if preconditioner is not None:
             preconditioner = {f"network.{name}": p for name, p in preconditioner.items()}
         self._bind(denoiser, inputs, parameters, chunk, rows, columns, outputs, preconditioner, check)

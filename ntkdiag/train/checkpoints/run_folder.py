@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from ntkdiag import provenance
+from ntkdiag.conditions import described
 from ntkdiag.data import Data
 from ntkdiag.denoiser import Denoiser
 from ntkdiag.errors import InputError
@@ -98,7 +99,7 @@ class RunFolder:
 
     def _check_same(self, manifest: Manifest) -> None:
         now = {**asdict(self.config), **self.problem}
-        then = {**manifest.config, **manifest.problem}
+        then = {**asdict(TrainConfig.from_dict(manifest.config)), **manifest.problem}
         for name in now:
             if name not in _FREE and now[name] != then.get(name):
                 raise InputError(
@@ -114,9 +115,11 @@ class RunFolder:
 
 
 def describe_problem(denoiser: Denoiser, data: Data, buckets: Buckets) -> dict[str, Any]:
-    """What must be the same when a run is resumed, JSON-able: data, schedule, target and buckets."""
+    """What must be the same when a run is resumed, JSON-able: data, conditions, schedule, target and buckets."""
+    conditions = described(denoiser.conditions_from(data.conditions))
     return {
         "data": {"name": data.name, "digest": data.digest, "shape": list(data.shape)},
+        **({"conditions": conditions} if conditions else {}),
         "schedule": denoiser.schedule.describe(),
         "target": denoiser.target,
         "buckets": list(buckets.edges),

@@ -13,6 +13,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from ntkdiag.conditions import Conditions, placed, rows_of
 from ntkdiag.confidence import quantile
 from ntkdiag.data import as_data
 from ntkdiag.data.given import DataLike
@@ -117,19 +118,24 @@ def bucket_losses(
     if isinstance(data, PairedDraws):
         draws = data
     else:
-        held_out = as_data(data).held_out_for("the held-out loss")
-        draws = PairedDraws.draw(held_out, min(samples, len(held_out)), seed)
+        given = as_data(data)
+        held_out = given.held_out_for("the held-out loss")
+        draws = PairedDraws.draw(held_out, min(samples, len(held_out)), seed, cond=given.held_out_conditions)
     buckets = Buckets.of(buckets, denoiser.schedule, extrapolate=extrapolate)
+    cond = denoiser.conditions_from(draws.cond)
     rows = []
     with evaluating(denoiser) as like:
         for log_snr in buckets.centers:
-            parts = [denoising_losses(denoiser, part) for part in _batches(draws, log_snr, batch, like)]
+            parts = [denoising_losses(denoiser, part) for part in _batches(draws, cond, log_snr, batch, like)]
             rows.append(torch.cat(parts).double().cpu())
     return BucketValues(buckets, torch.stack(rows))
 
 
-def _batches(draws: PairedDraws, log_snr: float, size: int, like: Tensor) -> Iterator[Batch]:
+def _batches(
+    draws: PairedDraws, cond: Conditions, log_snr: float, size: int, like: Tensor
+) -> Iterator[Batch]:
     """The draws at one log-SNR, in parts, on the device and in the dtype of `like`."""
-    for x0, epsilon in zip(draws.x0.split(size), draws.epsilon.split(size), strict=True):
-        level = level_like(log_snr, like).expand(len(x0))
-        yield Batch(x0.to(like), epsilon.to(like), level)
+    for part in torch.arange(len(draws)).split(size):
+        level = level_like(log_snr, like).expand(len(part))
+        given = placed(rows_of(cond, part), like) or None
+        yield Batch(draws.x0[part].to(like), draws.epsilon[part].to(like), level, given)

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ntkdiag.conditions import repeated
 from ntkdiag.denoiser import Denoiser
 from ntkdiag.errors import InputError, require_one_of
 from ntkdiag.kernel import CheckOnce, gram
@@ -142,6 +143,7 @@ class _ProbeBatch:
             kernel=kernel,
             probes=probes,
             epsilon=torch.cat([draws.epsilon] * count),
+            cond=repeated(self.denoiser.conditions_from(draws.cond), count) or None,
             **self.settings,
         )
         return found.matrix.numpy()
