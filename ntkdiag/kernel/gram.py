@@ -210,7 +210,7 @@ def gram_of(
             k, and parameters of at most k² elements stay as they are. With p, q > k the variance of a parameter's share is
             about (1/k)[(1 + 1/k)(‖G_iG_jᵀ‖² + ‖G_iᵀG_j‖²) + 2 tr((G_iG_jᵀ)²) + (1/k)(‖G_i‖²‖G_j‖² + ⟨G_i,G_j⟩²)], its value
             for normal entries; signs have less of it on the diagonals. The variances of the parameters add up. Memory: N k²
-            numbers for a parameter and a direction, on disk (TMPDIR) where they do not fit into half of `memory`.
+            numbers for a parameter and a direction; on a CPU, on disk (TMPDIR) where they do not fit into half of `memory`.
         seed: Of the signs of the sketches.
 
     Returns:
