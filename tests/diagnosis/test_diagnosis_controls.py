@@ -90,7 +90,7 @@ def test_a_network_at_its_zero_start_is_said_to_be_there_and_left_as_it_is() -> 
 
 
 def test_something_else_than_a_denoiser_is_refused() -> None:
-    with pytest.raises(InputError, match="a fresh network: expected an ntkdiag.Denoiser"):
+    with pytest.raises(InputError, match=r"a fresh network: expected an ntkdiag\.Denoiser"):
         fresh_controls(lambda seed: dit(seed).network, dit(9), IMAGES)  # type: ignore[arg-type,return-value]
     with pytest.raises(InputError, match="controls"):
         fresh_controls(dit, dit(9), IMAGES, count=-1)
