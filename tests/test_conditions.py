@@ -277,3 +277,22 @@ def test_a_network_from_elsewhere_has_labels_or_its_own_default() -> None:
         engine="autograd",
     )
     assert seen and all(bool((each < 3).all()) for each in seen)
+
+
+def test_a_network_without_classes_gets_no_labels_whatever_its_signature() -> None:
+    """diffusers' UNet2DModel has an argument class_labels, and refuses it unless its config has classes."""
+    diffusers = pytest.importorskip("diffusers")
+    sizes = {
+        "sample_size": 8,
+        "in_channels": 1,
+        "out_channels": 1,
+        "block_out_channels": (8,),
+        "norm_num_groups": 4,
+    }
+    sizes |= {"layers_per_block": 1, "down_block_types": ("DownBlock2D",), "up_block_types": ("UpBlock2D",)}
+    scheduler = diffusers.DDPMScheduler()
+    plain = Denoiser.from_diffusers(diffusers.UNet2DModel(**sizes), scheduler)
+    classes = Denoiser.from_diffusers(diffusers.UNet2DModel(**sizes, num_class_embeds=10), scheduler)
+    assert plain.conditions == {} and classes.conditions == {"label": "class_labels"}
+    for denoiser in (plain, classes):
+        nd.measure(denoiser, nd.data.load("digits"), [-3, 0, 3], samples=4, probes=1)

@@ -100,7 +100,7 @@ def invocation(model: nn.Module, guidance: float | None) -> Invocation:
 
     return Invocation(
         invoke,
-        arguments=_conditions(names, needed),
+        arguments=_conditions(model, names, needed),
         null={} if null is None else {"label": null},
         defaults=_defaults(model, names, guidance, null),
         time_unit=1e-3 if kind in _UNIT_TIME else 1.0,
@@ -144,9 +144,13 @@ def _null_label(model: nn.Module) -> int | None:
     return None if count is None else int(count)
 
 
-def _conditions(names: list[str], needed: tuple[str, ...]) -> dict[str, str]:
-    """Name of a condition → argument: "label" for class labels, the model's own names for what else it needs."""
-    takes_labels = "class_labels" in needed or ("class_labels" in names and not needed)
+def _conditions(model: nn.Module, names: list[str], needed: tuple[str, ...]) -> dict[str, str]:
+    """Name of a condition → argument: "label" for class labels, the model's own names for what else it needs.
+
+    The models of diffusers have an argument for labels also where their config gives them no classes.
+    """
+    optional = "class_labels" in names and not needed and not hasattr(model, "config")
+    takes_labels = "class_labels" in needed or _null_label(model) is not None or optional
     labels = {"label": "class_labels"} if takes_labels else {}
     return labels | {name: name for name in needed if name != "class_labels"}
 

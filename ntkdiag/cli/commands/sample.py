@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ntkdiag.cli.inputs.loading import LoadedModel
+    from ntkdiag.data import Data
 
 
 @grouped
@@ -37,14 +38,30 @@ def sample(
     steps: Annotated[
         int, typer.Option(metavar="N", help="Number of steps of Heun's method, of two network calls each.")
     ] = 32,
+    label: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            show_default="no label",
+            help="The class to draw, of a network that takes labels. Samples are compared with data of this class.",
+        ),
+    ] = None,
+    guidance: Annotated[
+        float | None,
+        typer.Option(
+            metavar="X",
+            help="Scale of classifier-free guidance towards --label; 1 is none, 0 ignores the label.",
+        ),
+    ] = None,
     force: Force = False,
     json: Json = False,
 ) -> None:
     """Draw samples along the probability-flow ODE, and measure their distance to held-out data.
 
     \b
-    Example:
+    Examples:
       ntkdiag sample --model runs/erd --out erd.npy
+      ntkdiag sample --model runs/classes --label 3 --guidance 2 --out threes.npy
     """
     from ntkdiag.cli.inputs.loading import load, notes_on
     from ntkdiag.train import sample as draw
@@ -54,13 +71,19 @@ def sample(
     paths.check_file(picture, force, (".png",))
     require_positive_int("--count", count)
     require_positive_int("--steps", steps)
+    if guidance is not None and label is None:
+        raise InputError("--guidance", expected="--label beside it", got="no label")
     loaded = load(model)
+    cond = None if label is None else _condition(loaded, label, count)
     with progress_bar(not json) as bars:
         bars("sampling", 0, 1)
-        drawn = draw(loaded.denoiser, count, loaded.data.shape, steps=steps, seed=model.seed).float().cpu()
+        how: dict[str, Any] = {"steps": steps, "seed": model.seed, "cond": cond, "guidance": guidance}
+        drawn = draw(loaded.denoiser, count, loaded.data.shape, **how).float().cpu()
         bars("sampling", 1, 1)
     for text in notes_on(loaded, controls_missing=False):
         note(text)
+    if label is not None:
+        loaded = replace(loaded, data=_of_class(loaded.data, label))
     quality = quality_of(drawn, loaded)
     written = _write(drawn, loaded, out, picture)
     if json:
@@ -70,6 +93,55 @@ def sample(
 
     say(quality_text(quality))
     say("\nWritten: " + ", ".join(map(str, written)))
+
+
+def _condition(loaded: LoadedModel, label: int, count: int) -> dict[str, Tensor]:
+    """One label for all samples.
+
+    Raises:
+        InputError: the network takes no labels, or not this one.
+    """
+    import torch
+
+    from ntkdiag.modes import evaluating
+
+    denoiser = loaded.denoiser
+    if list(denoiser.conditions) != ["label"]:
+        got = ", ".join(denoiser.conditions) or "no conditions"
+        raise InputError("--label", expected="a network that takes labels and nothing else", got=got)
+    null = denoiser.null.get("label")
+    try:
+        with evaluating(denoiser) as like:
+            x = torch.zeros(1, *loaded.data.shape).to(like)
+            denoiser(x, float(denoiser.schedule.quantile(0.5)), {"label": torch.tensor([label])})
+    except IndexError as error:
+        limits = "one of its labels" if null is None else f"a label from 0 to {null}"
+        raise InputError("--label", expected=limits, got=label) from error
+    return {"label": torch.full((count,), label)}
+
+
+def _of_class(data: Data, label: int) -> Data:
+    """The samples of a class, to compare with; all where labels are not known or too few have this one."""
+    few = 3
+    if data.labels is None or data.held_out is None or data.held_out_labels is None:
+        note("note: the data has no labels, so samples are compared with data of all classes")
+        return data
+    train, held_out = ((part == label).nonzero().flatten() for part in (data.labels, data.held_out_labels))
+    if len(train) < few or len(held_out) < few:
+        note(
+            f"note: few samples of the data have label {label}, so samples are compared with data of all classes"
+        )
+        return data
+    return replace(
+        data,
+        train=data.train[train],
+        held_out=data.held_out[held_out],
+        oracle=None,
+        labels=data.labels[train],
+        held_out_labels=data.held_out_labels[held_out],
+        cond={},
+        held_out_cond={},
+    )
 
 
 def quality_of(samples: Tensor, loaded: LoadedModel) -> dict[str, Any]:

@@ -73,8 +73,12 @@ class LoadedModel:
         return fresh_controls(fresh, self.denoiser, data.train, count, first, data.conditions)
 
 
-def load(options: ModelOptions) -> LoadedModel:
+def load(options: ModelOptions, null_label: int | None = None) -> LoadedModel:
     """Build the network, load its weights and its data, and run one forward.
+
+    Args:
+        options: Which ones.
+        null_label: The label of all samples, if not their own.
 
     Raises:
         InputError: one of these steps is impossible.
@@ -83,9 +87,13 @@ def load(options: ModelOptions) -> LoadedModel:
         from ntkdiag.adapters.diffusers import is_folder
 
         if not is_folder(Path(options.model)):
-            return _from_run(Path(options.model), options)
+            return _from_run(Path(options.model), options, null_label)
     loaded = load_recipe(
-        recipe_of(options), options.checkpoint, options.device, weights_key=options.weights_key
+        recipe_of(options),
+        options.checkpoint,
+        options.device,
+        weights_key=options.weights_key,
+        null_label=null_label,
     )
     if loaded.recipe.is_folder and options.load_check:
         note(str(loaded.denoiser.load_check(loaded.data)))
@@ -115,6 +123,7 @@ def load_recipe(
     device: str,
     trained_on: dict[str, Any] | None = None,
     weights_key: str | None = None,
+    null_label: int | None = None,
 ) -> LoadedModel:
     """Build the network of a recipe and load its data.
 
@@ -124,6 +133,7 @@ def load_recipe(
         device: The torch device.
         trained_on: The "shape" and, if there is one, the "digest" that the data must have.
         weights_key: Which weights of the file to load.
+        null_label: As in `load`.
 
     Raises:
         InputError: see `load`.
@@ -139,6 +149,11 @@ def load_recipe(
     denoiser = recipe.build(data.shape)
     weights = None if checkpoint is None else load_weights(denoiser, checkpoint, weights_key)
     denoiser = denoiser.to(place)
+    if null_label is not None:
+        if "label" not in denoiser.conditions:
+            got = ", ".join(denoiser.conditions) or "no conditions"
+            raise InputError("--null-label", expected="a network that takes labels", got=got)
+        data = data.at_condition(label=null_label)
     _try(denoiser, data)
     return LoadedModel(denoiser, data, recipe, weights, "digest" in (trained_on or {}))
 
@@ -154,7 +169,7 @@ def run_recipe(folder: Path) -> Recipe:
     return Recipe.from_dict(read_manifest(folder).notes.get("recipe"), str(folder))  # type: ignore[arg-type]
 
 
-def _from_run(folder: Path, options: ModelOptions) -> LoadedModel:
+def _from_run(folder: Path, options: ModelOptions, null_label: int | None) -> LoadedModel:
     """The averaged network of a training folder, on its own data or on other data of the same shape."""
     from ntkdiag.train.checkpoints.checkpoint import read_manifest
     from ntkdiag.train.checkpoints.run_folder import AVERAGE_FILE
@@ -185,7 +200,8 @@ def _from_run(folder: Path, options: ModelOptions) -> LoadedModel:
     if options.data is not None:
         recipe = replace(recipe, data=_absolute(options.data), data_options=_data_options(options))
         trained_on.pop("digest", None)
-    return load_recipe(recipe, folder / AVERAGE_FILE, options.device, trained_on)
+    average = folder / AVERAGE_FILE
+    return load_recipe(recipe, average, options.device, trained_on, null_label=null_label)
 
 
 def _check_data(data: Data, trained_on: dict[str, Any]) -> None:
@@ -247,6 +263,14 @@ def _absolute(data: str) -> str:
 def _data_options(options: ModelOptions) -> dict[str, Any]:
     """How the data is read, as `nd.data.load` takes it."""
     found: dict[str, Any] = {"data_key": options.data_key}
+    if options.labels is not None:
+        found["labels"] = str(options.labels.resolve())
+    if options.cond:
+        named = [text.partition("=") for text in options.cond]
+        for name, equals, path in named:
+            if not name.isidentifier() or not equals or not path:
+                raise InputError("--cond", expected="NAME=FILE.npy", got=repr(name + equals + path))
+        found["cond"] = {name: str(Path(path).resolve()) for name, _, path in named}
     if options.image_size is not None:
         sides = parsing.numbers("--image-size", options.image_size)
         if not all(side.is_integer() for side in sides):

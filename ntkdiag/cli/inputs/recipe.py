@@ -30,7 +30,7 @@ class Recipe:
         target: What the network predicts; None for v with a reference network, and for what the network of a function says.
         call: "time" or "log_snr"; None for log_snr with a reference network, and for time with a function.
         data: The name of a data set, or the absolute path of a file or folder.
-        data_options: How it is read: data_key, image_size, pixel_range.
+        data_options: How it is read: data_key, image_size, pixel_range, and the files of labels and conditions.
         seed: Seed of the initial weights.
         scheduler: The absolute path of a folder's scheduler, where it is not beside the model.
         timesteps: "continuous" or "integer"; None for continuous.
@@ -116,7 +116,8 @@ class Recipe:
             from ntkdiag.adapters.reading import whole_times
 
             return Denoiser(network, path, target, call=whole_times(path.time))
-        return Denoiser(network, path, target, call=self.call or "time")
+        named = [] if getattr(network, "conditions", None) else list(self.data_options.get("cond", {}))
+        return Denoiser(network, path, target, call=self.call or "time", conditions=named or None)
 
     def _whole_times(self) -> bool:
         from ntkdiag.cli.options.choices import TIMESTEPS

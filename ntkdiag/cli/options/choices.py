@@ -25,6 +25,7 @@ SCORES = ("amplitude", "bayes", "learnability", "gsnr", "contamination")
 PRESETS = ("digits", "mixture")
 SETTINGS = (
     "weight_decay", "beta1", "beta2", "gradient_clip", "warmup", "ema_decay", "log_every", "checkpoint_every",
+    "condition_dropout",
 )  # fmt: skip
 ARGUMENTS = ("snr", "log_snr", "sigma", "timesteps")
 THEMES = ("light", "dark")

@@ -114,6 +114,21 @@ class ModelOptions:
         str | None,
         typer.Option(metavar="NAME", help="The array of samples in a file of several arrays."),
     ] = None
+    labels: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.npy",
+            help="A class label for each sample, whole numbers [N] in the order of --data, for networks that take labels.",
+        ),
+    ] = None
+    cond: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=FILE.npy",
+            help="A condition of the network, with a row for each sample in the order of --data. A function's network is "
+            "passed it as the argument NAME. May be repeated.",
+        ),
+    ] = None
     image_size: Annotated[
         str | None,
         typer.Option(
@@ -220,6 +235,13 @@ class MeasureOptions:
             "training. The summary and the page mark them, and the answer leaves them out.",
         ),
     ] = False
+    null_label: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Measure all samples under this label, such as the one that stands for no class, instead of their own.",
+        ),
+    ] = None
     samples: Annotated[
         int | None,
         typer.Option(metavar="N", show_default=_SIZED.format(64), help="Number of samples in each bucket."),
