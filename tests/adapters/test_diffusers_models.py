@@ -232,3 +232,22 @@ def test_what_is_no_such_model_or_target_is_refused() -> None:
     with pytest.raises(InputError, match="prediction_type does not say it"):
         Denoiser.from_diffusers(Linear(), consistency)
     assert Denoiser.from_diffusers(Linear(), consistency, target="F").target == "F"
+
+
+@pytest.mark.parametrize("classes", [None, 4])
+def test_a_unet_takes_the_labels_of_data_only_if_it_has_classes(classes: int | None) -> None:
+    model = diffusers.UNet2DModel(
+        8, 1, 1, block_out_channels=(4, 4), down_block_types=("DownBlock2D",) * 2, up_block_types=("UpBlock2D",) * 2,
+        layers_per_block=1, norm_num_groups=2, num_class_embeds=classes,
+    )  # fmt: skip
+    denoiser = Denoiser.from_diffusers(model.eval(), diffusers.DDPMScheduler())
+    labels = {"label": torch.tensor([1, 2])}
+    found = denoiser.conditions_from(labels)
+    assert list(found) == ([] if classes is None else ["label"])
+    with torch.no_grad():
+        wanted = model(
+            noisy((1, 8, 8)),
+            denoiser.schedule.time(torch.zeros(2)),
+            class_labels=None if classes is None else labels["label"],
+        ).sample
+        torch.testing.assert_close(denoiser(noisy((1, 8, 8)), 0.0, found or None), wanted)
