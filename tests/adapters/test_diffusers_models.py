@@ -237,7 +237,7 @@ def test_what_is_no_such_model_or_target_is_refused() -> None:
 @pytest.mark.parametrize("classes", [None, 4])
 def test_a_unet_takes_the_labels_of_data_only_if_it_has_classes(classes: int | None) -> None:
     model = diffusers.UNet2DModel(
-        8, 1, 1, block_out_channels=(4, 4), down_block_types=("DownBlock2D",) * 2, up_block_types=("UpBlock2D",) * 2,
+        8, 1, 1, block_out_channels=(8, 8), down_block_types=("DownBlock2D",) * 2, up_block_types=("UpBlock2D",) * 2,
         layers_per_block=1, norm_num_groups=2, num_class_embeds=classes,
     )  # fmt: skip
     denoiser = Denoiser.from_diffusers(model.eval(), diffusers.DDPMScheduler())
