@@ -157,7 +157,7 @@ CASES: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "data from a number": (lambda: nd.data.load(3), "a path, as text or pathlib.Path; got int"),
     "data without samples": (lambda: nd.data.Data("line", train=None), "a tensor [N, ...]; got None"),
-    "data without a name": (lambda: nd.data.Data(POINTS, POINTS), "Write Data(name, train=samples)."),
+    "data without a name": (lambda: nd.data.Data(POINTS, POINTS), "Give the name first, then the samples."),
     "shape is a number": (
         lambda: nd.models.build("mlp", 2),
         "the shape of one sample, such as (1, 8, 8); got int",

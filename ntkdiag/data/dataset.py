@@ -67,7 +67,11 @@ class Data:
 
     def __post_init__(self) -> None:
         require_type(
-            "name of the data", self.name, str, "one line of text", fix="Write Data(name, train=samples)."
+            "name of the data",
+            self.name,
+            str,
+            "one line of text",
+            fix="Give the name first, then the samples.",
         )
         if self.train is None:
             raise InputError(f"training samples of '{self.name}'", expected="a tensor [N, ...]", got="None")

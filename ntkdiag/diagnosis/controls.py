@@ -75,7 +75,7 @@ def fresh_controls(
             "fresh",
             expected="a function from a seed to a Denoiser",
             got=kind_of(fresh),
-            fix="Write a function that builds the network anew: fresh=lambda seed: make_denoiser(seed).",
+            fix="Write a function that builds the network anew, such as lambda seed: make_denoiser(seed).",
         )
     networks: dict[str, Denoiser] = {}
     woken: dict[str, None] = {}

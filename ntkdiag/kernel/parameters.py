@@ -114,10 +114,12 @@ def pattern_list(patterns: str | Sequence[str]) -> list[str]:
     Raises:
         InputError: something else than texts.
     """
-    several = [patterns] if isinstance(patterns, str) else patterns
-    if not isinstance(several, Iterable) or not all(isinstance(pattern, str) for pattern in several):
+    several = (
+        [patterns] if isinstance(patterns, str) or not isinstance(patterns, Iterable) else list(patterns)
+    )
+    if not all(isinstance(pattern, str) for pattern in several):
         raise InputError("params", expected="name patterns such as 'blocks.*'", got=kind_of(patterns))
-    return list(several)
+    return several
 
 
 def _matching(module: nn.Module, patterns: list[str]) -> set[int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pandas as pd
 import pytest
@@ -173,10 +174,7 @@ def test_a_demo_that_fails_leaves_nothing(
 ) -> None:
     from ntkdiag.errors import MeasurementError
 
-    def failing(*arguments: object, **more: object) -> None:
-        raise MeasurementError("no kernel today")
-
-    monkeypatch.setattr("ntkdiag.diagnosis.measure", failing)
+    monkeypatch.setattr("ntkdiag.diagnosis.measure", Mock(side_effect=MeasurementError("no kernel today")))
     result = call("demo", "--quick", "--out", "demo")
     assert (result.code, result.err) == (1, "error: no kernel today\n")
     assert list(workspace.iterdir()) == []

@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -69,18 +70,15 @@ def test_the_version_is_printed(call: Any) -> None:
 def test_errors_become_exit_codes(
     call: Any, monkeypatch: pytest.MonkeyPatch, error: BaseException, code: int, line: str
 ) -> None:
-    def failing(*arguments: object) -> None:
-        raise error
-
-    monkeypatch.setattr("ntkdiag.cli.output.paths.check_file", failing)
+    monkeypatch.setattr("ntkdiag.cli.output.paths.check_file", Mock(side_effect=error))
     result = call("weights", "--rule", "erd", "--target", "v")
     assert (result.code, result.out, result.err) == (code, "", line)
 
 
 def test_a_bug_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
-    def failing(*arguments: object) -> None:
-        raise AssertionError("a bug of ours")
-
+    failing = Mock(
+        side_effect=AssertionError("a bug of ours")
+    )  # a function of this file would be the user's code
     monkeypatch.setattr("ntkdiag.cli.output.paths.check_file", failing)
     with pytest.raises(AssertionError, match="a bug of ours"):
         main(["weights", "--rule", "erd", "--target", "v"])

@@ -80,7 +80,7 @@ def invocation(model: nn.Module, guidance: float | None) -> Invocation:
             "model",
             expected="a model of diffusers with an argument sample or hidden_states, and timestep",
             got=f"{kind} with {listed(parameters)}",
-            fix="Any other network is measured by Denoiser(network, schedule, target, call=function).",
+            fix="Give Denoiser a call=function(network, x, log_snr, cond) for any other network.",
         )
     names = [name for name in parameters if name not in (x_name, time_name)]
     required = [

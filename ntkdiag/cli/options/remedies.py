@@ -47,9 +47,10 @@ def spelled(argument: str, value: object, parameters: Collection[str]) -> str:
     parameter = parameter_of(argument)
     if parameter not in parameters:
         return as_keyword(argument, value)
+    dashed = parameter.replace("_", "-")
     if value is False:
-        return f"--no-{parameter}"
-    option = "--" + parameter.replace("_", "-")
+        return f"--no-{dashed}"
+    option = f"--{dashed}"
     text = None if value is None or value is True else _typed(str(value))
     if parameter != argument:
         return f"{option} {as_keyword(argument, text)}"
