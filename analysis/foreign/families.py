@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from analysis.foreign.networks import trained
 from ntkdiag.adapters import Calling, Reading
 from ntkdiag.adapters.preconditioning import c_noise, input_factor
-from ntkdiag.adapters.uvit import scaled_linear
 from ntkdiag.denoiser import Denoiser
 from ntkdiag.process import schedules
+from ntkdiag.process.schedules.discrete import ScaledLinearBeta
 
 DDPM, FLOW, EDM = schedules.linear_beta(), schedules.flow(), schedules.edm()
-SCALED = scaled_linear(1000, 0.00085, 0.012)
+SCALED = ScaledLinearBeta(1000, 0.00085, 0.012)
 
 
 def column(values: Tensor) -> Tensor:

@@ -282,7 +282,7 @@ class FromElsewhere:
 
         Args:
             network: The U-ViT.
-            schedule: None for the betas of its latent diffusion (0.00085 to 0.012, scaled_linear).
+            schedule: None for the betas of its latent diffusion (0.00085 to 0.012, `scaled_linear_beta`).
             null_label: Label of no class; None for the last row of `label_emb`, if there is one.
             data, cond: As in `from_pretrained`.
 

@@ -5,22 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from ntkdiag.adapters.dit import labels_of, null_label_of, null_of
 from ntkdiag.adapters.reading import Calling, Reading, first_channels, require_module
 from ntkdiag.process.schedules.base import Schedule
-from ntkdiag.process.schedules.discrete import LogSNRTable
-
-# Betas of the latent diffusion that U-ViT's networks of latents were trained on: √β rises linearly.
-_STEPS, _FIRST, _LAST = 1000, 0.00085, 0.0120
+from ntkdiag.process.schedules.discrete import ScaledLinearBeta
 
 
 def uvit(network: Any, schedule: Schedule | None = None, null_label: int | None = None) -> Reading:
     """The reading of a U-ViT; see `Denoiser.from_uvit`."""
     module = require_module("network", network)
-    path = scaled_linear(_STEPS, _FIRST, _LAST) if schedule is None else schedule
+    path = ScaledLinearBeta() if schedule is None else schedule
     classes = null_label_of(module, "label_emb.num_embeddings", None)
     label = null_label if classes is None or null_label is not None else classes - 1
 
@@ -36,13 +32,6 @@ def uvit(network: Any, schedule: Schedule | None = None, null_label: int | None 
         defaults=labels_of(label),
     )
     return Reading(module, path, "epsilon", call)
-
-
-def scaled_linear(steps: int, first: float, last: float) -> LogSNRTable:
-    """β whose square root rises linearly from that of `first` to that of `last`."""
-    beta = torch.linspace(first**0.5, last**0.5, steps, dtype=torch.float64).square()
-    log_alpha_bar = torch.log1p(-beta).cumsum(0)
-    return LogSNRTable(tuple((log_alpha_bar - torch.log(-torch.expm1(log_alpha_bar))).tolist()))
 
 
 def _invoke(network: nn.Module, x: Tensor, time: Tensor, cond: Mapping[str, Any]) -> Tensor:

@@ -14,7 +14,7 @@ from ntkdiag.adapters.reading import Calling, OfLevel, Reading, sigma_of
 from ntkdiag.process.log_snr import vp_alpha, vp_sigma
 from ntkdiag.process.schedules.base import Schedule
 from ntkdiag.process.schedules.continuous import EDM, Cosine, Flow
-from ntkdiag.process.schedules.discrete import LinearBeta, LogSNRTable
+from ntkdiag.process.schedules.discrete import LinearBeta, LogSNRTable, ScaledLinearBeta
 
 # What an output is compared with, as y = c_x x0 + c_ε ε: from log-SNR [B] to the two coefficients.
 Coefficients = tuple[Tensor, Tensor]
@@ -121,14 +121,11 @@ def _other_betas(schedule: Schedule) -> dict[str, OfLevel]:
     steps = int(schedule.time_range[1]) + 1
     if steps < 2:
         return {}
-    squares = torch.linspace(0.00085**0.5, 0.012**0.5, steps, dtype=torch.float64).square()
     angles = (torch.arange(1, steps + 1, dtype=torch.float64) / steps + 0.008) / 1.008 * math.pi / 2
-    scaled = torch.log1p(-squares).cumsum(0)
-    levels = scaled - torch.log(-torch.expm1(scaled))
     cosine = -2 * torch.log(torch.tan(angles.clamp(max=math.pi / 2 - 1e-4)))
     return {
         "steps of linear betas": LinearBeta(steps).time,
-        "steps of scaled_linear betas": LogSNRTable(tuple(levels.tolist())).time,
+        "steps of scaled_linear betas": ScaledLinearBeta(steps).time,
         "steps of cosine betas": LogSNRTable(tuple(cosine.tolist())).time,
     }
 

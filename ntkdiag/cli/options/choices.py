@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 MODELS = ("mlp", "dit")
 DATASETS = ("digits", "mixture")
-SCHEDULES = ("cosine", "linear_beta", "linear_log_snr", "flow", "edm", "from_table")
+SCHEDULES = ("cosine", "linear_beta", "scaled_linear_beta", "linear_log_snr", "flow", "edm", "from_table")
 TARGETS = ("epsilon", "x0", "v", "score", "flow", "F")
 CALLS = ("time", "log_snr")
 TIMESTEPS = ("continuous", "integer")

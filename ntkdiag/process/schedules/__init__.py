@@ -17,7 +17,7 @@ from ntkdiag.errors import InputError, explain_calls, require_one_of
 from ntkdiag.process.schedules.base import Schedule
 from ntkdiag.process.schedules.continuous import EDM, Cosine, Flow, LinearLogSNR
 from ntkdiag.process.schedules.diffusers_scheduler import from_diffusers
-from ntkdiag.process.schedules.discrete import LinearBeta, LogSNRTable
+from ntkdiag.process.schedules.discrete import LinearBeta, LogSNRTable, ScaledLinearBeta
 from ntkdiag.process.schedules.timesteps import log_snr_of_timesteps
 
 __all__ = [
@@ -31,6 +31,7 @@ __all__ = [
     "linear_log_snr",
     "log_snr_of_timesteps",
     "named",
+    "scaled_linear_beta",
 ]
 
 
@@ -66,6 +67,26 @@ def linear_beta(steps: int = 1000, beta_start: float = 1e-4, beta_end: float = 0
         9.21
     """
     return LinearBeta(steps, beta_start, beta_end)
+
+
+def scaled_linear_beta(steps: int = 1000, beta_start: float = 0.00085, beta_end: float = 0.012) -> Schedule:
+    """The discrete schedule of latent diffusion, √β rising linearly over the steps (Rombach et al. 2022).
+
+    The defaults are those of Stable Diffusion; diffusers calls these betas "scaled_linear".
+
+    Args:
+        steps: Number of steps, at least 2.
+        beta_start: β of the first step, in (0, 1).
+        beta_end: β of the last step, in (0, 1).
+
+    Raises:
+        InputError: a number out of its range.
+
+    Example:
+        >>> round(scaled_linear_beta().log_snr(0).item(), 3)  # the first step, ᾱ = 1 − 0.00085
+        7.069
+    """
+    return ScaledLinearBeta(steps, beta_start, beta_end)
 
 
 def linear_log_snr(log_snr_min: float = -10.0, log_snr_max: float = 10.0) -> Schedule:
@@ -156,6 +177,7 @@ def from_table(log_snr: Sequence[float] | np.ndarray | Tensor) -> Schedule:
 SCHEDULES: Mapping[str, Callable[..., Schedule]] = {
     "cosine": cosine,
     "linear_beta": linear_beta,
+    "scaled_linear_beta": scaled_linear_beta,
     "linear_log_snr": linear_log_snr,
     "flow": flow,
     "edm": edm,

@@ -113,17 +113,32 @@ class LinearBeta(TableSchedule):
     beta_end: float = 0.02
 
     def __post_init__(self) -> None:
-        if require_int("linear_beta steps", self.steps, at_least=2) > _MOST_STEPS:
-            raise InputError("linear_beta steps", expected=f"at most {_MOST_STEPS:,}", got=self.steps)
+        if require_int(f"{self.name} steps", self.steps, at_least=2) > _MOST_STEPS:
+            raise InputError(f"{self.name} steps", expected=f"at most {_MOST_STEPS:,}", got=self.steps)
         for label, value in (("beta_start", self.beta_start), ("beta_end", self.beta_end)):
-            require_number(f"linear_beta {label}", value, above=0.0, below=1.0)
+            require_number(f"{self.name} {label}", value, above=0.0, below=1.0)
 
     @cached_property
     def levels(self) -> tuple[float, ...]:
-        beta = torch.linspace(self.beta_start, self.beta_end, self.steps, dtype=torch.float64)
         # ln ᾱ and ln(1 − ᾱ) without ever rounding ᾱ to 1.
-        log_alpha_bar = torch.log1p(-beta).cumsum(0)
+        log_alpha_bar = torch.log1p(-self._betas()).cumsum(0)
         return tuple((log_alpha_bar - torch.log(-torch.expm1(log_alpha_bar))).tolist())
+
+    def _betas(self) -> Tensor:
+        return torch.linspace(self.beta_start, self.beta_end, self.steps, dtype=torch.float64)
+
+
+@dataclass(frozen=True, repr=False)
+class ScaledLinearBeta(LinearBeta):
+    """√β rising linearly over the steps: Rombach et al. 2022 (latent diffusion)."""
+
+    name: ClassVar[str] = "scaled_linear_beta"
+    beta_start: float = 0.00085
+    beta_end: float = 0.012
+
+    def _betas(self) -> Tensor:
+        ends = math.sqrt(self.beta_start), math.sqrt(self.beta_end)
+        return torch.linspace(*ends, self.steps, dtype=torch.float64).square()
 
 
 @dataclass(frozen=True, repr=False)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
+from diffusers import DDPMScheduler
 
 from ntkdiag.errors import InputError
 from ntkdiag.process import schedules
+from ntkdiag.process.schedules.base import Schedule
 
 STEPS = [6.0, 3.5, 1.0, -0.5, -4.0]
 ZERO_TERMINAL = schedules.from_table([*STEPS, -math.inf])
@@ -24,6 +27,40 @@ def test_linear_beta_is_the_cumulative_product_of_ddpm() -> None:
     torch.testing.assert_close(
         schedule.alpha(levels), torch.from_numpy(np.sqrt(alpha_bar).astype(np.float64)), rtol=1e-12, atol=0
     )
+
+
+@pytest.mark.parametrize(
+    ("make", "betas", "ends"),
+    [
+        (schedules.linear_beta, "linear", (1e-4, 0.02)),
+        (schedules.scaled_linear_beta, "scaled_linear", (0.00085, 0.012)),
+        (schedules.scaled_linear_beta, "scaled_linear", (0.0015, 0.0195)),
+    ],
+)
+@pytest.mark.parametrize("steps", [2, 50, 1000])
+def test_betas_are_those_of_diffusers(
+    make: Callable[..., Schedule], betas: str, ends: tuple[float, float], steps: int
+) -> None:
+    """Of its float32 betas to their own precision; of the same formula in float64, to 1e-12."""
+    scheduler = DDPMScheduler(steps, *ends, beta_schedule=betas)
+    schedule = make(steps, *ends)
+    levels = schedule.log_snr(torch.arange(steps, dtype=torch.float64))
+    log_alpha_bar = torch.log1p(-scheduler.betas.double()).cumsum(0)
+    theirs = log_alpha_bar - torch.log(-torch.expm1(log_alpha_bar))
+    torch.testing.assert_close(levels, theirs, rtol=1e-6, atol=1e-6)
+    power = 0.5 if betas == "scaled_linear" else 1.0
+    exact = np.linspace(ends[0] ** power, ends[1] ** power, steps, dtype=np.longdouble) ** (1 / power)
+    alpha_bar = np.cumprod(1 - exact)
+    expected = np.log(alpha_bar / (1 - alpha_bar)).astype(np.float64)
+    torch.testing.assert_close(levels, torch.from_numpy(expected), rtol=1e-12, atol=1e-12)
+    assert schedules.named(**schedule.describe()) == schedule
+
+
+def test_scaled_betas_differ_from_linear_ones_of_the_same_ends() -> None:
+    ends = (1000, 0.00085, 0.012)
+    assert schedules.scaled_linear_beta(*ends) != schedules.linear_beta(*ends)
+    with pytest.raises(InputError, match="scaled_linear_beta beta_end"):
+        schedules.scaled_linear_beta(beta_end=1.0)
 
 
 def test_tiny_betas_do_not_round_to_infinite_log_snr() -> None:
