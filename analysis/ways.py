@@ -43,6 +43,10 @@ class Case:
         """The same case with the first `probes` probes."""
         return replace(self, probes=self.probes[:probes])
 
+    def take(self, samples: int) -> Case:
+        """The same case with the first `samples` samples."""
+        return replace(self, inputs=tuple(tensor[:samples] for tensor in self.inputs))
+
     def to(self, dtype: torch.dtype) -> Case:
         """The same case in another precision; the network is converted in place."""
         inputs = tuple(tensor.to(dtype) for tensor in self.inputs)
@@ -83,6 +87,13 @@ def training_step(case: Case) -> Way:
 def streaming(case: Case, *, check: bool = True) -> Way:
     """The streaming engine as users call it, with its checks; `check` is that against plain autograd."""
     return lambda: nd.gram_of(case.module, case.inputs, case.probes, engine="streaming", check=check)
+
+
+def sketched(case: Case, *, size: int = 64, check: bool = True) -> Way:
+    """The sketch engine as users call it, with its checks."""
+    return lambda: nd.gram_of(
+        case.module, case.inputs, case.probes, engine="sketch", sketch=size, check=check
+    )
 
 
 def torch_func(case: Case, written_out_attention: bool = False) -> Way:
@@ -127,3 +138,8 @@ def float64_truth(case: Case) -> Tensor:
         gradients = torch.autograd.grad(scalar, parameters)
         torch.cat([gradient.flatten() for gradient in gradients], out=rows[index])
     return rows @ rows.T
+
+
+def first_samples_truth(case: Case, samples: int) -> Tensor:
+    """`float64_truth` for the first samples alone, [samples, samples]: all gradients of a large network take much memory."""
+    return float64_truth(case.take(min(samples, case.samples)))

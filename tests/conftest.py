@@ -6,9 +6,12 @@ import os
 
 import pytest
 import torch
+from networks.case import DEVICE
 
 os.environ.setdefault("MPLBACKEND", "Agg")
 torch.set_num_threads(1)
+if DEVICE.type == "cuda":  # on by default, and no match for a tolerance of float32's rounding
+    torch.backends.cudnn.allow_tf32 = False
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

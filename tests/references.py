@@ -32,7 +32,7 @@ def brute_rows(
         for i, direction in enumerate(directions):
             out = module(*(tensor[i : i + 1].clone() for tensor in inputs))
             if out.requires_grad:
-                out.backward(direction.unsqueeze(0).to(out.dtype))
+                out.backward(direction.unsqueeze(0).to(out))
             for name, parameter in chosen.items():
                 value = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
                 rows[name].append(value.detach().flatten())
@@ -55,10 +55,11 @@ def brute_gram(
     for name, rows in brute_rows(module, inputs, cotangents, names).items():
         rows = rows.double()
         scaled = rows if preconditioner is None else rows / preconditioner[name].double().flatten()
-        total = total + scaled @ rows.mT
+        total = total + (scaled @ rows.mT).cpu()
     return total
 
 
 def relative_error(found: Tensor, truth: Tensor) -> float:
     """Largest difference, in units of the truth's largest entry."""
-    return float((found.double() - truth.double()).abs().max() / truth.double().abs().max().clamp(min=1e-300))
+    found, truth = found.detach().double().cpu(), truth.detach().double().cpu()
+    return float((found - truth).abs().max() / truth.abs().max().clamp(min=1e-300))

@@ -5,9 +5,10 @@ python -m analysis.accelerator.run [--device cuda] [--size full|tiny] [--out FOL
 
 from __future__ import annotations
 
-import time
+import argparse
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -15,187 +16,181 @@ from typing import Any
 import pandas as pd
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
 import ntkdiag as nd
 from analysis import command_line
-from analysis.stopwatch import machine, peak_mib, relative_error
-from analysis.ways import Case, dit_case, float64_truth, streaming, torch_func, training_step
+from analysis.accelerator.card import PRECISIONS, Meter, copy_bandwidth, matrix_rate, where_time_goes
+from analysis.stopwatch import machine, relative_error
+from analysis.ways import Case, dit_case, first_samples_truth, sketched, streaming, torch_func, training_step
+from ntkdiag.kernel.streaming.contraction import contract
 from ntkdiag.provenance import environment, write_json, write_text
 
 HERE = Path(__file__).parent
-# name → (dtype of weights and inputs, TF32 in matrix products)
-PRECISIONS: dict[str, tuple[torch.dtype, bool]] = {
-    "float32": (torch.float32, False),
-    "TF32": (torch.float32, True),
-    "bfloat16": (torch.bfloat16, False),
-}
+MIB = 1024**2
+
+Rows = Iterator[dict[str, Any]]
+
+
+def built(config: dict[str, Any], network: str, samples: int, meter: Meter) -> Case:
+    """One of the networks, with random latents, on the device."""
+    return dit_case(**config["networks"][network], samples=samples, device=meter.device)
+
+
+def precision_rows(config: dict[str, Any], meter: Meter) -> Rows:
+    """One row per network, precision and way: seconds, peak memory, error relative to float64 of the same weights."""
+    for network in config["networks"]:
+        case = built(config, network, config["samples"], meter)
+        weights = {name: value.clone() for name, value in case.module.state_dict().items()}
+        truth = first_samples_truth(case, config["truth_samples"]).cpu().numpy()
+        for precision, (dtype, tf32) in PRECISIONS.items():
+            case = case.to(dtype)
+            case.module.load_state_dict(weights)
+            with meter.precision(tf32):
+                ways = {"training step": training_step(case), "exact": streaming(case), "sketch": sketched(case)}
+                if network in config["torch_func"]:
+                    ways["torch.func"] = torch_func(case, written_out_attention=True)
+                for way, call in ways.items():
+                    measured = measure_way(call, config["rounds"], meter, truth)
+                    yield {"network": network, "precision": precision, "way": way, **measured}
+
+
+def measure_way(
+    call: Callable[[], Tensor | None], rounds: int, meter: Meter, truth: Any
+) -> dict[str, float | None]:
+    """Cold and warm seconds, peak memory and, for kernels, the relative error for the samples of the reference."""
+    cold = meter.seconds(call)
+    warm = median(meter.seconds(call) for _ in range(rounds))
+    found: list[Tensor | None] = []
+    peak = meter.peak_mib(lambda: found.append(call()))
+    error = None
+    if found[0] is not None:
+        kernel = found[0].detach().double().cpu().squeeze(0)[: len(truth), : len(truth)]
+        error = relative_error(kernel.numpy(), truth)
+    return {"cold_seconds": cold, "warm_seconds": warm, "peak_mib": peak, "relative_error": error}
 
 
 @contextmanager
-def tf32(allowed: bool) -> Iterator[None]:
-    """Allow or forbid TF32 in matrix products and convolutions inside the block."""
-    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
-    kept = matmul.allow_tf32, cudnn.allow_tf32
-    matmul.allow_tf32 = cudnn.allow_tf32 = allowed
+def tile_size(device: torch.device, mib: float) -> Iterator[None]:
+    """Tiles of per-sample gradients of this size inside the block."""
+    kept = dict(contract.TILE_BYTES)
+    contract.TILE_BYTES[device.type] = int(mib * MIB)
     try:
         yield
     finally:
-        matmul.allow_tf32, cudnn.allow_tf32 = kept
+        contract.TILE_BYTES.update(kept)
 
 
-class Meter:
-    """Measures seconds and peak memory on one device; waits for the card before it reads the clock."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-
-    def seconds(self, call: Callable[[], Any]) -> float:
-        """Wall-clock seconds of one call."""
-        self._wait()
-        start = time.perf_counter()
-        call()
-        self._wait()
-        return time.perf_counter() - start
-
-    def peak_mib(self, call: Callable[[], Any]) -> float:
-        """Peak memory in MiB: on a card that allocated during the call, on the CPU that of the process so far."""
-        if self.device.type != "cuda":
-            call()
-            return peak_mib()
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats(self.device)
-        call()
-        return torch.cuda.max_memory_allocated(self.device) / 1024**2
-
-    def _wait(self) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
+def tile_rows(config: dict[str, Any], meter: Meter) -> Rows:
+    """One row per network, precision and tile size: seconds of the exact kernel, beside a training step."""
+    for network in config["networks"]:
+        case = built(config, network, config["samples"], meter)
+        for precision, (dtype, tf32) in PRECISIONS.items():
+            case = case.to(dtype)
+            with meter.precision(tf32):
+                calls: dict[float, Callable[[], Any]] = {0: training_step(case)}
+                calls |= dict.fromkeys(config["tiles_mib"], streaming(case, check=False))
+                times: dict[float, list[float]] = {tile: [] for tile in calls}
+                for _ in range(config["rounds"] + 1):  # in turn; the first round warms up
+                    for tile, call in calls.items():
+                        with tile_size(meter.device, tile):
+                            times[tile].append(meter.seconds(call))
+                step = median(times.pop(0)[1:])
+                for tile, each in times.items():
+                    found = {"seconds": median(each[1:]), "steps": median(each[1:]) / step}
+                    yield {"network": network, "precision": precision, "tile_mib": tile, **found}
 
 
-def matrix_rate(meter: Meter, side: int, dtype: torch.dtype) -> float:
-    """Operations per second of a square matrix product, the fastest of ten."""
-    left = torch.randn(side, side, device=meter.device).to(dtype)
-    fastest = min(meter.seconds(lambda: left @ left) for _ in range(10))
-    return 2 * side**3 / fastest
+def sample_rows(config: dict[str, Any], meter: Meter) -> Rows:
+    """One row per number of samples and engine, in TF32: seconds beside a training step over as many samples."""
+    network = config["growth"]["network"]
+    for samples in config["growth"]["samples"]:
+        case = built(config, network, samples, meter)
+        with meter.precision(True):
+            for way, call in {"exact": streaming(case), "sketch": sketched(case)}.items():
+                call()
+                taken = median(meter.seconds(call) for _ in range(config["rounds"]))
+                step = samples * step_seconds_per_sample(config, case, meter)
+                yield {"network": network, "samples": samples, "way": way, "seconds": taken, "steps": taken / step}
 
 
-def precision_table(config: dict[str, Any], meter: Meter) -> list[dict[str, Any]]:
-    """One row per network, precision and way: seconds, peak memory, error relative to float64 of the same weights."""
-    rows = []
-    for network, chosen in config["networks"].items():
-        build = {**config["sizes"], **chosen, "device": meter.device}
-        truth = float64_truth(dit_case(**build)).cpu().numpy()
-        for precision, (dtype, allowed) in PRECISIONS.items():
-            with tf32(allowed):
-                case = dit_case(**build).to(dtype)
-                for way, call in ways_of(case).items():
-                    rows.append({"network": network, "precision": precision, "way": way})
-                    rows[-1] |= measured(call, config["rounds"], meter, truth)
-                    print(rows[-1], flush=True)
-    return rows
+def step_seconds_per_sample(config: dict[str, Any], case: Case, meter: Meter) -> float:
+    """Of a training step over a batch that fits beside its activations."""
+    few = case.take(config["samples"])
+    step = training_step(few)
+    step()
+    found = median(meter.seconds(step) for _ in range(config["rounds"]))
+    case.module.zero_grad(set_to_none=True)
+    return found / few.samples
 
 
-def ways_of(case: Case) -> dict[str, Callable[[], Tensor | None]]:
-    """The computations that are compared."""
-    kernel = streaming(case)
-
-    def first() -> Tensor | None:
-        grams = kernel()
-        return None if grams is None else grams[0]
-
-    return {
-        "training step": training_step(case),
-        "kernel": first,
-        "torch.func": torch_func(case, written_out_attention=True),
-    }
-
-
-def measured(
-    call: Callable[[], Tensor | None], rounds: int, meter: Meter, truth: Any
-) -> dict[str, float | None]:
-    """Cold and warm seconds, peak memory and, for kernels, the relative error."""
-    cold = meter.seconds(call)
-    warm = median(meter.seconds(call) for _ in range(rounds))
-    found = call()
-    error = None if found is None else relative_error(found.detach().double().cpu().numpy(), truth)
-    return {
-        "cold_seconds": cold,
-        "warm_seconds": warm,
-        "peak_mib": meter.peak_mib(call),
-        "relative_error": error,
-    }
-
-
-def cross_bucket(config: dict[str, Any], meter: Meter) -> list[dict[str, Any]]:
-    """One kernel over all samples of all buckets of a large network; one row per precision."""
-    options = dict(config["cross_bucket"])
-    buckets, samples = options.pop("buckets"), options.pop("samples")
-    levels = torch.tensor(nd.Buckets.uniform(-10, 10, buckets).centers).repeat_interleave(samples)
-    rows = []
-    for precision, (dtype, allowed) in PRECISIONS.items():
-        case = dit_case(samples=samples, device=meter.device, **options).to(dtype)
+def measure_rows(config: dict[str, Any], meter: Meter) -> Rows:
+    """nd.measure of a large network by sketches, one row per precision: seconds, beside as many training steps."""
+    wanted = config["measure"]
+    network, buckets, samples, probes = (wanted[name] for name in ("network", "buckets", "samples", "probes"))
+    for precision in wanted["precisions"]:
+        dtype, tf32 = PRECISIONS[precision]
+        case = built(config, network, config["samples"], meter).to(dtype)
         denoiser = nd.Denoiser(case.module, schedule=nd.schedules.cosine(), target="v", call="log_snr")
-        x0, noise = (draw(case, seed).repeat(buckets, 1, 1, 1) for seed in (0, 1))
-
-        def kernel(denoiser: nd.Denoiser = denoiser, x0: Tensor = x0, noise: Tensor = noise) -> nd.Gram:
-            return nd.gram(denoiser, x0, levels, probes=1, epsilon=noise, engine="streaming")
-
-        with tf32(allowed):
-            rate = matrix_rate(meter, config["matrix"], dtype)
-            peak = meter.peak_mib(kernel)
-            taken = meter.seconds(kernel)
-        count = operations(case, len(levels))
-        rows.append(
-            {
-                "precision": precision,
-                "parameters": case.parameters,
-                "samples": len(levels),
-                "seconds": taken,
-                "peak_mib": peak,
-                "operations": count,
-                "matrix_rate": rate,
-                "share_of_matrix_rate": count / taken / rate,
-            }
+        latents = torch.randn(samples, *case.inputs[0].shape[1:], generator=torch.Generator().manual_seed(1))
+        call = partial(
+            nd.measure, denoiser, latents, buckets, samples=samples, probes=probes, engine="sketch"
         )
-        print(rows[-1], flush=True)
-        del case, denoiser, x0, noise, kernel
-    return rows
+        with meter.precision(tf32):
+            step = buckets * samples * step_seconds_per_sample(config, case, meter)
+            seconds: list[float] = []
+            peak = meter.peak_mib(lambda call=call, seconds=seconds: seconds.append(meter.seconds(call)))
+        yield {
+            "network": network, "parameters": case.parameters, "precision": precision, "buckets": buckets,
+            "samples": samples, "probes": probes, "seconds": seconds[0], "steps_of_all_samples": seconds[0] / step,
+            "peak_mib": peak,
+        }  # fmt: skip
 
 
-def draw(case: Case, seed: int) -> Tensor:
-    """Standard normal, shaped and typed as the network's first input."""
-    values = torch.randn(case.inputs[0].shape, generator=torch.Generator().manual_seed(seed))
-    return values.to(case.inputs[0])
+def profiles(config: dict[str, Any], meter: Meter) -> str:
+    """Where the time of a kernel goes, by operation, for each engine."""
+    case = built(config, config["growth"]["network"], config["samples"], meter)
+    parts = []
+    with meter.precision(True):
+        for way, call in {"exact": streaming(case), "sketch": sketched(case)}.items():
+            call()
+            parts.append(f"{way}, {config['growth']['network']}, TF32\n\n{where_time_goes(call, meter)}")
+    return "\n\n".join(parts)
 
 
-def operations(case: Case, samples: int) -> float:
-    """Useful operations of one kernel: a training step's, by torch's counter, and 2N²P for the products.
+STUDIES: dict[str, Callable[[dict[str, Any], Meter], Rows]] = {
+    "tiles": tile_rows,
+    "precision": precision_rows,
+    "growth": sample_rows,
+    "measure": measure_rows,
+}
 
-    What the engine computes twice, tile by tile, is not counted.
-    """
-    one = Case(case.module, tuple(tensor[:1] for tensor in case.inputs), case.probes)
-    with FlopCounterMode(display=False) as counter:
-        training_step(one)()
-    one.module.zero_grad(set_to_none=True)
-    return float(counter.get_total_flops()) * samples + 2.0 * samples**2 * case.parameters
+
+def options() -> argparse.Namespace:
+    """What the command line says."""
+    parser = command_line.parser(__doc__, HERE)
+    parser.add_argument("--device", default="cuda", help="a torch device, such as cuda:1 or cpu")
+    return parser.parse_args()
 
 
 def main() -> None:
-    """Parse and run."""
-    parser = command_line.parser(__doc__, HERE)
-    parser.add_argument("--device", default="cuda", help="a torch device, such as cuda:1 or cpu")
-    chosen = parser.parse_args()
+    """Run every study, and write each as soon as it is finished."""
+    chosen = options()
     device = torch.device(chosen.device)
     if device.type == "cuda" and not torch.cuda.is_available():
         raise SystemExit("no CUDA card is visible; --device cpu --size tiny tries the script without one")
     config, meter = command_line.settings(HERE, chosen.size), Meter(device)
     chosen.out.mkdir(parents=True, exist_ok=True)
-    write_json(chosen.out / "machine.json", machine() | environment(device))
-    for name, study in (("precision", precision_table), ("cross_bucket", cross_bucket)):
-        table = pd.DataFrame(study(config, meter))
-        print(table.to_string(index=False))
-        write_text(chosen.out / f"{name}.csv", table.to_csv(index=False, float_format="%.5g"))
+    card = {"matrix_rate": {name: matrix_rate(meter, config["matrix"], name) for name in PRECISIONS}}
+    card["copy_bytes_per_second"] = copy_bandwidth(meter, config["copy_mib"] * MIB)
+    write_json(chosen.out / "machine.json", machine() | environment(device) | card)
+    print(card, flush=True)
+    for name, study in STUDIES.items():
+        rows = []
+        for row in study(config, meter):
+            rows.append(row)
+            print(row, flush=True)
+        write_text(chosen.out / f"{name}.csv", pd.DataFrame(rows).to_csv(index=False, float_format="%.5g"))
+    write_text(chosen.out / "profile.txt", profiles(config, meter))
 
 
 if __name__ == "__main__":

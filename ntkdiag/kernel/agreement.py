@@ -9,10 +9,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ntkdiag.kernel.precision import TF32, Precision, computed_in
+
 # Tuned here. The first leaves room for networks that compute in the next lower precision inside, and for sums in another
 # order. Below the second, an error does not matter to the kernel.
-_OF_PARAMETER = {torch.float64: 1e-5, torch.float32: 0.02, torch.float16: 0.05, torch.bfloat16: 0.1}
-_OF_KERNEL = {torch.float64: 1e-12, torch.float32: 1e-6, torch.float16: 1e-3, torch.bfloat16: 1e-2}
+_OF_PARAMETER: dict[Precision, float] = {
+    torch.float64: 1e-5, torch.float32: 0.02, TF32: 0.05, torch.float16: 0.05, torch.bfloat16: 0.1
+}  # fmt: skip
+_OF_KERNEL: dict[Precision, float] = {
+    torch.float64: 1e-12, torch.float32: 1e-6, TF32: 1e-5, torch.float16: 1e-3, torch.bfloat16: 1e-2
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -42,18 +48,25 @@ class Tolerance:
 
 
 def tolerance_of(tensors: Iterable[Tensor]) -> Tolerance:
-    """What rounding may do in the least precise dtype that a network is seen to compute in.
+    """What rounding may do in the lowest precision that a network is seen to compute in.
 
     Args:
         tensors: Its parameters, inputs and outputs.
     """
-    seen: set[torch.dtype] = set()
+    seen: set[Precision] = set()
     for tensor in tensors:
-        seen.add(tensor.dtype)
+        seen.add(computed_in(tensor))
         if torch.is_autocast_enabled(tensor.device.type):
             seen.add(torch.get_autocast_dtype(tensor.device.type))
-    lowest = max((d for d in seen if d.is_floating_point), key=lambda dtype: torch.finfo(dtype).eps)
+    lowest = max((p for p in seen if isinstance(p, str) or p.is_floating_point), key=_unit)
     return Tolerance(_OF_PARAMETER.get(lowest, 0.1), _OF_KERNEL.get(lowest, 1e-2))
+
+
+def _unit(precision: Precision) -> float:
+    """Distance from 1 to the next number; a little less than float16's for TF32, which has its mantissa and a wider range."""
+    if isinstance(precision, str):
+        return 0.99 * torch.finfo(torch.float16).eps
+    return torch.finfo(precision).eps
 
 
 def differs(share: float) -> str:

@@ -20,9 +20,12 @@ from torch.overrides import TorchFunctionMode
 
 from ntkdiag.errors import MeasurementError
 from ntkdiag.kernel.directions import checked_output
+from ntkdiag.kernel.precision import TF32, Precision, computed_in
 
 # Largest relative difference of an activation between two batches that still counts as rounding; tuned here.
-ROUNDING = {torch.float64: 1e-8, torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 0.02}
+ROUNDING: dict[Precision, float] = {
+    torch.float64: 1e-8, torch.float32: 1e-3, TF32: 0.02, torch.float16: 0.02, torch.bfloat16: 0.1
+}  # fmt: skip
 
 
 class MixingGuard(TorchFunctionMode):
@@ -171,16 +174,16 @@ def require_same(seen: Tensor, expected: Tensor, where: str) -> None:
     Raises:
         MeasurementError: they differ.
     """
-    require_small(relative_difference(seen, expected), seen.dtype, where)
+    require_small(relative_difference(seen, expected), computed_in(seen), where)
 
 
-def require_small(difference: float, dtype: torch.dtype, where: str) -> None:
+def require_small(difference: float, precision: Precision, where: str) -> None:
     """Raise if a relative difference between two batches is more than rounding; see `require_same`."""
     if math.isnan(difference):
         raise MeasurementError(
             f"network: expected finite values; got NaN or infinity {where}. Check the network's weights and its inputs."
         )
-    if difference > ROUNDING.get(dtype, 1e-3):
+    if difference > ROUNDING.get(precision, 1e-3):
         raise MeasurementError(
             f"network: expected each sample's values to be its own and the same every time; {where}, they differ "
             f"by {difference:.1e} (relative) between two batches. Look for statistics over the batch, random numbers, or "

@@ -23,7 +23,7 @@ def jacobian(module: nn.Module, inputs: Inputs, names: list[str] | None = None) 
     samples, outputs = out.shape[0], out[0].numel()
     each = torch.eye(outputs, dtype=out.dtype).reshape(outputs, 1, *out.shape[1:]).expand(-1, *out.shape)
     rows = brute_rows(module, inputs, each, names)
-    return torch.cat([part.transpose(0, 1).reshape(samples * outputs, -1) for part in rows.values()], 1)
+    return torch.cat([part.transpose(0, 1).reshape(samples * outputs, -1) for part in rows.values()], 1).cpu()
 
 
 def gram_by(engine: str, module: nn.Module, inputs: Inputs, cotangents: Tensor, **options: Any) -> Tensor:

@@ -17,7 +17,7 @@ def cotangents_for(module: nn.Module, inputs: Inputs, probes: int = 2, seed: int
     """[R, N, *out] of random numbers."""
     out = module(*(tensor.clone() for tensor in inputs))
     generator = torch.Generator().manual_seed(seed)
-    return torch.randn(probes, *out.shape, generator=generator, dtype=torch.float64).to(out.dtype)
+    return torch.randn(probes, *out.shape, generator=generator, dtype=torch.float64).to(out)
 
 
 def streamed(module: nn.Module, inputs: Inputs, cotangents: Tensor, **options: Any) -> Measured:

@@ -63,8 +63,8 @@ def attention_masked(n: int) -> tuple[nn.Module, Inputs]:
 
     def forward(m: Net, x: Tensor, lengths: Tensor) -> Tensor:
         count, length = x.shape[:2]
-        padded = torch.arange(length) >= lengths[:, None]
-        causal = torch.ones(length, length, dtype=torch.bool).triu(1)
+        padded = torch.arange(length, device=x.device) >= lengths[:, None]
+        causal = torch.ones(length, length, dtype=torch.bool, device=x.device).triu(1)
         x = m.a(x, x, x, attn_mask=causal, key_padding_mask=padded)[0]
         slope = torch.arange(length).to(x).expand(count * 2, length, length)
         x = m.b(x, x, x, attn_mask=-slope, need_weights=False)[0]

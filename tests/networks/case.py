@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+# Where every case runs: NTKDIAG_TEST_DEVICE=cuda python -m pytest tests/kernel tries the engines on a card.
+DEVICE = torch.device(os.environ.get("NTKDIAG_TEST_DEVICE", "cpu"))
 
 Inputs = tuple[Tensor, ...]
 Build = Callable[[int], tuple[nn.Module, Inputs]]
@@ -52,8 +56,12 @@ class Case:
             with torch.no_grad():
                 for parameter in module.parameters():
                     parameter.add_(0.2 * torch.randn_like(parameter))
-        inputs = tuple(t.to(dtype) if t.is_floating_point() else t for t in inputs)
-        return module.to(dtype).eval(), inputs
+        module = module.to(DEVICE, dtype).eval()
+        for part in module.modules():
+            if isinstance(part, nn.RNNBase):  # cuDNN has their backward in train mode alone
+                part.train(DEVICE.type == "cuda")
+        inputs = tuple(t.to(DEVICE, dtype if t.is_floating_point() else t.dtype) for t in inputs)
+        return module, inputs
 
 
 CASES: dict[str, Case] = {}

@@ -52,7 +52,7 @@ def views_of_a_strided_parameter(n: int) -> tuple[nn.Module, Inputs]:
 def casts(n: int) -> tuple[nn.Module, Inputs]:
     def forward(m: Net, x: Tensor) -> Tensor:
         y = functional.linear(x, m.w.to(x.dtype).clone(), m.b.type_as(m.w).contiguous())
-        return y * m.gain.double().to(x).to("cpu")
+        return y * m.gain.double().to(x).to(x.device)
 
     return Net(forward, w=normal(3, 4), b=normal(3), gain=normal(3)), (normal(n, 4),)
 
@@ -126,7 +126,7 @@ def standardised_weight(n: int) -> tuple[nn.Module, Inputs]:
 @case(unused=("*.bias",))
 def forced_weight(n: int) -> tuple[nn.Module, Inputs]:
     net = Net(
-        lambda m, x: m.b(m.a(x, torch.ones(())).tanh(), m.gain),
+        lambda m, x: m.b(m.a(x, torch.ones(()).to(x.device)).tanh(), m.gain),
         a=ForcedLinear(4, 5),
         b=ForcedLinear(5, 2),
         gain=normal(),
@@ -156,7 +156,7 @@ def gathered_weight(n: int) -> tuple[nn.Module, Inputs]:
 
     def forward(m: Net, x: Tensor) -> Tensor:
         weight = torch.cat([torch.stack([m.a, m.b]), m.c])
-        order = torch.tensor([2, 0, 1, 0])
+        order = torch.tensor([2, 0, 1, 0], device=x.device)
         return functional.linear(x, weight[order]) * sum(m.gains).softmax(0)
 
     net = Net(

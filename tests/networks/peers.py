@@ -178,7 +178,7 @@ def messages_scattered(n: int) -> tuple[nn.Module, Inputs]:
     """Messages along the same edges for all samples, added where they arrive."""
 
     def forward(m: Net, nodes: Tensor) -> Tensor:
-        source, target = torch.tensor([0, 1, 2, 3, 3]), torch.tensor([1, 2, 3, 0, 1])
+        source, target = torch.tensor([[0, 1, 2, 3, 3], [1, 2, 3, 0, 1]], device=nodes.device)
         message = m.message(torch.cat([nodes[:, source], nodes[:, target]], 2)).tanh()
         arrived = torch.zeros_like(nodes).index_add(1, target, message)
         place = target[None, :, None].expand_as(message)

@@ -59,7 +59,7 @@ def table_bag(n: int) -> tuple[nn.Module, Inputs]:
 @case(exact=("largest.weight", "ragged.weight"))
 def table_bag_refused(n: int) -> tuple[nn.Module, Inputs]:
     def forward(m: Net, i: Tensor) -> Tensor:
-        starts = torch.arange(0, i.numel(), i.shape[1])
+        starts = torch.arange(0, i.numel(), i.shape[1], device=i.device)
         ragged = functional.embedding_bag(i.flatten(), m.ragged.weight, starts, mode="sum")
         return m.out(torch.cat([m.largest(i), ragged], 1))
 

@@ -91,7 +91,7 @@ def positions(n: int) -> tuple[nn.Module, Inputs]:
 
     def forward(m: Net, x: Tensor) -> Tensor:
         length = x.shape[1]
-        y = x + m.sliced[:, :length] + m.looked_up(torch.arange(length))
+        y = x + m.sliced[:, :length] + m.looked_up(torch.arange(length, device=x.device))
         wide = functional.interpolate(m.small.permute(0, 2, 1), size=length, mode="linear")
         y = (y + wide.permute(0, 2, 1)).tanh()
         return y.unflatten(1, (2, 3)) * m.rows[:, None] + m.columns[None, :3]
@@ -113,7 +113,7 @@ def learned_queries(n: int) -> tuple[nn.Module, Inputs]:
         k, v = m.key(x)[:, None], m.value(x)[:, None]
         read = functional.scaled_dot_product_attention(q, k, v)  # [N, 1, 2, 4]
         own = m.memory[None, None].expand(count, 1, -1, -1)
-        mask = torch.ones(2, 3).tril(1).bool()
+        mask = torch.ones(2, 3, device=x.device).tril(1).bool()
         return functional.scaled_dot_product_attention(
             read, own, own.sin(), attn_mask=mask, scale=0.7
         ).squeeze(1)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from cases import CASES, Case
+from networks.case import DEVICE
 from operator_truth import jacobian, normal
 from references import relative_error
 from streaming_truth import state
@@ -55,7 +56,7 @@ OTHERS = {
     "sampled_at_learned_places": FORWARD
     if NEWER
     else DOUBLE_BACKWARD
-    if torch.__version__ >= (2, 7)
+    if torch.__version__ >= (2, 7) and DEVICE.type == "cpu"
     else ROWS,
 }
 # This one rounds its weight, and so every derivative, to float32 inside.

@@ -60,7 +60,7 @@ def test_each_parameter_alone_and_preconditioned(case: Case) -> None:
     cotangents = cotangents_for(module, inputs)
     generator = torch.Generator().manual_seed(0)
     scale = {
-        name: torch.rand(p.shape, generator=generator, dtype=p.dtype) + 0.5
+        name: (torch.rand(p.shape, generator=generator, dtype=p.dtype) + 0.5).to(p)
         for name, p in module.named_parameters()
     }
     found = streamed(module, inputs, cotangents, group=lambda name: name, preconditioner=scale)
@@ -68,7 +68,7 @@ def test_each_parameter_alone_and_preconditioned(case: Case) -> None:
     assert found.groups.keys() == rows.keys()
     largest = max(float((part @ part.mT).abs().max()) for part in rows.values())
     for name, part in rows.items():
-        truth = part / scale[name].flatten() @ part.mT
+        truth = (part / scale[name].flatten() @ part.mT).cpu()
         assert float((found.groups[name] - truth).abs().max()) <= 1e-10 * largest
     assert agrees(found.per_probe, sum(found.groups.values(), torch.zeros(())))
 

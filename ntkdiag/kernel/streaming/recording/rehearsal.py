@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ntkdiag.kernel.directions import Directions
 from ntkdiag.kernel.guards import require_same, require_small
+from ntkdiag.kernel.precision import computed_in
 from ntkdiag.kernel.problem import few_samples
 from ntkdiag.kernel.streaming.memory import bytes_of
 from ntkdiag.kernel.streaming.recording.forward import Network, forward
@@ -76,7 +77,7 @@ class Rehearsal:
             reason = f"no dimension of a layer's output grows with the batch: {sizes}"
             raise Refused(dict.fromkeys(operation.names, reason))
         where = f"behind the layer with {', '.join(operation.names)}"
-        require_small(found[0].difference, operation.output.dtype, where)
+        require_small(found[0].difference, computed_in(operation.output), where)
         return self._keep(position, found)
 
     def narrow_down(self, position: int, gradient: Tensor, samples: int) -> list[SampleAxis]:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ntkdiag.kernel.guards import relative_difference
+from ntkdiag.kernel.precision import TF32, Precision, computed_in
 from ntkdiag.kernel.streaming.sample_axis.axis import SampleAxis
 
 # Entries of a dimension that are kept of each tensor of the rehearsal.
@@ -16,7 +17,9 @@ KEPT = 8
 
 # Differences, relative to the largest entry, below which two axes explain a tensor equally well; tuned here: by how much
 # sums over batches of different sizes differ.
-SLACK = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 2e-2, torch.float16: 2e-3}
+SLACK: dict[Precision, float] = {
+    torch.float64: 1e-12, torch.float32: 1e-5, TF32: 2e-3, torch.float16: 2e-3, torch.bfloat16: 2e-2
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -88,7 +91,7 @@ def compared(
     """The axis that leaves the smallest difference, and those that are not clearly worse; ties keep their order."""
     candidates = [AxisCandidate(axis, _difference(tensor, reference, axis, chosen)) for axis in axes]
     candidates.sort(key=lambda candidate: candidate.difference)
-    limit = 4 * candidates[0].difference + SLACK.get(tensor.dtype, 1e-5)
+    limit = 4 * candidates[0].difference + SLACK.get(computed_in(tensor), 1e-5)
     return [candidates[0], *(each for each in candidates[1:] if not each.difference > limit)]
 
 
