@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,6 +24,8 @@ from ntkdiag.kernel.truth import Truth, require_reached, truth_of
 
 # Engine → parameter name → how it differs from plain autograd.
 Findings = dict[str, dict[str, str]]
+# Names of the parameters that the streaming engine serves → its rehearsal.
+Forwards = dict[frozenset[str], Any]
 
 
 class CheckOnce:
@@ -34,22 +37,28 @@ class CheckOnce:
 
     def __init__(self) -> None:
         self._findings: dict[object, Findings] = {}
+        self._forwards: dict[object, Forwards] = {}
 
     def check(self, problem: Problem) -> Check:
         """The check for a call; it is active in the first of its kind."""
         kind = self._kind(problem)
         known = kind in self._findings
-        return Check(problem, self._findings.setdefault(kind, {}), active=not known)
+        forwards = self._forwards.setdefault(self._forward(problem), {})
+        return Check(problem, self._findings.setdefault(kind, {}), forwards, active=not known)
 
     def forget(self, problem: Problem) -> None:
         """Check the next call of this kind once more: this one was given up before it had a result."""
         self._findings.pop(self._kind(problem), None)
 
     @staticmethod
-    def _kind(problem: Problem) -> object:
+    def _forward(problem: Problem) -> object:
         shapes = tuple((tensor.shape[1:], tensor.dtype) for tensor in problem.inputs)
+        return shapes, tuple(problem.parameters)
+
+    @classmethod
+    def _kind(cls, problem: Problem) -> object:
         directions = getattr(problem.directions, "__qualname__", "")
-        return directions, shapes, tuple(problem.parameters), problem.sketch is None
+        return directions, cls._forward(problem), problem.sketch is None
 
 
 class Check:
@@ -58,12 +67,21 @@ class Check:
     Args:
         problem: What is measured.
         findings: What is known of the engines; what is found is added to it.
+        forwards: What the streaming engine has found out about the forward in earlier calls; it adds to it.
         active: Whether anything is compared.
     """
 
-    def __init__(self, problem: Problem, findings: Findings | None = None, *, active: bool = True) -> None:
+    def __init__(
+        self,
+        problem: Problem,
+        findings: Findings | None = None,
+        forwards: Forwards | None = None,
+        *,
+        active: bool = True,
+    ) -> None:
         self._problem = problem
         self._findings: Findings = {} if findings is None else findings
+        self.forwards: Forwards = {} if forwards is None else forwards
         self.active = active
         self._pair: Pair | None = None  # while all that has been seen agrees with it
 

@@ -63,7 +63,7 @@ def gram_streaming(problem: Problem, check: Check) -> Streamed:
     with plain_eager():
         while True:
             try:
-                found = _streamed(task, problem, check.active)
+                found = _streamed(task, problem, check)
             except Refused as refusal:
                 if not refusal.reasons.keys() - refused.keys():  # it would be refused for ever
                     raise RuntimeError(f"no progress: {refusal}") from refusal
@@ -105,14 +105,30 @@ def _because(how: str, reason: str) -> str:
     return f"{engine} ({reason}; {rest}" if found else f"{engine} ({reason})"
 
 
-def _streamed(task: Task, problem: Problem, checked: bool) -> AllSamples:
-    """Gram matrices of all samples; tiles are made smaller when memory runs out.
+def _streamed(task: Task, problem: Problem, check: Check) -> AllSamples:
+    """Gram matrices of all samples, by what an earlier call found out about the same forward, where there was one.
 
     Raises:
         SeveralSweeps: they do not fit into one sweep, and the problem asks for that.
     """
+    forward = frozenset(task.network.parameters)
+    if forward in check.forwards:
+        try:
+            return _swept(task, problem, check.forwards[forward], check.active)
+        except Refused:  # the network takes other operations this time, perhaps
+            del check.forwards[forward]
+    chosen = rehearsed_samples(problem.samples, {problem.samples}, check.active)
+    rehearsal = rehearse(task.network, problem.inputs, chosen)
+    found = _swept(task, problem, rehearsal, check.active)
+    remembered = rehearsal.remembered()
+    if remembered is not None:
+        check.forwards[forward] = remembered
+    return found
+
+
+def _swept(task: Task, problem: Problem, rehearsal: Rehearsal, checked: bool) -> AllSamples:
+    """Gram matrices of all samples; tiles are made smaller when memory runs out."""
     samples, inputs = problem.samples, problem.inputs
-    rehearsal = rehearse(task.network, inputs, rehearsed_samples(samples, {samples}, checked))
     fit = samples_that_fit(rehearsal.bytes_per_sample, problem.memory, inputs[0].device)
     if fit < samples and problem.in_one_sweep:
         raise SeveralSweeps(fit)
@@ -135,7 +151,7 @@ def _all_pairs(task: Task, problem: Problem, tile: int, rehearsal: Rehearsal, ch
     """Gram matrices by one sweep for each pair of tiles, or by a single sweep if one tile holds all samples."""
     samples = problem.samples
     sweeps = _plan(samples, tile)
-    if len(sweeps) > 1:
+    if len(sweeps) > 1 and not rehearsal.known:
         sizes = {len(picked) for picked in sweeps}
         rehearsal = rehearse(
             task.network, problem.at(sweeps[0]), rehearsed_samples(len(sweeps[0]), sizes, checked)

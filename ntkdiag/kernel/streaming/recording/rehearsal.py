@@ -6,7 +6,7 @@ a backward over the few samples is run as well, and gradients are compared.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import torch
@@ -44,6 +44,7 @@ class Rehearsal:
         gradients: Operation → slices of its output's gradient, for the first probe of the first sweep; only where the
             activations leave more than one axis.
         compared: Whether a sweep's output has been compared with `output`.
+        known: Whether nothing is left to compare: every axis was found in an earlier call.
     """
 
     inputs: tuple[Tensor, ...]
@@ -55,6 +56,13 @@ class Rehearsal:
     axes: dict[int, list[SampleAxis]] = field(default_factory=dict)
     gradients: dict[int, ReferenceSlices] = field(default_factory=dict)
     compared: bool = False
+    known: bool = False
+
+    def remembered(self) -> Rehearsal | None:
+        """What later calls need of it, without its tensors; None if an operation has several possible axes."""
+        if len(self.axes) < len(self.names) or any(len(axes) > 1 for axes in self.axes.values()):
+            return None
+        return replace(self, inputs=(), activations=[], output=self.output[:0], gradients={}, known=True)
 
     def possible_axes(self, position: int, operation: RecordedOperation, samples: int) -> list[SampleAxis]:
         """Possible sample axes of an operation's output, the most likely first.
@@ -88,8 +96,10 @@ class Rehearsal:
         return self._keep(position, compared(self.axes[position], gradient, reference, self.chosen))
 
     def require_same_output(self, output: Tensor) -> None:
-        """Raise a MeasurementError if the few samples have another output in the first sweep."""
-        if self.compared:
+        """Raise a MeasurementError if the few samples have another output in the first sweep, or if it is not finite."""
+        if self.known:  # whether it is finite is all that is left
+            require_same(output.detach(), output.detach(), "in the output")
+        if self.known or self.compared:
             return
         self.compared = True
         require_same(output.detach()[self.chosen.to(output.device)], self.output, "in the output")
