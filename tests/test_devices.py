@@ -67,7 +67,8 @@ def test_commands_run_on_every_device(tmp_path: Path) -> None:
     assert main([*train, *refresh, *place, "--out", str(run)]) == 0
     measure = ["measure", "--model", str(run), "--samples", "8", "--probes", "2", "--buckets", "3"]
     assert main([*measure, *place, "--out", str(tmp_path / "measured")]) == 0
-    assert main(["sample", "--model", str(run), "--count", "4", "--steps", "5", *place, "--out", str(tmp_path / "s.npy")]) == 0
+    sample = ["sample", "--model", str(run), "--count", "4", "--steps", "5"]
+    assert main([*sample, *place, "--out", str(tmp_path / "samples.npy")]) == 0
 
 
 @pytest.fixture

@@ -91,5 +91,7 @@ def where_time_goes(call: Callable[[], Any], meter: Meter, rows: int = 25) -> st
     busy = sum(each.self_device_time_total for each in averages) * 1e-6
     launches = sum(each.count for each in averages if each.key == "cudaLaunchKernel")
     waits = sum(each.count for each in averages if "Synchronize" in each.key)
-    summary = f"wall {wall:.4f} s without the profiler, card busy {busy:.4f} s, {launches} launches, {waits} waits"
+    summary = (
+        f"wall {wall:.4f} s without the profiler, card busy {busy:.4f} s, {launches} launches, {waits} waits"
+    )
     return f"{summary}\n{table}"

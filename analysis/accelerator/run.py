@@ -46,7 +46,11 @@ def precision_rows(config: dict[str, Any], meter: Meter) -> Rows:
             case = case.to(dtype)
             case.module.load_state_dict(weights)
             with meter.precision(tf32):
-                ways = {"training step": training_step(case), "exact": streaming(case), "sketch": sketched(case)}
+                ways = {
+                    "training step": training_step(case),
+                    "exact": streaming(case),
+                    "sketch": sketched(case),
+                }
                 if network in config["torch_func"]:
                     ways["torch.func"] = torch_func(case, written_out_attention=True)
                 for way, call in ways.items():
@@ -110,7 +114,13 @@ def sample_rows(config: dict[str, Any], meter: Meter) -> Rows:
                 call()
                 taken = median(meter.seconds(call) for _ in range(config["rounds"]))
                 step = samples * step_seconds_per_sample(config, case, meter)
-                yield {"network": network, "samples": samples, "way": way, "seconds": taken, "steps": taken / step}
+                yield {
+                    "network": network,
+                    "samples": samples,
+                    "way": way,
+                    "seconds": taken,
+                    "steps": taken / step,
+                }
 
 
 def step_seconds_per_sample(config: dict[str, Any], case: Case, meter: Meter) -> float:

@@ -63,7 +63,7 @@ def tolerance_of(tensors: Iterable[Tensor]) -> Tolerance:
 
 
 def _unit(precision: Precision) -> float:
-    """Distance from 1 to the next number; a little less than float16's for TF32, which has its mantissa and a wider range."""
+    """Distance from 1 to the next number; just below float16's for TF32, which has its mantissa and a wider range."""
     if isinstance(precision, str):
         return 0.99 * torch.finfo(torch.float16).eps
     return torch.finfo(precision).eps

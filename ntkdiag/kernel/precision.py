@@ -23,7 +23,11 @@ def tf32_is_allowed() -> bool:
     products, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
     if not hasattr(products, "fp32_precision"):  # torch before 2.9
         return bool(products.allow_tf32 or cudnn.allow_tf32)
-    settings: tuple[Any, ...] = (torch.backends, products, *(getattr(cudnn, part) for part in ("conv", "rnn")))
+    settings: tuple[Any, ...] = (
+        torch.backends,
+        products,
+        *(getattr(cudnn, part) for part in ("conv", "rnn")),
+    )
     return any(each.fp32_precision == "tf32" for each in settings)
 
 

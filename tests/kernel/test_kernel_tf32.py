@@ -1,4 +1,4 @@
-"""TF32 without a card: a layer that rounds as TF32 does, differently for each size of batch, on tensors taken for a card's."""
+"""TF32 without a card: a layer that rounds as TF32 does, differently for each batch size, on tensors taken for a card's."""
 
 from __future__ import annotations
 
