@@ -1,4 +1,4 @@
-"""What is read off the device itself: seconds, peak memory, matrix rate, copy bandwidth, and where the time of a call goes."""
+"""Seconds, peak memory, matrix rate, copy bandwidth, and where the time of a call goes, read off the device."""
 
 from __future__ import annotations
 
