@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ntkdiag.claims.control_band import AS_UNTRAINED, LEARNED, NO_CLAIM, NOT_TESTED
+from ntkdiag.claims.description.recoverable import beside_recoverability
 from ntkdiag.claims.ends import CLEAN, ENDS, NOISY
 from ntkdiag.claims.wording.numbers import factor, named
 from ntkdiag.claims.words import CANNOT_SAY
@@ -14,6 +16,14 @@ if TYPE_CHECKING:
     from ntkdiag.claims.evidence import Evidence
 
 IN_PART, DESCRIBED, NOT_TESTABLE = "in part", "described", "not testable"
+HOLDS, DOES_NOT_HOLD = "holds", "does not hold"
+# What follows the word of an effect, by what fresh networks do.
+_BESIDE_FRESH = {
+    LEARNED: ", learned in training",
+    AS_UNTRAINED: ", within the range of fresh networks",
+    NO_CLAIM: ", fresh networks change more",
+    NOT_TESTED: "",
+}
 
 
 @dataclass(frozen=True)
@@ -22,7 +32,8 @@ class Answer:
 
     Attributes:
         noisy, clean: At each end of the log-SNR range: falls, rises, absent or cannot say; "in part" where the statistics of
-            the claim do different things; "described" or "not testable" for claims that one network cannot decide.
+            the claim do different things; "holds" or "does not hold" for claims about the whole range; "described" or "not
+            testable" for claims that one network cannot decide.
         text: One or two sentences with the numbers.
     """
 
@@ -43,8 +54,13 @@ def falls(statistics: Sequence[str] | str, evidence: Evidence) -> Answer:
     """
     names = [statistics] if isinstance(statistics, str) else list(statistics)
     words = {end: _shared([evidence.word(name, end) for name in names]) for end in ENDS}
-    text = " ".join(_sentence(name, evidence) for name in names)
+    text = " ".join([*(_sentence(name, evidence) for name in names), beside_recoverability(words, evidence)])
     return Answer(words[NOISY], words[CLEAN], text)
+
+
+def judged(word: str, text: str) -> Answer:
+    """The answer to a claim about the whole range."""
+    return Answer(word, word, text)
 
 
 def described(text: str) -> Answer:
@@ -64,11 +80,10 @@ def _shared(words: Sequence[str]) -> str:
 
 
 def _sentence(name: str, evidence: Evidence) -> str:
-    """ "Trace: ×0.31 [0.22, 0.44] at the noisy end (falls, learned), ×1.1 … at the clean end (absent)." """
+    """ "Trace: ×0.31 [0.22, 0.44] at the noisy end (falls, learned in training), ×1.1 … at the clean end (absent)." """
     parts = []
     for end in ENDS:
         row, band = evidence.effects[name, end], evidence.bands[name, end]
-        said = f"{row.word}, {band.learned}" if band.controls else row.word
-        parts.append(f"{factor(row)} at the {end} end ({said})")
+        parts.append(f"{factor(row)} at the {end} end ({row.word}{_BESIDE_FRESH[band.learned]})")
     label = named(name)
     return f"{label[0].upper()}{label[1:]}: {', '.join(parts)}."

@@ -105,12 +105,21 @@ def test_what_fresh_networks_show_too_is_not_put_down_to_training() -> None:
     assert "that training did this is not shown" in found.text
 
 
+def test_a_large_shared_answer_is_said_to_hide_the_other_directions() -> None:
+    hiding = verify(simulate(mean=shaped(6.0, 0.2, 0.2), **RANK))
+    assert words(hiding, "effective_rank")[0] == "falls"
+    assert "one large eigenvalue, beside which the rank hardly counts" in hiding.text
+    plain = verify(simulate(flatness=shaped(0.3, 0.8, 0.8), **RANK))
+    assert words(plain, "effective_rank")[0] == "falls"
+    assert "one large eigenvalue" not in plain.text
+
+
 def test_raw_and_net_of_opposite_sign_claim_nothing() -> None:
     further = [simulate(flatness=shaped(0.1 + 0.002 * k, 0.8, 0.8), **RANK) for k in range(4)]
     found = verify(simulate(flatness=shaped(0.5, 0.8, 0.8), **RANK, controls=further))
     row = found.claims.set_index(["statistic", "end"]).loc[("effective_rank", "noisy")]
     assert row["effect"] > 0 > row["net"] and row["learned"] == "no claim"
-    assert "Nothing is claimed about training" in found.text
+    assert "That training did this is not claimed" in found.text
 
 
 def test_one_control_shows_its_change_without_a_band() -> None:
@@ -153,15 +162,69 @@ def test_contamination_and_shares_are_described() -> None:
     found = verify(simulate(samples=32))
     texts = found.answers.set_index("claim")["text"]
     assert "Bayes noise is 81%" in texts["C4"] and "with the exact posterior" in texts["C4"]
-    assert "(log-SNR −9, −7, −5) gets" in texts["C5"] and "of the loss and" in texts["C5"]
+    assert "(log-SNR −9, −7, −5), the part" in texts["C5"] and "of the loss and" in texts["C5"]
     diagnosis = simulate(samples=32)
     diagnosis.summary = diagnosis.summary.rename(
         columns={f"contamination{end}": f"contamination_finite{end}" for end in ("", "_low", "_high")}
     )
-    assert "finite training set, which memorises it" in verify(diagnosis).answers["text"][3]
+    assert "finite training set; where there is little noise" in verify(diagnosis).answers["text"][3]
     diagnosis.summary = diagnosis.summary.drop(columns=["contamination_finite", "floor"])
     answers = verify(diagnosis).answers.set_index("claim")
     assert answers.loc[["C4", "C5"], "noisy"].tolist() == ["not testable", "not testable"]
+
+
+@pytest.mark.parametrize(
+    ("scale", "word", "meaning"),
+    [
+        (1.0, "does not hold", "which is not most of either"),
+        (40.0, "holds", "which is most of both"),
+    ],
+)
+def test_domination_is_judged_by_its_limits(scale: float, word: str, meaning: str) -> None:
+    """The loss and the gradient of the three noisiest levels, which have the highest floor, are made larger."""
+    diagnosis = simulate(samples=32)
+    diagnosis.grams["losses"][:3] *= scale
+    energy = diagnosis.grams["residual"].diagonal()
+    energy[:] = 1.0
+    energy[: 3 * 32] *= scale
+    answer = verify(diagnosis).answers.set_index("claim").loc["C5"]
+    assert answer["noisy"] == answer["clean"] == word
+    assert meaning in answer["text"]
+
+
+def test_shares_are_shares_and_an_interval_of_everything_says_nothing() -> None:
+    diagnosis = simulate(samples=32)
+    summary = diagnosis.summary
+    summary["contamination"], summary["contamination_low"], summary["contamination_high"] = 0.5, 0.4, 0.6
+    summary.loc[:2, ["contamination", "contamination_low", "contamination_high"]] = [1.01, 0.95, 1.2]
+    summary.loc[7:, ["contamination_low", "contamination_high"]] = [-0.1, 1.3]
+    text = verify(diagnosis).answers["text"][3]
+    assert "Bayes noise is 100% [95%, 100%] at the noisy end, 50% [40%, 60%] in the middle" in text
+    assert "not known, 50% [0%, 100%], at the clean end" in text
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_a_claim_says_which_end_is_less_recoverable_and_what_speaks_against_it(exact: bool) -> None:
+    diagnosis = simulate(size=shaped(0.3, 1.0, 4.0), **RANK)
+    parts = [0.1] * 3 + [0.5] * 4 + [0.2] * 3
+    diagnosis.summary["bayes_share"] = parts
+    diagnosis.summary["excess"] = 0.1 if exact else np.nan
+    answer = verify(diagnosis).answers.set_index("claim").loc["C1"]
+    assert (answer["noisy"], answer["clean"]) == ("falls", "rises")
+    bound = "" if exact else "at least "
+    assert (
+        f"less recoverable than the middle ({bound}10% of the target; {bound}50% in the middle), which is as"
+        in answer["text"]
+    )
+    assert (
+        f"({bound}20% of the target; {bound}50% in the middle), and a rise there is against the claim"
+        in answer["text"]
+    )
+    assert ("own loss" in answer["text"]) is not exact
+    diagnosis.summary["bayes_share"] = [0.5] * 7 + [0.9] * 3
+    text = verify(diagnosis).answers["text"][0]
+    assert "about as recoverable as the middle" in text and "so a fall there is not what is claimed" in text
+    assert "the clean end is more recoverable than the middle" in text
 
 
 def test_repr_is_short_and_the_document_comes_back() -> None:

@@ -1,6 +1,7 @@
 """C1, strength: trace and top eigenvalue of the trace kernel fall where the target is less recoverable.
 
-One network shows at which ends they fall, in units of its own target. Source: arXiv 2605.10790.
+One network shows at which ends they fall, in units of its own target, and how recoverable each end is.
+Source: arXiv 2605.10790.
 """
 
 from __future__ import annotations

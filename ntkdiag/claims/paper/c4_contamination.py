@@ -14,9 +14,12 @@ from ntkdiag.claims.evidence import Evidence
 from ntkdiag.claims.register import claim
 from ntkdiag.claims.wording.numbers import percent
 
+# An interval of this width says nothing of a share.
+NEARLY_ALL = 0.9
 SOURCES = {
     "contamination": "with the exact posterior",
-    "contamination_finite": "with the posterior of the finite training set, which memorises it",
+    "contamination_finite": "with the posterior of the finite training set; where there is little noise it recognises the "
+    "sample, so that its noise is 0% there whatever the data",
 }
 
 
@@ -42,6 +45,11 @@ def contamination_rises(evidence: Evidence) -> Answer:
 def _mean(evidence: Evidence, column: str, part: np.ndarray) -> str:
     """Mean of a column over a third, with the lowest lower and the highest upper end of its intervals."""
     rows = evidence.kept_summary[part]
-    value = percent(float(rows[column].mean()))
-    low, high = float(rows[f"{column}_low"].min()), float(rows[f"{column}_high"].max())
-    return value if np.isnan(low) or np.isnan(high) else f"{value} [{percent(low)}, {percent(high)}]"
+    value, low, high = (
+        float(np.clip(number, 0, 1))
+        for number in (rows[column].mean(), rows[f"{column}_low"].min(), rows[f"{column}_high"].max())
+    )
+    if np.isnan(low) or np.isnan(high):
+        return percent(value)
+    said = f"{percent(value)} [{percent(low)}, {percent(high)}]"
+    return f"not known, {said}," if high - low > NEARLY_ALL else said

@@ -49,4 +49,6 @@ def percent(share: float) -> str:
     if math.isnan(share):
         return "–"
     number = 100 * share
+    if number == 0:
+        return "0%"
     return f"{number:.1f}%" if number < 2 or 98 < number < 99.95 else f"{number:.0f}%"

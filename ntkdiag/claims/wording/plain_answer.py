@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
-
 from ntkdiag.claims.control_band import AS_UNTRAINED, LEARNED, NO_CLAIM
+from ntkdiag.claims.description.recoverable import recoverable
+from ntkdiag.claims.effects import MIN_PROBES
 from ntkdiag.claims.ends import CLEAN, ENDS, NOISY, thirds
 from ntkdiag.claims.evidence import Evidence
 from ntkdiag.claims.wording.numbers import factor, percent, ratio, short
-from ntkdiag.claims.words import CANNOT_SAY, FALLS, RISES
+from ntkdiag.claims.words import CANNOT_SAY, FALLS, RISES, THRESHOLD
 from ntkdiag.spectra.dense.eigen import Array
 
 RANK, PAIRS, SHARE, CENTRED = (
@@ -28,6 +28,8 @@ _NAMES = {RANK: "rank", CENTRED: "rank without the shared answer"}
 _TOWARDS = {NOISY: "noise", CLEAN: "clean data"}
 # A part of the trace above this is called most of it.
 _MOST = 0.5
+# A rank without the shared answer that is larger by this factor shows what the shared answer hides.
+_HIDDEN = 1.5
 
 
 def plain_answer(evidence: Evidence) -> str:
@@ -46,11 +48,16 @@ def plain_answer(evidence: Evidence) -> str:
 
 def _what_was_measured(evidence: Evidence) -> str:
     levels, target = _levels(evidence), evidence.diagnosis.meta["config"]["target"]
+    found = evidence.effects
+    brackets = f" Brackets are {found.level:.0%} limits that hold for all comparisons together."
     return (
-        "The kernel says how a training step on one sample moves the answers to others; its effective rank counts "
-        "the directions in which answers can still be moved. It was measured on this network, which predicts "
-        f"{target}, with {evidence.effects.samples} samples at {len(levels)} noise levels, from log-SNR "
-        f"{_level(levels[0])} (noisy) to {_level(levels[-1])} (clean)."
+        "The kernel says how a training step on one sample moves the network's answers to others. A direction is a way "
+        "to change the answers to all samples at once, and the effective rank counts the directions in which training "
+        "can still move them; a collapse is a fall of this count. The kernel was measured on this network, which "
+        f"predicts {target}, with {found.samples} samples at {len(levels)} noise levels, from log-SNR "
+        f"{_level(levels[0])} (noisy) to {_level(levels[-1])} (clean). The noisy third ({_third(NOISY, evidence)}) and the "
+        f"clean third ({_third(CLEAN, evidence)}) are compared with the middle third ({_third('middle', evidence)}), "
+        f"each by its geometric mean.{brackets if found.probes == 0 or found.probes >= MIN_PROBES else ''}"
     )
 
 
@@ -87,22 +94,22 @@ def _collapse(evidence: Evidence) -> str:
 def _rank(end: str, evidence: Evidence) -> str:
     """From how many directions to how many."""
     row, word = evidence.effects[RANK, end], evidence.word(RANK, end)
-    levels, middle, there = _third(end, evidence), short(row.middle, 3), short(row.at_end, 3)
+    middle, there = short(row.middle, 3), short(row.at_end, 3)
     if word == CANNOT_SAY:
         return (
-            f"Whether the rank falls towards {_TOWARDS[end]} cannot be said: {middle} in the middle third, {there} in "
-            f"the {end} third ({levels}), but {_doubt(end, RANK, evidence)}."
+            f"Whether the effective rank falls towards {_TOWARDS[end]} cannot be said: it is {middle} in the middle third "
+            f"and {there} in the {end} third, and {_doubt(end, RANK, evidence)}."
         )
     if word in (FALLS, RISES):
         return (
-            f"Towards {_TOWARDS[end]} the effective rank {word} from {middle} in the middle third of the range to "
-            f"{there} in the {end} third ({levels}), of at most {evidence.effects.samples}. Ranks depend on the number "
-            "of samples, so read their order and not their ratio; the pair participation ratio, which does not, "
-            f"changes by {factor(evidence.effects[PAIRS, end])}."
+            f"Towards {_TOWARDS[end]} the effective rank {word} from {middle} in the middle third to {there} in the {end} "
+            f"third, of at most {evidence.effects.samples}. More samples would raise both numbers, the higher one more. "
+            "The pair participation ratio, a count of directions that does not depend on the number of samples, changes by "
+            f"{factor(evidence.effects[PAIRS, end])}."
         )
     return (
         f"Towards {_TOWARDS[end]} the effective rank stays within 10%: {middle} in the middle third, {there} in the "
-        f"{end} third ({levels})."
+        f"{end} third."
     )
 
 
@@ -112,24 +119,30 @@ def _shared(end: str, evidence: Evidence) -> str:
     if evidence.word(RANK, end) != FALLS or not math.isfinite(row.at_end):
         return ""
     start = "What is left there is mostly" if row.at_end >= _MOST else "Part of what is left there is"
+    hidden = evidence.effects[CENTRED, end].at_end > _HIDDEN * evidence.effects[RANK, end].at_end
     return (
         f"{start} one shared answer: {percent(row.at_end)} of the kernel moves all samples alike "
         f"({percent(row.middle)} in the middle)."
+        + (
+            " It is one large eigenvalue, beside which the rank hardly counts the many small ones."
+            if hidden
+            else ""
+        )
     )
 
 
 def _apart(end: str, evidence: Evidence) -> str:
-    """Are samples still told apart, without the shared answer; said where either rank falls."""
+    """Does the kernel still distinguish samples, without the shared answer; said where either rank falls."""
     row, word = evidence.effects[CENTRED, end], evidence.word(CENTRED, end)
     if FALLS not in (word, evidence.word(RANK, end)):
         return ""
     there, middle = short(row.at_end, 3), short(row.middle, 3)
-    numbers = f"Without the shared answer there are {there} directions there, {middle} in the middle"
+    numbers = f"Without the shared answer the rank is {there} there and {middle} in the middle"
     if word == FALLS:
-        return f"{numbers}: samples are told apart in fewer directions."
+        return f"{numbers}, so samples are told apart in fewer directions."
     if word == CANNOT_SAY:
-        return f"{numbers}; whether that is fewer cannot be said: {_doubt(end, CENTRED, evidence)}."
-    return f"{numbers}: samples are still told apart, and none of these directions is lost."
+        return f"{numbers}. Whether that is fewer cannot be said: {_doubt(end, CENTRED, evidence)}."
+    return f"{numbers}, so samples are still told apart, and none of these directions is lost."
 
 
 def _before(end: str, evidence: Evidence) -> str:
@@ -156,7 +169,7 @@ def _against_fresh(name: str, end: str, evidence: Evidence) -> str:
     return {
         LEARNED: f"Training did this: {numbers}.",
         AS_UNTRAINED: f"It was so before training: {numbers}.",
-        NO_CLAIM: f"Nothing is claimed about training, since fresh networks change more: {numbers}.",
+        NO_CLAIM: f"That training did this is not claimed, since networks change more before it: {numbers}.",
     }[band.learned]
 
 
@@ -175,7 +188,10 @@ def _what_to_do(evidence: Evidence) -> str:
     more = "What to do: measure with more samples and probes ('--level thorough') before changing the weights"
     unsure = [end for end in fallen if evidence.word(CENTRED, end) == CANNOT_SAY]
     if unsure:
-        return f"{more}; whether samples are still told apart as well is open at the {_and(unsure)} end."
+        return (
+            f"{more}. That the kernel collapses is known; whether samples are still told apart equally well at the "
+            f"{_and(unsure)} end is not, and only a loss of that would call for other weights."
+        )
     if fallen and not lost:
         return (
             "What to do: this calls for no other loss weights. Only the shared answer grew, where "
@@ -194,19 +210,21 @@ def _what_to_do(evidence: Evidence) -> str:
 
 def _recoverable(ends: list[str], evidence: Evidence) -> str:
     """How much of the target the noisy input determines at some ends."""
-    summary = evidence.kept_summary
-    if "bayes_share" not in summary:
+    found = recoverable(evidence)
+    if found is None:
         return "it is not known how much of the target can be recovered"
-    parts = thirds(_levels(evidence))
-    shares = summary["bayes_share"].to_numpy(dtype=float)
-    exact = "excess" in summary and bool(np.isfinite(summary["excess"].to_numpy(dtype=float)).any())
-    said = _and([percent(float(shares[parts[end]].mean())) for end in ends])
-    return f"{'' if exact else 'at least '}{said} of the target can be recovered from the input"
+    return f"{_and([found.at(end) for end in ends])} of the target can be recovered from the input"
 
 
 def _doubt(end: str, name: str, evidence: Evidence) -> str:
     row = evidence.effects[name, end]
-    return row.note or f"the limits of the ratio are wide, {factor(row)}"
+    if row.note:
+        return row.note
+    fall, rise = row.high > THRESHOLD, row.low < -THRESHOLD
+    what = "a fall or a rise" if fall and rise else "a fall" if fall else "a rise"
+    return (
+        f"the limits of their ratio, {factor(row)}, leave open whether there is {what} by more than a tenth"
+    )
 
 
 def _at_zero_start(evidence: Evidence) -> list[str]:

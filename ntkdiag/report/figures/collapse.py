@@ -38,9 +38,11 @@ def _panels(diagnosis: Diagnosis) -> Sequence[str]:
     draws=DIAGNOSIS,
     group=Group.RANK,
     title="Does the kernel collapse?",
-    caption="Left: the number of directions. Right: the share of the kernel in one answer that all samples get. Middle: "
-    "the number of directions without that answer, which tell samples apart. Areas around the line are 90% intervals over "
-    "samples; the grey area is the range of the untrained networks.",
+    caption="All directions: how many ways there are to change the network's answers. The shared answer: the share of the "
+    "kernel that changes the answers to all samples alike, the same everywhere. Without the shared answer: the directions "
+    "that are left, which tell samples apart; there can be many of them even where one large shared answer makes the "
+    "count of all directions small. Areas around the line are 90% intervals over samples; the grey area is the range of "
+    "the untrained networks, and the grey line their mean.",
     panels=_panels,
 )
 def draw_collapse(axes: Axes, diagnosis: Diagnosis, panel: str) -> None:

@@ -58,9 +58,9 @@ def scores_present(diagnosis: Diagnosis) -> list[str]:
     draws=DIAGNOSIS,
     group=Group.RECOVERABILITY,
     title="Recoverability and rank over noise levels",
-    caption="Thin lines show how much the noisy input still reveals about the target. If the thick "
-    "line, the measured rank, rises and falls with them, degradation follows recoverability rather "
-    "than noise as such.",
+    caption="Thin lines show how much the noisy input still reveals about the target; the thick line is the measured rank. "
+    "Smooth curves over noise levels often run alike by themselves, so one network cannot show that its rank follows "
+    "recoverability (claim C3). Where the share is a bound from the network's own loss, it is not independent of its rank.",
 )
 def draw_profile(axes: Axes, diagnosis: Diagnosis) -> None:
     """Scores that lie between 0 and 1 over log-SNR, and the effective rank as a share of its largest value.
@@ -91,8 +91,8 @@ def draw_profile(axes: Axes, diagnosis: Diagnosis) -> None:
     draws=DIAGNOSIS,
     group=Group.RECOVERABILITY,
     title="Recoverability against measured rank",
-    caption="One point a noise level, labelled by its log-SNR: points that climb from left to right "
-    "mean that the rank is lost where the target is hard to recover.",
+    caption="One point a noise level, labelled by its log-SNR. Points that climb from left to right mean that the rank is "
+    "low where the target is hard to recover, in this network; not that it is low because of that (claim C3).",
     panels=scores_present,
 )
 def draw_against_rank(axes: Axes, diagnosis: Diagnosis, score: str) -> None:

@@ -101,7 +101,10 @@ def rank_against_untrained(summary: pd.DataFrame, diagnosis: Diagnosis) -> str:
         for side, places in (("below", below), ("above", above))
         if places.any()
     ]
-    return f"The effective rank of the trained network lies {' and '.join(parts)}; there the intervals do not overlap."
+    return (
+        f"Level by level, the effective rank of the trained network lies {' and '.join(parts)}; there the intervals do not "
+        "overlap. (How it changes from the middle to an end is another question, which the answer above compares.)"
+    )
 
 
 def largest_and_smallest_trace(summary: pd.DataFrame) -> str:
@@ -120,20 +123,23 @@ def whether_samples_were_enough(rarefaction: pd.DataFrame) -> str:
     """By how much twice the samples would raise the rank, from the largest subset and the one before it."""
     if rarefaction.empty:
         return ""
-    slopes = []
-    for _, rows in rarefaction.groupby("log_snr"):
+    slopes: dict[float, float] = {}
+    for place, rows in rarefaction.groupby("log_snr"):
         rows = ordered(rows, "samples")
         count, rank = column(rows, "samples"), column(rows, "effective_rank")
         if len(rows) > 1 and rank[-2] > 0 and count[-1] > count[-2]:
-            slopes.append(np.log(rank[-1] / rank[-2]) / np.log(count[-1] / count[-2]))
-    if not slopes or not np.isfinite(slopes).any():
+            slope = float(np.log(rank[-1] / rank[-2]) / np.log(count[-1] / count[-2]))
+            slopes |= {float(str(place)): slope} if np.isfinite(slope) else {}
+    if not slopes:
         return ""
-    gain = 2 ** float(np.nanmax(slopes)) - 1
+    steepest = max(slopes, key=lambda place: slopes[place])
+    gain = 2 ** slopes[steepest] - 1
     if gain < FLAT:
         return "There were enough samples: twice as many would raise the effective rank by less than a tenth everywhere."
     return (
         f"There were too few samples for the effective rank itself: twice as many would raise it by about "
-        f"{round(100 * gain)}% at some noise level. Noise levels can still be compared with each other."
+        f"{round(100 * gain)}% at log-SNR {level(steepest)}, where it grows most. Noise levels can still be put in order, "
+        "since all have the same samples and a rank that is higher grows more with their number."
     )
 
 

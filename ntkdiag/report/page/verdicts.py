@@ -11,6 +11,12 @@ from ntkdiag.report.tables import text
 if TYPE_CHECKING:
     from ntkdiag.claims import Verification
 
+_CARDS = (
+    "Claims C1 to C5 are those of arXiv 2605.10790, which says that a kernel degrades where its target cannot be recovered. "
+    "Each card has a word for what this network does, and the numbers: an end of the range divided by its middle, with "
+    "limits in brackets. Fresh networks are the same network with new random weights, before any training."
+)
+
 
 def verdict_cards(verdicts: Verification | None) -> Html:
     """The paragraphs, then a card a claim; a sentence where nothing was answered.
@@ -33,6 +39,7 @@ def verdict_cards(verdicts: Verification | None) -> Html:
         element("p", answer + stop.rstrip(), class_="answer"),
         *([element("p", explained)] if explained else []),
         *(element("p", part) for part in others),
+        element("p", _CARDS, class_="note"),
         element("div", *cards, class_="verdicts"),
     )
 

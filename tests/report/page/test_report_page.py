@@ -150,7 +150,11 @@ def test_the_answer_comes_first_and_then_a_card_a_claim(
     diagnosis: SimpleNamespace, cases: SimpleNamespace
 ) -> None:
     text = shown(page.build_page(ReportInputs(diagnosis, verdicts=cases.verdicts())))
-    assert "What it says In this network the kernel collapses at the noisy end. falls C1" in text
+    assert (
+        "What it says In this network the kernel collapses at the noisy end. Claims C1 to C5 are those"
+        in text
+    )
+    assert "before any training. falls C1" in text
     assert (
         "falls C1 The kernel weakens where the target is less recoverable. Trace: ×0.41 [0.30, 0.55]." in text
     )
