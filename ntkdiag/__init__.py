@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ntkdiag import report as report
     from ntkdiag import spectra as spectra
     from ntkdiag import train as train
+    from ntkdiag import trust as trust
     from ntkdiag import weights as weights
     from ntkdiag.claims import verify as verify
     from ntkdiag.denoiser import Denoiser as Denoiser
@@ -51,6 +52,7 @@ _PUBLIC = {
     "schedules": "ntkdiag.process.schedules",
     "spectra": "ntkdiag.spectra",
     "train": "ntkdiag.train",
+    "trust": "ntkdiag.trust",
     "verify": "ntkdiag.claims:verify",
     "weights": "ntkdiag.weights",
 }
