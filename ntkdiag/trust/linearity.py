@@ -96,6 +96,8 @@ class Linearity:
         fraction = float(self.buckets["largest_fraction"].min())
         if fraction == 0:
             return f"A step of {min(FRACTIONS):g} of the real size is already too large somewhere."
+        if fraction == 1:
+            return "The first real step is small enough everywhere."
         return f"A step of {fraction:g} of the real size is small enough everywhere."
 
     def _said_of_kernels(self) -> list[str]:

@@ -82,7 +82,7 @@ def _step(
         for group in optimizer.param_groups:
             group["lr"] = group["lr"] if state.rate is None else state.rate(done)
     with torch.enable_grad():
-        weighted_loss(state, batch, weights).backward()  # type: ignore[no-untyped-call]
+        weighted_loss(state, batch, weights).backward()
     torch.nn.utils.clip_grad_norm_([p for p in trained if p.grad is not None], state.clip)
     for optimizer in state.optimizers:
         optimizer.step()
