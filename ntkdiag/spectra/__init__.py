@@ -19,6 +19,7 @@ from ntkdiag.spectra.dense.rank import (
     stable_rank,
     top_k_energy,
 )
+from ntkdiag.spectra.dense.similarity import centred_alignment, eigenspace_overlap, neighbour_overlap
 from ntkdiag.spectra.operators.block_lanczos import TopEigenpairs, top_eigenpairs
 from ntkdiag.spectra.operators.quadrature import (
     Quadrature,
@@ -48,18 +49,21 @@ __all__ = [
     "Statistic",
     "TopEigenpairs",
     "TraceEstimates",
+    "centred_alignment",
     "contrast_interval",
     "contrast_of_replicates",
     "decay_exponent",
     "density",
     "effective_rank",
     "eigenpairs",
+    "eigenspace_overlap",
     "eigenvalues",
     "entropy_effective_rank",
     "evaluate",
     "interval_from_replicates",
     "lanczos_quadrature",
     "mean_interval",
+    "neighbour_overlap",
     "numerical_rank",
     "participation_ratio",
     "participation_ratio_pairs",

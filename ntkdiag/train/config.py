@@ -27,6 +27,8 @@ class TrainConfig:
         seed: Seed of three generators: for the data points, the noise and the noise levels.
         log_every: Steps that one row of the history averages over.
         checkpoint_every: Steps between checkpoints.
+        keep_every: Steps between averaged weights that are kept to the end, beside the initial and the last ones, so that
+            `nd.trust.drift` can measure along the run; 0 keeps none.
         condition_dropout: Share of samples that are trained without their conditions, in [0, 1), as guidance needs it (0.1
             is usual); for a network that takes conditions and says what stands for none.
 
@@ -50,12 +52,13 @@ class TrainConfig:
     seed: int = 0
     log_every: int = 50
     checkpoint_every: int = 500
+    keep_every: int = 0
     condition_dropout: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch", "log_every", "checkpoint_every"):
             require_positive_int(name, getattr(self, name))
-        for name in ("warmup", "seed"):
+        for name in ("warmup", "seed", "keep_every"):
             require_int(name, getattr(self, name), at_least=0)
         for name, high in _BELOW.items():
             require_number(name, getattr(self, name), at_least=0.0, below=high)

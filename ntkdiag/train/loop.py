@@ -85,7 +85,7 @@ def train(
         config: Settings.
         buckets: Buckets of the history, a count or edges; by default ten in which training draws equally often.
         out: Folder for checkpoints and, at the end, average.safetensors and history.csv.
-        resume: Continue from the checkpoint in `out`; only `steps` and `checkpoint_every` may have changed.
+        resume: Continue from the checkpoint in `out`; only `steps`, `checkpoint_every` and `keep_every` may have changed.
         force: Replace an earlier run in `out`.
         progress: Called at every row of the history with (steps done, steps in all, mean unweighted loss).
         notes: JSON-able remarks that are stored in training.json.
@@ -208,6 +208,8 @@ class _Run:
             self.seconds += time.perf_counter() - started
             if row_ends:
                 self._log(progress)
+            if self.folder is not None and (last or done % (self.config.keep_every or done + 1) == 0):
+                self.folder.keep(self.state)
             stop = interrupted()
             if last or stop or done % self.config.checkpoint_every == 0:
                 self.save()

@@ -24,7 +24,7 @@ RULES = (
 SCORES = ("amplitude", "bayes", "learnability", "gsnr", "contamination")
 PRESETS = ("digits", "mixture")
 SETTINGS = (
-    "weight_decay", "beta1", "beta2", "gradient_clip", "warmup", "ema_decay", "log_every", "checkpoint_every",
+    "weight_decay", "beta1", "beta2", "gradient_clip", "warmup", "ema_decay", "log_every", "checkpoint_every", "keep_every",
     "condition_dropout",
 )  # fmt: skip
 ARGUMENTS = ("snr", "log_snr", "sigma", "timesteps")

@@ -1,7 +1,11 @@
-"""The folder of a training run: a checkpoint during the run, averaged weights and history at its end."""
+"""The folder of a training run: a checkpoint during the run, averaged weights and history at its end.
+
+With `keep_every` it also keeps averaged weights along the way.
+"""
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,9 +26,12 @@ from ntkdiag.train.state import TrainState
 
 AVERAGE_FILE = "average.safetensors"
 HISTORY_FILE = "history.csv"
+# Averaged weights of steps along the run.
+KEPT_FOLDER = "kept"
+_KEPT_FILE = re.compile(r"step-(\d{8,})\.safetensors")
 
 # Settings in which a resumed run may differ, since they change no step that was done before.
-_FREE = ("steps", "checkpoint_every")
+_FREE = ("steps", "checkpoint_every", "keep_every")
 
 
 class Progress(NamedTuple):
@@ -61,6 +68,17 @@ class RunFolder:
         """
         with provenance.run_folder(self.path, force) as building:
             self._write(building, state, progress)
+            self._keep(building, state)
+
+    def keep(self, state: TrainState) -> None:
+        """Keep the averaged weights of this step, if the settings ask for any."""
+        self._keep(self.path, state)
+
+    def _keep(self, folder: Path, state: TrainState) -> None:
+        if self.config.keep_every:
+            kept = folder / KEPT_FOLDER
+            kept.mkdir(exist_ok=True)
+            save_weights(state.average.denoiser, kept / f"step-{state.step:08d}.safetensors")
 
     def save(self, state: TrainState, progress: Progress) -> None:
         """Write a checkpoint of this state."""
@@ -112,6 +130,13 @@ class RunFolder:
             raise InputError(
                 "steps", expected=f"at least the {manifest.step} already done", got=self.config.steps
             )
+
+
+def kept_weights(folder: Path | str) -> dict[int, Path]:
+    """Step → file of averaged weights that a run kept, in the order of steps; empty where it kept none."""
+    files = Path(folder, KEPT_FOLDER).glob("step-*.safetensors")
+    found = {int(match[1]): file for file in files if (match := _KEPT_FILE.fullmatch(file.name))}
+    return dict(sorted(found.items()))
 
 
 def describe_problem(denoiser: Denoiser, data: Data, buckets: Buckets) -> dict[str, Any]:
