@@ -214,7 +214,7 @@ def _ends(measured: Mapping[int, list[Gram]], levels: Buckets) -> pd.DataFrame:
         grams = torch.stack([one.matrix for one in found])
         probes = [one.per_probe for one in found if one.per_probe is not None]
         table = effects(
-            levels.centers,
+            np.array(levels.centers),
             grams.numpy(),
             torch.stack(probes).numpy() if len(probes) == len(found) else None,
             statistics=RANKS,

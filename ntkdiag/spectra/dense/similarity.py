@@ -14,7 +14,7 @@ from ntkdiag.spectra.dense.eigen import Array, GramLike, gram_array
 
 
 def centred_alignment(first: GramLike, second: GramLike) -> float:
-    """⟨HKH, HLH⟩ / (‖HKH‖ ‖HLH‖), linear CKA where K and L are Grams of features (Kornblith et al. 2019; Cortes et al. 2012).
+    """⟨HKH, HLH⟩ / (‖HKH‖ ‖HLH‖), linear CKA where K and L are of features (Kornblith et al. 2019; Cortes et al. 2012).
 
     It is biased upwards by few samples: compare at equal N.
 
