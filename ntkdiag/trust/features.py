@@ -42,8 +42,9 @@ class Features:
     Attributes:
         table: A row a network ("trained", "untrained", "input"), module and bucket: network, module, bucket, log_snr, width
             (numbers a sample), rankme (exp of the entropy of the singular values, Garrido et al. 2023),
-            centred_effective_rank (of the eigenvalues of the centred Gram matrix), cka_clean (centred alignment with x0), probe and probe_stderr
-            (accuracy of a linear classifier on held-out folds; NaN without labels, or where the network is given them).
+            centred_effective_rank (of the eigenvalues of the centred Gram matrix), cka_clean (centred alignment with x0),
+            probe and probe_stderr (accuracy of a linear classifier on held-out folds; NaN without labels, or where the
+            network is given them).
         between: network, module, log_snr_a, log_snr_b, cka: features at one noise level against those at another.
         ends: A row a network, module and end: whether the centred effective rank falls there; see `ntkdiag.claims.effects`.
         samples: N.
