@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ntkdiag import train as train
     from ntkdiag import trust as trust
     from ntkdiag import weights as weights
+    from ntkdiag.claims import by_class as by_class
     from ntkdiag.claims import verify as verify
     from ntkdiag.denoiser import Denoiser as Denoiser
     from ntkdiag.diagnosis import Diagnosis as Diagnosis
@@ -43,6 +44,7 @@ _PUBLIC = {
     "NTKOperator": "ntkdiag.kernel:NTKOperator",
     "WeightTable": "ntkdiag.weights:WeightTable",
     "audit": "ntkdiag.weights.audit:audit",
+    "by_class": "ntkdiag.claims:by_class",
     "data": "ntkdiag.data",
     "gram": "ntkdiag.kernel:gram",
     "gram_of": "ntkdiag.kernel:gram_of",

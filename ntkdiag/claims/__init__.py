@@ -5,6 +5,7 @@ are the files of `paper/`; verdicts need several training seeds (`recipe`).
 """
 
 from ntkdiag.claims.answer import Answer, described, falls, untestable
+from ntkdiag.claims.classes import ByClass, by_class
 from ntkdiag.claims.control_band import ControlBand, control_band
 from ntkdiag.claims.effects import Effect, EffectTable, effect_values, effects
 from ntkdiag.claims.evidence import Evidence
@@ -17,6 +18,7 @@ __all__ = [
     "CLAIMS",
     "COLUMNS",
     "Answer",
+    "ByClass",
     "Claim",
     "ControlBand",
     "Effect",
@@ -24,6 +26,7 @@ __all__ = [
     "Evidence",
     "RecipeVerification",
     "Verification",
+    "by_class",
     "claim",
     "control_band",
     "described",

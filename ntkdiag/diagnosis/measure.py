@@ -26,7 +26,7 @@ from ntkdiag.diagnosis.preconditions import (
     require_full,
     require_references,
 )
-from ntkdiag.diagnosis.result import Diagnosis
+from ntkdiag.diagnosis.result import LABELS, Diagnosis
 from ntkdiag.diagnosis.tables import (
     BucketViews,
     coupling_table,
@@ -196,7 +196,7 @@ def _diagnose(
         spectra=spectra_table(views, buckets),
         coupling=coupling_table(kernels, buckets),
         rarefaction=rarefaction_table(views, buckets, seed),
-        grams=_grams(kernels),
+        grams=_grams(kernels) | _labels(data, draws),
         meta=meta,
         full=found,
     )
@@ -282,6 +282,13 @@ def _grams(kernels: Kernels) -> dict[str, torch.Tensor]:
         if len(known) == len(parts):
             kept[name] = torch.stack(known)
     return kept
+
+
+def _labels(data: Data, draws: PairedDraws) -> dict[str, torch.Tensor]:
+    """The class of each drawn sample, where the data has labels."""
+    if data.labels is None or draws.rows is None:
+        return {}
+    return {LABELS: data.labels[draws.rows.to(data.labels.device)].cpu()}
 
 
 def _tensors(network: torch.nn.Module) -> list[torch.Tensor]:

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 TABLES = ("summary", "spectra", "coupling", "rarefaction")
 FORMAT = 1
+# The tensor among the kernels that holds each sample's class.
+LABELS = "labels"
 # Columns of the summary that a notebook shows.
 _SHOWN = (
     "log_snr",
@@ -79,7 +81,7 @@ class Diagnosis:
         rarefaction: Effective rank of subsets of the samples, by subset size.
         grams: Kernels in float64: "trace" [B, N, N] and "residual" [B·N, B·N]; where the trace kernel is estimated
             from R probes also "per_probe" [B, R, N, N], and "trace_stderr" [B, N, N] unless R is 1. "losses" [B, N] holds
-            the mean squared error of each sample.
+            the mean squared error of each sample. "labels" [N], int64, holds each sample's class where the data has labels.
         meta: Provenance and configuration; plain JSON values.
         refs: Reference networks measured on the same draws, by name.
         full: The full kernel, with a row for every output of every sample (see `ntkdiag.diagnosis.full_kernel`); None

@@ -28,6 +28,7 @@ ORDER = (
     "spectra",
     "spectrum_map",
     "rarefaction",
+    "by_class",
     "trace",
     "top_eigenvalue",
     "profile",

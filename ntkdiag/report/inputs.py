@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-    from ntkdiag.claims import Verification
+    from ntkdiag.claims import ByClass, Verification
     from ntkdiag.diagnosis import Diagnosis, FullKernel
     from ntkdiag.report.runs import Runs
 
@@ -103,6 +103,22 @@ def _with_full_kernel(inputs: ReportInputs) -> Diagnosis:
     return inputs.diagnosis
 
 
+def _by_class(inputs: ReportInputs) -> ByClass:
+    """Results by class, where there are enough samples of the classes for a word on each."""
+    from ntkdiag.claims import by_class  # reports without classes need none of it
+
+    found = by_class(inputs.diagnosis)
+    if found.ends.empty:
+        raise InputError(
+            "results by class",
+            expected="8 samples or more of each class, in 3 buckets or more",
+            got=f"{int(found.classes['samples'].max())} samples in {found.classes['log_snr'].nunique()}",
+            fix="Measure again with {samples}.",
+            arguments={"samples": 16 * found.classes["label"].nunique()},
+        )
+    return found
+
+
 S = TypeVar("S", bound=Sized)
 
 
@@ -125,6 +141,7 @@ def _quality(inputs: ReportInputs) -> pd.DataFrame:
 
 
 DIAGNOSIS: Part[Diagnosis] = Part("diagnosis", lambda inputs: inputs.diagnosis)
+BY_CLASS: Part[ByClass] = Part("results by class", _by_class)
 FULL_KERNEL: Part[Diagnosis] = Part("full kernel", _with_full_kernel)
 # Without weight tables, every rule for the target of the diagnosis is drawn.
 WEIGHTS: Part[tuple[Diagnosis, Weights | None]] = Part(

@@ -21,6 +21,7 @@ from ntkdiag.report.runs import Runs, bucket_losses
 if TYPE_CHECKING:
     import pandas as pd
 
+    from ntkdiag.claims import ByClass
     from ntkdiag.diagnosis import Diagnosis
 
 
@@ -79,6 +80,17 @@ def summary_table(
         cells[f"weight {one_line(name, 16)}"] = [number(value) for value in values]
     cells |= _losses(summary, log_snr, runs)
     return Table(tuple(cells), tuple(zip(*cells.values(), strict=True)))
+
+
+def class_table(found: ByClass) -> Table:
+    """One row a class, one column a noise level: effective rank within the class; a dash where it has too few samples."""
+    ranks = found.classes.pivot(index="label", columns="log_snr", values="effective_rank").sort_index()
+    used = found.classes.groupby("label")["available"].first()
+    rows = [
+        (str(label), str(used[label]), *(MISSING if np.isnan(value) else number(value) for value in row))
+        for label, row in zip(ranks.index, ranks.to_numpy(dtype=float), strict=True)
+    ]
+    return Table(("class", "samples", *(level(float(one)) for one in ranks.columns.to_numpy())), tuple(rows))
 
 
 def full_table(diagnosis: Diagnosis) -> Table:

@@ -17,6 +17,7 @@ SCRIPTS = {
     "weights_for_your_trainer.py": ["weights.html"],
     "refresh_while_training.py": ["refreshed.png"],
     "verify_a_claim.py": ["claims_v.html", "claims_x0.html"],
+    "class_conditional.py": ["classes.html", "digits_by_class.png"],
 }
 
 

@@ -21,6 +21,7 @@ from ntkdiag.errors import InputError, require_int, require_one_of, require_posi
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ntkdiag.claims import ByClass
     from ntkdiag.claims.levels import Level
     from ntkdiag.diagnosis import Diagnosis, FullSettings
 
@@ -70,6 +71,14 @@ def measure(
             metavar="FOLDER", help="Save the diagnosis to this folder, which plot, report and verify read."
         ),
     ] = None,
+    by: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Also show results for each class of the samples: label. They are written beside the diagnosis as "
+            "by_class.csv, between_classes.csv and class_ends.csv. Ten classes need 160 samples or more.",
+        ),
+    ] = None,
     force: Force = False,
     json: Json = False,
 ) -> None:
@@ -84,23 +93,53 @@ def measure(
           --data images.npy --target epsilon --schedule linear_beta --out runs/mine
       ntkdiag measure --model runs/erd --kernel full --top-k 8 --samples 16 --out runs/erd-full
       ntkdiag measure --model runs/erd --engine sketch --samples 1000 --out runs/erd-many
+      ntkdiag measure --model runs/classes --by label --samples 160 --out runs/by-class
     """
     paths.check_folder(out, force)
+    if by is not None:
+        require_one_of("--by", by, ("label",))
     diagnosis = diagnose(model, how, bars=not json, full=full_settings(full))
+    classes = None if by is None else _by_class(diagnosis)
     if out is not None:
         diagnosis.save(out, force)
+        if classes is not None:
+            _write_classes(classes, out)
     if json:
-        print_json(document(diagnosis) | {"written": out})
+        print_json(document(diagnosis) | _classes_document(classes) | {"written": out})
         return
-    from ntkdiag.cli.output.tables import full_text, summary_text
+    from ntkdiag.cli.output.tables import class_text, full_text, summary_text
 
     say(summary_text(diagnosis))
+    if classes is not None:
+        say("\n" + class_text(classes))
     if diagnosis.full is not None:
         say("\n" + full_text(diagnosis))
     if out is None:
         note("Nothing was written; --out FOLDER keeps the diagnosis.")
     else:
         say(f"\nWritten: {out}   (next: ntkdiag report {out} --out page.html)")
+
+
+def _by_class(diagnosis: Diagnosis) -> ByClass:
+    from ntkdiag.claims import by_class
+
+    return by_class(diagnosis)
+
+
+def _write_classes(classes: ByClass, out: Path) -> None:
+    from ntkdiag.provenance import write_text
+
+    tables = {"by_class": classes.classes, "between_classes": classes.between, "class_ends": classes.ends}
+    for name, table in tables.items():
+        write_text(out / f"{name}.csv", table.to_csv(index=False))
+
+
+def _classes_document(classes: ByClass | None) -> dict[str, Any]:
+    if classes is None:
+        return {}
+    tables = {"classes": classes.classes, "between": classes.between, "ends": classes.ends}
+    rows = {name: table.to_dict("records") for name, table in tables.items()}
+    return {"by_class": rows | {"first": classes.first}}
 
 
 def full_settings(options: FullOptions) -> FullSettings | None:

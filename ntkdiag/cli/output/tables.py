@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from ntkdiag.report.formatting import interval, level, number
 from ntkdiag.report.inputs import full_kernel_of
-from ntkdiag.report.tables import Table, full_table, summary_table
+from ntkdiag.report.tables import Table, class_table, full_table, summary_table
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from ntkdiag.claims import ByClass
     from ntkdiag.diagnosis import Diagnosis
     from ntkdiag.weights import WeightTable
 
@@ -71,6 +72,33 @@ def full_text(diagnosis: Diagnosis) -> str:
             f"Eigenpairs that did not converge: at log-SNR {', '.join(unfinished)}; see their residuals.",
         ]
     return "\n".join(lines)
+
+
+def class_text(found: ByClass) -> str:
+    """The effective rank of each class over log-SNR, which class is the first to lose it, and which share a kernel."""
+    used = int(found.classes["samples"].max())
+    parts = [
+        f"By class, on {used} samples of each: effective rank at each log-SNR",
+        class_table(found).as_text(),
+        " ".join(filter(None, (found.first, _closest(found)))),
+    ]
+    return "\n\n".join(filter(None, parts))
+
+
+def _closest(found: ByClass) -> str:
+    """Which two classes share most of their kernel in the middle of the range, and which least."""
+    between = found.between
+    levels = sorted(between["log_snr"].unique())
+    middle = levels[len(levels) // 2]
+    rows = between[(between["log_snr"] == middle) & (between["label_a"] < between["label_b"])].dropna()
+    if len(rows) < 2:
+        return ""
+    most, least = rows.loc[rows["kernel"].idxmax()], rows.loc[rows["kernel"].idxmin()]
+    return (
+        f"At log-SNR {level(middle)} classes {most['label_a']:.0f} and {most['label_b']:.0f} share most of their kernel "
+        f"({number(most['kernel'])} of that within), {least['label_a']:.0f} and {least['label_b']:.0f} least "
+        f"({number(least['kernel'])})."
+    )
 
 
 def text_width() -> int:

@@ -8,6 +8,7 @@ from typing import Any
 
 from ntkdiag.report.figure_decorator import REGISTERED, ReportFigure
 from ntkdiag.report.figures import (  # noqa: F401
+    by_class,
     collapse,
     coupling,
     effective,
