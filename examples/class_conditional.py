@@ -33,7 +33,9 @@ page = nd.report.write_page("runs/examples/classes.html", diagnosis, tables={"re
 print("look at", page)
 
 labels = torch.arange(10).repeat_interleave(8)
-drawn = nd.train.sample(trained, 80, data.shape, seed=0, cond={"label": labels}, guidance=2.0, steps=8 if tiny else 40)
+drawn = nd.train.sample(
+    trained, 80, data.shape, cond={"label": labels}, guidance=2.0, steps=8 if tiny else 40
+)
 rows = drawn.reshape(10, 8, 8, 8).transpose(1, 2).reshape(80, 64)
 pyplot.imsave("runs/examples/digits_by_class.png", rows.clamp(-1, 1), cmap="gray")
 print("look at runs/examples/digits_by_class.png")
