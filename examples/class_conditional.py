@@ -26,16 +26,14 @@ trained = nd.train.train(denoiser, data, None, settings).denoiser
 
 diagnosis = nd.measure(trained, data, 6, samples=samples, probes=4)
 classes = nd.by_class(diagnosis)
-print(classes.classes[["label", "log_snr", "samples", "effective_rank", "shared_share"]].round(2).to_string())
+print(classes.classes[["label", "log_snr", "samples", "effective_rank"]].round(2).to_string())
 print(diagnosis.verify(), classes.first, sep="\n\n")
 table = nd.weights.measured(diagnosis, score="bayes", schedule=cosine)
 page = nd.report.write_page("runs/examples/classes.html", diagnosis, tables={"recoverable share": table})
 print("look at", page)
 
-labels = torch.arange(10).repeat_interleave(8)
-drawn = nd.train.sample(
-    trained, 80, data.shape, cond={"label": labels}, guidance=2.0, steps=8 if tiny else 40
-)
+labels, steps = torch.arange(10).repeat_interleave(8), 8 if tiny else 40
+drawn = nd.train.sample(trained, 80, data.shape, cond={"label": labels}, guidance=2.0, steps=steps)
 rows = drawn.reshape(10, 8, 8, 8).transpose(1, 2).reshape(80, 64)
 pyplot.imsave("runs/examples/digits_by_class.png", rows.clamp(-1, 1), cmap="gray")
 print("look at runs/examples/digits_by_class.png")
