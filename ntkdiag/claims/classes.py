@@ -72,8 +72,11 @@ def by_class(diagnosis: Diagnosis) -> ByClass:
         InputError: the data had no labels, or no class has enough samples.
 
     Example:
-        >>> by_class(diagnosis)
-        ByClass(classes=..., samples=...)
+        >>> digits = nd.data.load("digits")
+        >>> network = nd.models.build("dit", digits.shape, width=8, depth=1, heads=2)
+        >>> trained = nd.Denoiser(network, nd.schedules.cosine(), "v", call="log_snr")
+        >>> by_class(nd.measure(trained, digits, 3, samples=100, probes=1))
+        ByClass(classes=10, samples=...)
     """
     require_type("diagnosis", diagnosis, Diagnosis, "a Diagnosis, as nd.measure returns it")
     if LABELS not in diagnosis.grams:
