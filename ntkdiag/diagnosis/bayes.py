@@ -116,6 +116,18 @@ def is_informed(denoiser: Denoiser, data: Data) -> bool:
     return varies(denoiser.conditions_from(data.conditions))
 
 
+def exact_optimal(denoiser: Denoiser, data: Data, draws: PairedDraws, log_snr: Tensor) -> Tensor | None:
+    """E[y | x] by the data's oracle, [B, N, D]; None without one, or where the network's conditions tell it more.
+
+    Args:
+        denoiser, data, draws: Those of the measurement.
+        log_snr: Bucket centres [B].
+    """
+    if data.oracle is None or is_informed(denoiser, data):
+        return None
+    return _optimal(denoiser, data.oracle, draws, log_snr)
+
+
 def finite_optimal(denoiser: Denoiser, data: Data, draws: PairedDraws, log_snr: Tensor) -> Tensor | None:
     """E[y | x] where x0 is one of the training samples, [B, N, D]: the optimum of the training loss itself, which memorises.
 

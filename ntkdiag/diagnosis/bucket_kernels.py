@@ -74,7 +74,7 @@ def measure_kernels(
     stage = f"kernels of the {name} network"
     parts = 1 if count * samples <= MOST_TOGETHER else count + 1
     progress(stage, 0, 2 + parts)
-    predictions, wanted = _predict(denoiser, x0, epsilon, log_snr, cond)
+    predictions, wanted = predict(denoiser, x0, epsilon, log_snr, cond)
     progress(stage, 1, 2 + parts)
     shared: dict[str, Any] = {
         "engine": engine, "params": params, "epsilon": epsilon, "memory": memory, "seed": probe_seed,
@@ -162,7 +162,7 @@ def gradient_energy(
     return torch.stack(energies)
 
 
-def _predict(
+def predict(
     denoiser: Denoiser, x0: Tensor, epsilon: Tensor, log_snr: Tensor, cond: Conditions
 ) -> tuple[Tensor, Tensor]:
     """Predictions and targets in float64 on the CPU, flattened to [B·N, D]."""

@@ -20,6 +20,7 @@ from ntkdiag.diagnosis.bayes import BayesTruth, bayes_truth, bound_candidates, f
 from ntkdiag.diagnosis.bucket_kernels import Kernels, Progress, gradient_energy, measure_kernels
 from ntkdiag.diagnosis.controls import shown_references
 from ntkdiag.diagnosis.full_kernel import FullKernel, FullSettings, measure_full
+from ntkdiag.diagnosis.outputs import FINITE, SOURCE, output_grams
 from ntkdiag.diagnosis.preconditions import (
     require_comparable,
     require_forward,
@@ -180,12 +181,17 @@ def _diagnose(
     if truth.optimal is None and kappa is None:  # of the network itself, not of its references
         levels = torch.tensor(buckets.centers, dtype=torch.float64)
         optimal["contamination_finite"] = finite_optimal(denoiser, data, draws, levels)
+    best = truth.optimal if optimal["contamination_finite"] is None else optimal["contamination_finite"]
     noise = {
         column: _noise_energy(denoiser, draws, buckets, kernels, answer, settings)
         for column, answer in optimal.items()
     }
     summary = summary_table(denoiser, kernels, views, buckets, truth, noise, scale, draws)
     meta = _meta(denoiser, data, kernels, truth, config, name)
+    grams = _grams(kernels)
+    if kappa is None:  # of the network itself
+        grams |= output_grams(denoiser, draws, buckets, kernels.predictions, best)
+        meta[SOURCE] = "" if best is None else truth.source if truth.optimal is not None else FINITE
     meta |= {"kappa": scale, "seconds": round(time.perf_counter() - started, 3)}
     found = None
     if full is not None:
@@ -196,7 +202,7 @@ def _diagnose(
         spectra=spectra_table(views, buckets),
         coupling=coupling_table(kernels, buckets),
         rarefaction=rarefaction_table(views, buckets, seed),
-        grams=_grams(kernels) | _labels(data, draws),
+        grams=grams | _labels(data, draws),
         meta=meta,
         full=found,
     )

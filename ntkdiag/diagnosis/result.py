@@ -26,6 +26,7 @@ from ntkdiag import provenance
 from ntkdiag.diagnosis.file_readers import read_table, read_tensors
 from ntkdiag.diagnosis.full_kernel import FullKernel
 from ntkdiag.diagnosis.full_kernel_files import read_full, write_full
+from ntkdiag.diagnosis.outputs import BEST, DATA, OUTPUT
 from ntkdiag.errors import InputError, require_path
 from ntkdiag.later import work_of
 from ntkdiag.notebook import html_rows
@@ -82,6 +83,8 @@ class Diagnosis:
         grams: Kernels in float64: "trace" [B, N, N] and "residual" [B·N, B·N]; where the trace kernel is estimated
             from R probes also "per_probe" [B, R, N, N], and "trace_stderr" [B, N, N] unless R is 1. "losses" [B, N] holds
             the mean squared error of each sample. "labels" [N], int64, holds each sample's class where the data has labels.
+            "output", "output_best" [B, N, N] and "output_data" [N, N]: inner products of predicted x0 over D, of the network
+            (not of references), of the best prediction where it is known (`meta["output_source"]`), and of the data.
         meta: Provenance and configuration; plain JSON values.
         refs: Reference networks measured on the same draws, by name.
         full: The full kernel, with a row for every output of every sample (see `ntkdiag.diagnosis.full_kernel`); None
@@ -272,7 +275,12 @@ def _read_meta(folder: Path) -> dict[str, Any]:
 def _require_fit(folder: Path, tables: dict[str, pd.DataFrame], grams: dict[str, Tensor]) -> None:
     """Check that tables and kernels have the same number of buckets B and samples N."""
     buckets, samples = len(tables["summary"]), grams["trace"].shape[-1]
-    shapes = {"trace": (buckets, samples, samples), "residual": (buckets * samples,) * 2}
+    shapes: dict[str, tuple[int, ...]] = {
+        "trace": (buckets, samples, samples),
+        "residual": (buckets * samples,) * 2,
+    }
+    pairs = {OUTPUT: (buckets, samples, samples), BEST: (buckets, samples, samples), DATA: (samples, samples)}
+    shapes |= {name: shape for name, shape in pairs.items() if name in grams}
     for name, shape in shapes.items():
         if tuple(grams[name].shape) != shape:
             raise InputError(

@@ -58,7 +58,7 @@ def test_the_command_line_and_its_json_show_it(folder: Path, capsys: pytest.Capt
     assert "C8  cannot say" in printed and STATEMENT in " ".join(printed.split())
     assert main(["verify", "--from", str(folder), "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)["answers"]
-    assert [row["claim"] for row in rows] == ["C1", "C2", "C3", "C4", "C5", "C8"]
+    assert [row["claim"] for row in rows] == ["C1", "C2", "C3", "C4", "C5", "C6", "C8"]
     assert rows[-1]["statement"] == STATEMENT and "Stable rank: ×" in rows[-1]["text"]
 
 
@@ -66,7 +66,7 @@ def test_the_command_line_and_its_json_show_it(folder: Path, capsys: pytest.Capt
 def test_the_page_has_a_card_for_it(folder: Path, tmp_path: Path) -> None:
     assert main(["report", str(folder), "--out", str(tmp_path / "page.html")]) == 0
     page = (tmp_path / "page.html").read_text()
-    assert page.count('<article class="verdict ') == 6 and STATEMENT in page
+    assert page.count('<article class="verdict ') == 7 and STATEMENT in page
 
 
 def test_the_example_runs_and_prints_an_answer_a_claim(capsys: pytest.CaptureFixture[str]) -> None:
@@ -75,7 +75,7 @@ def test_the_example_runs_and_prints_an_answer_a_claim(capsys: pytest.CaptureFix
     finally:
         CLAIMS.pop("C8", None)
     printed = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in printed] == ["claim", "C1", "C2", "C3", "C4", "C5", "C8"]
+    assert [line.split()[0] for line in printed] == ["claim", "C1", "C2", "C3", "C4", "C5", "C6", "C8"]
 
 
 def test_words_of_several_statistics_are_those_they_share(monkeypatch: pytest.MonkeyPatch) -> None:

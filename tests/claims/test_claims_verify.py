@@ -151,7 +151,7 @@ def test_the_table_has_a_row_for_each_statistic_and_end() -> None:
     assert list(found.claims.columns) == list(COLUMNS) and len(found.claims) == 18
     assert found.claims["claim"].tolist() == ["C1"] * 8 + ["C2"] * 10
     assert list(found.answers.columns) == list(ANSWER_COLUMNS)
-    assert found.answers["claim"].tolist() == ["C1", "C2", "C3", "C4", "C5"] == list(CLAIMS)
+    assert found.answers["claim"].tolist() == ["C1", "C2", "C3", "C4", "C5", "C6"] == list(CLAIMS)
     assert found.claims["note"].eq("").all() and found.claims["low"].notna().all()
     c3 = found.answers.set_index("claim").loc["C3"]
     assert c3["noisy"] == c3["clean"] == "not testable" and "Not testable for one network" in c3["text"]

@@ -183,7 +183,7 @@ def test_verify_measures_a_network_and_keeps_everything(call: Any, workspace: Pa
     result = call("verify", "--model", trained, *QUICKLY, "--out", "verdicts", "--json")
     assert result.code == 0
     document = result.document
-    assert [row["claim"] for row in document["answers"]] == ["C1", "C2", "C3", "C4", "C5"]
+    assert [row["claim"] for row in document["answers"]] == ["C1", "C2", "C3", "C4", "C5", "C6"]
     written = json.loads((workspace / "verdicts" / "verdicts.json").read_text())
     assert {**written, "written": str(Path("verdicts"))} == document
     assert written["versions"]["ntkdiag"] == metadata.version("ntkdiag") and "torch" in written["versions"]

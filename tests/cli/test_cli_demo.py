@@ -124,7 +124,7 @@ def test_both_runs_start_alike_and_end_apart(demo: Path) -> None:
 def test_verdicts_and_quality_are_reported(demo: Path, document: dict[str, Any]) -> None:
     verdicts = pd.read_csv(demo / "verdicts.csv")
     assert [row["word"] for row in document["verdicts"]["claims"]] == list(verdicts["word"])
-    assert [row["claim"] for row in document["verdicts"]["answers"]] == ["C1", "C2", "C3", "C4", "C5"]
+    assert [row["claim"] for row in document["verdicts"]["answers"]] == ["C1", "C2", "C3", "C4", "C5", "C6"]
     assert document["verdicts"]["text"] == verify(Diagnosis.load(demo / "diagnosis")).text
     assert [row["run"] for row in document["quality"]] == ["constant", "erd", "real data"]
     for row in document["quality"]:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from ntkdiag.claims import Verification
 
 _CARDS = (
-    "Claims C1 to C5 are those of arXiv 2605.10790, which says that a kernel degrades where its target cannot be recovered. "
+    "Claims C1 to C6 are those of arXiv 2605.10790, which says that a kernel degrades where its target cannot be recovered. "
     "Each card has a word for what this network does, and the numbers: an end of the range divided by its middle, with "
     "limits in brackets. Fresh networks are the same network with new random weights, before any training."
 )

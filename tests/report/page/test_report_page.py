@@ -151,7 +151,7 @@ def test_the_answer_comes_first_and_then_a_card_a_claim(
 ) -> None:
     text = shown(page.build_page(ReportInputs(diagnosis, verdicts=cases.verdicts())))
     assert (
-        "What it says In this network the kernel collapses at the noisy end. Claims C1 to C5 are those"
+        "What it says In this network the kernel collapses at the noisy end. Claims C1 to C6 are those"
         in text
     )
     assert "before any training. falls C1" in text
