@@ -9,8 +9,8 @@ from pathlib import Path
 
 import ntkdiag as nd
 
-steps, samples = (30, 16) if os.environ.get("SIZE") == "tiny" else (1500, 64)
-data, buckets = nd.data.load("mixture"), nd.Buckets.uniform(-8, 8, count=9)
+steps, samples, count = (30, 16, 3) if os.environ.get("SIZE") == "tiny" else (1500, 64, 9)
+data, buckets = nd.data.load("mixture"), nd.Buckets.uniform(-8, 8, count=count)
 Path("runs/examples").mkdir(parents=True, exist_ok=True)
 
 for target in ("v", "x0"):

@@ -17,7 +17,7 @@ from ntkdiag.claims.ends import MIN_BUCKETS, NOISY
 from ntkdiag.claims.wording.numbers import factor
 from ntkdiag.claims.words import FALLS
 from ntkdiag.diagnosis.result import LABELS, Diagnosis
-from ntkdiag.errors import InputError, require_type
+from ntkdiag.errors import InputError, kind_of
 from ntkdiag.notebook import html_rows
 from ntkdiag.spectra import subsample_intervals
 from ntkdiag.spectra.dense.eigen import Array
@@ -78,7 +78,10 @@ def by_class(diagnosis: Diagnosis) -> ByClass:
         >>> by_class(nd.measure(trained, digits, 3, samples=100, probes=1))
         ByClass(classes=10, samples=...)
     """
-    require_type("diagnosis", diagnosis, Diagnosis, "a Diagnosis, as nd.measure returns it")
+    if not hasattr(diagnosis, "grams"):
+        raise InputError(
+            "diagnosis", expected="a Diagnosis, as nd.measure returns it", got=kind_of(diagnosis)
+        )
     if LABELS not in diagnosis.grams:
         raise InputError(
             "labels of the samples",

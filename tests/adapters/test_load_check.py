@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import pytest
@@ -40,6 +41,7 @@ CASES: dict[str, tuple[Schedule, str, tiny.OfLevel, float, float, tiny.OfLevel |
 }
 
 
+@cache
 def reading_of(name: str, seed: int = 0, steps: int = 220) -> Reading:
     schedule, target, time, largest, sign, scale = CASES[name]
     network = tiny.trained(schedule, target, time, largest, sign, scale, seed, steps)

@@ -102,6 +102,17 @@ def make_full(log_snr: np.ndarray, strength: np.ndarray, samples: int, count: in
     )
 
 
+def make_grams(strength: np.ndarray, samples: int) -> dict[str, torch.Tensor]:
+    """Trace kernels [B, N, N] of Gaussian features of three classes, flatter where the network is stronger, and labels."""
+    generator = np.random.default_rng(3)
+    labels = np.arange(samples) % 3
+    features = generator.standard_normal((samples, 20)) + 0.8 * generator.standard_normal((3, 20))[labels]
+    features[:, 0] += 1.5
+    powers = np.arange(1, 21) ** (-1.5 * (1 - strength[:, None]))
+    phi = features * powers[:, None]
+    return {"trace": torch.from_numpy(phi @ phi.swapaxes(1, 2)), "labels": torch.from_numpy(labels)}
+
+
 def make_diagnosis(
     buckets: int = 10,
     oracle: bool = True,
@@ -177,6 +188,7 @@ def make_diagnosis(
         spectra=pd.concat(spectra, ignore_index=True),
         coupling=coupling,
         rarefaction=pd.concat(rarefaction, ignore_index=True),
+        grams=make_grams(strength, samples),
         meta=make_meta(buckets, samples, oracle),
         refs=refs,
         full=make_full(log_snr, strength, samples) if full else None,
