@@ -11,7 +11,7 @@ from ntkdiag.errors import InputError
 from ntkdiag.provenance.unfinished import KEPT, made_parent, remove_dead, unfinished_folder, usual_mode
 
 # A folder with one of these files was written by this package and may be replaced with force.
-RUN_MARKERS = ("diagnosis.json", "training.json", "demo.json", "verdicts.json")
+RUN_MARKERS = ("diagnosis.json", "training.json", "demo.json", "verdicts.json", "trust.json")
 
 # The disk is full, the user's share of it is, or the file is longer than the system allows.
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

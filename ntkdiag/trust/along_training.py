@@ -89,6 +89,7 @@ def drift(
     buckets: BucketsLike = DEFAULT_COUNT,
     samples: int = 64,
     probes: int = 8,
+    most: int | None = None,
     seed: int = 0,
     engine: str = "auto",
     progress: Progress | None = None,
@@ -99,6 +100,7 @@ def drift(
         run: The folder of a run trained with `keep_every`, or files of weights by step.
         denoiser: A network of the same kind; its own weights are neither used nor changed.
         data, buckets, samples, probes, seed, engine: As in `measure`.
+        most: Kept steps that are measured, at most: the first, the last, and others evenly between; None takes all.
         progress: Called with (description of the work, steps done, steps in total).
 
     Returns:
@@ -121,6 +123,8 @@ def drift(
     require_int("samples", samples, at_least=2)
     require_int("probes", probes, at_least=1)
     files = _files(run)
+    if most is not None:
+        files = _thinned(files, require_int("most", most, at_least=2))
     given = as_data(data)
     levels = Buckets.of(buckets, denoiser.schedule, extrapolate=False)
     draws = PairedDraws.draw(given.train, samples, seed, cond=given.conditions)
@@ -159,6 +163,13 @@ def _files(run: Path | str | Mapping[int, Path | str]) -> dict[int, Path]:
             arguments={"keep_every": 500},
         )
     return found
+
+
+def _thinned(files: dict[int, Path], most: int) -> dict[int, Path]:
+    """The first, the last, and others evenly between."""
+    steps = list(files)
+    places = np.unique(np.linspace(0, len(steps) - 1, min(most, len(steps))).round().astype(int))
+    return {steps[place]: files[steps[place]] for place in places}
 
 
 def _kernels(
@@ -228,7 +239,7 @@ def when_it_falls(steps: Sequence[int], words: Sequence[str]) -> str:
 
     Example:
         >>> when_it_falls([0, 300, 3000], ["absent", "falls", "absent"])
-        'falls from step 300 on and no longer at step 3,000 (absent)'
+        'falls from step 300 on; at step 3,000: absent'
     """
     falling = [step for step, word in zip(steps, words, strict=True) if word == FALLS]
     final, last = steps[-1], words[-1]
@@ -236,7 +247,7 @@ def when_it_falls(steps: Sequence[int], words: Sequence[str]) -> str:
         return f"falls at no measured step; at step {final:,}: {last}"
     since = f"falls from step {falling[0]:,} on"
     if last != FALLS:
-        return f"{since} and no longer at step {final:,} ({last})"
+        return f"{since}; at step {final:,}: {last}"
     gaps = len([step for step in steps if step > falling[0]]) != len(falling) - 1
     return f"{since} and at the last one" + (", but not at every step between" if gaps else "")
 

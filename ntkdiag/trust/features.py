@@ -247,7 +247,8 @@ def _said_of_end(end: str, fallen: list[str], count: int, ends: pd.DataFrame) ->
     others = ends[(ends["end"] == end) & (ends["word"] == FALLS)]
     too = [kind for kind in (UNTRAINED, INPUT) if kind in set(others["network"])]
     also = f", as happens in the {' and the '.join(_WORDS[kind] for kind in too)}" if too else ""
-    return f"At the {end} end {len(fallen)} of {count} modules lose rank against the middle ({', '.join(fallen)}){also}."
+    verb = "loses" if len(fallen) == 1 else "lose"
+    return f"At the {end} end {len(fallen)} of {count} modules {verb} rank against the middle ({', '.join(fallen)}){also}."
 
 
 _WORDS = {UNTRAINED: "untrained network", INPUT: "noisy input itself"}

@@ -108,7 +108,7 @@ def _of_run(denoiser: Denoiser, folder: Path, batch: int | None) -> Start:
     state = TrainState(copied(denoiser), config, Buckets.from_edges(manifest.problem["buckets"]))
     state.load(tensors, manifest.step, manifest.filled, str(folder))
     clip = math.inf if config.gradient_clip is None else config.gradient_clip
-    name = f"AdamW as at step {manifest.step:,} of {folder}"
+    name = f"AdamW as at step {manifest.step:,} of the run"
     at = manifest.step
     return Start(
         state.denoiser,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ntkdiag.claims.levels import training_steps as kernel_steps
 from ntkdiag.errors import require_one_of
 
 # Factors of the real step at which the linear model is compared with the network.
@@ -59,3 +60,40 @@ def sizes_named(name: str) -> Sizes:
         ((1, 2, 4, 8), 17)
     """
     return LEVELS[require_one_of("level", name, LEVELS)]
+
+
+@dataclass(frozen=True)
+class RunSizes:
+    """Sizes of everything that is measured of a run beside real steps.
+
+    Attributes:
+        samples, probes: N and R of the kernel of every kept step and bucket.
+        most: Kept steps that are measured, at most: the first, the last, and some between.
+        forwards: Samples of every bucket whose activations and outputs are read.
+    """
+
+    samples: int
+    probes: int
+    most: int
+    forwards: int
+
+    def training_steps(self, kept: int, buckets: int, batch: int = 128) -> int:
+        """About how many training steps of a batch they cost, for a run that kept some steps."""
+        kernels = kernel_steps(min(kept, self.most), buckets, self.samples, self.probes, batch)
+        return kernels + round(3 * _FORWARD * buckets * self.forwards / batch)
+
+
+RUN_LEVELS = {
+    "quick": RunSizes(8, 3, 3, 16),
+    "standard": RunSizes(64, 8, 8, 128),
+    "thorough": RunSizes(128, 16, 32, 256),
+}
+
+
+def run_sizes_named(name: str) -> RunSizes:
+    """The sizes of quick, standard or thorough.
+
+    Raises:
+        InputError: another name.
+    """
+    return RUN_LEVELS[require_one_of("level", name, RUN_LEVELS)]

@@ -101,7 +101,7 @@ def test_when_a_fall_appears_and_whether_it_stays():
     )
     assert when_it_falls(steps, ["absent", "falls", "absent", "falls"]).endswith("not at every step between")
     gone = when_it_falls(steps, ["falls", "falls", "absent", "cannot say"])
-    assert gone == "falls from step 0 on and no longer at step 300 (cannot say)"
+    assert gone == "falls from step 0 on; at step 300: cannot say"
 
 
 def test_bad_input(tmp_path):

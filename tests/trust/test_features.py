@@ -60,7 +60,7 @@ def test_a_planted_bottleneck_is_found_where_it_is():
         words["trained", "squeeze", "noisy"] == "falls" and words["trained", "squeeze", "clean"] == "absent"
     )
     assert words["trained", "lift", "noisy"] != "falls" and words["input", "", "noisy"] != "falls"
-    assert "At the noisy end 1 of 2 modules lose rank against the middle (squeeze)." in found.text
+    assert "At the noisy end 1 of 2 modules loses rank against the middle (squeeze)." in found.text
     assert "At the clean end no module loses rank" in found.text
 
 

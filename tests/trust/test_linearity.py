@@ -136,7 +136,7 @@ def test_a_training_run_goes_on_from_its_checkpoint(tmp_path):
         "preconditioned",
         "cannot say",
     }
-    assert "step 6 of" in found.optimizer
+    assert "at step 6 of the run" in found.optimizer
     known = start.preconditioner
     assert known is not None and set(known) == set(live)
     assert all(torch.equal(known[n], p) for n, p in adam(start.optimizers[0], start.denoiser).items())
