@@ -113,6 +113,7 @@ def verify(
     controls: int | None = None,
     refs: dict[str, Denoiser] | None = None,
     extrapolate: bool = False,
+    resume: Path | str | None = None,
 ) -> Verification: ...
 
 
@@ -139,14 +140,15 @@ def verify(
     controls: int | None = None,
     refs: dict[str, Denoiser] | None = None,
     extrapolate: bool = False,
+    resume: Path | str | None = None,
     recipe: bool = False,
 ) -> Verification | list[Verification] | RecipeVerification:
     """Say what a measurement shows about a network: does its kernel collapse, where, and did training do it.
 
     Args:
         network: A diagnosis, a network to measure, or several diagnoses, each answered by itself unless `recipe`.
-        data, buckets, refs, extrapolate: As in `measure`, for a network; ten buckets over the range in which the schedule
-            trains if `buckets` is None.
+        data, buckets, refs, extrapolate, resume: As in `measure`, for a network; ten buckets over the range in which the
+            schedule trains if `buckets` is None.
         level: "quick", "standard" or "thorough": how many samples, probes and controls, where they are not given.
         samples, probes: N and R of each bucket.
         seed: Seed of draws and probes; the controls have the seeds after it.
@@ -205,6 +207,7 @@ def verify(
             seed=seed,
             refs=references,
             extrapolate=extrapolate,
+            resume=resume,
         )
         diagnosis.meta[WOKEN] = list(woken)
         return answered(diagnosis)

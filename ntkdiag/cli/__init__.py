@@ -11,6 +11,7 @@ from collections.abc import Sequence
 DONE, FAILED, BAD_INPUT, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
 # Most characters of an error: errors of usage repeat whatever was typed.
 _LONGEST = 3000
+_LESS_MEMORY = "fewer samples, or less at a time by --memory, need less"
 
 __all__ = ["main"]
 
@@ -47,6 +48,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             code = _fail(f"{where}{error.strerror or error}", BAD_INPUT)
         except (KeyboardInterrupt, typer.Abort):
             code = INTERRUPTED
+        except (MemoryError, RuntimeError) as error:
+            from ntkdiag.kernel.streaming.memory import is_out_of_memory
+
+            if not is_out_of_memory(error):
+                raise
+            code = _fail(
+                f"memory ran out: {str(error) or 'no more could be allocated'}; {_LESS_MEMORY}", BAD_INPUT
+            )
         except SystemExit as stop:  # typer raises it when the reader of a pipe is gone, as with `| head`
             code = FAILED if stop.code else DONE
     if code == INTERRUPTED:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,12 +17,15 @@ from ntkdiag.kernel.gram import within_denoiser
 from ntkdiag.modes import evaluating
 from ntkdiag.process.buckets import Buckets, PairedDraws
 from ntkdiag.process.log_snr import level_like
+from ntkdiag.provenance import KeyedParts
 
 # (what is being done, done so far, total)
 Progress = Callable[[str, int, int], None]
 
 # Samples in one forward without gradients; tuned here to keep activations small.
 FORWARD_BATCH = 512
+# By how much predictions may differ from those of an interrupted run, relative to their norm: rounding of bfloat16.
+SAME_NETWORK = 1e-2
 # Samples of all buckets whose trace kernel is taken at once, 128 MiB for each probe. Beyond, each bucket has its own.
 MOST_TOGETHER = 4096
 
@@ -65,43 +69,69 @@ def measure_kernels(
     name: str,
     check: bool | CheckOnce,
     sketch: int,
+    parts: KeyedParts | None = None,
 ) -> Kernels:
-    """All kernels of one network; see `measure` for the arguments."""
+    """All kernels of one network; see `measure` for the arguments. Finished `parts` are taken from an interrupted run."""
+    kept = parts or KeyedParts()
     count, samples = buckets.count, len(draws)
     x0, epsilon = draws.x0.repeat(count, *_ones(draws.x0)), draws.epsilon.repeat(count, *_ones(draws.x0))
     cond = repeated(denoiser.conditions_from(draws.cond), count)
     log_snr = torch.tensor(buckets.centers, dtype=torch.float64).repeat_interleave(samples)
     stage = f"kernels of the {name} network"
-    parts = 1 if count * samples <= MOST_TOGETHER else count + 1
-    progress(stage, 0, 2 + parts)
-    predictions, wanted = predict(denoiser, x0, epsilon, log_snr, cond)
-    progress(stage, 1, 2 + parts)
+    steps = 3 if count * samples <= MOST_TOGETHER else 3 + count
+    progress(stage, 0, steps)
+    positions = torch.arange(count * samples).reshape(count, samples)
+
+    def predicted(chosen: Tensor | slice = slice(None)) -> dict[str, Any]:
+        rows = rows_of(cond, chosen) if isinstance(chosen, Tensor) else cond
+        values, targets = predict(denoiser, x0[chosen], epsilon[chosen], log_snr[chosen], rows)
+        return {"predictions": values, "wanted": targets}
+
+    def same_network(stored: dict[str, Any]) -> bool:
+        """Whether the network still predicts what it did: weights say nothing of the code that uses them."""
+        some = positions[:, 0]
+        return all(
+            bool((now - stored[each][some]).norm() <= SAME_NETWORK * now.norm())
+            for each, now in predicted(some).items()
+        )
+
+    outputs = kept.take("predictions", predicted, same_network)
+    progress(stage, 1, steps)
     shared: dict[str, Any] = {
         "engine": engine, "params": params, "epsilon": epsilon, "memory": memory, "seed": probe_seed,
         "check": check, "sketch": sketch, "cond": cond or None,
     }  # fmt: skip
-    residual = gram(denoiser, x0, log_snr, kernel="residual", **shared)
-    progress(stage, 2, 2 + parts)
+    residual = Gram(
+        **kept.take("residual", lambda: vars(gram(denoiser, x0, log_snr, kernel="residual", **shared)))
+    )
+    progress(stage, 2, steps)
 
-    def trace_of(chosen: Tensor) -> Gram:
-        """The trace kernel of the samples at these positions among B·N."""
+    def trace_of(chosen: Tensor) -> dict[str, Any]:
+        """Fields of the trace kernel of the samples at these positions among B·N."""
         own = shared | {"epsilon": epsilon[chosen], "cond": rows_of(cond, chosen) or None}
-        return gram(denoiser, x0[chosen], log_snr[chosen], kernel="trace", probes=probes, **own)
+        return vars(gram(denoiser, x0[chosen], log_snr[chosen], kernel="trace", probes=probes, **own))
 
-    positions = torch.arange(count * samples).reshape(count, samples)
-    if parts == 1:
-        together = trace_of(positions.flatten())
-        traces = [_block(together, each) for each in positions]
+    def together(chosen: Tensor) -> tuple[Gram, Tensor]:
+        whole = Gram(**trace_of(chosen))
+        return whole, whole.matrix.reshape(count, -1, count, len(whole.matrix) // count).sum((1, 3))
+
+    def of_all() -> dict[str, Any]:
+        whole, cross = together(positions.flatten())
+        return {"cross": cross, "traces": [vars(_block(whole, each)) for each in positions]}
+
+    if steps == 3:
+        found = kept.take("trace", of_all)
+        cross, traces = found["cross"], [Gram(**each) for each in found["traces"]]
     else:
-        together = trace_of(positions[:, : MOST_TOGETHER // count].flatten())
-        traces = []
+        some = positions[:, : MOST_TOGETHER // count].flatten()
+        cross, traces = kept.take("cross", lambda: {"cross": together(some)[1]})["cross"], []
         for bucket, each in enumerate(positions):
-            progress(stage, 3 + bucket, 2 + parts)
-            traces.append(trace_of(each))
-    progress(stage, 2 + parts, 2 + parts)
-    cross = together.matrix.reshape(count, -1, count, len(together.matrix) // count).sum((1, 3))
+            progress(stage, 3 + bucket, steps)
+            traces.append(Gram(**kept.take(f"trace {bucket}", partial(trace_of, each))))
+    progress(stage, steps, steps)
+    shape = (count, samples, -1)
     return Kernels(
-        traces, cross, residual, predictions.reshape(count, samples, -1), wanted.reshape(count, samples, -1)
+        traces, cross, residual, outputs["predictions"].reshape(shape), outputs["wanted"].reshape(shape)
     )
 
 

@@ -6,7 +6,9 @@ Every output of every sample is one row of the full kernel; the trace kernel sum
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,6 +22,7 @@ from ntkdiag.kernel.operator import NTKOperator
 from ntkdiag.modes import evaluating
 from ntkdiag.process.bayes.principal import Principal
 from ntkdiag.process.buckets import Buckets, PairedDraws
+from ntkdiag.provenance import KeyedParts
 from ntkdiag.spectra.operators.block_lanczos import TopEigenpairs, top_eigenpairs
 from ntkdiag.spectra.operators.product import Apply
 from ntkdiag.spectra.operators.quadrature import density, entropy_effective_rank, lanczos_quadrature
@@ -79,17 +82,6 @@ class FullKernel:
     eigenfunctions: Tensor
 
 
-@dataclass
-class _Rows:
-    """Rows of the tables, one list entry for each measured bucket."""
-
-    summary: list[dict[str, object]] = field(default_factory=list)
-    spectra: list[pd.DataFrame] = field(default_factory=list)
-    density: list[pd.DataFrame] = field(default_factory=list)
-    contraction: list[pd.DataFrame] = field(default_factory=list)
-    eigenfunctions: list[Tensor] = field(default_factory=list)
-
-
 def measure_full(
     denoiser: Denoiser,
     data: Tensor,
@@ -99,6 +91,7 @@ def measure_full(
     *,
     seed: int = 0,
     progress: Progress | None = None,
+    parts: KeyedParts | None = None,
 ) -> FullKernel:
     """Measure the full kernel of each bucket without forming the matrix.
 
@@ -110,6 +103,7 @@ def measure_full(
         settings: Accuracy and cost.
         seed: Seed of all random vectors.
         progress: Called with (description of the work, steps done, steps in total).
+        parts: Finished buckets are kept there, and taken from there.
 
     Returns:
         `FullKernel`.
@@ -122,33 +116,41 @@ def measure_full(
     if chosen.top_k > rows_:
         raise InputError("top_k", expected=f"at most the {rows_} rows of the kernel", got=chosen.top_k)
     modes = Principal.of_points(data).leading(DATA_MODES)
-    found = _Rows()
+    kept = parts or KeyedParts()
+    found = []
     for b, log_snr in enumerate(buckets.centers):
         if progress:
             progress("full kernel", b, buckets.count)
-        _bucket(found, denoiser, draws, modes, b, log_snr, chosen, seed)
+        one = kept.take(f"full {b}", partial(_bucket, denoiser, draws, modes, log_snr, chosen, seed))
+        found.append(one | {"place": {"bucket": b, "log_snr": log_snr}})
     if progress:
         progress("full kernel", buckets.count, buckets.count)
-    empty = pd.DataFrame(columns=["bucket", "log_snr", "log_eigenvalue", "density", "low", "high"])
     return FullKernel(
-        summary=pd.DataFrame(found.summary),
-        spectra=pd.concat(found.spectra, ignore_index=True),
-        density=pd.concat(found.density, ignore_index=True) if found.density else empty,
-        contraction=pd.concat(found.contraction, ignore_index=True),
-        eigenfunctions=torch.stack(found.eigenfunctions),
+        summary=pd.DataFrame([one["place"] | one["summary"] for one in found]),
+        spectra=_joined(found, "spectra"),
+        density=_joined(found, "density"),
+        contraction=_joined(found, "contraction"),
+        eigenfunctions=torch.stack([one["eigenfunctions"] for one in found]),
     )
 
 
+def _joined(found: list[dict[str, Any]], name: str) -> pd.DataFrame:
+    """One table of all buckets that have it; without rows, as a density is without quadrature, where none has."""
+    parts = [pd.DataFrame(one[name]).assign(**one["place"]) for one in found if one[name] is not None]
+    if parts:
+        return pd.concat(parts, ignore_index=True)
+    return pd.DataFrame(columns=["bucket", "log_snr", "log_eigenvalue", "density", "low", "high"])
+
+
 def _bucket(
-    found: _Rows,
     denoiser: Denoiser,
     draws: PairedDraws,
     modes: Tensor,
-    b: int,
     log_snr: float,
     settings: FullSettings,
     seed: int,
-) -> None:
+) -> dict[str, Any]:
+    """What is measured of one bucket in plain values: the row of the summary, columns of the tables, the eigenfunctions."""
     x = draws.at(denoiser.schedule, log_snr)
     cond = denoiser.conditions_from(draws.cond) or None
     operator = NTKOperator(denoiser, x, log_snr, cond=cond, chunk=settings.chunk)
@@ -158,18 +160,18 @@ def _bucket(
         return operator.apply(vectors) / size
 
     top = top_eigenpairs(apply, operator.like, size, settings.top_k, tolerance=settings.tolerance, seed=seed)
-    place = {"bucket": b, "log_snr": log_snr}
     row, curve, products = _moments(apply, operator, top, settings, seed)
     wanted, residual = _signals(denoiser, draws, x, log_snr)
     peak = float(top.values[0])
     shrinking, spent = _contraction(apply, residual.to(operator.like), settings.contraction_steps, peak)
-    found.summary.append({**place, **row, "products": products + spent, "method": operator.method})
     spectra = _spectra(top, wanted, residual, modes, len(draws))
-    found.spectra.append(spectra.assign(**place))
-    if curve is not None:
-        found.density.append(curve.assign(**place))
-    found.contraction.append(shrinking.assign(**place))
-    found.eigenfunctions.append(top.vectors.T.reshape(settings.top_k, *draws.x0.shape).float().cpu())
+    return {
+        "summary": row | {"products": products + spent, "method": operator.method},
+        "spectra": spectra.to_dict("list"),
+        "density": None if curve is None else curve.to_dict("list"),
+        "contraction": shrinking.to_dict("list"),
+        "eigenfunctions": top.vectors.T.reshape(settings.top_k, *draws.x0.shape).float().cpu(),
+    }
 
 
 def _moments(
@@ -178,7 +180,7 @@ def _moments(
     """Columns of the summary, the density (None without quadrature), and the number of products, those of `top` included."""
     size, like = operator.shape[0], operator.like
     traces = trace_estimates(apply, like, size, settings.trace_vectors, seed=seed)
-    row: dict[str, object] = {"top_eigenvalue": float(top.values[0]), "converged": top.converged}
+    row: dict[str, object] = {"top_eigenvalue": float(top.values[0]), "converged": bool(top.converged)}
     for name, one in (("trace", traces.trace), ("participation_ratio", traces.participation_ratio)):
         row |= {name: one.value, f"{name}_low": one.low, f"{name}_high": one.high}
     row["stable_rank"] = traces.trace.value / float(top.values[0]) if top.values[0] > 0 else 0.0

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from ntkdiag.diagnosis.bayes import BayesTruth, bayes_truth, bound_candidates, f
 from ntkdiag.diagnosis.bucket_kernels import Kernels, Progress, gradient_energy, measure_kernels
 from ntkdiag.diagnosis.controls import shown_references
 from ntkdiag.diagnosis.full_kernel import FullKernel, FullSettings, measure_full
+from ntkdiag.diagnosis.measurement_key import measurement_key
 from ntkdiag.diagnosis.outputs import FINITE, SOURCE, output_grams
 from ntkdiag.diagnosis.preconditions import (
     require_comparable,
@@ -37,7 +39,7 @@ from ntkdiag.diagnosis.tables import (
     summary_table,
 )
 from ntkdiag.diagnosis.zero_start import zero_last_layer
-from ntkdiag.errors import require_positive_int
+from ntkdiag.errors import require_path, require_positive_int
 from ntkdiag.kernel import CheckOnce
 from ntkdiag.kernel.engines import SKETCH
 from ntkdiag.kernel.parameters import pattern_list
@@ -64,6 +66,7 @@ def measure(
     check: bool = True,
     extrapolate: bool = False,
     sketch: int = SKETCH,
+    resume: Path | str | provenance.KeptParts | None = None,
 ) -> Diagnosis:
     """Measure a network's kernel, spectrum and recoverability per log-SNR bucket.
 
@@ -95,6 +98,9 @@ def measure(
         sketch: As in `gram`. With engine="sketch" samples may be thousands. The intervals of the trace kernel hold the error
             of its sketches, one for each probe. Those of the residual kernel do not (gradient signal, GSNR, contamination);
             its one sketch leaves the signal and the energies unbiased.
+        resume: A folder in which finished parts are kept (the kernels of each network, each bucket of the full kernel), so
+            that the same call goes on from them after an interruption and returns the same numbers. Parts of other
+            settings, networks, data or versions are never used. The folder stays: remove it when the diagnosis is saved.
         extrapolate: Also measure buckets at noise levels outside the schedule's support, which the network never saw; the
             summary marks them.
 
@@ -128,6 +134,9 @@ def measure(
         require_comparable(reference, network, denoiser)
     if full is not None:
         require_full(full, samples * math.prod(data.shape), params)
+    kept = resume if isinstance(resume, provenance.KeptParts) else None
+    if resume is not None and kept is None:
+        kept = provenance.KeptParts(require_path("resume", resume))
     report = progress or (lambda stage, done, total: None)
     draws = PairedDraws.draw(data.train, samples, seed, cond=data.conditions)
     settings: dict[str, Any] = {
@@ -147,13 +156,13 @@ def measure(
         "held_out_unseen": held_out_unseen,
         "candidates": bound_candidates(denoiser, data, levels, seed),
     }
-    main = _diagnose(denoiser, data, buckets, draws, settings, config, name, None, full, bounds)
+    main = _diagnose(denoiser, data, buckets, draws, settings, config, name, None, full, bounds, kept)
     kappa = main.meta["kappa"]  # one scale for all, or their learnabilities could not be compared
     plain = {key: value for key, value in config.items() if key != "full"}
     for reference, network in refs.items():
         own, part = (config, full) if reference in shown_references(refs) else (plain, None)
         main.refs[reference] = _diagnose(
-            network, data, buckets, draws, settings, own, reference, kappa, part, bounds
+            network, data, buckets, draws, settings, own, reference, kappa, part, bounds, kept
         )
     return main
 
@@ -169,11 +178,15 @@ def _diagnose(
     kappa: float | None,
     full: FullSettings | None,
     bounds: dict[str, Any],
+    kept: provenance.KeptParts | None,
 ) -> Diagnosis:
     started = time.perf_counter()
     seed = config["seed"]
+    parts = provenance.KeyedParts()
+    if kept is not None:
+        parts = kept.of(measurement_key(denoiser, data, draws, config, settings))
     settings = settings | {"check": CheckOnce() if settings["check"] else False}
-    kernels = measure_kernels(denoiser, draws, buckets, name=name, **settings)
+    kernels = measure_kernels(denoiser, draws, buckets, name=name, parts=parts, **settings)
     views = BucketViews(kernels, buckets.count)
     truth = bayes_truth(denoiser, data, draws, buckets, seed, **bounds)
     scale = learnability_scale(views) if kappa is None else kappa
@@ -183,7 +196,7 @@ def _diagnose(
         optimal["contamination_finite"] = finite_optimal(denoiser, data, draws, levels)
     best = truth.optimal if optimal["contamination_finite"] is None else optimal["contamination_finite"]
     noise = {
-        column: _noise_energy(denoiser, draws, buckets, kernels, answer, settings)
+        column: _noise_energy(denoiser, draws, buckets, kernels, answer, settings, parts, column)
         for column, answer in optimal.items()
     }
     summary = summary_table(denoiser, kernels, views, buckets, truth, noise, scale, draws)
@@ -195,7 +208,7 @@ def _diagnose(
     meta |= {"kappa": scale, "seconds": round(time.perf_counter() - started, 3)}
     found = None
     if full is not None:
-        found = _full_kernel(denoiser, data, draws, buckets, full, seed, name, settings["progress"])
+        found = _full_kernel(denoiser, data, draws, buckets, full, seed, name, settings["progress"], parts)
         meta["full_seconds"] = round(time.perf_counter() - started - meta["seconds"], 3)
     return Diagnosis(
         summary=summary,
@@ -217,13 +230,21 @@ def _full_kernel(
     seed: int,
     name: str,
     progress: Progress,
+    parts: provenance.KeyedParts,
 ) -> FullKernel:
     def report(stage: str, done: int, total: int) -> None:
         progress(f"{stage} of the {name} network", done, total)
 
     with measuring(denoiser):
         return measure_full(
-            denoiser, in_memory(data.train, MANY), draws, buckets, settings, seed=seed, progress=report
+            denoiser,
+            in_memory(data.train, MANY),
+            draws,
+            buckets,
+            settings,
+            seed=seed,
+            progress=report,
+            parts=parts,
         )
 
 
@@ -234,13 +255,19 @@ def _noise_energy(
     kernels: Kernels,
     optimal: torch.Tensor | None,
     settings: dict[str, Any],
+    parts: provenance.KeyedParts,
+    part: str,
 ) -> torch.Tensor | None:
     """Gradient energy of the Bayes noise E[y|x] − y of each sample; None where the posterior is not known."""
     if optimal is None:
         return None
     options = {name: settings[name] for name in ("engine", "params", "memory", "check", "sketch")}
     seed = settings["probe_seed"]
-    return gradient_energy(denoiser, draws, buckets, optimal - kernels.wanted, seed=seed, **options)
+    noise = optimal - kernels.wanted
+    found: torch.Tensor = parts.take(
+        part, lambda: {"energy": gradient_energy(denoiser, draws, buckets, noise, seed=seed, **options)}
+    )["energy"]
+    return found
 
 
 def _meta(

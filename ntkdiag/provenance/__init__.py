@@ -18,11 +18,14 @@ from ntkdiag.provenance.files import (
     write_text,
     written,
 )
+from ntkdiag.provenance.kept_parts import KeptParts, KeyedParts
 from ntkdiag.provenance.run_folders import RUN_MARKERS, check_free, is_run, run_folder
 from ntkdiag.provenance.unfinished import made_parent
 
 __all__ = [
     "RUN_MARKERS",
+    "KeptParts",
+    "KeyedParts",
     "check_free",
     "digest",
     "environment",

@@ -201,14 +201,32 @@ def test_a_training_run_is_not_there_or_can_be_continued(
 def test_with_force_the_earlier_run_stays(
     call: Any, typed: Any, disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, write in (("train", 1), ("measure full", 3), ("verify", 2)):
+    for name, write in (("train", 1), ("measure full", 1), ("measure full", 12), ("verify", 2)):
         place = disk / name.replace(" ", "-")
         assert call(*typed(name, place)).code == 0
         before = snapshot(disk)
         with monkeypatch.context() as patch:
             patch.setattr("ntkdiag.provenance.files.os.fsync", Full(write))
             assert_refused(call(*typed(name, place), "--force"), "got No space left on device")
+        kept = place / ".run.unfinished"
+        assert kept.exists() == (write > 10)
+        shutil.rmtree(kept, ignore_errors=True)
         assert snapshot(disk) == before
+        shutil.rmtree(place)
+
+
+def test_parts_of_a_measurement_stay_when_the_disk_becomes_full(
+    call: Any, typed: Any, disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert call(*typed("measure", disk / "whole")).code == 0
+    with monkeypatch.context() as patch:
+        patch.setattr("ntkdiag.provenance.files.os.fsync", Full(4))
+        result = call(*typed("measure", disk))
+    assert_refused(result, "got No space left on device")
+    assert "3 finished parts beside" in result.err and not (disk / "deep" / "run").exists()
+    assert call(*typed("measure", disk)).code == 0
+    grams = [disk / path / "grams.safetensors" for path in ("deep/run", "whole/deep/run")]
+    assert grams[0].read_bytes() == grams[1].read_bytes()
 
 
 @pytest.mark.parametrize(

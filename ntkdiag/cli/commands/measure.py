@@ -16,6 +16,7 @@ from ntkdiag.cli.output import paths
 from ntkdiag.cli.output.json_document import print_json
 from ntkdiag.cli.output.messages import note, say
 from ntkdiag.cli.output.progress import progress_bar
+from ntkdiag.cli.output.unfinished import unfinished
 from ntkdiag.errors import InputError, require_int, require_one_of, require_positive_int
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from ntkdiag.claims import ByClass
     from ntkdiag.claims.levels import Level
     from ntkdiag.diagnosis import Diagnosis, FullSettings
+    from ntkdiag.provenance import KeptParts
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,8 @@ def measure(
 ) -> None:
     """Measure a network's tangent kernel in each log-SNR bucket: its strength, effective rank and recoverability.
 
-    Two measurements are comparable only if --buckets, --samples and --seed are equal.
+    Two measurements are comparable only if --buckets, --samples and --seed are equal. With --out, a measurement that was
+    interrupted or killed goes on when the same command is given again.
 
     \b
     Examples:
@@ -98,12 +101,14 @@ def measure(
     paths.check_folder(out, force)
     if by is not None:
         require_one_of("--by", by, ("label",))
-    diagnosis = diagnose(model, how, bars=not json, full=full_settings(full))
-    classes = None if by is None else _by_class(diagnosis)
-    if out is not None:
-        diagnosis.save(out, force)
-        if classes is not None:
-            _write_classes(classes, out)
+    settings = full_settings(full)
+    with unfinished(out) as kept:
+        diagnosis = diagnose(model, how, bars=not json, full=settings, kept=kept)
+        classes = None if by is None else _by_class(diagnosis)
+        if out is not None:
+            diagnosis.save(out, force)
+            if classes is not None:
+                _write_classes(classes, out)
     if json:
         print_json(document(diagnosis) | _classes_document(classes) | {"written": out})
         return
@@ -170,6 +175,7 @@ def diagnose(
     full: FullSettings | None = None,
     sizes: Level | None = None,
     say_cost: Callable[[int, int, int, int], None] | None = None,
+    kept: KeptParts | None = None,
 ) -> Diagnosis:
     """Load the network and the data that the options name, and measure it.
 
@@ -180,6 +186,7 @@ def diagnose(
         full: Settings of the full kernel; None leaves it out.
         sizes: Samples, probes and controls where the user gave none; those of `measure` if None.
         say_cost: Called before it starts with the numbers of networks, buckets, samples and probes.
+        kept: Where finished parts are kept, and those of an interrupted run are taken from.
 
     Raises:
         InputError: an option is wrong; nothing has been measured then.
@@ -224,6 +231,7 @@ def diagnose(
             held_out_unseen=how.held_out_unseen or loaded.held_out_unseen,
             progress=progress,
             extrapolate=how.extrapolate,
+            resume=kept,
             **sketch,
         )
     if loaded.weights is not None:

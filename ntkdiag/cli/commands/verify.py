@@ -14,11 +14,13 @@ from ntkdiag.cli.options.shared import Force, Json, MeasureOptions, ModelOptions
 from ntkdiag.cli.output import paths
 from ntkdiag.cli.output.json_document import print_json
 from ntkdiag.cli.output.messages import note, say
+from ntkdiag.cli.output.unfinished import unfinished
 from ntkdiag.errors import InputError, require_int
 
 if TYPE_CHECKING:
     from ntkdiag.claims import RecipeVerification, Verification
     from ntkdiag.diagnosis import Diagnosis
+    from ntkdiag.provenance import KeptParts
 
 # What a folder that was measured here is called among several.
 _OWN = "measured"
@@ -66,7 +68,8 @@ def verify(
     """Say whether a network's kernel collapses, at which noise levels, and whether training did it.
 
     The plain answer comes first, then a word for each statistic and end of the range: falls, rises, absent or cannot
-    say. The exit code is 0 whatever they are.
+    say. The exit code is 0 whatever they are. With --out, a measurement that was interrupted or killed goes on when the
+    same command is given again.
 
     \b
     Examples:
@@ -75,32 +78,48 @@ def verify(
       ntkdiag verify --recipe --from s0 --from s1 --from s2 --from s3 --from s4
     """
     paths.check_folder(out, force)
-    measured = None
     if recipe and not source:
         raise InputError(
             "--recipe", expected="--from, a folder for each training seed, beside it", got="none"
         )
-    if source:
-        refuse_given((model, how), "beside --from, which measures nothing")
-        if level is not None:
-            raise InputError("--level", expected="nothing beside --from, which measures nothing", got=level)
-        from ntkdiag.diagnosis import Diagnosis
-
-        if recipe:
-            _refuse_twice(source)
-        diagnoses = {str(folder): Diagnosis.load(folder) for folder in source}
-    else:
-        measured = _measure(model, how, level, bars=not json)
-        diagnoses = {_OWN: measured}
+    if not source:
+        _verify_measured(model, how, level, out, force, json)
+        return
+    refuse_given((model, how), "beside --from, which measures nothing")
+    if level is not None:
+        raise InputError("--level", expected="nothing beside --from, which measures nothing", got=level)
 
     from ntkdiag.claims import verify as answer
+    from ntkdiag.diagnosis import Diagnosis
 
+    if recipe:
+        _refuse_twice(source)
+    diagnoses = {str(folder): Diagnosis.load(folder) for folder in source}
     if recipe:
         _say_recipe(answer(diagnoses, recipe=True), out, force, json)
         return
     found = {name: answer(diagnosis) for name, diagnosis in diagnoses.items()}
     if out is not None:
-        _write(out, force, found, measured)
+        _write(out, force, found, None)
+    _say(found, out, json)
+
+
+def _verify_measured(
+    model: ModelOptions, how: MeasureOptions, level: str | None, out: Path | None, force: bool, json: bool
+) -> None:
+    """Measure a network, and answer."""
+    with unfinished(out) as kept:
+        measured = _measure(model, how, level, kept, bars=not json)
+
+        from ntkdiag.claims import verify as answer
+
+        found = {_OWN: answer(measured)}
+        if out is not None:
+            _write(out, force, found, measured)
+    _say(found, out, json)
+
+
+def _say(found: dict[str, Verification], out: Path | None, json: bool) -> None:
     if json:
         print_json(_document(found) | {"written": out})
         return
@@ -141,7 +160,9 @@ def _refuse_twice(source: list[Path]) -> None:
         seen.add(folder.resolve())
 
 
-def _measure(model: ModelOptions, how: MeasureOptions, level: str | None, bars: bool) -> Diagnosis:
+def _measure(
+    model: ModelOptions, how: MeasureOptions, level: str | None, kept: KeptParts | None, bars: bool
+) -> Diagnosis:
     """Measure as much as the level says, where the user gave no number."""
     from ntkdiag.claims.effects import MIN_SAMPLES
     from ntkdiag.claims.ends import MIN_BUCKETS
@@ -150,7 +171,9 @@ def _measure(model: ModelOptions, how: MeasureOptions, level: str | None, bars: 
     if how.samples is not None:
         require_int("--samples (for intervals)", how.samples, at_least=MIN_SAMPLES)
     sizes = level_named(STANDARD if level is None else level)
-    return diagnose(model, how, bars=bars, least_buckets=MIN_BUCKETS, sizes=sizes, say_cost=_say_cost)
+    return diagnose(
+        model, how, bars=bars, least_buckets=MIN_BUCKETS, sizes=sizes, say_cost=_say_cost, kept=kept
+    )
 
 
 def _say_cost(networks: int, buckets: int, samples: int, probes: int) -> None:

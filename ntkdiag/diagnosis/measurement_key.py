@@ -1,0 +1,49 @@
+"""What determines the kernels of one network in a measurement, as a text: finished parts are used for an equal one alone."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from torch import Tensor
+
+from ntkdiag import provenance
+from ntkdiag.data import Data
+from ntkdiag.denoiser import Denoiser
+from ntkdiag.process.buckets import PairedDraws
+
+# Settings of a measurement that change its numbers, beside its configuration.
+SETTINGS = ("engine", "memory", "check", "sketch")
+
+
+def measurement_key(
+    denoiser: Denoiser,
+    data: Data,
+    draws: PairedDraws,
+    config: dict[str, Any],
+    settings: dict[str, Any],
+) -> str:
+    """Versions, network with its weights, target, schedule, data, what was drawn of it, and settings, as JSON.
+
+    Args:
+        denoiser, data, draws: What is measured.
+        config: What a diagnosis says of how it was measured.
+        settings: `SETTINGS`, and others that are left out.
+    """
+    state = {name: one for name, one in denoiser.network.state_dict().items() if isinstance(one, Tensor)}
+    parameter = next(denoiser.parameters())
+    facts = {
+        "versions": provenance.versions(),
+        "network": type(denoiser.network).__qualname__,
+        "names": list(state),
+        "weights": provenance.digest(*state.values()),
+        "place": f"{parameter.device.type} {parameter.dtype}",
+        "target": denoiser.target,
+        "schedule": denoiser.schedule.describe(),
+        "data": data.digest,
+        "drawn": provenance.digest(draws.x0, draws.epsilon),
+        "conditions": {name: provenance.digest(each) for name, each in sorted(draws.cond.items())},
+        "config": config,
+        "settings": {name: settings[name] for name in SETTINGS},
+    }
+    return json.dumps(facts, sort_keys=True, default=str)
