@@ -5,7 +5,7 @@ The cells of a `Table` are formatted text; a terminal aligns them, the page esca
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -32,14 +32,28 @@ class Table:
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
 
-    def as_text(self) -> str:
-        """Columns flush right, two spaces apart, with a rule below the headings."""
+    def as_text(self, width: int | None = None) -> str:
+        """Columns flush right, two spaces apart, with a rule below the headings.
+
+        Args:
+            width: Characters in a line. A wider table is cut into parts, one below the other, each with the first column;
+                None leaves it whole.
+        """
         lines = [self.columns, *self.rows]
         widths = [max(len(line[place]) for line in lines) for place in range(len(self.columns))]
-        aligned = [
-            "  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in lines
-        ]
-        return "\n".join([aligned[0], "─" * len(aligned[0]), *aligned[1:]])
+        parts = [[0]]
+        for place in range(1, len(widths)):
+            full = width is not None and sum(widths[one] + 2 for one in parts[-1]) + widths[place] > width
+            if full and len(parts[-1]) > 1:
+                parts.append([0])
+            parts[-1].append(place)
+        return "\n\n".join(_aligned(lines, widths, part) for part in parts)
+
+
+def _aligned(lines: Sequence[tuple[str, ...]], widths: Sequence[int], places: Sequence[int]) -> str:
+    """Some columns as text."""
+    aligned = ["  ".join(line[place].rjust(widths[place]) for place in places) for line in lines]
+    return "\n".join([aligned[0], "─" * len(aligned[0]), *aligned[1:]])
 
 
 def summary_table(

@@ -212,4 +212,4 @@ def test_what_cannot_be_drawn_is_left_out() -> None:
     assert text_plot([0.0, 1.0], [0.0, math.nan]) == ""
     lines = text_plot([0.0, 1.0, 2.0], [math.inf, 1.0, -1.0]).splitlines()
     assert lines[7].partition("│")[2] == " █"
-    assert len(text_plot(list(range(500)), [1.0] * 500).splitlines()[0].partition("│")[2]) == 61
+    assert len(text_plot(list(range(500)), [1.0] * 500).splitlines()[0].partition("│")[2]) == 57

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from ntkdiag.cli.inputs.training_runs import LOSSES_FILE, loss_table
 from ntkdiag.cli.output.json_document import plain
 from ntkdiag.cli.output.progress import Progress
-from ntkdiag.cli.output.tables import quality_text, ranged
-from ntkdiag.cli.output.verdicts import effects_text, wrapped
+from ntkdiag.cli.output.tables import quality_text, ranged, table_width, wrapped
+from ntkdiag.cli.output.verdicts import effects_text
 from ntkdiag.report.formatting import interval_or_dash, level, number
 from ntkdiag.report.tables import Table
 
@@ -128,15 +128,19 @@ def demo_text(document: dict[str, Any]) -> str:
         quality.setdefault(row["metric"], {})[row["run"]] = row
     return "\n\n".join(
         [
-            f"A DiT of {document['parameters']:,} parameters that predicts v, trained twice for {plan['steps']:,} steps on "
-            f"8×8 digits;\n{plan['buckets']} log-SNR buckets × {plan['samples']} samples, {plan['probes']} probes, "
-            f"seed {document['seed']}, {document['seconds']:.0f} s in all.",
+            wrapped(
+                f"A DiT of {document['parameters']:,} parameters that predicts v, trained twice for {plan['steps']:,} steps "
+                f"on 8×8 digits; {plan['buckets']} log-SNR buckets × {plan['samples']} samples, {plan['probes']} probes, "
+                f"seed {document['seed']}, {document['seconds']:.0f} s in all."
+            ),
             "What the kernel of the network trained with constant weight says:\n" + wrapped(answer["text"]),
             effects_text(answer["claims"], answer["method"]),
-            Table(_HEAD, tuple(_row(row) for row in document["buckets"])).as_text(),
-            "The kernel is that of the network trained with constant weight; 'before' is its effective rank before that.\n"
-            "Losses are held out and unweighted; ↓ lower, ↑ higher than with constant weight (95% interval of the paired\n"
-            "difference). A lower energy distance is better.",
+            Table(_HEAD, tuple(_row(row) for row in document["buckets"])).as_text(table_width()),
+            wrapped(
+                "The kernel is that of the network trained with constant weight; 'before' is its effective rank before "
+                "that. Losses are held out and unweighted; ↓ lower, ↑ higher than with constant weight (95% interval of "
+                "the paired difference). A lower energy distance is better."
+            ),
             quality_text(quality),
         ]
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import textwrap
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -17,13 +18,15 @@ if TYPE_CHECKING:
     from ntkdiag.diagnosis import Diagnosis
     from ntkdiag.weights import WeightTable
 
+# Columns of running text.
+WIDTH = 80
 # A weight table with more rows than this is shown at whole log-SNRs.
 _MOST_ROWS = 24
 
 
 def summary_text(diagnosis: Diagnosis) -> str:
     """What was measured, then one line for each bucket, and where its numbers need a remark."""
-    parts = [about(diagnosis), summary_table(diagnosis).as_text(), remark_text(diagnosis)]
+    parts = [about(diagnosis), summary_table(diagnosis).as_text(table_width()), remark_text(diagnosis)]
     return "\n\n".join(filter(None, parts))
 
 
@@ -32,7 +35,8 @@ def remark_text(diagnosis: Diagnosis) -> str:
     from ntkdiag.report.columns import ordered
     from ntkdiag.report.page.summary_sentences import levels_never_trained
 
-    return "\n".join(filter(None, (levels_never_trained(ordered(diagnosis.summary)), zero_text(diagnosis))))
+    said = filter(None, (levels_never_trained(ordered(diagnosis.summary)), zero_text(diagnosis)))
+    return "\n".join(map(wrapped, said))
 
 
 def zero_text(diagnosis: Diagnosis) -> str:
@@ -46,7 +50,7 @@ def about(diagnosis: Diagnosis) -> str:
     """One line: the network, the data, and the sizes of the measurement."""
     meta = diagnosis.meta
     config, network = meta["config"], meta["network"]
-    return (
+    return wrapped(
         f"{network['class']}, {network['parameters']:,} parameters, predicts {config['target']} on "
         f"{config['schedule']['name']}; {meta['data']['name']}; {len(diagnosis.summary)} buckets × "
         f"{config['samples']} samples, {config['probes']} probes, {meta['engine']} engine, {meta['seconds']:.1f} s"
@@ -58,12 +62,16 @@ def full_text(diagnosis: Diagnosis) -> str:
     config, summary = diagnosis.meta["config"], full_kernel_of(diagnosis).summary
     rows = config["samples"] * diagnosis.meta["network"]["outputs"]
     lines = [
-        f"Full kernel, {rows:,} × {rows:,} a bucket and never formed: top {config['full']['top_k']} eigenfunctions, "
-        f"{summary['products'].sum():,} products, {diagnosis.meta['full_seconds']:.1f} s",
+        wrapped(
+            f"Full kernel, {rows:,} × {rows:,} a bucket and never formed: top {config['full']['top_k']} eigenfunctions, "
+            f"{summary['products'].sum():,} products, {diagnosis.meta['full_seconds']:.1f} s"
+        ),
         "",
-        full_table(diagnosis).as_text(),
+        full_table(diagnosis).as_text(table_width()),
         "",
-        f"target, residual in {config['full']['top_k']}: share of their energy in the eigenfunctions found.",
+        wrapped(
+            f"target, residual in {config['full']['top_k']}: share of their energy in the eigenfunctions found."
+        ),
     ]
     unfinished = [level(row["log_snr"]) for row in summary.to_dict("records") if not row["converged"]]
     if unfinished:
@@ -79,8 +87,8 @@ def class_text(found: ByClass) -> str:
     used = int(found.classes["samples"].max())
     parts = [
         f"By class, on {used} samples of each: effective rank at each log-SNR",
-        class_table(found).as_text(),
-        " ".join(filter(None, (found.first, _closest(found)))),
+        class_table(found).as_text(table_width()),
+        wrapped(" ".join(filter(None, (found.first, _closest(found))))),
     ]
     return "\n\n".join(filter(None, parts))
 
@@ -101,9 +109,19 @@ def _closest(found: ByClass) -> str:
     )
 
 
+def wrapped(text: str) -> str:
+    """Running text in lines of `WIDTH` columns, paragraph by paragraph."""
+    return "\n\n".join(textwrap.fill(part, WIDTH) for part in text.split("\n\n"))
+
+
 def text_width() -> int:
-    """Width of running text: that of the terminal, and at most 100 columns."""
-    return min(shutil.get_terminal_size((100, 24)).columns, 100)
+    """Width of running text: that of the terminal, and at most 100 columns; 80 where there is no terminal."""
+    return min(shutil.get_terminal_size((80, 24)).columns, 100)
+
+
+def table_width() -> int:
+    """Width of tables: that of the terminal, and at least 80 columns."""
+    return max(80, shutil.get_terminal_size((80, 24)).columns)
 
 
 def weight_text(table: WeightTable) -> str:
@@ -119,13 +137,15 @@ def weight_text(table: WeightTable) -> str:
         (level(at), number(weight))
         for at, weight in zip(levels.tolist(), table(levels).tolist(), strict=True)
     ]
-    return f"{table.name}, on {table.target}\n\n" + Table(("log-SNR", "weight"), tuple(rows)).as_text()
+    return f"{table.name}, on {table.target}\n\n" + Table(("log-SNR", "weight"), tuple(rows)).as_text(
+        table_width()
+    )
 
 
 def loss_text(losses: pd.DataFrame) -> str:
     """Held-out loss with its interval, one line for each bucket."""
     rows = [(level(row["log_snr"]), ranged(row, "loss")) for row in losses.to_dict("records")]
-    return Table(("log-SNR", "held-out loss [95%]"), tuple(rows)).as_text()
+    return Table(("log-SNR", "held-out loss [95%]"), tuple(rows)).as_text(table_width())
 
 
 def quality_text(quality: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
@@ -140,7 +160,7 @@ def quality_text(quality: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
     for name in next(iter(quality.values())):
         scores = [metric[name] for metric in quality.values()]
         rows.append((name, *(interval(score["value"], score["low"], score["high"]) for score in scores)))
-    return Table(("", *(f"{metric} [95%]" for metric in quality)), tuple(rows)).as_text()
+    return Table(("", *(f"{metric} [95%]" for metric in quality)), tuple(rows)).as_text(table_width())
 
 
 def ranged(row: Mapping[Any, Any], name: str) -> str:

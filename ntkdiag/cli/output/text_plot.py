@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from ntkdiag.report.formatting import number
 
-_WIDTH, _HEIGHT = 61, 8
+_WIDTH, _HEIGHT = 57, 8
 # Characters for a column filled by 0 to 8 eighths of a line.
 _EIGHTHS = " ▁▂▃▄▅▆▇█"
 # Smallest share of the largest value that is still drawn.

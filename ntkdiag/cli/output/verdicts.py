@@ -7,6 +7,7 @@ import textwrap
 from typing import TYPE_CHECKING, Any
 
 from ntkdiag.claims.wording.numbers import ratio, short
+from ntkdiag.cli.output.tables import WIDTH, table_width, wrapped
 from ntkdiag.report.tables import Table
 
 if TYPE_CHECKING:
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
 
     from ntkdiag.claims import RecipeVerification, Verification
 
-WIDTH = 80
 _SHORT = {
     "participation_ratio_pairs": "pair PR",
     "shared_share": "shared share",
@@ -45,10 +45,14 @@ def recipe_text(found: RecipeVerification) -> str:
     parts = [wrapped(found.text)]
     for recipe in dict.fromkeys(row["recipe"] for row in document["claims"]):
         rows = tuple(_recipe_cells(row) for row in document["claims"] if row["recipe"] == recipe)
-        parts.append(Table((recipe, "end", "end/middle [90%]", "p", "verdict", "training"), rows).as_text())
+        parts.append(
+            Table((recipe, "end", "end/middle [90%]", "p", "verdict", "training"), rows).as_text(
+                table_width()
+            )
+        )
     if document["slopes"]:
         rows = tuple(_slope_cells(row) for row in document["slopes"])
-        parts.append(Table(("ln of", "on ln of", "slope [90%]", "p", "verdict"), rows).as_text())
+        parts.append(Table(("ln of", "on ln of", "slope [90%]", "p", "verdict"), rows).as_text(table_width()))
     legend = (
         "Each row shows the statistic that falls least of those that the claim needs; intervals are over seeds. p: of the "
         "verdict, corrected by Holm's method; where it is inconclusive, the smallest of the three. training: learned, where "
@@ -73,7 +77,7 @@ def effects_text(claims: Sequence[Mapping[str, Any]], method: str) -> str:
         if centred:
             cells += [("without shared:", "", "", "", ""), *(_cells(row) for row in centred)]
         table = Table((f"{end} end", "middle → end", "end/middle [limits]", "word", "training"), tuple(cells))
-        parts.append(table.as_text())
+        parts.append(table.as_text(table_width()))
     legend = (
         "Words: falls or rises by more than a tenth, absent (within a tenth), or cannot say. Limits hold for all rows "
         f"together ({method}). Ratios of ranks and eigenvalues depend on the number of samples, so compare them in order; "
@@ -119,7 +123,7 @@ def rulers_text(document: Mapping[str, Any]) -> str:
     notes = [f"{row['ruler']}: {row['note']}" for row in rows if row["note"]]
     return "\n\n".join(
         [
-            table.as_text(),
+            table.as_text(table_width()),
             wrapped(
                 "What the rank runs along with, as a description: what each ruler would have it do at the ends, and what "
                 "it does. " + "; ".join(notes) + ("." if notes else "")
@@ -168,8 +172,3 @@ def _interval(value: float, low: float, high: float) -> str:
 
 def _minus(text: str) -> str:
     return text.replace("-", "−")
-
-
-def wrapped(text: str) -> str:
-    """Running text in lines of `WIDTH` columns, paragraph by paragraph."""
-    return "\n\n".join(textwrap.fill(part, WIDTH) for part in text.split("\n\n"))
