@@ -34,7 +34,9 @@ def test_a_second_table_has_a_line_a_bucket(call: Any, workspace: Path, trained:
         place for place, line in enumerate(lines) if line.startswith("Full kernel, 16 × 16 a bucket")
     )
     said = " ".join(result.out.split())
-    assert f"top 3 eigenfunctions, {full.summary['products'].sum():,} products" in said and "target in 3" in said
+    assert (
+        f"top 3 eigenfunctions, {full.summary['products'].sum():,} products" in said and "target in 3" in said
+    )
     start = next(place for place in range(start, len(lines)) if lines[place].startswith("log-SNR"))
     rows = lines[start + 2 : start + 4]
     assert [row.split()[0] for row in rows] == ["−6.5", "6.5"]
