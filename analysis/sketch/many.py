@@ -1,7 +1,8 @@
-"""Effective rank against N, to all training digits, in each bucket of log-SNR: kernels that only a sketch can afford."""
+"""Effective rank against N, to thousands of samples, in each bucket of log-SNR: kernels that only a sketch can afford."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,12 +13,22 @@ from ntkdiag.process.buckets import PairedDraws
 from ntkdiag.spectra import effective_rank, participation_ratio, participation_ratio_pairs
 
 
-def ranks(config: dict[str, Any]) -> list[dict[str, Any]]:
-    """One row per bucket and N of the digits DiT: ranks of the kernel of the first N of the samples.
+def images(source: str) -> nd.Data:
+    """The digits, or the training images of a folder of idx files, as MNIST comes."""
+    if source == "digits":
+        return nd.data.load("digits")
+    if not Path(source).exists():
+        raise SystemExit(f"no {source}: Debian's package dataset-fashion-mnist lays Fashion-MNIST there")
+    return nd.data.as_data(source)
 
-    The network is trained for `steps` steps on the preset. Draws are paired: the same digits and noise in every bucket.
+
+def ranks(config: dict[str, Any]) -> list[dict[str, Any]]:
+    """One row per bucket and N of a DiT: ranks of the kernel of the first N of the samples.
+
+    The network is trained for `steps` steps on the preset of digits. Draws are paired: the same images and noise in every
+    bucket.
     """
-    data, network = nd.data.load("digits"), config["network"]
+    data, network = images(config["data"]), config["network"]
     module = nd.models.build("dit", data.shape, seed=0, **network)
     denoiser = nd.Denoiser(module, nd.schedules.cosine(), "v")
     nd.train.train(denoiser, data, None, nd.train.TrainConfig.preset("digits", steps=config["steps"]))

@@ -17,7 +17,7 @@ import pandas as pd
 import torch
 
 from analysis import command_line
-from analysis.sketch import cost, estimate, many
+from analysis.sketch import cost, estimate, many, resnet
 from analysis.stopwatch import machine
 from ntkdiag.provenance import environment, write_json, write_text
 
@@ -55,6 +55,8 @@ def study(size: str, out: Path, only: list[str]) -> None:
         "times": lambda: cost.timings(config["growth"]),
         "memory": lambda: peaks(size, config),
         "ranks": lambda: many.ranks(config["many"]),
+        "fashion": lambda: many.ranks(config["fashion"]),
+        "resnet": lambda: resnet.participation(config["resnet"]),
     }
 
     def keep(name: str, rows: list[dict[str, Any]]) -> None:

@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from torch import nn
 
-from analysis.sketch import cost, estimate, many, networks
+from analysis.sketch import cost, estimate, many, networks, resnet
 from analysis.sketch.run import HERE
 from ntkdiag.kernel import gram_of
 
@@ -66,3 +67,21 @@ def test_ranks_of_the_digits_have_a_row_for_each_bucket_and_number() -> None:
     assert (table.effective_rank.between(1, table.N)).all()
     for _, curve in table.groupby("log_snr"):
         assert curve.effective_rank.is_monotonic_increasing
+
+
+def test_a_resnet_20_has_its_published_size() -> None:
+    net = resnet.network(16, 3)
+    convolutions = [layer for layer in net.modules() if isinstance(layer, nn.Conv2d)]
+    assert len(convolutions) == 19
+    assert sum(p.numel() for p in net.parameters()) == pytest.approx(0.27e6, rel=0.01)
+    assert net.eval()(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
+
+
+def test_participation_is_that_of_the_exact_kernel_within_its_sketches() -> None:
+    table = pd.DataFrame(resnet.participation(CONFIG["resnet"])).set_index(["batch_norm", "N"])
+    assert (table.participation_ratio >= 1).all()
+    assert (table.participation_ratio <= table.index.get_level_values("N")).all()
+    whole = pd.DataFrame(resnet.participation(CONFIG["resnet"] | {"k": 500}))
+    assert table.participation_ratio.to_numpy() == pytest.approx(
+        whole.participation_ratio.to_numpy(), rel=0.3
+    )
