@@ -22,14 +22,16 @@ RESULTS = ROOT / "analysis" / "sketch" / "results"
 
 
 def draw(results: Path, out: Path) -> None:
-    """Read times.csv, growth.csv and ranks.csv of `results`; write the picture."""
-    times, fits = pd.read_csv(results / "times.csv"), pd.read_csv(results / "growth.csv")
-    ranks = pd.read_csv(results / "ranks.csv")
+    """Read times.csv, growth.csv, ranks.csv and fashion.csv of `results`; write the picture."""
+    times, fits, ranks, fashion = (
+        pd.read_csv(results / f"{name}.csv") for name in ("times", "growth", "ranks", "fashion")
+    )
     with theme.applied("light"):
-        figure = Figure(figsize=(9.5, 3.8), layout="constrained")
-        left, right = figure.subplots(1, 2)
-        growth(left, times, fits)
-        curves(right, ranks)
+        figure = Figure(figsize=(14.0, 3.8), layout="constrained")
+        cost, digits, pictures = figure.subplots(1, 3)
+        growth(cost, times, fits)
+        curves(digits, ranks, "Digits")
+        curves(pictures, fashion, "Fashion-MNIST")
         picture = to_bytes(figure, "png", dpi=150)
     out.parent.mkdir(parents=True, exist_ok=True)
     provenance.write_bytes(out, picture)
@@ -52,7 +54,7 @@ def growth(axes: Axes, times: pd.DataFrame, fits: pd.DataFrame) -> None:
     axes.legend(fontsize=8)
 
 
-def curves(axes: Axes, ranks: pd.DataFrame) -> None:
+def curves(axes: Axes, ranks: pd.DataFrame, data: str) -> None:
     """Effective rank against N, a line for each bucket."""
     levels = sorted(ranks.log_snr.unique())
     looks = style.lines([f"{level:.1f}" for level in levels])
@@ -64,7 +66,7 @@ def curves(axes: Axes, ranks: pd.DataFrame) -> None:
     axes.set_xlabel("N, samples")
     axes.set_ylabel("effective rank")
     axes.set_ylim(0, 1.5 * ranks.effective_rank.max())  # room for the legend
-    axes.set_title("Digits: the rank of a bucket against N")
+    axes.set_title(f"{data}: the rank of a bucket against N")
     axes.legend(fontsize=7, ncols=4, loc="upper left", title="log-SNR", title_fontsize=7)
 
 
