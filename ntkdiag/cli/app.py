@@ -9,6 +9,7 @@ import typer
 
 from ntkdiag.cli.commands.audit import audit
 from ntkdiag.cli.commands.demo import demo
+from ntkdiag.cli.commands.drift import drift
 from ntkdiag.cli.commands.measure import measure
 from ntkdiag.cli.commands.plot import plot
 from ntkdiag.cli.commands.report import report
@@ -30,6 +31,7 @@ COMMANDS: dict[Callable[..., None], str] = {
     verify: "Say whether a kernel collapses, where, and if training did it.",
     train: "Train a network under loss weights.",
     sample: "Draw samples from a network and compare them with data.",
+    drift: "Say how a kernel changed in training, and how far to trust it.",
     plot: "Draw one figure of a diagnosis.",
     report: "Write a diagnosis as one HTML page.",
 }

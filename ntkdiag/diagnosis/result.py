@@ -160,7 +160,7 @@ class Diagnosis:
 
         Args:
             path: File to write; its folder must exist.
-            parts: tables, runs, samples and quality, as for `nd.report.write_page`.
+            parts: tables, runs, samples, quality and trust, as for `nd.report.write_page`.
 
         Returns:
             The path.

@@ -18,6 +18,8 @@ class Group(Enum):
     FULL_KERNEL = "What the full kernel adds: each output by itself"
     WEIGHTS = "How training effort is spread over noise levels"
     TRAINING = "What training with these weights achieved"
+    TRUST = "How far to trust this"
+    CONTENT = "What the features and outputs do"
     APPENDIX = "More figures"
 
 
@@ -50,6 +52,10 @@ ORDER = (
     "history",
     "quality",
     "samples",
+    "linear_error",
+    "drift",
+    "feature_rank",
+    "output_rank",
     "participation_ratio",
     "trace_x0",
 )

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ntkdiag.claims import ByClass, Verification
     from ntkdiag.diagnosis import Diagnosis, FullKernel
     from ntkdiag.report.runs import Runs
+    from ntkdiag.trust import Examination
 
     Weights = Mapping[str, Callable[[Any], Any]]
 
@@ -33,6 +34,7 @@ class ReportInputs:
             loss, loss_low, loss_high), or a mapping with both.
         samples: Name → generated samples [N, 1|3, H, W] or [N, 2]; real data is named "data".
         quality: A row a run and metric: run, metric, value, low, high.
+        trust: How far to trust the kernel, as `nd.trust.examine` returns it.
     """
 
     diagnosis: Diagnosis
@@ -41,6 +43,7 @@ class ReportInputs:
     runs: Runs | None = None
     samples: Mapping[str, np.ndarray] | None = None
     quality: pd.DataFrame | None = None
+    trust: Examination | None = None
 
     def __post_init__(self) -> None:
         require_measured(self.diagnosis)
@@ -140,6 +143,10 @@ def _quality(inputs: ReportInputs) -> pd.DataFrame:
     return _required(inputs.quality, "quality")
 
 
+def _trust(inputs: ReportInputs) -> Examination:
+    return _required(inputs.trust, "trust")
+
+
 DIAGNOSIS: Part[Diagnosis] = Part("diagnosis", lambda inputs: inputs.diagnosis)
 BY_CLASS: Part[ByClass] = Part("results by class", _by_class)
 FULL_KERNEL: Part[Diagnosis] = Part("full kernel", _with_full_kernel)
@@ -150,3 +157,4 @@ WEIGHTS: Part[tuple[Diagnosis, Weights | None]] = Part(
 RUNS: Part[Runs] = Part("runs", _runs)
 SAMPLES: Part[Mapping[str, np.ndarray]] = Part("samples", _samples)
 QUALITY: Part[pd.DataFrame] = Part("quality", _quality)
+TRUST: Part[Examination] = Part("trust", _trust)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from ntkdiag.claims import ByClass
     from ntkdiag.diagnosis import Diagnosis
+    from ntkdiag.trust import Examination
 
 
 @dataclass(frozen=True)
@@ -184,3 +185,36 @@ def _losses(summary: pd.DataFrame, log_snr: np.ndarray, runs: Runs | None) -> di
     except InputError:
         return {"loss": _numbers(summary, "loss")}
     return {f"loss {one_line(name, 16)}": _matched(log_snr, table, "loss") for name, table in losses.items()}
+
+
+def linearity_table(found: Examination) -> Table:
+    """How long the kernel describes training, one row a noise level."""
+    rows = ordered(found.tables["linearity"]).fillna("").to_dict("records")
+    columns = ("log-SNR", "error of 1 step", "good up to (of a step)", "good steps", "better kernel")
+    return Table(
+        columns,
+        tuple(
+            (
+                level(row["log_snr"]),
+                number(row["error"]),
+                f"{row['largest_fraction']:g}",
+                f"{int(row['good_steps'])}",
+                str(row["kernel"]) or MISSING,
+            )
+            for row in rows
+        ),
+    )
+
+
+def drift_table(found: Examination) -> Table:
+    """The kernel at each measured step, one row a step and noise level."""
+    rows = found.tables["drift"].sort_values(["step", "log_snr"]).to_dict("records")
+    columns = ("step", "log-SNR", "alignment", "top space", "trace", "rank", "centred rank", "shared share")
+    names = ("alignment", "top_overlap", "trace", "effective_rank", "centred_effective_rank", "shared_share")
+    return Table(
+        columns,
+        tuple(
+            (f"{int(row['step']):,}", level(row["log_snr"]), *(number(row[name]) for name in names))
+            for row in rows
+        ),
+    )

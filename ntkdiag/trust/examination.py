@@ -29,11 +29,15 @@ from ntkdiag.trust.sizes import run_sizes_named, sizes_named
 
 MANIFEST = "trust.json"
 FORMAT = 1
+SECTIONS = ("linearity", "drift", "features", "outputs")
 # Table → columns that readers use.
 TABLES = {
     "linearity": ("bucket", "log_snr", "error", "largest_fraction", "good_steps", "kernel"),
     "linearity_steps": ("repeat", "step", "bucket", "log_snr", "error", "true_change", "predicted_change"),
-    "drift": ("step", "bucket", "log_snr", "alignment", "trace", "effective_rank", "centred_effective_rank", "shared_share"),
+    "drift": (
+        "step", "bucket", "log_snr", "alignment", "top_overlap", "trace", "effective_rank", "centred_effective_rank",
+        "shared_share",
+    ),
     "drift_ends": ("step", "statistic", "end", "effect", "low", "high", "word"),
     "features": ("network", "module", "bucket", "log_snr", "rankme", "centred_effective_rank", "cka_clean", "probe"),
     "features_between": ("network", "module", "log_snr_a", "log_snr_b", "cka"),
@@ -95,8 +99,9 @@ class Examination:
         if not _is_manifest(document):
             raise InputError(str(path), expected=f"an examination of format {FORMAT}", got="another file")
         tables = {name: _table(Path(folder) / f"{name}.csv", TABLES[name]) for name in document.pop("tables")}
-        document.pop("format")
-        return cls(tables, document.pop("said"), document)
+        said = {name: document["said"][name] for name in SECTIONS if name in document["said"]}
+        meta = {name: value for name, value in document.items() if name not in ("format", "said")}
+        return cls(tables, said, meta)
 
 
 def _is_manifest(document: object) -> bool:

@@ -67,7 +67,8 @@ class Features:
             rows = own[own["end"] == end]
             fallen = rows.loc[rows["word"] == FALLS, "module"].tolist()
             if len(rows):
-                said.append(_said_of_end(end, fallen, len(rows), self.ends))
+                counts = ", ".join(f"{number} {word}" for word, number in rows["word"].value_counts().items())
+                said.append(_said_of_end(end, fallen, len(rows), counts, self.ends))
         return " ".join(said) or "Too few samples or noise levels to say whether features lose rank."
 
 
@@ -86,7 +87,8 @@ def features(
     Args:
         denoiser: The network.
         data: As in `measure`. Its class labels, if it has any, are what a linear classifier reads from the features.
-        patterns: Which modules, by name ("blocks.*"); None takes the parts of the network.
+        patterns: Which modules, by name ("blocks.*"); None takes the parts of the network, but
+            those that give all samples the same, as parts that see the noise level alone do.
         buckets, samples, seed: As in `measure`.
         untrained: A fresh network of the same kind, as a control.
 
@@ -127,7 +129,19 @@ def features(
                     "log_snr": levels.centers[bucket],
                 }
                 rows.append(place | _numbers(values, gram, clean, told, seed))
+    if patterns is None:
+        rows, grams = _that_differ(rows, grams)
     return Features(pd.DataFrame(rows), _between(grams, levels), _ends(grams, levels), samples)
+
+
+def _that_differ(
+    rows: list[dict[str, Any]], grams: dict[tuple[str, str], list[Array]]
+) -> tuple[list[dict[str, Any]], dict[tuple[str, str], list[Array]]]:
+    """Without modules that give all samples the same at every noise level: those that see the noise level alone."""
+    told_apart = {key: any(centred(one).any() for one in found) for key, found in grams.items()}
+    kept = {module for (kind, module), differs in told_apart.items() if differs and kind != UNTRAINED}
+    left = [row for row in rows if row["module"] in kept]
+    return left, {key: found for key, found in grams.items() if key[1] in kept}
 
 
 def _per_bucket(
@@ -241,9 +255,9 @@ def _ends(grams: dict[tuple[str, str], list[Array]], levels: Buckets) -> pd.Data
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=columns)
 
 
-def _said_of_end(end: str, fallen: list[str], count: int, ends: pd.DataFrame) -> str:
+def _said_of_end(end: str, fallen: list[str], count: int, counts: str, ends: pd.DataFrame) -> str:
     if not fallen:
-        return f"At the {end} end no module loses rank against the middle ({count} modules)."
+        return f"At the {end} end no module is found to lose rank against the middle ({counts})."
     others = ends[(ends["end"] == end) & (ends["word"] == FALLS)]
     too = [kind for kind in (UNTRAINED, INPUT) if kind in set(others["network"])]
     also = f", as happens in the {' and the '.join(_WORDS[kind] for kind in too)}" if too else ""

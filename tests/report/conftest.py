@@ -21,6 +21,7 @@ def cases() -> SimpleNamespace:
         verdicts=report_cases.make_verdicts,
         runs=report_cases.make_runs,
         quality=report_cases.make_quality,
+        trust=report_cases.make_trust,
         images=report_cases.make_images,
         points=report_cases.make_points,
     )

@@ -275,6 +275,53 @@ def make_runs(log_snr: np.ndarray, seed: int = 0) -> dict[str, Any]:
     return runs
 
 
+def make_trust() -> SimpleNamespace:
+    """What the page reads of an examined training run."""
+    levels, steps = (-6.0, 0.0, 6.0), (0, 100, 200)
+    drift = [
+        {
+            "step": step,
+            "bucket": b,
+            "log_snr": one,
+            "alignment": 0.4 + step / 400,
+            "top_overlap": 0.5,
+            "trace": 2.0,
+        }
+        | {"effective_rank": 9.0 - step / 40 - b, "centred_effective_rank": 8.0, "shared_share": 0.2}
+        for step in steps
+        for b, one in enumerate(levels)
+    ]
+    along = [
+        {"repeat": 0, "step": step, "bucket": b, "log_snr": one, "error": 0.02 * step, "true_change": -0.1}
+        | {"predicted_change": -0.11}
+        for step in (1, 2, 4)
+        for b, one in enumerate(levels)
+    ]
+    features = [
+        {"network": network, "module": module, "bucket": b, "log_snr": one, "centred_effective_rank": 5.0 + b}
+        for network, module in (("trained", "blocks.0"), ("untrained", "blocks.0"), ("input", ""))
+        for b, one in enumerate(levels)
+    ]
+    outputs = [
+        {"bucket": b, "log_snr": one, "output_rank": 3.0, "best_rank": 4.0, "data_rank": 6.0}
+        for b, one in enumerate(levels)
+    ]
+    named = {"drift": drift, "linearity_steps": along, "features": features, "outputs": outputs}
+    tables = {name: pd.DataFrame(rows) for name, rows in named.items()}
+    said = {
+        "linearity": "This kernel describes about the next 4 steps.",
+        "drift": "The rank at the noisy end falls from step 100 on.",
+        "features": "At the noisy end 1 of 2 modules loses rank.",
+        "outputs": "At the noisy end the network has less.",
+    }
+    return _Examined(tables=tables, said=said)
+
+
+class _Examined(SimpleNamespace):
+    def __len__(self) -> int:
+        return len(self.tables)
+
+
 def make_quality() -> pd.DataFrame:
     rows = [
         (run, metric, value, 0.93 * value, 1.08 * value)

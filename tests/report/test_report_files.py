@@ -61,7 +61,8 @@ def test_save_figures_writes_what_can_be_drawn_and_nothing_else(
 def test_every_figure_explains_itself_and_has_its_place_in_the_order() -> None:
     assert tuple(FIGURES) == ORDER  # the order lists all of them, group after group
     parts = [
-        inputs.DIAGNOSIS, inputs.BY_CLASS, inputs.FULL_KERNEL, inputs.WEIGHTS, inputs.RUNS, inputs.SAMPLES, inputs.QUALITY
+        inputs.DIAGNOSIS, inputs.BY_CLASS, inputs.FULL_KERNEL, inputs.WEIGHTS, inputs.RUNS, inputs.SAMPLES, inputs.QUALITY,
+        inputs.TRUST,
     ]  # fmt: skip
     for name, figure in FIGURES.items():
         assert figure.name == name

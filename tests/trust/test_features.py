@@ -61,7 +61,10 @@ def test_a_planted_bottleneck_is_found_where_it_is():
     )
     assert words["trained", "lift", "noisy"] != "falls" and words["input", "", "noisy"] != "falls"
     assert "At the noisy end 1 of 2 modules loses rank against the middle (squeeze)." in found.text
-    assert "At the clean end no module loses rank" in found.text
+    assert (
+        "At the clean end no module is found to lose rank against the middle (1 cannot say, 1 absent)"
+        in found.text
+    )
 
 
 def test_a_bottleneck_at_every_level_shows_in_the_rank_and_not_at_an_end():
@@ -155,3 +158,13 @@ def test_nothing_is_left_in_the_network_and_errors_pass():
     with pytest.raises(RuntimeError):
         activations(denoiser, modules, (torch.zeros(5, 3), torch.zeros(5)))
     assert all(not part._forward_hooks for part in denoiser.modules())
+
+
+def test_parts_that_see_the_noise_level_alone_are_left_out_unless_named():
+    digits = nd.data.load("digits")
+    network = nd.models.build("dit", digits.shape, width=16, depth=1, heads=2)
+    denoiser = nd.Denoiser(network, nd.schedules.cosine(), "v", call="log_snr")
+    found = nd.trust.features(denoiser, digits, buckets=3, samples=16)
+    assert "condition" not in set(found.table["module"]) and "blocks.0" in set(found.table["module"])
+    named = nd.trust.features(denoiser, digits, "condition", buckets=3, samples=16)
+    assert (of(named, "trained", "condition")["centred_effective_rank"] == 0).all()

@@ -18,7 +18,7 @@ from ntkdiag.report.figure_order import ORDER
 
 _FILES = (".png", ".svg", ".pdf")
 # Drawn from things that only `report` and `demo` have at hand.
-_NOT_DRAWN = ("quality", "samples")
+_NOT_DRAWN = ("quality", "samples", "linear_error", "drift", "feature_rank", "output_rank")
 
 
 def listed() -> list[str]:
@@ -52,9 +52,9 @@ def plot(
     from ntkdiag import provenance
     from ntkdiag.cli.inputs import report_files
     from ntkdiag.report import FIGURES
-    from ntkdiag.report.inputs import QUALITY, RUNS, SAMPLES
+    from ntkdiag.report.inputs import QUALITY, RUNS, SAMPLES, TRUST
 
-    drawn = [name for name, figure in FIGURES.items() if figure.draws not in (QUALITY, SAMPLES)]
+    drawn = [name for name, figure in FIGURES.items() if figure.draws not in (QUALITY, SAMPLES, TRUST)]
     require_one_of("--what", what, drawn)
     path = out or Path(f"{what}.png")
     paths.check_file(path, force, _FILES)

@@ -26,14 +26,22 @@ def report(
     ] = None,
     table: Tables = None,
     run: Runs = None,
+    trust: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="What 'ntkdiag drift --out' wrote, for the sections on trust, features and outputs.",
+        ),
+    ] = None,
     force: ForceFile = False,
     json: Json = False,
 ) -> None:
     """Write a diagnosis as one HTML page: what was measured, on what, and what it means.
 
     \b
-    Example:
+    Examples:
       ntkdiag report runs/mine --run constant=runs/a --run erd=runs/b --table erd.csv
+      ntkdiag report runs/mine --trust runs/mine-trust
     """
     paths.check_file(out, force, (".html",))
 
@@ -41,6 +49,7 @@ def report(
     from ntkdiag.cli.inputs import report_files
     from ntkdiag.diagnosis import Diagnosis
     from ntkdiag.report import write_page
+    from ntkdiag.trust import Examination
 
     found = Diagnosis.load(diagnosis)
     with provenance.made_parent(out):
@@ -50,6 +59,7 @@ def report(
             verdicts=report_files.verdicts(verdicts, found),
             tables=report_files.weight_tables(table),
             runs=report_files.runs(run),
+            trust=None if trust is None else Examination.load(trust),
         )
     if json:
         print_json({"written": out})

@@ -22,6 +22,7 @@ from ntkdiag.report.figures import (  # noqa: F401
     spectra,
     strength,
     training,
+    trust,
     weights,
 )
 

@@ -29,7 +29,10 @@ if TYPE_CHECKING:
 
     from ntkdiag.claims import Verification
     from ntkdiag.diagnosis import Diagnosis
+    from ntkdiag.trust import Examination
 
+# Group → what an examination says that belongs there.
+_SECTIONS = {Group.TRUST: ("linearity", "drift"), Group.CONTENT: ("features", "outputs")}
 # Nothing but this page's own style and pictures, even if a string slipped through unescaped.
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
@@ -43,6 +46,7 @@ def write_page(
     runs: Mapping[str, Any] | None = None,
     samples: Mapping[str, np.ndarray] | None = None,
     quality: pd.DataFrame | None = None,
+    trust: Examination | None = None,
 ) -> Path:
     """Write the report of a diagnosis as one self-contained HTML file, whole or not at all.
 
@@ -55,6 +59,7 @@ def write_page(
             {"history": …, "buckets": …}.
         samples: Name → samples [N, 1|3, H, W] in [-1, 1] or [N, 2]; real data is named "data".
         quality: Columns run, metric, value, low, high.
+        trust: How far to trust the kernel, and what features and outputs do, as `nd.trust.examine` returns it.
 
     Returns:
         The path.
@@ -63,7 +68,7 @@ def write_page(
         InputError: the file cannot be written.
     """
     path = require_path("file of the page", path)
-    inputs = ReportInputs(diagnosis, verdicts, tables, runs, samples, quality)
+    inputs = ReportInputs(diagnosis, verdicts, tables, runs, samples, quality, trust)
     provenance.write_text(path, build_page(inputs))
     return path
 
@@ -76,12 +81,20 @@ def write_answered_page(
     runs: Mapping[str, Any] | None = None,
     samples: Mapping[str, np.ndarray] | None = None,
     quality: pd.DataFrame | None = None,
+    trust: Examination | None = None,
 ) -> Path:
     """`write_page` with the diagnosis' own answer, where it is large enough for one."""
     require_measured(diagnosis)
     verdicts = answer_of(diagnosis)
     return write_page(
-        path, diagnosis, verdicts=verdicts, tables=tables, runs=runs, samples=samples, quality=quality
+        path,
+        diagnosis,
+        verdicts=verdicts,
+        tables=tables,
+        runs=runs,
+        samples=samples,
+        quality=quality,
+        trust=trust,
     )
 
 
@@ -131,6 +144,9 @@ def _results(inputs: ReportInputs, figures: Mapping[str, Html]) -> Html:
         if group is Group.TRAINING and QUALITY.is_given(inputs):
             caption = "Quality of the samples of each run, with intervals"
             grid = join([grid, table(quality_table(QUALITY.take(inputs)), caption, ("run",))])
+        if group in _SECTIONS and inputs.trust is not None:
+            said = [inputs.trust.said[name] for name in _SECTIONS[group] if name in inputs.trust.said]
+            grid = join([*(element("p", text) for text in said), grid])
         if grid:
             parts += [element("h3", group.value), grid]
     numbers = summary_table(inputs.diagnosis, inputs.tables, inputs.runs)

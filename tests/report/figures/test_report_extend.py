@@ -77,7 +77,7 @@ def test_the_help_of_plot_lists_it() -> None:
 
 
 def test_the_names_that_plot_leaves_out_are_those_it_has_no_input_for() -> None:
-    missing = (inputs.QUALITY, inputs.SAMPLES)
+    missing = (inputs.QUALITY, inputs.SAMPLES, inputs.TRUST)
     assert listed() == [name for name, figure in FIGURES.items() if figure.draws not in missing]
 
 

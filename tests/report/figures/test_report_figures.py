@@ -29,7 +29,7 @@ from ntkdiag.report.render import compose
 def whole_inputs(cases: SimpleNamespace, diagnosis: SimpleNamespace) -> ReportInputs:
     log_snr = diagnosis.summary["log_snr"].to_numpy()
     return ReportInputs(
-        diagnosis, cases.verdicts(), None, cases.runs(log_snr), cases.images(), cases.quality()
+        diagnosis, cases.verdicts(), None, cases.runs(log_snr), cases.images(), cases.quality(), cases.trust()
     )
 
 
@@ -195,7 +195,7 @@ from ntkdiag.report.render import compose
 
 diagnosis = cases.make_diagnosis(3)
 runs = cases.make_runs(diagnosis.summary["log_snr"].to_numpy())
-inputs = ReportInputs(diagnosis, runs=runs, samples=cases.make_points(), quality=cases.make_quality())
+inputs = ReportInputs(diagnosis, runs=runs, samples=cases.make_points(), quality=cases.make_quality(), cases.make_trust())
 for figure in FIGURES.values():
     part = figure.draws.take(inputs)
     compose(figure, part, figure.panel_names(part))

@@ -72,12 +72,16 @@ def hostile_page(tmp_path_factory: pytest.TempPathFactory, request: pytest.Fixtu
     quality = cases.make_quality().assign(metric=HOSTILE)
     quality.loc[0, "run"] = HOSTILE
     path = tmp_path_factory.mktemp("page") / "page.html"
+    trust = cases.make_trust()
+    trust.said["drift"] = HOSTILE
+    trust.tables["features"] = trust.tables["features"].replace("blocks.0", HOSTILE)
     write_page(
         path,
         diagnosis,
         verdicts=verdicts,
         tables={HOSTILE: lambda log_snr: log_snr.exp()},
         runs=runs,
+        trust=trust,
         samples={HOSTILE: cases.make_points()["erd"]},
         quality=quality,
     )
@@ -258,3 +262,20 @@ def test_table_cells_and_headings_are_escaped() -> None:
     text = table(Table(("<a>", "b"), (("<c>", "d"),)), "<caption>", ("<a>",))
     assert set(Reader(text).tags) == {"div", "table", "caption", "thead", "tbody", "tr", "th", "td"}
     assert text.count('class="words"') == 2
+
+
+def test_trust_and_content_have_sections_only_where_a_run_was_examined(
+    diagnosis: SimpleNamespace, cases: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(page, "FIGURES", {"drift": FIGURES["drift"], "output_rank": FIGURES["output_rank"]})
+    text = shown(page.build_page(ReportInputs(diagnosis, trust=cases.trust())))
+    assert (
+        "How far to trust this This kernel describes about the next 4 steps. The rank at the noisy end falls"
+        in text
+    )
+    assert (
+        "What the features and outputs do At the noisy end 1 of 2 modules loses rank. At the noisy end the"
+        in text
+    )
+    without = shown(page.build_page(ReportInputs(diagnosis)))
+    assert "How far to trust this" not in without and "What the features" not in without

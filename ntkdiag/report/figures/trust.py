@@ -1,0 +1,183 @@
+"""How far to trust a kernel, and what features and outputs do: the figures of an examined training run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ntkdiag.errors import InputError
+from ntkdiag.report.columns import column, require_finite
+from ntkdiag.report.drawing import style
+from ntkdiag.report.drawing.axes import colour_bar, log_axis, log_snr_axis, whole_ticks
+from ntkdiag.report.drawing.labels import label_line_ends, line_end
+from ntkdiag.report.figure_decorator import figure
+from ntkdiag.report.figure_order import Group
+from ntkdiag.report.formatting import level
+from ntkdiag.report.inputs import TRUST
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+
+    from ntkdiag.trust import Examination
+
+# Panel of the drift → column of the table.
+DRIFT_PANELS = {
+    "alignment with the last step": "alignment",
+    "effective rank": "effective_rank",
+    "effective rank, centred": "centred_effective_rank",
+    "share of the shared answer": "shared_share",
+}
+# Modules that are drawn, evenly over the network.
+_MOST_PANELS = 9
+# Bounds of the colours, where they are not those of the data.
+_BOUNDS = {"alignment": (0.0, 1.0), "shared_share": (0.0, 1.0)}
+
+
+def _drift_panels(found: Examination) -> Sequence[str]:
+    table(found, "drift")
+    return list(DRIFT_PANELS)
+
+
+@figure(
+    "drift",
+    draws=TRUST,
+    group=Group.TRUST,
+    title="The kernel along training",
+    caption="Training steps across, noise levels up. The first map compares each kernel with that of the last step: 1 is "
+    "the same kernel. In the other maps a dark row end is a collapse: look at which step it appears, and whether it stays.",
+    panels=_drift_panels,
+)
+def draw_drift(axes: Axes, found: Examination, panel: str) -> None:
+    """One number of the kernel over steps and log-SNR, as a map.
+
+    Raises:
+        InputError: the drift was not measured.
+    """
+    name, rows = DRIFT_PANELS[panel], table(found, "drift")
+    matrix = rows.pivot(index="log_snr", columns="step", values=name).sort_index()
+    values = matrix.to_numpy(dtype=float)
+    require_finite("drift", values.ravel())
+    low, high = _BOUNDS.get(name, (None, None))
+    image = axes.imshow(
+        values, cmap="viridis", vmin=low, vmax=high, origin="lower", interpolation="nearest", aspect="auto"
+    )
+    axes.set_xticks(range(values.shape[1]), [f"{int(step):,}" for step in matrix.columns], rotation=45)
+    axes.set_yticks(range(len(values)), [level(value) for value in matrix.index])
+    axes.grid(False)
+    axes.set_xlabel("training step")
+    axes.set_ylabel("log-SNR")
+    axes.set_title(panel, loc="left")
+    colour_bar(axes, image, "")  # the title of the panel says what it is
+
+
+@figure(
+    "linear_error",
+    draws=TRUST,
+    group=Group.TRUST,
+    title="How long the kernel describes training",
+    caption="Relative error of the linear model after real optimizer steps, the mean over continuations. Below the line the "
+    "change of the outputs is predicted within 10%.",
+)
+def draw_linear_error(axes: Axes, found: Examination) -> None:
+    """Error of the linear model over log-SNR, a line for each number of steps.
+
+    Raises:
+        InputError: it was not measured.
+    """
+    rows = table(found, "linearity_steps").groupby(["step", "log_snr"], as_index=False)["error"].mean()
+    require_finite("linear_error", column(rows, "error"))
+    names = {int(step): f"{int(step):,} step{'s' if step > 1 else ''}" for step in rows["step"].unique()}
+    ends = []
+    for step, look in zip(names, style.lines(names.values()).values(), strict=True):
+        own = rows[rows["step"] == step].sort_values("log_snr")
+        x, y = column(own, "log_snr"), column(own, "error")
+        axes.plot(x, y, **look.plot)
+        ends += line_end(names[step], x, y, look)
+    axes.axhline(0.1, color="grey", lw=1)
+    if (column(rows, "error") > 0).any():
+        log_axis(axes, "y")
+    log_snr_axis(axes, column(rows, "log_snr"))
+    axes.set_ylabel("error / linear change of the outputs")
+    label_line_ends(axes, ends)
+
+
+def _feature_panels(found: Examination) -> Sequence[str]:
+    rows = table(found, "features")
+    names = rows.loc[rows["network"] == "trained", "module"].astype(str).unique()
+    places = np.unique(np.linspace(0, len(names) - 1, min(len(names), _MOST_PANELS)).round().astype(int))
+    return [names[place] for place in places]
+
+
+@figure(
+    "feature_rank",
+    draws=TRUST,
+    group=Group.CONTENT,
+    title="How many directions the features have",
+    caption="Centred effective rank of the activations of each module, beside the same module of an untrained network and "
+    "the noisy input itself: a fall that those share is not learned.",
+    panels=_feature_panels,
+    size=(4.2, 3.0),
+)
+def draw_feature_rank(axes: Axes, found: Examination, panel: str) -> None:
+    """Centred effective rank of one module over log-SNR, with its controls.
+
+    Raises:
+        InputError: features were not measured.
+    """
+    rows = table(found, "features")
+    lines = {
+        name: rows[(rows["network"] == name) & ((rows["module"] == panel) | (name == "input"))].sort_values(
+            "log_snr"
+        )
+        for name in ("trained", "untrained", "input")
+    }
+    _draw_ranks(axes, {name: own for name, own in lines.items() if len(own)}, "centred_effective_rank")
+    axes.set_title(panel, loc="left")
+
+
+@figure(
+    "output_rank",
+    draws=TRUST,
+    group=Group.CONTENT,
+    title="How many directions the predictions have",
+    caption="Centred effective rank of the predicted x0, beside the best possible prediction and the data: what the best "
+    "prediction loses as well is not lost by the network.",
+)
+def draw_output_rank(axes: Axes, found: Examination) -> None:
+    """Rank of predicted x0 over log-SNR.
+
+    Raises:
+        InputError: outputs were not measured.
+    """
+    rows = table(found, "outputs").sort_values("log_snr")
+    names = {"trained": "output_rank", "best prediction": "best_rank", "data": "data_rank"}
+    lines = {name: rows.assign(rank=rows[key]) for name, key in names.items()}
+    _draw_ranks(axes, lines, "rank")
+
+
+def _draw_ranks(axes: Axes, lines: dict[str, pd.DataFrame], name: str) -> None:
+    ends = []
+    for label, look in style.lines(lines).items():
+        x, y = column(lines[label], "log_snr"), column(lines[label], name)
+        require_finite(name, y)
+        axes.plot(x, y, **look.plot)
+        ends += line_end(label, x, y, look)
+    axes.set_ylim(bottom=0)
+    whole_ticks(axes)
+    log_snr_axis(axes, np.concatenate([column(one, "log_snr") for one in lines.values()]))
+    axes.set_ylabel("effective rank, centred")
+    label_line_ends(axes, ends)
+
+
+def table(found: Examination, name: str) -> pd.DataFrame:
+    """A table of an examination.
+
+    Raises:
+        InputError: it was not measured.
+    """
+    if name not in found.tables:
+        raise InputError(f"{name} to draw", expected="an examination that has it", got="one without")
+    return found.tables[name]
