@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 
 from ntkdiag.errors import InputError
 from ntkdiag.report.columns import column, require_finite
@@ -18,7 +19,6 @@ from ntkdiag.report.formatting import level
 from ntkdiag.report.inputs import TRUST
 
 if TYPE_CHECKING:
-    import pandas as pd
     from matplotlib.axes import Axes
 
     from ntkdiag.trust import Examination
@@ -87,7 +87,8 @@ def draw_linear_error(axes: Axes, found: Examination) -> None:
     Raises:
         InputError: it was not measured.
     """
-    rows = table(found, "linearity_steps").groupby(["step", "log_snr"], as_index=False)["error"].mean()
+    means = table(found, "linearity_steps").groupby(["step", "log_snr"])["error"].mean()
+    rows = pd.DataFrame(means).reset_index()
     require_finite("linear_error", column(rows, "error"))
     names = {int(step): f"{int(step):,} step{'s' if step > 1 else ''}" for step in rows["step"].unique()}
     ends = []
