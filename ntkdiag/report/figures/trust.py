@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
 from ntkdiag.errors import InputError
 from ntkdiag.report.columns import column, require_finite
@@ -19,6 +18,7 @@ from ntkdiag.report.formatting import level
 from ntkdiag.report.inputs import TRUST
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.axes import Axes
 
     from ntkdiag.trust import Examination
@@ -87,6 +87,8 @@ def draw_linear_error(axes: Axes, found: Examination) -> None:
     Raises:
         InputError: it was not measured.
     """
+    import pandas as pd
+
     means = table(found, "linearity_steps").groupby(["step", "log_snr"])["error"].mean()
     rows = pd.DataFrame(means).reset_index()
     require_finite("linear_error", column(rows, "error"))

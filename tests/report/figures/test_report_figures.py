@@ -195,7 +195,8 @@ from ntkdiag.report.render import compose
 
 diagnosis = cases.make_diagnosis(3)
 runs = cases.make_runs(diagnosis.summary["log_snr"].to_numpy())
-inputs = ReportInputs(diagnosis, runs=runs, samples=cases.make_points(), quality=cases.make_quality(), trust=cases.make_trust())
+parts = {"samples": cases.make_points(), "quality": cases.make_quality(), "trust": cases.make_trust()}
+inputs = ReportInputs(diagnosis, runs=runs, **parts)
 for figure in FIGURES.values():
     part = figure.draws.take(inputs)
     compose(figure, part, figure.panel_names(part))
