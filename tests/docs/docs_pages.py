@@ -44,6 +44,7 @@ TINY = {
     ],
     "verify": ["--samples", "8", "--probes", "3", "--buckets", "4", "--controls", "1"],
     "train": ["--steps", "3", "--batch", "8"],
+    "drift": ["--level", "quick", "--buckets", "3"],
     "sample": ["--count", "8", "--steps", "2"],
 }
 TINY_MODEL = {"mlp": ["width=8"], "dit": ["width=16", "depth=1", "heads=2", "frequencies=8"]}
@@ -133,12 +134,19 @@ def _verify() -> dict[str, Any]:
     return {"denoiser": denoiser(), "data": images(), "make_denoiser": lambda seed: denoiser(seed + 7)}
 
 
+def _trust() -> dict[str, Any]:
+    network = nd.models.build("mlp", (2,), width=8)
+    denoiser = nd.Denoiser(network, nd.schedules.cosine(), "v", call="log_snr")
+    return {"denoiser": denoiser, "data": nd.data.load("mixture")}
+
+
 # Page → what its Python blocks take for given.
 GIVEN: dict[str, Callable[[], dict[str, Any]]] = {
     "README.md": lambda: _your_network() | _trainers(),
     "your_network.md": _your_network,
     "trainers.md": _trainers,
     "verify.md": _verify,
+    "trust.md": _trust,
     "adapters.md": lambda: {"nd": nd, "images": images()},
 }
 

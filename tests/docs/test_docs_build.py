@@ -27,6 +27,7 @@ PUBLIC_MODULES = (
     "ntkdiag.report",
     "ntkdiag.spectra",
     "ntkdiag.train",
+    "ntkdiag.trust",
     "ntkdiag.weights",
 )
 # Lists that the reference leaves to the tables of other pages.
@@ -42,7 +43,7 @@ NOT_DESCRIBED = {
         "PRESETS",
         "SCHEDULES",
     ),
-    *("data", "models", "report", "schedules", "spectra", "train", "weights", "inputs"),
+    *("data", "models", "report", "schedules", "spectra", "train", "trust", "weights", "inputs"),
 }
 
 
