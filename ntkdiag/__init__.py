@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ntkdiag import train as train
     from ntkdiag import trust as trust
     from ntkdiag import weights as weights
+    from ntkdiag.adapters.diffusers import latents as latents
     from ntkdiag.claims import by_class as by_class
     from ntkdiag.claims import verify as verify
     from ntkdiag.denoiser import Denoiser as Denoiser
@@ -48,6 +49,7 @@ _PUBLIC = {
     "data": "ntkdiag.data",
     "gram": "ntkdiag.kernel:gram",
     "gram_of": "ntkdiag.kernel:gram_of",
+    "latents": "ntkdiag.adapters.diffusers:latents",
     "measure": "ntkdiag.diagnosis:measure",
     "models": "ntkdiag.models",
     "report": "ntkdiag.report",

@@ -180,6 +180,7 @@ def write_files(page: Path) -> None:
     torch.save({"step": 9, "model": Timed().state_dict(), "ema": average}, "net.pt")
     if page.name in ("README.md", "adapters.md"):
         save_pipeline("my-pipeline")
+        save_pipeline("latent-pipeline", vae=True)
     if page.name in ("verify.md", "read_the_page.md"):
         diagnosis().save("runs/measured")
     if page.name == "verify.md":
@@ -190,15 +191,19 @@ def write_files(page: Path) -> None:
         train_a_run(runs[page.name])
 
 
-def save_pipeline(folder: str) -> None:
-    """A small U-Net with a scheduler, as diffusers writes it."""
-    from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
+def save_pipeline(folder: str, vae: bool = False) -> None:
+    """A small U-Net with a scheduler, and perhaps a VAE, as diffusers writes it."""
+    from diffusers import AutoencoderKL, DDPMPipeline, DDPMScheduler, UNet2DModel
 
+    channels = 4 if vae else 1
     network = UNet2DModel(
-        16, 1, 1, block_out_channels=(8, 8), down_block_types=("DownBlock2D",) * 2, up_block_types=("UpBlock2D",) * 2,
-        layers_per_block=1, norm_num_groups=4,
+        16, channels, channels, block_out_channels=(8, 8), down_block_types=("DownBlock2D",) * 2,
+        up_block_types=("UpBlock2D",) * 2, layers_per_block=1, norm_num_groups=4,
     )  # fmt: skip
     DDPMPipeline(network, DDPMScheduler()).save_pretrained(folder)
+    if vae:
+        encoder = AutoencoderKL(1, 1, block_out_channels=(4,), norm_num_groups=2)
+        encoder.save_pretrained(f"{folder}/vae")
 
 
 def train_a_run(folder: str) -> None:

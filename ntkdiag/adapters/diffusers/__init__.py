@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
+from ntkdiag.adapters.diffusers.encoding import MOST, latents
 from ntkdiag.adapters.diffusers.folder import Folder, is_folder
 from ntkdiag.adapters.diffusers.reading import diffusers_reading
 
-__all__ = ["Folder", "diffusers_reading", "is_folder"]
+__all__ = ["MOST", "Folder", "diffusers_reading", "is_folder", "latents"]

@@ -1,4 +1,4 @@
-"""Folders that diffusers' `save_pretrained` writes: a pipeline, or a model beside a scheduler.
+"""Folders that diffusers' `save_pretrained` writes: a pipeline, or a model beside a scheduler; a VAE where there is one.
 
 They are data: configs name only classes of diffusers itself, weights are .safetensors, nothing is downloaded and nothing in
 the folder is run.
@@ -24,6 +24,7 @@ _MODEL = "config.json"
 _SCHEDULER = "scheduler_config.json"
 _WEIGHTS = "diffusion_pytorch_model"
 _PARTS = ("unet", "transformer")
+_VAES = ("vae", "vqvae")
 # A thousand times the usual number: more would only exhaust memory.
 _MOST_STEPS = 1_000_000
 # Entries of a config by which a library loads code or quantised weights from elsewhere.
@@ -36,20 +37,25 @@ class Folder:
 
     Attributes:
         model: The folder with the model's config.json.
-        scheduler: The scheduler's config file.
+        scheduler: The scheduler's config file; None where it was not needed and is not there.
+        vae: The folder of the VAE that makes the network's latents; None for a network of pictures.
     """
 
     model: Path
-    scheduler: Path
+    scheduler: Path | None
+    vae: Path | None = None
 
     @classmethod
-    def find(cls, path: Path | str, scheduler: Path | str | None = None) -> Folder:
+    def find(
+        cls, path: Path | str, scheduler: Path | str | None = None, scheduler_needed: bool = True
+    ) -> Folder:
         """The parts of a folder.
 
         Args:
             path: A pipeline's folder, a model's folder with its scheduler beside or in it, or a name such as "owner/model"
                 of one in the local cache of the hub.
             scheduler: A folder with a scheduler's config, or that file, if it is not there.
+            scheduler_needed: Whether its absence is an error.
 
         Raises:
             InputError: one of the two is missing.
@@ -62,16 +68,19 @@ class Folder:
                 expected=f"a folder of save_pretrained, with {_MODEL}, or with unet/ or transformer/",
                 got=_content(top),
             )
+        vae = next((top / part for part in _VAES if (top / part / _MODEL).is_file()), None)
         if (top / _PIPELINE).is_file():
-            _check_index(top / _PIPELINE, model.name)
-        return cls(model, _scheduler_file(top, scheduler))
+            _check_index(top / _PIPELINE, *(part.name for part in (model, vae) if part is not None))
+        return cls(model, _scheduler_file(top, scheduler) if scheduler_needed else None, vae)
 
     def read_scheduler(self) -> Any:
         """The scheduler, made by diffusers from its config.
 
         Raises:
-            InputError: a config that is none, or names a class that is no scheduler of diffusers.
+            InputError: there is none, a config that is none, or names a class that is no scheduler of diffusers.
         """
+        if self.scheduler is None:
+            raise InputError(str(self.model), expected="a scheduler", got="none was looked for")
         config = _config(self.scheduler)
         kind = _class(self.scheduler, config, "SchedulerMixin", "a scheduler")
         steps = config.get("num_train_timesteps", 1000)
@@ -91,54 +100,70 @@ class Folder:
             InputError: a config that is none or names another class; weights that are missing, damaged, not finite, not
                 .safetensors, or of other names and shapes.
         """
-        path = self.model / _MODEL
-        config = _config(path)
-        kind = _class(path, config, "ModelMixin", "a model")
-        if seed is not None:
-            with torch.random.fork_rng(devices=[]):
-                torch.default_generator.manual_seed(seed)
-                fresh: nn.Module = _made(path, lambda: kind.from_config(config))
-            return fresh.eval()
-        self._check_weights(lambda: kind.from_config(config))
-        model, info = _made(
-            path,
-            lambda: kind.from_pretrained(
-                str(self.model),
-                local_files_only=True,
-                use_safetensors=True,
-                low_cpu_mem_usage=False,
-                output_loading_info=True,
-            ),
-        )
-        left = [*info["missing_keys"], *info["unexpected_keys"], *info["mismatched_keys"]]
-        if left:
-            raise InputError(
-                str(self.model), expected="weights of the model's own names", got=listed(map(str, left), 3)
-            )
-        return _finite(self.model, model)
+        return _read(self.model, seed)
 
-    def _check_weights(self, make: Any) -> None:
-        """Read the header of the weights before anything is allocated, and compare the number of values with the config."""
-        file = self.model / f"{_WEIGHTS}.safetensors"
-        index = self.model / f"{_WEIGHTS}.safetensors{INDEX_SUFFIX}"
-        if not file.is_file() and not index.is_file():
-            raise InputError(
-                str(self.model),
-                expected=f"weights in {file.name}",
-                got=_content(self.model),
-                fix="Weights in a pickle are not read: load them where you trust them, and save_pretrained again.",
-            )
-        stored = read_safetensors(file) if file.is_file() else read_sharded(index)
-        with torch.device("meta"):
-            meta: nn.Module = _made(self.model / _MODEL, make)
-        here = sum(value.numel() for value in stored.values())
-        wanted = sum(value.numel() for value in meta.state_dict().values())
-        if here != wanted:
-            raise InputError(
-                str(self.model),
-                expected=f"weights with {wanted:,} numbers, as {_MODEL} says",
-                got=f"{here:,}",
-            )
+    def read_vae(self) -> nn.Module:
+        """The VAE with its weights, made by diffusers.
+
+        Raises:
+            InputError: there is none, or as `read_model`.
+        """
+        if self.vae is None:
+            raise InputError(str(self.model), expected="a VAE beside it", got="none")
+        return _read(self.vae)
+
+
+def _read(folder: Path, seed: int | None = None) -> nn.Module:
+    """A model of diffusers; see `Folder.read_model`."""
+    path = folder / _MODEL
+    config = _config(path)
+    kind = _class(path, config, "ModelMixin", "a model")
+    if seed is not None:
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)
+            fresh: nn.Module = _made(path, lambda: kind.from_config(config))
+        return fresh.eval()
+    _check_weights(folder, lambda: kind.from_config(config))
+    model, info = _made(
+        path,
+        lambda: kind.from_pretrained(
+            str(folder),
+            local_files_only=True,
+            use_safetensors=True,
+            low_cpu_mem_usage=False,
+            output_loading_info=True,
+        ),
+    )
+    left = [*info["missing_keys"], *info["unexpected_keys"], *info["mismatched_keys"]]
+    if left:
+        raise InputError(
+            str(folder), expected="weights of the model's own names", got=listed(map(str, left), 3)
+        )
+    return _finite(folder, model)
+
+
+def _check_weights(folder: Path, make: Any) -> None:
+    """Read the header of the weights before anything is allocated, and compare the number of values with the config."""
+    file = folder / f"{_WEIGHTS}.safetensors"
+    index = folder / f"{_WEIGHTS}.safetensors{INDEX_SUFFIX}"
+    if not file.is_file() and not index.is_file():
+        raise InputError(
+            str(folder),
+            expected=f"weights in {file.name}",
+            got=_content(folder),
+            fix="Weights in a pickle are not read: load them where you trust them, and save_pretrained again.",
+        )
+    stored = read_safetensors(file) if file.is_file() else read_sharded(index)
+    with torch.device("meta"):
+        meta: nn.Module = _made(folder / _MODEL, make)
+    here = sum(value.numel() for value in stored.values())
+    wanted = sum(value.numel() for value in meta.state_dict().values())
+    if here != wanted:
+        raise InputError(
+            str(folder),
+            expected=f"weights with {wanted:,} numbers, as {_MODEL} says",
+            got=f"{here:,}",
+        )
 
 
 def is_folder(path: Path) -> bool:
@@ -190,10 +215,10 @@ def _scheduler_file(top: Path, given: Path | str | None) -> Path:
     return found
 
 
-def _check_index(path: Path, part: str) -> None:
-    """Refuse a pipeline whose model or scheduler is of another library."""
+def _check_index(path: Path, *parts: str) -> None:
+    """Refuse a pipeline whose model, VAE or scheduler is of another library."""
     index = _config(path)
-    for name in (part, "scheduler"):
+    for name in (*parts, "scheduler"):
         entry = index.get(name)
         if entry is not None and (not isinstance(entry, list) or entry[:1] != ["diffusers"]):
             raise InputError(str(path), expected=f"a {name} of diffusers", got=str(entry))

@@ -73,12 +73,13 @@ class LoadedModel:
         return fresh_controls(fresh, self.denoiser, data.train, count, first, data.conditions)
 
 
-def load(options: ModelOptions, null_label: int | None = None) -> LoadedModel:
+def load(options: ModelOptions, null_label: int | None = None, samples: int = 0) -> LoadedModel:
     """Build the network, load its weights and its data, and run one forward.
 
     Args:
         options: Which ones.
         null_label: The label of all samples, if not their own.
+        samples: How many are needed at least, where not all of the data are encoded.
 
     Raises:
         InputError: one of these steps is impossible.
@@ -94,6 +95,7 @@ def load(options: ModelOptions, null_label: int | None = None) -> LoadedModel:
         options.device,
         weights_key=options.weights_key,
         null_label=null_label,
+        samples=samples,
     )
     if loaded.recipe.is_folder and options.load_check:
         note(str(loaded.denoiser.load_check(loaded.data)))
@@ -113,6 +115,7 @@ def recipe_of(options: ModelOptions) -> Recipe:
         timesteps=options.timesteps,
         data=_absolute(options.data or "digits"),
         data_options=_data_options(options),
+        latents=options.latents,
         seed=options.seed,
     )
 
@@ -124,6 +127,7 @@ def load_recipe(
     trained_on: dict[str, Any] | None = None,
     weights_key: str | None = None,
     null_label: int | None = None,
+    samples: int = 0,
 ) -> LoadedModel:
     """Build the network of a recipe and load its data.
 
@@ -133,7 +137,7 @@ def load_recipe(
         device: The torch device.
         trained_on: The "shape" and, if there is one, the "digest" that the data must have.
         weights_key: Which weights of the file to load.
-        null_label: As in `load`.
+        null_label, samples: As in `load`.
 
     Raises:
         InputError: see `load`.
@@ -145,6 +149,7 @@ def load_recipe(
         raise InputError("--weights-key", expected="--checkpoint beside it", got="no checkpoint")
     place = _device(device)
     data = datasets.load(recipe.data, _SPLIT_SEED, **recipe.data_options)
+    data = recipe.encoded(data, samples, place)
     _check_data(data, trained_on or {})
     denoiser = recipe.build(data.shape)
     weights = None if checkpoint is None else load_weights(denoiser, checkpoint, weights_key)
@@ -190,15 +195,21 @@ def _from_run(folder: Path, options: ModelOptions, null_label: int | None) -> Lo
             got="an unfinished one",
             fix=f"Finish it with: ntkdiag train --resume --out {folder}",
         )
-    if options.data is None and _data_options(options):
-        name = next(iter(_data_options(options)))
+    changed = [*_data_options(options), *(["latents"] if options.latents else [])]
+    if options.data is None and changed:
+        name = changed[0]
         raise InputError(
             "--" + name.replace("_", "-"),
             expected="--data beside it, or the run's own data as it is",
             got="no --data",
         )
     if options.data is not None:
-        recipe = replace(recipe, data=_absolute(options.data), data_options=_data_options(options))
+        recipe = replace(
+            recipe,
+            data=_absolute(options.data),
+            data_options=_data_options(options),
+            latents=options.latents,
+        )
         trained_on.pop("digest", None)
     average = folder / AVERAGE_FILE
     return load_recipe(recipe, average, options.device, trained_on, null_label=null_label)

@@ -13,6 +13,7 @@ from ntkdiag.cli.options.parsing import checked
 from ntkdiag.errors import InputError, did_you_mean, require_one_of
 
 if TYPE_CHECKING:
+    from ntkdiag.data import Data
     from ntkdiag.denoiser import Denoiser
     from ntkdiag.process.schedules.base import Schedule
 
@@ -34,6 +35,7 @@ class Recipe:
         seed: Seed of the initial weights.
         scheduler: The absolute path of a folder's scheduler, where it is not beside the model.
         timesteps: "continuous" or "integer"; None for continuous.
+        latents: Whether the data are latents already, where a folder has a VAE.
         assumed: Whether a network of a function that says nothing is taken for v on cosine, as runs of earlier versions
             were.
     """
@@ -49,6 +51,7 @@ class Recipe:
     seed: int = 0
     scheduler: str | None = None
     timesteps: str | None = None
+    latents: bool = False
     assumed: bool = False
 
     @property
@@ -118,6 +121,26 @@ class Recipe:
             return Denoiser(network, path, target, call=whole_times(path.time))
         named = [] if getattr(network, "conditions", None) else list(self.data_options.get("cond", {}))
         return Denoiser(network, path, target, call=self.call or "time", conditions=named or None)
+
+    def encoded(self, data: Data, samples: int, device: Any) -> Data:
+        """The data as the network takes it: latents of pictures where its folder has a VAE.
+
+        Args:
+            data: What was loaded.
+            samples: How many samples are needed at least.
+            device: Where the VAE runs.
+
+        Raises:
+            InputError: pictures that the VAE does not take, or --latents beside a network in no folder.
+        """
+        if not self.is_folder:
+            self._refuse("latents", self.latents, "beside a network that is in no folder of save_pretrained")
+            return data
+        from ntkdiag.adapters.diffusers import MOST, Folder, latents
+
+        if self.latents or Folder.find(self.model, self.scheduler).vae is None:
+            return data
+        return latents(self.model, data, most=max(MOST, samples), device=device)
 
     def _whole_times(self) -> bool:
         from ntkdiag.cli.options.choices import TIMESTEPS

@@ -129,6 +129,14 @@ class ModelOptions:
             "passed it as the argument NAME. May be repeated.",
         ),
     ] = None
+    latents: Annotated[
+        bool,
+        typer.Option(
+            "--latents",
+            help="The data of a pipeline with a VAE are latents already, scaled as the network takes them. Without it they "
+            "are pictures, and the VAE of the folder encodes them.",
+        ),
+    ] = False
     image_size: Annotated[
         str | None,
         typer.Option(

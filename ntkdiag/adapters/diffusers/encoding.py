@@ -1,0 +1,198 @@
+"""Pictures as the latents that a pipeline's network takes, by the VAE in its folder.
+
+A picture is encoded when it is drawn, and once.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ntkdiag.adapters.diffusers.folder import Folder
+from ntkdiag.conditions import rows_of
+from ntkdiag.data import Data, LazySamples, as_data
+from ntkdiag.data.given import DataLike
+from ntkdiag.data.samples import Samples
+from ntkdiag.errors import InputError, first_line, require_positive_int
+
+# Pictures that are encoded at once, and the most of them that the data has unless told otherwise.
+_BATCH, MOST = 4, 2048
+
+
+def latents(
+    folder: Path | str, data: DataLike, *, most: int = MOST, seed: int = 0, device: str | torch.device = "cpu"
+) -> Data:
+    """Pictures encoded by the VAE of a pipeline's folder: data for the network in it.
+
+    A latent is (z − shift_factor) · scaling_factor, or (z − latents_mean) · scaling_factor / latents_std, by the VAE's
+    config; z is the mean of the VAE's posterior, where it has one, so that a picture has one latent.
+
+    Args:
+        folder: A pipeline's folder with vae/, or a name in the local cache, as `nd.Denoiser.from_pretrained` takes it.
+        data: Pictures [N, C, H, W] in [−1, 1], as `nd.measure` takes them. Labels and conditions stay with them.
+        most: Most pictures of each part; of more, a random choice is taken.
+        seed: Of that choice.
+        device: Where the VAE runs.
+
+    Returns:
+        Data of latents [N, c, h, w], float32, each encoded when it is first drawn.
+
+    Raises:
+        InputError: no VAE in the folder, one that cannot be read or whose scale is not known, or pictures that it does not
+            take.
+
+    Example:
+        data = nd.latents("my-pipeline", images)
+        diag = nd.measure(nd.Denoiser.from_pretrained("my-pipeline", data=data), data, 10)
+    """
+    parts = Folder.find(folder, scheduler_needed=False)
+    if parts.vae is None:
+        raise InputError(str(folder), expected="a pipeline's folder with vae/", got="one without")
+    encoder = _Encoder(parts.read_vae().to(device), parts.vae)
+    given = as_data(data)
+    require_positive_int("most", most)
+    some = _chosen(len(given.train), most, seed)
+    rest = None if given.held_out is None else _chosen(len(given.held_out), most, seed + 1)
+    return Data(
+        given.name,
+        encoder.samples(given.train, some),
+        None if rest is None or given.held_out is None else encoder.samples(given.held_out, rest),
+        labels=None if given.labels is None else given.labels[some],
+        held_out_labels=None
+        if given.held_out_labels is None or rest is None
+        else given.held_out_labels[rest],
+        description="; ".join(
+            filter(None, [given.description, encoder.text, _share(some, len(given.train))])
+        ),
+        cond=rows_of(given.cond, some),
+        held_out_cond={} if rest is None else rows_of(given.held_out_cond, rest),
+    )
+
+
+class _Encoder:
+    """A VAE with the scale of its latents."""
+
+    def __init__(self, vae: nn.Module, path: Path) -> None:
+        self.vae, self.path = vae.requires_grad_(False), path
+        config = getattr(vae, "config", {})
+        self.channels = config.get("in_channels")
+        stated = {name: _constant(vae, config, name) for name in ("latents_mean", "latents_std")}
+        mean, deviation = stated["latents_mean"], stated["latents_std"]
+        if hasattr(vae, "bn") or (mean is None) != (deviation is None):
+            raise InputError(
+                str(path),
+                expected="a VAE that states scaling_factor and shift_factor",
+                got=type(vae).__name__,
+            )
+        scaling = _number(path, config, "scaling_factor", 1.0)
+        if scaling == 0:
+            raise InputError(str(path), expected="a scaling_factor other than 0", got="0")
+        shift = _number(path, config, "shift_factor", 0.0)
+        self.shift = torch.tensor(shift) if mean is None else mean
+        self.factor = torch.tensor(scaling) if deviation is None else scaling / deviation
+        scale = (
+            f"scaling {scaling:g}, shift {shift:g}" if mean is None else f"scaling {scaling:g}, mean and std"
+        )
+        self.text = f"encoded by {type(vae).__name__} ({scale})"
+
+    def samples(self, pictures: Samples, rows: Tensor) -> LazySamples:
+        """The latents of some pictures."""
+        return LazySamples(_Latents(self, pictures, rows), what="latents")
+
+    def __call__(self, pictures: Tensor) -> Tensor:
+        """Latents [N, c, h, w] of pictures [N, C, H, W].
+
+        Raises:
+            InputError: the VAE does not take them.
+        """
+        if self.channels is not None and pictures.shape[1] != self.channels:
+            raise InputError(
+                "data",
+                expected=f"pictures with {self.channels} channels, which {self.path.name}/ encodes",
+                got=f"samples of shape {list(pictures.shape[1:])}",
+                fix="Samples that are latents already need no encoding: {latents} says so.",
+                arguments={"latents": True},
+            )
+        place = next(self.vae.parameters())
+        try:
+            with torch.no_grad():
+                found = _mean(self.vae.encode(pictures.to(place)))  # type: ignore[operator]
+        except Exception as error:
+            raise InputError(
+                "data",
+                expected=f"pictures that {self.path.name}/ encodes",
+                got=f"shape {list(pictures.shape[1:])}: {first_line(error)}",
+            ) from error
+        shift, factor = (_over_channels(part, found) for part in (self.shift, self.factor))
+        return ((found.float() - shift) * factor).cpu()
+
+
+class _Latents:
+    """Reads latents: those of pictures that were drawn before are kept."""
+
+    def __init__(self, encoder: _Encoder, pictures: Samples, rows: Tensor) -> None:
+        self.encoder, self.pictures, self.rows = encoder, pictures, rows
+        self.kept: dict[int, Tensor] = {}
+        self.dtype = torch.float32
+        self.shape = tuple(self.read([0]).shape[1:])
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def read(self, rows: Sequence[int]) -> Tensor:
+        """The latents [len(rows), *shape], in that order."""
+        new = [row for row in dict.fromkeys(rows) if row not in self.kept]
+        for start in range(0, len(new), _BATCH):
+            part = new[start : start + _BATCH]
+            self.kept |= zip(part, self.encoder(self.pictures[self.rows[part]]), strict=True)
+        return torch.stack([self.kept[row] for row in rows])
+
+    def where(self, row: int) -> str:
+        """A picture as an error names it."""
+        return f"the latent of picture {int(self.rows[row])}"
+
+
+def _mean(output: Any) -> Tensor:
+    """What a VAE's `encode` returns, as one tensor: the mean of a posterior."""
+    posterior = getattr(output, "latent_dist", None)
+    if posterior is not None:
+        return posterior.mode()  # type: ignore[no-any-return]
+    found = next((getattr(output, name) for name in ("latent", "latents") if hasattr(output, name)), None)
+    if not isinstance(found, Tensor):
+        raise TypeError(f"encode returns {type(output).__name__}, without latents")
+    return found
+
+
+def _constant(vae: nn.Module, config: Mapping[str, Any], name: str) -> Tensor | None:
+    """A number for each channel, in the config or a buffer."""
+    stated = config.get(name)
+    found = dict(vae.named_buffers()).get(name) if stated is None else torch.tensor(stated)
+    return None if found is None else found.detach().float().reshape(-1)
+
+
+def _number(path: Path, config: Mapping[str, Any], name: str, usual: float) -> float:
+    value = config.get(name)
+    if value is None:
+        return usual
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise InputError(str(path), expected=f"a finite number as {name}", got=repr(value))
+    return float(value)
+
+
+def _over_channels(part: Tensor, like: Tensor) -> Tensor:
+    return part.to(like.device).reshape(-1, *(1,) * (like.ndim - 2))
+
+
+def _chosen(count: int, most: int, seed: int) -> Tensor:
+    if count <= most:
+        return torch.arange(count)
+    return torch.randperm(count, generator=torch.Generator().manual_seed(seed))[:most].sort().values
+
+
+def _share(some: Tensor, count: int) -> str:
+    return "" if len(some) == count else f"a random choice of {len(some):,}"
