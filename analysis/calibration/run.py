@@ -56,8 +56,7 @@ def _share(found: list[Effect], word: str) -> float:
 
 def cells(config: dict[str, Any]) -> list[dict[str, Any]]:
     """Populations × sizes: at the margin, where every definite word is wrong, and at the factor that must be found."""
-    sizes = [{"factor": math.exp(THRESHOLD)} | one for one in config["margin"]]
-    sizes.insert(1, config["found"])
+    sizes = [*config["found"], *({"factor": math.exp(THRESHOLD)} | one for one in config["margin"])]
     return [{"population": name} | one for one in sizes for name in config["populations"]]
 
 
@@ -85,7 +84,7 @@ def report(found: pd.DataFrame, new: pd.DataFrame, over_seeds: pd.DataFrame) -> 
     error = np.sqrt(0.05 * 0.95 / margin["repeats"].to_numpy())[:, None]
     worst = margin.groupby(["population", "samples", "probes"], sort=False)[wrong].max().mul(100).round(1)
     planted = found[found["factor"] > 1.2].pivot(
-        index="statistic", columns="population", values=["falls", "rises"]
+        index="statistic", columns=["samples", "population"], values=["falls", "rises"]
     )
     return "\n".join(
         [
@@ -94,7 +93,7 @@ def report(found: pd.DataFrame, new: pd.DataFrame, over_seeds: pd.DataFrame) -> 
             f"\n{int((margin[wrong] > 0.05).sum().sum())} of {margin[wrong].size} cells above 5%, "
             f"{int((margin[wrong] > 0.05 + 2 * error).sum().sum())} by more than two standard errors",
             "\nx1.5 found, %:",
-            planted.mul(100).round(1).to_string(),
+            planted.mul(100).round(1).T.to_string(),
             "\nUntrained networks called learned, %:",
             new.to_string(index=False),
             "\nRecipes, smooth random curves, %:",

@@ -17,7 +17,7 @@ CONFIG: dict[str, Any] = json.loads((run.HERE / "config.json").read_text())
 SMALL = CONFIG | {
     "populations": ["1/k"],
     "margin": [{"samples": 12, "probes": 3, "a_third": 1, "repeats": 3}],
-    "found": {"samples": 12, "probes": 3, "a_third": 1, "repeats": 3, "factor": 1.5},
+    "found": [{"samples": 12, "probes": 3, "a_third": 1, "repeats": 3, "factor": 1.5}],
     "expectation_draws": 200,
 }
 
