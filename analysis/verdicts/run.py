@@ -1,6 +1,6 @@
 """What do networks trained on three targets, with three training densities, say of the paper's claims? See README.md.
 
-    python -m analysis.verdicts.run     # an hour on one core; networks that are kept are not trained again
+    python -m analysis.verdicts.run     # an hour on one core; recipes that the results have are not trained again
 
 Writes results/buckets.csv (a row a network and bucket), results/answers.csv (a row a network, statistic and end),
 results/verdicts.csv (a row a recipe, claim and end) and results/slopes.csv (what the statistics follow between targets).
@@ -35,10 +35,8 @@ VERDICTS = (
 BUCKETS = ("log_snr", "loss", "amplitude", "bayes_share", "bayes_share_estimate")
 
 
-def buckets_and_answers(
-    found: dict[Cell, nd.Diagnosis], config: dict[str, Any]
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Every bucket, and every effect with its limits and the band of the untrained controls, of every network."""
+def buckets_and_answers(found: dict[Cell, nd.Diagnosis]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Every bucket, and every effect with its limits, of every network."""
     rows, answers = [], []
     for cell, diagnosis in found.items():
         summary = diagnosis.summary
@@ -47,18 +45,45 @@ def buckets_and_answers(
             summary["log_snr"].to_numpy(), diagnosis.grams["trace"], diagnosis.grams.get("per_probe")
         )
         answers.append(table.frame().assign(**vars(cell)))
-    answer = pd.concat(answers, ignore_index=True)
-    new = answer[answer["density"] == "none"].groupby(["data", "statistic", "end"])["effect"]
-    count = len(config["controls"])
+    return pd.concat(rows, ignore_index=True), pd.concat(answers, ignore_index=True)
+
+
+def beside_controls(answers: pd.DataFrame, controls: int) -> pd.DataFrame:
+    """Effects with the band of the untrained controls of the same data, and whether they lie outside."""
+    answers = answers[[name for name in answers if name not in ("control_low", "control_high", "learned")]]
+    new = answers[answers["density"] == "none"].groupby(["data", "statistic", "end"])["effect"]
     band = new.agg(["mean", "std"])
-    reach = quantile(0.95, count - 1) * band["std"] * np.sqrt(1 + 1 / count)
+    reach = quantile(0.95, controls - 1) * band["std"] * np.sqrt(1 + 1 / controls)
     band = pd.DataFrame({"control_low": band["mean"] - reach, "control_high": band["mean"] + reach})
-    answer = answer.merge(band.reset_index(), on=["data", "statistic", "end"])
-    outside = (answer["effect"] < answer["control_low"]) | (answer["effect"] > answer["control_high"])
-    answer["learned"] = np.where(
-        answer["density"] == "none", "", np.where(outside, "learned", "as before training")
+    answers = answers.merge(band.reset_index(), on=["data", "statistic", "end"])
+    outside = (answers["effect"] < answers["control_low"]) | (answers["effect"] > answers["control_high"])
+    answers["learned"] = np.where(
+        answers["density"] == "none", "", np.where(outside, "learned", "as before training")
     )
-    return pd.concat(rows, ignore_index=True), answer
+    return answers
+
+
+def missing(config: dict[str, Any], buckets: pd.DataFrame) -> list[Cell]:
+    """The networks of every recipe (data, target, density) of which a table lacks at least one."""
+    known = (
+        set(buckets[["data", "target", "density", "seed"]].itertuples(index=False, name=None))
+        if len(buckets)
+        else set()
+    )
+    every = list(cells(config))
+    lacking = {
+        (c.data, c.target, c.density) for c in every if (c.data, c.target, c.density, c.seed) not in known
+    }
+    return [c for c in every if (c.data, c.target, c.density) in lacking]
+
+
+def joined(old: pd.DataFrame, new: pd.DataFrame) -> pd.DataFrame:
+    """Rows of both; of a recipe that is in both, the new ones."""
+    if old.empty:
+        return new
+    keys = ["data", "target", "density"]
+    again = old[keys].apply(tuple, axis=1).isin(set(new[keys].itertuples(index=False, name=None)))
+    return pd.concat([old[~again], new], ignore_index=True)
 
 
 def recipes(found: dict[Cell, nd.Diagnosis]) -> pd.DataFrame:
@@ -119,19 +144,28 @@ def _density(density: str, one: pd.DataFrame, config: dict[str, Any]) -> np.ndar
     return np.log(np.clip(schedule_of(density, config).density(levels).numpy(), LEAST_DENSITY, None))
 
 
+def _read(path: Path) -> pd.DataFrame:
+    table = pd.read_csv(path) if path.exists() else pd.DataFrame()
+    return table.assign(note=table["note"].astype(object).fillna("")) if "note" in table else table
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kept", type=Path, default=KEPT, help="folder of the measured networks")
     options = parser.parse_args()
     config = json.loads((HERE / "config.json").read_text())
+    names = ("buckets", "answers", "verdicts")
+    old = {name: _read(HERE / "results" / f"{name}.csv") for name in names}
+    wanted = missing(config, old["buckets"])
     found = {
-        cell: measured(cell, config, options.kept, lambda text: print(text, flush=True))
-        for cell in cells(config)
+        cell: measured(cell, config, options.kept, lambda text: print(text, flush=True)) for cell in wanted
     }
-    buckets, answers = buckets_and_answers(found, config)
-    tables = {
-        "buckets": buckets, "answers": answers, "verdicts": recipes(found), "slopes": slopes(buckets, config),
-    }  # fmt: skip
+    tables = old
+    if found:
+        new = (*buckets_and_answers(found), recipes(found))
+        tables = {name: joined(old[name], table) for name, table in zip(names, new, strict=True)}
+    tables["answers"] = beside_controls(tables["answers"], len(config["controls"]))
+    tables["slopes"] = slopes(tables["buckets"], config)
     (HERE / "results").mkdir(exist_ok=True)
     for name, table in tables.items():
         write_text(HERE / "results" / f"{name}.csv", table.to_csv(index=False, float_format="%.4g"))

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 
@@ -31,7 +32,8 @@ SMALL: dict[str, Any] = json.loads((run.HERE / "config.json").read_text()) | {
 def test_from_training_to_verdicts_and_slopes(tmp_path: Path) -> None:
     found = {cell: measured(cell, SMALL, tmp_path, lambda text: None) for cell in cells(SMALL)}
     assert len(found) == 2 + 3 * 2 * 5
-    buckets, answers = run.buckets_and_answers(found, SMALL)
+    buckets, answers = run.buckets_and_answers(found)
+    answers = run.beside_controls(answers, 2)
     assert len(buckets) == 3 * len(found) and len(answers) == 18 * len(found)
     assert set(answers.loc[answers["density"] != "none", "learned"]) <= {"learned", "as before training"}
     verdicts = run.recipes(found)
@@ -42,6 +44,13 @@ def test_from_training_to_verdicts_and_slopes(tmp_path: Path) -> None:
         assert effect == pytest.approx(means[key][["effective_rank", "participation_ratio_pairs"]].min())
     slopes = run.slopes(buckets, SMALL)
     assert len(slopes) == (2 + 2) * len(run.FOLLOWING)
+    assert not run.missing(SMALL, buckets)
+    lost = (buckets["target"] == "v") & (buckets["density"] == "clean") & (buckets["seed"] == 3)
+    partly = run.missing(SMALL, buckets[~lost])
+    assert [(c.target, c.density, c.seed) for c in partly] == [("v", "clean", seed) for seed in range(5)]
+    anew, _ = run.buckets_and_answers({cell: found[cell] for cell in partly})
+    whole = run.joined(buckets[~lost], anew).sort_values(list(buckets), ignore_index=True)
+    pd.testing.assert_frame_equal(whole, buckets.sort_values(list(buckets), ignore_index=True))
     again: list[str] = []
     for cell in cells(SMALL):
         measured(cell, SMALL, tmp_path, again.append)
