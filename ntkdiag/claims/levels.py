@@ -21,8 +21,8 @@ class Level:
     controls: int
 
 
-# How often a factor of 1.5 between two thirds of the buckets is found at the sizes of "quick" and "standard", and how often a
-# word is wrong at the margin: analysis/calibration.
+# How often a factor of 1.5 is found at the sizes of "quick" and "standard", and how often a word is wrong at the margin:
+# analysis/calibration.
 LEVELS = {"quick": Level(64, 8, 3), "standard": Level(128, 16, 5), "thorough": Level(256, 24, 8)}
 STANDARD = "standard"
 # Of a measurement that was asked for without a level.
