@@ -21,6 +21,9 @@ from ntkdiag.process.buckets import DEFAULT_COUNT, Buckets, BucketsLike, PairedD
 from ntkdiag.spectra import effective_rank, eigenvalues
 from ntkdiag.spectra.dense.centred import centred
 
+# Share of the target below which the error of the best prediction is no more than rounding of the network's dtype.
+_ROUNDING = 1e-6
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Outputs:
@@ -29,7 +32,8 @@ class Outputs:
     Attributes:
         table: A row a bucket: bucket, log_snr, output_rank, best_rank, data_rank (centred effective ranks of the predicted
             x0, of the best possible prediction and of the data), and loss_over_best: E‖x̂0 − m‖² / E‖x0 − m‖² with the best
-            prediction m, the error of the network beside the error that remains for all.
+            prediction m, the error of the network beside the error that remains for all; NaN where the best prediction is x0
+            itself, as that of a finite training set is at little noise.
         distortion: Structure beside that of the best prediction, with intervals; see `ntkdiag.claims.distortion`.
         source: Whose posterior the best prediction is of.
         samples: N.
@@ -109,7 +113,9 @@ def outputs(
     found, wanted = (part.reshape(best.shape) for part in predict(denoiser, x0, noise, log_snr, cond))
     grams = {name: one.numpy() for name, one in output_grams(denoiser, draws, levels, found, best).items()}
     compared = distortion(np.array(levels.centers), grams[OUTPUT], grams[BEST], grams[DATA])
-    error = (found - best).square().mean((1, 2)) / (wanted - best).square().mean((1, 2))
+    left = (wanted - best).square().mean((1, 2))
+    known = left > _ROUNDING * wanted.square().mean((1, 2))
+    error = torch.where(known, (found - best).square().mean((1, 2)) / left, torch.nan)
     table = pd.DataFrame(
         {
             "bucket": range(count),

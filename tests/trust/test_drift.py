@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 import torch
-from trust_cases import linear_denoiser, small_data, with_x_alone
+from trust_cases import Square, linear_denoiser, small_data, with_x_alone
 
 import ntkdiag as nd
 from ntkdiag.errors import InputError
@@ -54,7 +54,7 @@ def test_a_linear_network_does_not_drift(tmp_path):
     for name in ("trace", "effective_rank", "centred_effective_rank", "shared_share"):
         spread = by_bucket[name].max() - by_bucket[name].min()
         assert (spread <= 1e-12 * by_bucket[name].max()).all()
-    assert "alignment of 1.00 to 1.00" in found.text
+    assert "at step 0 1.00 to 1.00, at step 6 1.00 to 1.00." in found.text
 
 
 def test_a_network_that_learns_drifts(tmp_path):
@@ -112,3 +112,21 @@ def test_bad_input(tmp_path):
         nd.trust.drift({0: tmp_path / "one.safetensors"}, linear_denoiser(), small_data(), **SMALL)
     with pytest.raises(InputError, match="samples"):
         nd.trust.drift(tmp_path, linear_denoiser(), small_data(), samples=1)
+
+
+def test_a_step_without_a_kernel_has_no_alignment_and_the_others_have(tmp_path):
+    """f = w² x at w = 0 has no gradient; a network may start like that."""
+    files = {}
+    for step, weight in ((0, 0.0), (10, 1.0), (20, 2.0)):
+        denoiser = with_x_alone(Square())
+        torch.nn.init.constant_(denoiser.network.w, weight)
+        files[step] = tmp_path / f"{step}.safetensors"
+        save_weights(denoiser, files[step])
+    found = nd.trust.drift(files, with_x_alone(Square()), small_data(), **SMALL)
+    by_step = found.table.groupby("step")
+    assert (
+        by_step["trace"].max()[0] == 0 and found.table.loc[found.table["step"] == 0, "alignment"].isna().all()
+    )
+    assert by_step["alignment"].min()[10] == pytest.approx(1)
+    assert set(found.ends.loc[found.ends["step"] == 0, "word"]) == {"cannot say"}
+    assert "(1: the same kernel): at step 10 1.00 to 1.00." in found.text and "nan" not in found.text

@@ -64,6 +64,7 @@ def test_without_an_oracle_the_finite_posterior_is_named():
     found = nd.trust.outputs(denoiser, points, buckets=3, samples=16)
     assert found.source == "the posterior of the finite training set, which memorises it"
     # at little noise it is the sample itself
+    assert found.table["loss_over_best"].isna().tolist() == [False, False, True]
     assert found.table["best_rank"].iloc[-1] == pytest.approx(found.table["data_rank"].iloc[-1], rel=1e-3)
 
 
