@@ -39,6 +39,7 @@ class Data:
         description: What the samples are and what was done to them, in words.
         cond, held_out_cond: Conditions of a network by name, such as text embeddings: tensors or arrays [N, ...], [M, ...]
             with a row for each sample. One called "label" is passed to networks in place of `labels`.
+        from_network: Whether the samples were drawn from the network that is measured on them, which answers then say.
 
     Raises:
         InputError: a part is empty, is not floating point, contains a NaN or infinity, or the parts differ in
@@ -64,6 +65,7 @@ class Data:
     description: str = ""
     cond: Mapping[str, Any] = field(default_factory=dict)
     held_out_cond: Mapping[str, Any] = field(default_factory=dict)
+    from_network: bool = False
 
     def __post_init__(self) -> None:
         require_type(

@@ -282,6 +282,7 @@ def _meta(
             "digest": data.digest,
             "shape": list(data.shape),
             "description": data.description,
+            "from_network": data.from_network,
         },
         "conditions": described(denoiser.conditions_from(data.conditions)),
         "network": {

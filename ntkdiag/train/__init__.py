@@ -16,6 +16,7 @@ from ntkdiag.train.evaluation.sample_quality import (
 )
 from ntkdiag.train.loop import TrainResult, train
 from ntkdiag.train.loss import Batch, denoising_losses
+from ntkdiag.train.own_samples import own_samples
 from ntkdiag.train.sampling import flow_map, sample
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "flow_map",
     "load_weights",
     "log_likelihood",
+    "own_samples",
     "sample",
     "save_weights",
     "train",

@@ -73,6 +73,14 @@ class Folder:
             _check_index(top / _PIPELINE, *(part.name for part in (model, vae) if part is not None))
         return cls(model, _scheduler_file(top, scheduler) if scheduler_needed else None, vae)
 
+    def model_config(self) -> dict[str, Any]:
+        """What the model's config says.
+
+        Raises:
+            InputError: a config that is none.
+        """
+        return _config(self.model / _MODEL)
+
     def read_scheduler(self) -> Any:
         """The scheduler, made by diffusers from its config.
 

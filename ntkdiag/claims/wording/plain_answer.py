@@ -38,7 +38,13 @@ def plain_answer(evidence: Evidence) -> str:
     Args:
         evidence: With the statistics of `READS`.
     """
-    parts = [_collapse(evidence), _what_was_measured(evidence), _never_seen(evidence), _zero_start(evidence)]
+    parts = [
+        _collapse(evidence),
+        _what_was_measured(evidence),
+        _own_samples(evidence),
+        _never_seen(evidence),
+        _zero_start(evidence),
+    ]
     ends = [
         [_rank(end, evidence), _shared(end, evidence), _apart(end, evidence), _before(end, evidence)]
         for end in ENDS
@@ -58,6 +64,17 @@ def _what_was_measured(evidence: Evidence) -> str:
         f"{_level(levels[0])} (noisy) to {_level(levels[-1])} (clean). The noisy third ({_third(NOISY, evidence)}) and the "
         f"clean third ({_third(CLEAN, evidence)}) are compared with the middle third ({_third('middle', evidence)}), "
         f"each by its geometric mean.{brackets if found.probes == 0 or found.probes >= MIN_PROBES else ''}"
+    )
+
+
+def _own_samples(evidence: Evidence) -> str:
+    """What samples of the network itself in place of data weaken."""
+    if not evidence.diagnosis.meta.get("data", {}).get("from_network"):
+        return ""
+    return (
+        "The samples were drawn from the network itself, not from its data: the answer holds where its own samples lie. "
+        "What it fails to draw is not seen, its loss is not that on data, and what can be recovered is that "
+        "of its own samples."
     )
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ntkdiag.cli.inputs.own_data import SELF, own_data, own_shape
 from ntkdiag.cli.inputs.recipe import Recipe, require_model
 from ntkdiag.cli.options import parsing
 from ntkdiag.cli.options.choices import DATASETS, MODELS
@@ -88,7 +89,7 @@ def load(options: ModelOptions, null_label: int | None = None, samples: int = 0)
         from ntkdiag.adapters.diffusers import is_folder
 
         if not is_folder(Path(options.model)):
-            return _from_run(Path(options.model), options, null_label)
+            return _from_run(Path(options.model), options, null_label, samples)
     loaded = load_recipe(
         recipe_of(options),
         options.checkpoint,
@@ -97,7 +98,9 @@ def load(options: ModelOptions, null_label: int | None = None, samples: int = 0)
         null_label=null_label,
         samples=samples,
     )
-    if loaded.recipe.is_folder and options.load_check:
+    if loaded.recipe.is_folder and options.load_check and loaded.data.from_network:
+        note("note: the load check needs data that the network did not draw itself, so it was left out")
+    elif loaded.recipe.is_folder and options.load_check:
         note(str(loaded.denoiser.load_check(loaded.data)))
     return loaded
 
@@ -148,12 +151,20 @@ def load_recipe(
     if weights_key is not None and checkpoint is None:
         raise InputError("--weights-key", expected="--checkpoint beside it", got="no checkpoint")
     place = _device(device)
-    data = datasets.load(recipe.data, _SPLIT_SEED, **recipe.data_options)
-    data = recipe.encoded(data, samples, place)
-    _check_data(data, trained_on or {})
-    denoiser = recipe.build(data.shape)
+    stated = trained_on or {}
+    data = None
+    if recipe.data == SELF:
+        shape = own_shape(recipe, stated.get("shape"), samples)
+    else:
+        data = datasets.load(recipe.data, _SPLIT_SEED, **recipe.data_options)
+        data = recipe.encoded(data, samples, place)
+        _check_data(data, stated)
+        shape = data.shape
+    denoiser = recipe.build(shape)
     weights = None if checkpoint is None else load_weights(denoiser, checkpoint, weights_key)
     denoiser = denoiser.to(place)
+    if data is None:
+        data = own_data(denoiser, recipe, shape, samples, _SPLIT_SEED)
     if null_label is not None:
         if "label" not in denoiser.conditions:
             got = ", ".join(denoiser.conditions) or "no conditions"
@@ -174,7 +185,7 @@ def run_recipe(folder: Path) -> Recipe:
     return Recipe.from_dict(read_manifest(folder).notes.get("recipe"), str(folder))  # type: ignore[arg-type]
 
 
-def _from_run(folder: Path, options: ModelOptions, null_label: int | None) -> LoadedModel:
+def _from_run(folder: Path, options: ModelOptions, null_label: int | None, samples: int) -> LoadedModel:
     """The averaged network of a training folder, on its own data or on other data of the same shape."""
     from ntkdiag.train.checkpoints.checkpoint import read_manifest
     from ntkdiag.train.checkpoints.run_folder import AVERAGE_FILE
@@ -212,7 +223,7 @@ def _from_run(folder: Path, options: ModelOptions, null_label: int | None) -> Lo
         )
         trained_on.pop("digest", None)
     average = folder / AVERAGE_FILE
-    return load_recipe(recipe, average, options.device, trained_on, null_label=null_label)
+    return load_recipe(recipe, average, options.device, trained_on, null_label=null_label, samples=samples)
 
 
 def _check_data(data: Data, trained_on: dict[str, Any]) -> None:
@@ -266,7 +277,9 @@ def _absolute(data: str) -> str:
     """The absolute path of a file or folder, so that a run can be used from anywhere; a name of a data set unchanged."""
     try:
         path = Path(data)
-        return str(path.resolve()) if data not in DATASETS and (path.suffix or path.exists()) else data
+        return (
+            str(path.resolve()) if data not in (*DATASETS, SELF) and (path.suffix or path.exists()) else data
+        )
     except (OSError, ValueError, RuntimeError):  # no path that can be, which loading will say
         return data
 

@@ -107,7 +107,8 @@ class ModelOptions:
             show_default="digits",
             help=f"The data: {', '.join(DATASETS)}; samples [N, ...] as .npy, .npz, .safetensors or .pt; an idx file, or a "
             "folder of them as MNIST comes; or a folder of pictures, with a class for each subfolder. Floating-point values "
-            "are used as they are, pixels are scaled to [-1, 1].",
+            "are used as they are, pixels are scaled to [-1, 1]. For measure and verify also self: samples that a "
+            "network in a folder draws itself, under --labels and --cond where given, which weakens the answer.",
         ),
     ] = None
     data_key: Annotated[
