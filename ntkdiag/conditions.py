@@ -163,10 +163,20 @@ def require_same_names(what: str, expected: Mapping[str, Any], given: Mapping[st
     extra = [name for name in given if name not in expected]
     if missing or extra:
         wanted = listed(expected) if expected else "none, since the network takes none"
+        fix, argument = missing_remedy(missing[0]) if missing and not extra else (_EXTRA, "conditions")
         raise InputError(
             what,
             expected=wanted,
             got=listed(given) if given else "none",
-            fix="Name what the network takes with {conditions} of its Denoiser." if extra else None,
-            arguments={"conditions": None} if extra else None,
+            fix=fix,
+            arguments={argument: None},
         )
+
+
+_EXTRA = "Name what the network takes with {conditions} of its Denoiser."
+
+
+def missing_remedy(name: str) -> tuple[str, str]:
+    """What to do where the data lacks a condition of the network: the sentence, and the argument that it names."""
+    argument = "labels" if name == LABEL else "cond"
+    return f"Give them with the data: {{{argument}}}.", argument

@@ -207,6 +207,18 @@ class Denoiser(FromElsewhere, nn.Module):
         require_same_names("conditions of the network", self.conditions, given)
         return {name: given[name] for name in self.conditions}
 
+    def falls_back_to(self, available: Mapping[str, Tensor]) -> dict[str, Any]:
+        """What stands for none of the conditions that data lacks, where the network is called with it; else empty.
+
+        Args:
+            available: As in `conditions_from`.
+
+        Raises:
+            InputError: as `conditions_from`.
+        """
+        missing = self.conditions and not self.conditions_from(available)
+        return {name: self.null[name] for name in self.conditions if name in self.null} if missing else {}
+
     def inputs(self, x: Tensor, log_snr: Tensor, cond: Any = None) -> tuple[Tensor, ...]:
         """The tensors [N, ...] with which `self(*inputs)` predicts: x, log_snr, and the conditions in order.
 

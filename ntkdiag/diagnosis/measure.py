@@ -284,7 +284,7 @@ def _meta(
             "description": data.description,
             "from_network": data.from_network,
         },
-        "conditions": described(denoiser.conditions_from(data.conditions)),
+        "conditions": _conditions(denoiser, data),
         "network": {
             "name": name,
             "class": type(denoiser.network).__name__,
@@ -299,6 +299,12 @@ def _meta(
         "engine": kernels.trace[0].engine,
         "coverage": kernels.trace[0].coverage,
     }
+
+
+def _conditions(denoiser: Denoiser, data: Data) -> dict[str, Any]:
+    """What the network was called with: the conditions of the data, or the default of one that stands for none."""
+    own = {name: {"default": value} for name, value in denoiser.falls_back_to(data.conditions).items()}
+    return described(denoiser.conditions_from(data.conditions)) | own
 
 
 def _grams(kernels: Kernels) -> dict[str, torch.Tensor]:

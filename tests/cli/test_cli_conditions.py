@@ -161,3 +161,40 @@ def test_what_cannot_be_drawn_is_refused(trained: str, tmp_path: Path, capsys: A
         capsys, *plain, "--label", "1"
     )
     assert not Path(out).exists()
+
+
+@pytest.fixture(scope="module")
+def with_text(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A U-Net of diffusers that reads text, with a scheduler; and pictures and texts beside it."""
+    import torch
+    from diffusers import DDPMScheduler, UNet2DConditionModel
+
+    folder = tmp_path_factory.mktemp("text")
+    torch.manual_seed(0)
+    network = UNet2DConditionModel(
+        8, 1, 1, block_out_channels=(8, 8), down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"), norm_num_groups=4,
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"), layers_per_block=1, cross_attention_dim=6,
+        attention_head_dim=4,
+    )  # fmt: skip
+    network.save_pretrained(folder / "pipe" / "unet")
+    DDPMScheduler().save_pretrained(folder / "pipe" / "scheduler")
+    numbers = np.random.default_rng(0)
+    np.save(folder / "x.npy", numbers.normal(size=(20, 1, 8, 8)).astype(np.float32))
+    np.save(folder / "text.npy", numbers.normal(size=(20, 5, 6)).astype(np.float32))
+    return folder
+
+
+def test_a_folder_that_reads_text_is_measured(with_text: Path, capsys: Any) -> None:
+    words = ("measure", "--model", str(with_text / "pipe"), "--data", str(with_text / "x.npy"), *QUICK)
+    found = run(capsys, *words, "--cond", f"encoder_hidden_states={with_text / 'text.npy'}")
+    assert found["meta"]["conditions"]["encoder_hidden_states"]["shape"] == [5, 6]
+
+
+def test_a_missing_condition_names_the_option_that_gives_it(with_text: Path, capsys: Any) -> None:
+    words = ("measure", "--model", str(with_text / "pipe"), "--data", str(with_text / "x.npy"), *QUICK)
+    said = refused(capsys, *words)
+    assert "none of the name encoder_hidden_states" in said and said.endswith(
+        "Give them with the data: --cond."
+    )
+    said = refused(capsys, "measure", *DIT, "--data", str(with_text / "x.npy"), *QUICK)
+    assert "expected label; got none" in said and said.endswith("Give them with the data: --labels.")

@@ -61,6 +61,32 @@ def test_a_pipeline_is_verified_on_pictures(here: Path, call: Callable[..., Any]
     assert found.code == 0 and found.document["text"], found.err
 
 
+def test_a_pipeline_draws_its_own_samples(here: Path, call: Callable[..., Any]) -> None:
+    found = call(*MEASURE, "--data", "self", "--out", "own")
+    assert found.code == 0 and "so it was left out" in found.err, found.err
+    meta = Diagnosis.load(here / "own").meta
+    assert meta["data"]["from_network"] and meta["data"]["shape"] == [4, 8, 8]
+
+
+def test_the_null_label_in_place_of_missing_ones_is_named(here: Path, call: Callable[..., Any]) -> None:
+    found = call("measure", "--model", "pipe", "--data", "pictures.npy", *QUICKLY, "--out", "none")
+    assert found.code == 0, found.err
+    assert (
+        "note: the data have no label, so the network got the one that stands for none, 3; --labels"
+        in found.err
+    )
+    assert Diagnosis.load(here / "none").meta["conditions"] == {"label": {"default": 3}}
+    null = call(
+        "measure", "--model", "pipe", "--data", "pictures.npy", *QUICKLY, "--null-label", "3", "--out", "null"
+    )
+    assert null.code == 0 and "stands for none" not in null.err
+    traces = [Diagnosis.load(here / name).summary["trace"] for name in ("null", "none")]
+    np.testing.assert_allclose(*traces, rtol=1e-5)
+    own = call(*MEASURE, "--data", "pictures.npy", "--out", "own")
+    assert own.code == 0 and "stands for none" not in own.err
+    assert not np.allclose(Diagnosis.load(here / "own").summary["trace"], traces[0], rtol=1e-3)
+
+
 def test_what_is_no_picture_is_refused(here: Path, refused: Callable[..., str]) -> None:
     np.save("latents.npy", np.zeros((COUNT, 4, 8, 8), dtype=np.float32))
     assert "--latents says so" in refused(*MEASURE, "--data", "latents.npy")

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ntkdiag.adapters.diffusers.packing import packed_call
 from ntkdiag.adapters.reading import Invoke, first_channels
+from ntkdiag.conditions import LABEL, missing_remedy
 from ntkdiag.errors import InputError, listed
 
 _INPUTS = ("sample", "hidden_states", "x")
@@ -122,10 +123,15 @@ def _arguments(
     unknown = [name for name in outer if name not in names]
     if missing or unknown:
         got = f"none of the name {listed(missing)}" if missing else f"{listed(unknown)}"
+        fix, argument = (
+            missing_remedy(LABEL if missing[0] == "class_labels" else missing[0]) if missing else (None, None)
+        )
         raise InputError(
             f"cond of {kind}",
             expected=f"conditions by the names of its arguments, {listed(needed or names)}",
             got=got,
+            fix=fix,
+            arguments=None if argument is None else {argument: None},
         )
     nested = {_NESTED: {**outer.pop(_NESTED, {}), **inner}} if inner or _NESTED in outer else {}
     return {**outer, **nested}

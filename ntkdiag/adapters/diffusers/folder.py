@@ -176,7 +176,8 @@ def _check_weights(folder: Path, make: Any) -> None:
 
 def is_folder(path: Path) -> bool:
     """Whether a folder looks like one of save_pretrained."""
-    return any((path / name).is_file() for name in (_PIPELINE, _MODEL))
+    places = (_PIPELINE, _MODEL, *(f"{part}/{_MODEL}" for part in _PARTS))
+    return any((path / name).is_file() for name in places)
 
 
 def root(path: Path | str) -> Path:

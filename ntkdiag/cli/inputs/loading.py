@@ -253,6 +253,11 @@ def unseen(data: Data) -> Tensor:
 def notes_on(loaded: LoadedModel, controls_missing: bool, woken: tuple[str, ...] = ()) -> list[str]:
     """Notes on the network and its controls that a reader of the results needs."""
     notes = weights_notes(loaded)
+    for name, value in loaded.denoiser.falls_back_to(loaded.data.conditions).items():
+        option = "--labels FILE.npy" if name == "label" else f"--cond {name}=FILE.npy"
+        notes.append(
+            f"note: the data have no {name}, so the network got the one that stands for none, {value}; {option} gives others"
+        )
     if not loaded.trained and loaded.recipe.model in MODELS:
         notes.append("note: no weights were loaded, so this is a network at its initialisation")
     if controls_missing:
