@@ -23,6 +23,7 @@ ROOMS = (
     "confidence",
     "randomness",
     "signals",
+    "progress",
     "tensor_files",
     "conditions",
     "process",

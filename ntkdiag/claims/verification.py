@@ -29,6 +29,7 @@ from ntkdiag.diagnosis.controls import WOKEN
 from ntkdiag.errors import InputError, kind_of, require_type
 from ntkdiag.notebook import html_paragraphs, html_rows
 from ntkdiag.process.buckets import DEFAULT_COUNT, BucketsLike
+from ntkdiag.progress import Progress
 
 COLUMNS = (
     "claim", "statistic", "end", "middle", "at_end", "effect", "low", "high", "word", "controls", "control_mean",
@@ -114,6 +115,7 @@ def verify(
     refs: dict[str, Denoiser] | None = None,
     extrapolate: bool = False,
     resume: Path | str | None = None,
+    progress: Progress | bool | None = None,
 ) -> Verification: ...
 
 
@@ -141,14 +143,15 @@ def verify(
     refs: dict[str, Denoiser] | None = None,
     extrapolate: bool = False,
     resume: Path | str | None = None,
+    progress: Progress | bool | None = None,
     recipe: bool = False,
 ) -> Verification | list[Verification] | RecipeVerification:
     """Say what a measurement shows about a network: does its kernel collapse, where, and did training do it.
 
     Args:
         network: A diagnosis, a network to measure, or several diagnoses, each answered by itself unless `recipe`.
-        data, buckets, refs, extrapolate, resume: As in `measure`, for a network; ten buckets over the range in which the
-            schedule trains if `buckets` is None.
+        data, buckets, refs, extrapolate, resume, progress: As in `measure`, for a network; ten buckets over the range in
+            which the schedule trains if `buckets` is None.
         level: "quick", "standard" or "thorough": how many samples, probes and controls, where they are not given.
         samples, probes: N and R of each bucket.
         seed: Seed of draws and probes; the controls have the seeds after it.
@@ -208,6 +211,7 @@ def verify(
             refs=references,
             extrapolate=extrapolate,
             resume=resume,
+            progress=progress,
         )
         diagnosis.meta[WOKEN] = list(woken)
         return answered(diagnosis)

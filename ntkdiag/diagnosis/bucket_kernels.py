@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -17,10 +17,8 @@ from ntkdiag.kernel.gram import within_denoiser
 from ntkdiag.modes import evaluating
 from ntkdiag.process.buckets import Buckets, PairedDraws
 from ntkdiag.process.log_snr import level_like
+from ntkdiag.progress import Progress
 from ntkdiag.provenance import KeyedParts
-
-# (what is being done, done so far, total)
-Progress = Callable[[str, int, int], None]
 
 # Samples in one forward without gradients; tuned here to keep activations small.
 FORWARD_BATCH = 512

@@ -16,12 +16,12 @@ import torch
 from torch import Tensor
 
 from ntkdiag.denoiser import Denoiser
-from ntkdiag.diagnosis.bucket_kernels import Progress
 from ntkdiag.errors import InputError
 from ntkdiag.kernel.operator import NTKOperator
 from ntkdiag.modes import evaluating
 from ntkdiag.process.bayes.principal import Principal
 from ntkdiag.process.buckets import Buckets, PairedDraws
+from ntkdiag.progress import Progress
 from ntkdiag.provenance import KeyedParts
 from ntkdiag.spectra.operators.block_lanczos import TopEigenpairs, top_eigenpairs
 from ntkdiag.spectra.operators.product import Apply

@@ -18,7 +18,7 @@ from ntkdiag.data.dataset import MANY
 from ntkdiag.data.given import DataLike
 from ntkdiag.denoiser import Denoiser, require_denoiser
 from ntkdiag.diagnosis.bayes import BayesTruth, bayes_truth, bound_candidates, finite_optimal
-from ntkdiag.diagnosis.bucket_kernels import Kernels, Progress, gradient_energy, measure_kernels
+from ntkdiag.diagnosis.bucket_kernels import Kernels, gradient_energy, measure_kernels
 from ntkdiag.diagnosis.controls import shown_references
 from ntkdiag.diagnosis.full_kernel import FullKernel, FullSettings, measure_full
 from ntkdiag.diagnosis.measurement_key import measurement_key
@@ -45,6 +45,7 @@ from ntkdiag.kernel.engines import SKETCH
 from ntkdiag.kernel.parameters import pattern_list
 from ntkdiag.modes import measuring
 from ntkdiag.process.buckets import DEFAULT_COUNT, Buckets, BucketsLike, PairedDraws
+from ntkdiag.progress import Progress, reporting
 
 
 def measure(
@@ -62,7 +63,7 @@ def measure(
     name: str = "trained",
     full: FullSettings | None = None,
     held_out_unseen: bool = False,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
     check: bool = True,
     extrapolate: bool = False,
     sketch: int = SKETCH,
@@ -94,7 +95,8 @@ def measure(
             products a bucket for each (one product is a forward and a backward pass over the samples).
         held_out_unseen: The networks were not trained on `data.held_out`, so that their own loss there bounds the loss
             that no training removes; used where the data has no oracle.
-        progress: Called with (description of the work, steps done, steps in total).
+        progress: Called with (description of the work, steps done, steps in total). By default bars on a terminal and a line
+            in a notebook; False shows nothing.
         sketch: As in `gram`. With engine="sketch" samples may be thousands. The intervals of the trace kernel hold the error
             of its sketches, one for each probe. Those of the residual kernel do not (gradient signal, GSNR, contamination);
             its one sketch leaves the signal and the energies unbiased.
@@ -137,10 +139,9 @@ def measure(
     kept = resume if isinstance(resume, provenance.KeptParts) else None
     if resume is not None and kept is None:
         kept = provenance.KeptParts(require_path("resume", resume))
-    report = progress or (lambda stage, done, total: None)
     draws = PairedDraws.draw(data.train, samples, seed, cond=data.conditions)
     settings: dict[str, Any] = {
-        "probes": probes, "probe_seed": seed, "engine": engine, "params": params, "memory": memory, "progress": report,
+        "probes": probes, "probe_seed": seed, "engine": engine, "params": params, "memory": memory,
         "check": check, "sketch": sketch,
     }  # fmt: skip
     config = {
@@ -156,14 +157,16 @@ def measure(
         "held_out_unseen": held_out_unseen,
         "candidates": bound_candidates(denoiser, data, levels, seed),
     }
-    main = _diagnose(denoiser, data, buckets, draws, settings, config, name, None, full, bounds, kept)
-    kappa = main.meta["kappa"]  # one scale for all, or their learnabilities could not be compared
-    plain = {key: value for key, value in config.items() if key != "full"}
-    for reference, network in refs.items():
-        own, part = (config, full) if reference in shown_references(refs) else (plain, None)
-        main.refs[reference] = _diagnose(
-            network, data, buckets, draws, settings, own, reference, kappa, part, bounds, kept
-        )
+    with reporting(progress) as report:
+        settings["progress"] = report
+        main = _diagnose(denoiser, data, buckets, draws, settings, config, name, None, full, bounds, kept)
+        kappa = main.meta["kappa"]  # one scale for all, or their learnabilities could not be compared
+        plain = {key: value for key, value in config.items() if key != "full"}
+        for reference, network in refs.items():
+            own, part = (config, full) if reference in shown_references(refs) else (plain, None)
+            main.refs[reference] = _diagnose(
+                network, data, buckets, draws, settings, own, reference, kappa, part, bounds, kept
+            )
     return main
 
 

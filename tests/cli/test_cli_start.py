@@ -17,8 +17,8 @@ import pytest
 from ntkdiag.cli import main
 from ntkdiag.cli.app import COMMANDS
 from ntkdiag.cli.output.json_document import plain
-from ntkdiag.cli.output.progress import progress_bar
 from ntkdiag.errors import MeasurementError
+from ntkdiag.progress import progress_bar
 
 HEAVY = ("torch", "numpy", "pandas", "scipy", "matplotlib", "sklearn")
 NAMES = [function.__name__ for function in COMMANDS]

@@ -11,7 +11,7 @@ from ntkdiag.cli.options.shared import Force, Json, Seed
 from ntkdiag.cli.output import paths
 from ntkdiag.cli.output.json_document import print_json
 from ntkdiag.cli.output.messages import say
-from ntkdiag.cli.output.progress import progress_bar
+from ntkdiag.progress import progress_bar
 
 
 def demo(

@@ -15,9 +15,9 @@ from ntkdiag.cli.options.shared import Force, Json, MeasureOptions, ModelOptions
 from ntkdiag.cli.output import paths
 from ntkdiag.cli.output.json_document import print_json
 from ntkdiag.cli.output.messages import note, say
-from ntkdiag.cli.output.progress import progress_bar
 from ntkdiag.cli.output.unfinished import unfinished
 from ntkdiag.errors import InputError, require_int, require_one_of, require_positive_int
+from ntkdiag.progress import progress_bar
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -14,8 +14,8 @@ from ntkdiag.cli.options.shared import Force, Json, ModelOptions
 from ntkdiag.cli.output import paths
 from ntkdiag.cli.output.json_document import print_json
 from ntkdiag.cli.output.messages import note, say
-from ntkdiag.cli.output.progress import progress_bar
 from ntkdiag.errors import InputError, require_positive_int
+from ntkdiag.progress import progress_bar
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -15,8 +15,8 @@ from ntkdiag.cli.options.shared import Force, Json, ModelOptions
 from ntkdiag.cli.output import paths
 from ntkdiag.cli.output.json_document import print_json
 from ntkdiag.cli.output.messages import note, say
-from ntkdiag.cli.output.progress import Progress, progress_bar
 from ntkdiag.errors import InputError
+from ntkdiag.progress import Progress, progress_bar
 
 if TYPE_CHECKING:
     import pandas as pd

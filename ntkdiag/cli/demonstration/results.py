@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from ntkdiag.cli.inputs.training_runs import LOSSES_FILE, loss_table
 from ntkdiag.cli.output.json_document import plain
-from ntkdiag.cli.output.progress import Progress
 from ntkdiag.cli.output.tables import quality_text, ranged, table_width, wrapped
 from ntkdiag.cli.output.verdicts import effects_text
+from ntkdiag.progress import Progress
 from ntkdiag.report.formatting import interval_or_dash, level, number
 from ntkdiag.report.tables import Table
 

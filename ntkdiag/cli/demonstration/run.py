@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from ntkdiag.cli.demonstration.results import DemoResults, document, write
 from ntkdiag.cli.inputs.recipe import Recipe
 from ntkdiag.cli.inputs.training_runs import WEIGHTS_FILE, held_out
-from ntkdiag.cli.output.progress import Progress
+from ntkdiag.progress import Progress
 
 if TYPE_CHECKING:
     import pandas as pd
