@@ -86,7 +86,7 @@ def test_a_constant_output_cannot_be_compared():
 def test_intervals_of_equal_networks_rarely_say_anything():
     """Two noisy versions of the same prediction: any definite difference would be false."""
     false = 0
-    for seed in range(40):
+    for seed in range(20):
         random = np.random.default_rng(seed)
         x0 = random.normal(size=(32, 6))
         one, other = (
@@ -94,7 +94,7 @@ def test_intervals_of_equal_networks_rarely_say_anything():
         )
         said = distortion(LEVELS, one, other, gram(x0)).ends["word"]
         false += bool(said.isin(["falls", "rises"]).any())
-    assert false <= 4
+    assert false <= 2
 
 
 @pytest.mark.parametrize("samples", [1, 7])
