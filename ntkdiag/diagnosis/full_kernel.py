@@ -48,6 +48,10 @@ class FullSettings:
         quadrature_steps: Lanczos steps from each of them.
         contraction_steps: Lanczos steps from the residual.
         chunk: Number of samples whose autograd graph is in memory at a time; None keeps a whole bucket.
+
+    Example:
+        >>> FullSettings(top_k=8).quadrature_vectors
+        6
     """
 
     top_k: int = 16

@@ -116,9 +116,13 @@ def measure(
         MeasurementError: the network gives non-finite numbers.
 
     Example:
-        diagnosis = nd.measure(denoiser, nd.data.load("digits"), 10)
-        print(diagnosis.summary[["log_snr", "effective_rank", "effective_rank_low", "effective_rank_high"]])
-        diagnosis.save("runs/diagnosis")
+        >>> denoiser = nd.Denoiser(nd.models.build("mlp", (2,), width=8), nd.schedules.cosine(), "v", call="log_snr")
+        >>> diagnosis = nd.measure(denoiser, nd.data.load("mixture"), 4, samples=8)
+        >>> list(diagnosis.summary[["log_snr", "effective_rank", "effective_rank_low"]].shape)
+        [4, 3]
+        >>> diagnosis.save("runs/diagnosis")
+        >>> nd.Diagnosis.load("runs/diagnosis")
+        Diagnosis(buckets=4, refs=[], full=False)
     """
     require_denoiser("network to measure", denoiser)
     require_positive_int("samples", samples)

@@ -47,6 +47,11 @@ class Gram:
         parameters: P, number of scalar parameters the kernel is over.
         log_snr: [N].
         groups: Group label → [M, M]; they add up to `matrix`. Empty unless asked for.
+
+    Example:
+        >>> denoiser = nd.Denoiser(nd.models.build("mlp", (2,)), nd.schedules.cosine(), "v", call="log_snr")
+        >>> nd.gram(denoiser, torch.zeros(5, 2), 0.0).log_snr.shape
+        torch.Size([5])
     """
 
     matrix: Tensor
@@ -140,6 +145,11 @@ def gram(
     Raises:
         InputError: shapes that do not fit, unknown names, missing conditions, no samples, non-finite data.
         MeasurementError: the kernel came out non-finite, or samples are not independent of each other.
+
+    Example:
+        >>> denoiser = nd.Denoiser(nd.models.build("mlp", (2,)), nd.schedules.cosine(), "v", call="log_snr")
+        >>> gram(denoiser, torch.zeros(5, 2), 0.0).matrix.shape
+        torch.Size([5, 5])
     """
     require_denoiser("network", denoiser)
     require_one_of("kernel", kernel, KERNELS)
@@ -219,6 +229,14 @@ def gram_of(
     Raises:
         InputError: shapes that do not fit, unknown engine, nothing to differentiate by.
         MeasurementError: samples are not independent of each other.
+
+    Example:
+        >>> network = torch.nn.Linear(3, 2, bias=False)
+        >>> x = torch.eye(3)
+        >>> gram_of(network, (x,), torch.eye(2)).sum(dim=0)  # of a linear map it is 2 x·x'
+        tensor([[2., 0., 0.],
+                [0., 2., 0.],
+                [0., 0., 2.]], dtype=torch.float64)
     """
     return engines.run(
         module,
