@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 import importlib
+import inspect
 from functools import cache
 from pathlib import Path
 
@@ -41,6 +42,14 @@ def test_docstring_examples(path: Path, tmp_path: Path, monkeypatch: pytest.Monk
     outcome = doctest.testmod(module, extraglobs=NAMES | examples(), optionflags=doctest.ELLIPSIS)
     assert outcome.attempted > 0 or "# doctest: +SKIP" in path.read_text()
     assert outcome.failed == 0
+
+
+@pytest.mark.parametrize("name", [n for n in ntkdiag.__all__ if not inspect.ismodule(getattr(ntkdiag, n))])
+def test_every_class_and_function_of_the_root_has_an_example(name: str) -> None:
+    """In its docstring, or those of its members."""
+    found = getattr(ntkdiag, name)
+    members = list(vars(found).values()) if inspect.isclass(found) else []
+    assert any(">>> " in (getattr(each, "__doc__", None) or "") for each in (found, *members))
 
 
 def test_an_example_that_is_wrong_fails() -> None:

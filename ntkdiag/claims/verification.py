@@ -171,9 +171,11 @@ def verify(
         MeasurementError: as `measure`.
 
     Example:
-        found = nd.verify(denoiser, nd.data.load("digits"), fresh=make_denoiser)
-        print(found.text)
-        print(found.claims[["statistic", "end", "effect", "low", "high", "word", "learned"]])
+        >>> found = nd.verify(denoiser, data, 3, samples=16, probes=3)
+        >>> found.text.partition(". ")[0]
+        'In this network ...'
+        >>> sorted(found.claims["word"].unique())  # doctest: +SKIP
+        ['absent', 'cannot say', 'falls']
     """
     if recipe:
         _refuse_beside_diagnosis(data, buckets)

@@ -115,6 +115,10 @@ class Diagnosis:
             not known exactly.
         contamination_finite: The same with the posterior of the finite training set, which memorises it, with _low and
             _high; NaN where the posterior is known exactly, for references, and where the data is too large.
+
+    Example:
+        >>> diagnosis.summary[["log_snr", "samples"]].values.tolist()[0]
+        [..., 8.0]
     """
 
     summary: pd.DataFrame

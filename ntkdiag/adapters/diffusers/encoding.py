@@ -47,8 +47,9 @@ def latents(
             take.
 
     Example:
-        data = nd.latents("my-pipeline", images)
-        diag = nd.measure(nd.Denoiser.from_pretrained("my-pipeline", data=data), data, 10)
+        >>> data = nd.latents("my-pipeline", images)  # doctest: +SKIP
+        >>> denoiser = nd.Denoiser.from_pretrained("my-pipeline", data=data)  # doctest: +SKIP
+        >>> diagnosis = nd.measure(denoiser, data, 10)  # doctest: +SKIP
     """
     parts = Folder.find(folder, scheduler_needed=False)
     if parts.vae is None:

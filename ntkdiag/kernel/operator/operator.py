@@ -61,6 +61,11 @@ class NTKOperator(LinearOperator):
         InputError: shapes that do not fit, an empty selection, a sharded network, complex parameters.
         MeasurementError: samples that are not independent, an output without gradients, derivatives that are not finite, or
             no method that agrees with plain autograd.
+
+    Example:
+        >>> operator = NTKOperator(denoiser, data.train[:4], 0.0)  # 4 samples of 2 outputs
+        >>> operator.shape, (operator @ np.ones(8)).shape
+        ((8, 8), (8,))
     """
 
     def __init__(

@@ -60,6 +60,12 @@ def audit(
     Raises:
         InputError: no such rule, argument or target; a schedule that is missing; a file that is not a table;
             a function that fails on every input.
+
+    Example:
+        >>> audit(lambda snr: snr.clamp(max=5) / (snr + 1), "v", rule="min_snr", gamma=5).ok
+        True
+        >>> audit(lambda snr: snr.clamp(max=5), "v", rule="min_snr", gamma=5).ok
+        False
     """
     expected = _expectation(rule, parameters)
     examined = WeightFunction.of(weights, target, argument, schedule)

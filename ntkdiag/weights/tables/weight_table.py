@@ -47,6 +47,11 @@ class WeightTable:
     Raises:
         InputError: columns that are not those of a table (the row is named), an unknown target, or a rule that
             does not give the weights.
+
+    Example:
+        >>> table = WeightTable(torch.tensor([-2.0, 0.0, 2.0]), torch.tensor([1.0, 2.0, 1.0]), "v")
+        >>> table(torch.tensor([-1.0, 0.0]))
+        tensor([1.4142, 2.0000])
     """
 
     log_snr: Tensor
