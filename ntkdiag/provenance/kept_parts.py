@@ -69,7 +69,8 @@ class KeptParts:
         except BaseException:
             self._remove([])
             raise
-        self.finished += 1
+        finally:  # a signal may come when the file is there already
+            self.finished += file.exists()
         return made
 
     def _files(self) -> list[Path]:

@@ -74,3 +74,18 @@ def test_without_a_folder_every_part_is_made(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="file"):
         KeptParts(tmp_path / "file").of("key").take("name", lambda: PART)
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_part_counts_when_a_signal_comes_just_after_it_was_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write(path: Path, data: bytes) -> None:
+        path.write_bytes(data)
+        raise KeyboardInterrupt
+
+    kept = KeptParts(tmp_path / "kept")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("ntkdiag.provenance.kept_parts.write_bytes", write)
+        kept.of("key").take("name", lambda: PART)
+    assert kept.finished == len(kept) == 1
+    assert kept.of("key").take("name", unmade)["text"] == "a"
