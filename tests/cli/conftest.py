@@ -77,6 +77,15 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished training run that kept its weights along the way."""
+    folder = tmp_path_factory.mktemp("kept") / "run"
+    sizes = ["--steps", "4", "--batch", "8", "--setting", "keep_every=2"]
+    assert main(["train", *TINY, *sizes, "--out", str(folder), "--json"]) == 0
+    return folder
+
+
+@pytest.fixture(scope="session")
 def measured(trained: Path) -> Path:
     """A diagnosis of it, with its untrained control."""
     folder = trained.parent / "diagnosis"

@@ -70,6 +70,7 @@ DOCUMENTS = {
     "sample": ["sample", *OWN, "--count", "4", "--steps", "2", "--out", "s.npy"],
     "plot": ["plot", "{measured}"],
     "report": ["report", "{measured}", "--out", "page.html"],
+    "drift": ["drift", "{kept}", "--level", "quick", "--buckets", "3"],
 }
 
 
@@ -87,11 +88,19 @@ def test_every_command_that_has_json_is_tried() -> None:
 
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_stdout_holds_one_document_alone(
-    name: str, loud: None, trained: Path, measured: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any
+    name: str,
+    loud: None,
+    trained: Path,
+    measured: Path,
+    kept: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: Any,
 ) -> None:
     monkeypatch.setattr("ntkdiag.report.page.page.build_page", lambda inputs: "page")
     monkeypatch.setattr("ntkdiag.report.save_figures", lambda *arguments, **parts: {})
-    arguments = [argument.format(trained=trained, measured=measured) for argument in DOCUMENTS[name]]
+    arguments = [
+        argument.format(trained=trained, measured=measured, kept=kept) for argument in DOCUMENTS[name]
+    ]
     capfd.readouterr()
     assert main([*arguments, "--json"]) in (0, 1)
     captured = capfd.readouterr()

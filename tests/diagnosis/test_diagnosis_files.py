@@ -211,7 +211,9 @@ def test_provenance_is_recorded(diagnosis: Diagnosis) -> None:
         "target": "v",
         "schedule": {"name": "cosine"},
     }
-    assert meta["data"] == {"name": "mixture", "digest": POINTS.digest, "shape": [2], "description": ""}
+    assert meta["data"] == {
+        "name": "mixture", "digest": POINTS.digest, "shape": [2], "description": "", "from_network": False
+    }  # fmt: skip
     assert meta["bayes_source"] == "mixture: exact posterior of the mixture"
     assert meta["environment"]["torch"] and meta["seconds"] >= 0
     network = mlp().network

@@ -12,7 +12,7 @@ from ntkdiag.cli.output.json_document import stdout_for_document
 from ntkdiag.errors import InputError, as_keyword
 
 # Arguments that are typed as NAME=VALUE after the option of another name.
-_IN_OPTION = {"classes": "model_option", "convention": "option"}
+_IN_OPTION = {"classes": "model_option", "convention": "option", "keep_every": "setting"}
 
 
 def remedies_as_options(command: Callable[..., None]) -> Callable[..., None]:

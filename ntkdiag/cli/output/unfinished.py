@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ntkdiag.cli.output.messages import note
+from ntkdiag.errors import NtkdiagError
 from ntkdiag.provenance import KeptParts
 
 
@@ -14,20 +15,28 @@ from ntkdiag.provenance import KeptParts
 def unfinished(out: Path | None) -> Iterator[KeptParts | None]:
     """Yield the place for finished parts, which are removed if the block ends without an error; None without --out.
 
-    After an error or an interruption a line says that the same command goes on from them.
+    After an interruption, or where memory or disk ran out, a line says that the same command goes on from them. After an
+    error in what was asked for it would end the same way again: nothing is said, and what this run kept is removed.
     """
     if out is None:
         yield None
         return
     path = out.resolve()
+    place = path.parent / f".{path.name[:100]}.unfinished"
+    of_earlier_runs = place.exists()
     kept = KeptParts(
-        path.parent / f".{path.name[:100]}.unfinished",
+        place,
         lambda: note(f"note: goes on from finished parts of an interrupted run beside {out}"),
     )
     try:
         yield kept
-    except BaseException:
-        if kept.finished:
+    except BaseException as error:
+        if isinstance(error, NtkdiagError) and not isinstance(
+            error.__cause__, OSError
+        ):  # such as a full disk
+            if not of_earlier_runs:
+                kept.remove()
+        elif kept.finished:
             parts = "1 finished part" if kept.finished == 1 else f"{kept.finished} finished parts"
             note(f"note: {parts} beside {out}; the same command again goes on from them")
         raise
