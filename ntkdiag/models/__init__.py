@@ -12,17 +12,19 @@ from torch import nn
 from ntkdiag.errors import InputError, explain_calls, kind_of, require_one_of, require_positive_int
 from ntkdiag.models.dit import DiT
 from ntkdiag.models.mlp import MLP
+from ntkdiag.models.unet import UNet
+from ntkdiag.models.uvit import UViT
 
-__all__ = ["MLP", "MODELS", "DiT", "build"]
+__all__ = ["MLP", "MODELS", "DiT", "UNet", "UViT", "build"]
 
-MODELS: dict[str, type[MLP] | type[DiT]] = {"mlp": MLP, "dit": DiT}
+MODELS: dict[str, type[nn.Module]] = {"mlp": MLP, "dit": DiT, "unet": UNet, "uvit": UViT}
 
 
 def build(name: str, shape: tuple[int, ...], seed: int = 0, **options: Any) -> nn.Module:
     """Make a reference network whose initial weights depend on the seed alone.
 
     Args:
-        name: "mlp" or "dit".
+        name: "mlp", "dit", "unet" or "uvit".
         shape: Shape of one sample, without the batch dimension.
         seed: Seed of the initial weights; torch's own generator is left as it was.
         options: Arguments of the network's class (`width`, `depth`, ...).

@@ -63,9 +63,26 @@ class Condition(nn.Module):
 
     def forward(self, log_snr: Tensor, cond: Tensor | None) -> Tensor:
         """log_snr [N] and labels [N] (or None: no label) → [N, width]."""
+        level, label = self.of_level(log_snr), self.of_label(log_snr, cond)
+        return level if label is None else level + label
+
+    def of_level(self, log_snr: Tensor) -> Tensor:
+        """The part that the log-SNR [N] gives, [N, width]."""
         angles = bounded_log_snr(log_snr.to(self.waves.dtype))[:, None] * self.waves  # [N, frequencies]
         features = torch.cat([angles.cos(), angles.sin()], dim=1).to(self.hidden.weight.dtype)
         vector: Tensor = self.out(nn.functional.silu(self.hidden(features)))
+        return vector
+
+    def of_label(self, log_snr: Tensor, cond: Tensor | None) -> Tensor | None:
+        """The part that labels [N] give, [N, width]; None for a network without classes.
+
+        Args:
+            log_snr: [N], for the number of samples where `cond` is None.
+            cond: Labels [N], or None for "no label".
+
+        Raises:
+            InputError: labels for a network without classes.
+        """
         if self.label is None or self.classes is None:
             if cond is not None:
                 raise InputError(
@@ -75,9 +92,9 @@ class Condition(nn.Module):
                     fix="Build the network with {classes}.",
                     arguments={"classes": "K"},
                 )
-            return vector
+            return None
         labels = torch.full_like(log_snr, self.classes, dtype=torch.long) if cond is None else cond
-        labelled: Tensor = vector + self.label(labels)
+        labelled: Tensor = self.label(labels)
         return labelled
 
 

@@ -15,6 +15,10 @@ SMALL = [
     ("mlp", (1, 4, 4), {"width": 16, "depth": 1, "classes": 3}),
     ("dit", (1, 8, 8), {"width": 16, "depth": 2, "heads": 2}),
     ("dit", (3, 4, 8), {"width": 8, "depth": 1, "heads": 1, "patch": 4, "classes": 3}),
+    ("unet", (1, 8, 8), {"channels": 8, "attention": 4}),
+    ("unet", (3, 4, 8), {"channels": 6, "multipliers": [2, 1], "blocks": 2, "head_width": 4, "classes": 3}),
+    ("uvit", (1, 8, 8), {"width": 16, "depth": 3, "heads": 2}),
+    ("uvit", (3, 4, 8), {"width": 6, "depth": 1, "heads": 1, "patch": 4, "classes": 3}),
 ]
 
 
@@ -132,7 +136,7 @@ def test_seed_decides_the_weights_and_the_global_generator_is_left_alone():
 @pytest.mark.parametrize(
     ("name", "shape", "options", "words"),
     [
-        ("unet", (1, 8, 8), {}, "one of mlp, dit; got 'unet'"),
+        ("resnet", (1, 8, 8), {}, "one of mlp, dit, unet, uvit; got 'resnet'"),
         ("mpl", (2,), {}, "Did you mean 'mlp'"),
         ("mlp", (2,), {"widht": 8}, "option of model 'mlp'.*Did you mean 'width'"),
         ("mlp", (2,), {"heads": 8}, "option of model 'mlp'"),
@@ -144,6 +148,21 @@ def test_seed_decides_the_weights_and_the_global_generator_is_left_alone():
         ("dit", (1, 8, 8), {"width": 64, "heads": 5}, "multiple of 4 and of heads=5"),
         ("dit", (1, 8, 8), {"width": 6, "heads": 2}, "multiple of 4"),
         ("dit", (1, 8, 8), {"classes": 0}, "classes"),
+        ("unet", (2,), {}, "(channels, height, width)"),
+        (
+            "unet",
+            (1, 6, 8),
+            {"multipliers": (1, 2, 2)},
+            "multipliers: expected no more levels than.*6×8.*3 levels",
+        ),
+        ("unet", (1, 8, 8), {"multipliers": 2}, "multipliers: expected a factor for each level"),
+        ("unet", (1, 8, 8), {"multipliers": ()}, "multipliers: expected a factor for each level"),
+        ("unet", (1, 8, 8), {"multipliers": (1, 0)}, "multipliers: expected an integer of at least 1"),
+        ("unet", (1, 8, 8), {"attention": -1}, "attention: expected an integer of at least 0"),
+        ("uvit", (1, 8, 8), {"depth": 4}, "depth: expected an odd number.*got 4"),
+        ("uvit", (1, 8, 8), {"patch": 3}, "patch: expected a divisor.*3 for 8×8"),
+        ("uvit", (8, 8), {}, "(channels, height, width)"),
+        ("uvit", (1, 8, 8), {"width": 64, "heads": 5}, "multiple of heads=5"),
     ],
 )
 def test_what_does_not_fit_is_refused_in_words(name, shape, options, words):

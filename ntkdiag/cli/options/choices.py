@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-MODELS = ("mlp", "dit")
+MODELS = ("mlp", "dit", "unet", "uvit")
 DATASETS = ("digits", "mixture")
 SCHEDULES = ("cosine", "linear_beta", "scaled_linear_beta", "linear_log_snr", "flow", "edm", "from_table")
 TARGETS = ("epsilon", "x0", "v", "score", "flow", "F")
