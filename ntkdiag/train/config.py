@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ntkdiag.errors import require_int, require_number, require_one_of, require_positive_int
+from ntkdiag.errors import require_int, require_number, require_one_of, require_positive_int, require_type
+
+OPTIMIZERS = ("adamw", "sgd", "muon")
 
 
 @dataclass(frozen=True)
@@ -17,9 +19,10 @@ class TrainConfig:
     Args:
         steps: Number of optimizer steps.
         batch: Samples in a step, drawn with replacement.
-        learning_rate: Learning rate of AdamW after the warm-up.
-        weight_decay: Decoupled weight decay of AdamW, on every parameter.
-        beta1: Decay of AdamW's first moment, in [0, 1).
+        optimizer: "adamw", "sgd", or "muon" (for matrices, AdamW for the rest; torch has it since 2.9).
+        learning_rate: Learning rate after the warm-up; Muon's steps are scaled so that AdamW's rate serves it.
+        weight_decay: Decoupled weight decay on every parameter; SGD adds it to the gradient.
+        beta1: Decay of AdamW's first moment, and momentum of SGD and Muon, in [0, 1).
         beta2: Decay of AdamW's second moment, in [0, 1).
         gradient_clip: Largest norm of the gradient of all parameters together; None for no clipping.
         warmup: Steps in which the learning rate rises linearly from learning_rate / warmup; 0 for none.
@@ -31,6 +34,9 @@ class TrainConfig:
             `nd.trust.drift` can measure along the run; 0 keeps none.
         condition_dropout: Share of samples that are trained without their conditions, in [0, 1), as guidance needs it (0.1
             is usual); for a network that takes conditions and says what stands for none.
+        align: Weight of the alignment loss, at least 0: features of one module are drawn towards those of a small encoder of
+            the clean samples, which is trained once on the data (REPA-like, see `ntkdiag.train.alignment`). 0 for none.
+        align_module: Name of that module; None for the one a third of the way through the longest list of modules.
 
     Raises:
         InputError: a setting is out of its range.
@@ -54,6 +60,9 @@ class TrainConfig:
     checkpoint_every: int = 500
     keep_every: int = 0
     condition_dropout: float = 0.0
+    optimizer: str = "adamw"
+    align: float = 0.0
+    align_module: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch", "log_every", "checkpoint_every"):
@@ -64,6 +73,9 @@ class TrainConfig:
             require_number(name, getattr(self, name), at_least=0.0, below=high)
         if self.gradient_clip is not None:
             require_number("gradient_clip (None for no clipping)", self.gradient_clip, above=0.0)
+        require_one_of("optimizer", self.optimizer, OPTIMIZERS)
+        if self.align_module is not None:
+            require_type("align_module", self.align_module, str, "the name of a module")
 
     @classmethod
     def preset(cls, name: str, **overrides: Any) -> TrainConfig:
@@ -107,6 +119,7 @@ _BELOW = {
     "beta2": 1.0,
     "ema_decay": 1.0,
     "condition_dropout": 1.0,
+    "align": None,
 }
 
 PRESETS: dict[str, dict[str, Any]] = {

@@ -14,6 +14,8 @@ from ntkdiag.errors import MeasurementError
 from ntkdiag.process.buckets import Buckets
 
 _SCALARS = ("loss", "weighted_loss", "grad_norm")
+# The column of a run that aligns features.
+ALIGN_LOSS = "align_loss"
 
 
 class Meter:
@@ -23,22 +25,29 @@ class Meter:
         buckets: Noise levels whose losses are reported separately.
         interval: Largest number of steps between two rows.
         device: Device of the losses.
+        also: Columns of other numbers of a step.
     """
 
-    def __init__(self, buckets: Buckets, interval: int, device: torch.device) -> None:
+    def __init__(
+        self, buckets: Buckets, interval: int, device: torch.device, also: tuple[str, ...] = ()
+    ) -> None:
         self.buckets = buckets
+        self.names = (*_SCALARS, *also)
         self.state = {
-            "scalars": torch.zeros(interval, len(_SCALARS), device=device),
+            "scalars": torch.zeros(interval, len(self.names), device=device),
             # The last entry is for samples outside all buckets, whose index is -1.
             "sums": torch.zeros(len(buckets) + 1, device=device),
             "counts": torch.zeros(len(buckets) + 1, device=device),
         }
         self.filled = 0
 
-    def add(self, log_snr: Tensor, losses: Tensor, weighted: Tensor, grad_norm: Tensor) -> None:
-        """Add one step: log-SNR and unweighted losses [N], the weighted mean loss and the gradient's norm."""
+    def add(
+        self, log_snr: Tensor, losses: Tensor, weighted: Tensor, grad_norm: Tensor, *also: Tensor
+    ) -> None:
+        """Add one step: log-SNR and unweighted losses [N], weighted mean loss, norm of the gradient, other numbers."""
         losses = losses.detach()
-        self.state["scalars"][self.filled] = torch.stack([losses.mean(), weighted.detach(), grad_norm])
+        numbers = [losses.mean(), weighted, grad_norm, *also]
+        self.state["scalars"][self.filled] = torch.stack([one.detach() for one in numbers])
         place = self.buckets.assign(log_snr) % len(self.state["sums"])
         self.state["sums"].index_add_(0, place, losses.to(self.state["sums"]))
         self.state["counts"].index_add_(0, place, torch.ones_like(losses, dtype=torch.float32))
@@ -56,7 +65,7 @@ class Meter:
         rows = self.state["scalars"][: self.filled].tolist()
         for offset, row in enumerate(rows):
             if not all(map(math.isfinite, row)):
-                values = ", ".join(f"{name} {value:g}" for name, value in zip(_SCALARS, row, strict=True))
+                values = ", ".join(f"{name} {value:g}" for name, value in zip(self.names, row, strict=True))
                 failed = step - self.filled + offset + 1
                 raise MeasurementError(
                     f"training: expected a finite loss and gradient; got {values} at step {failed}. "
@@ -68,7 +77,7 @@ class Meter:
         scalars = self.state["scalars"][: self.filled].double().mean(dim=0).tolist()
         by_bucket = (self.state["sums"] / self.state["counts"]).tolist()[:-1]
         names = bucket_columns(self.buckets)
-        return dict(zip([*_SCALARS, *names], [*scalars, *by_bucket], strict=True))
+        return dict(zip([*self.names, *names], [*scalars, *by_bucket], strict=True))
 
     def reset(self) -> None:
         """Start a new row."""

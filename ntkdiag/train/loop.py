@@ -24,9 +24,10 @@ from ntkdiag.errors import InputError, MeasurementError, kind_of, require_type
 from ntkdiag.modes import in_mode
 from ntkdiag.process.buckets import Buckets, BucketsLike
 from ntkdiag.signals import deferred_interrupt
+from ntkdiag.train.alignment.aligner import Aligner, fresh_aligner, losses_beside
 from ntkdiag.train.checkpoints.run_folder import Progress, RunFolder, describe_problem
 from ntkdiag.train.config import TrainConfig
-from ntkdiag.train.loss import Labelled, denoising_losses, draw_batch
+from ntkdiag.train.loss import Generators, Labelled, draw_batch
 from ntkdiag.train.state import TrainState
 from ntkdiag.weights.source import WeightSource
 
@@ -44,8 +45,9 @@ class TrainResult:
         denoiser: A copy of the denoiser with the moving average of its weights, and with its buffers as they are at the end:
             sample from this one and measure it.
         history: A row for every `log_every` steps, with means since the previous row: step, loss (unweighted),
-            weighted_loss, grad_norm (before clipping), loss_bucket_0 ... (unweighted; NaN if no sample was in
-            that bucket), seconds (spent in training since its start).
+            weighted_loss, grad_norm (before clipping), align_loss (of a run that aligns features; part of no other
+            loss), loss_bucket_0 ... (unweighted; NaN if no sample was in that bucket), seconds (spent in training since
+            its start).
         buckets: The buckets of the history's columns.
         config: The settings.
         step: Number of steps done.
@@ -71,7 +73,7 @@ def train(
     progress: Report | None = None,
     notes: dict[str, Any] | None = None,
 ) -> TrainResult:
-    """Train a denoiser in place on weight(log-SNR) · mean squared error of its target.
+    """Train a denoiser in place on weight(log-SNR) · mean squared error of its target, plus what `align` asks for.
 
     On one machine, equal arguments give equal bytes, and so does a run that was interrupted and resumed, as long as
     the network itself draws no random numbers (as dropout does) and remembers nothing from step to step but in
@@ -125,7 +127,7 @@ def train(
     folder = None
     if out is not None:
         folder = RunFolder(out, config, describe_problem(denoiser, data, buckets), notes or {})
-    run = _Run(TrainState(denoiser, config, buckets), data, weights, folder)
+    run = _Run(denoiser, config, buckets, data, weights, folder)
     if resume:
         run.resume()
     else:
@@ -173,18 +175,33 @@ class _Run:
     """The state and the steps of one call of `train`."""
 
     def __init__(
-        self, state: TrainState, data: Data, weights: WeightSource | None, folder: RunFolder | None
+        self,
+        denoiser: Denoiser,
+        config: TrainConfig,
+        buckets: Buckets,
+        data: Data,
+        weights: WeightSource | None,
+        folder: RunFolder | None,
     ) -> None:
-        self.state, self.weights, self.folder = state, weights, folder
-        self.config = state.config
-        place = next(iter(state.trained.values()))
+        self.config, self.data, self.weights, self.folder = config, data, weights, folder
+        place = next((p for p in denoiser.network.parameters() if p.requires_grad), torch.empty(0))
         self.samples = data.train.to(place)
-        self.labelled = _labelled(state.denoiser, data, place, self.config.condition_dropout)
+        self.labelled = _labelled(denoiser, data, place, config.condition_dropout)
+        self.state = TrainState(denoiser, config, buckets, self._aligner(denoiser, place))
         self.rows: list[dict[str, float]] = []
         self.seconds = 0.0
 
+    def _aligner(self, denoiser: Denoiser, place: Tensor) -> Aligner | None:
+        if not self.config.align:
+            return None
+        made = Generators(*(torch.Generator(place.device).manual_seed(0) for _ in range(3)))
+        two = draw_batch(self.samples, denoiser.schedule, 2, made, self.labelled)
+        return fresh_aligner(denoiser, self.config, two)
+
     def begin(self, force: bool) -> None:
         """Write a checkpoint of the untrained network, so that a folder that cannot be written to fails at once."""
+        if self.state.aligner is not None:
+            self.state.aligner.learn_encoder(self.data)
         if self.folder is not None:
             self.folder.begin(self.state, self._progress(), force)
 
@@ -234,10 +251,10 @@ class _Run:
         batch = draw_batch(
             self.samples, denoiser.schedule, self.config.batch, self.state.generators, self.labelled
         )
-        losses = denoising_losses(denoiser, batch)
+        losses, *alignment = losses_beside(self.state.aligner, denoiser, batch)
         weighted = (self._weight(batch.log_snr) * losses).mean()
-        norm = self.state.update(weighted)
-        self.state.meter.add(batch.log_snr, losses, weighted, norm)
+        norm = self.state.update(weighted + sum(self.config.align * one for one in alignment))
+        self.state.meter.add(batch.log_snr, losses, weighted, norm, *alignment)
         if self.weights is not None:
             self.weights.after_step(self.state.step)
 

@@ -1,4 +1,4 @@
-"""Everything that changes during training (weights, average, optimizer, generators), as tensors of a checkpoint."""
+"""Everything that changes during training (weights, average, optimizers, generators), as tensors of a checkpoint."""
 
 from __future__ import annotations
 
@@ -14,54 +14,58 @@ from ntkdiag.errors import InputError
 from ntkdiag.process.buckets import Buckets
 from ntkdiag.state_dicts.fit import check_fit, load_state
 from ntkdiag.state_dicts.weight_files import state_of
+from ntkdiag.train.alignment.aligner import Aligner
 from ntkdiag.train.config import TrainConfig
-from ntkdiag.train.history import Meter
+from ntkdiag.train.history import ALIGN_LOSS, Meter
 from ntkdiag.train.loss import Generators
 from ntkdiag.train.moving_average import Average
 from ntkdiag.train.network_state import hold, of_another_shape, outside_state_dict
+from ntkdiag.train.optimizers import memory, optimizers_of, remember
 
 
 class TrainState:
-    """Network, average, optimizer, random generators and the current row of the history.
+    """Network, average, optimizers, random generators and the current row of the history.
 
     Args:
         denoiser: Trained in place.
         config: Settings of the run.
         buckets: Buckets of the history.
+        aligner: What aligns features, where the settings ask for it.
 
     Raises:
-        InputError: the network has no parameter that requires grad.
+        InputError: the network has no parameter that requires grad, or torch lacks the optimizer.
     """
 
-    def __init__(self, denoiser: Denoiser, config: TrainConfig, buckets: Buckets) -> None:
+    def __init__(
+        self, denoiser: Denoiser, config: TrainConfig, buckets: Buckets, aligner: Aligner | None = None
+    ) -> None:
         self.denoiser = denoiser
         self.average = Average(denoiser, config.ema_decay)
         self.trained = {name: p for name, p in denoiser.network.named_parameters() if p.requires_grad}
         if not self.trained:
             raise InputError("network", expected="at least one parameter that requires grad", got="none")
         self.device = next(iter(self.trained.values())).device
-        self.optimizer = torch.optim.AdamW(
-            self.trained.values(),
-            lr=config.learning_rate,
-            betas=(config.beta1, config.beta2),
-            weight_decay=config.weight_decay,
-            fused=self.device.type in ("cpu", "cuda"),
-        )
+        self.aligner = aligner
+        self.learned = self.trained | ({} if aligner is None else aligner.learned)
+        self.optimizers = optimizers_of(config, self.learned.values())
         self.config = config
         made = Generators(*_seeded(config.seed, len(Generators._fields), self.device))
         self.generators = made if config.condition_dropout else made._replace(drop=None)
-        self.meter = Meter(buckets, config.log_every, self.device)
+        also = () if aligner is None else (ALIGN_LOSS,)
+        self.meter = Meter(buckets, config.log_every, self.device, also)
         self.step = 0
 
-    def update(self, weighted: Tensor) -> Tensor:
-        """Do one optimizer step on a weighted loss; returns the norm of the gradient before clipping."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.config.rate(self.step)
-        self.optimizer.zero_grad(set_to_none=True)
-        weighted.backward()
+    def update(self, loss: Tensor) -> Tensor:
+        """Do one optimizer step on a loss; returns the norm of the gradient before clipping."""
+        for optimizer in self.optimizers:
+            optimizer.zero_grad(set_to_none=True)
+            for group in optimizer.param_groups:
+                group["lr"] = self.config.rate(self.step)
+        loss.backward()
         limit = math.inf if self.config.gradient_clip is None else self.config.gradient_clip
-        norm = torch.nn.utils.clip_grad_norm_(self.trained.values(), limit)
-        self.optimizer.step()
+        norm = torch.nn.utils.clip_grad_norm_(self.learned.values(), limit)
+        for optimizer in self.optimizers:
+            optimizer.step()
         self.average.update(self.step)
         self.step += 1
         return norm
@@ -72,7 +76,8 @@ class TrainState:
             "model": state_of(self.denoiser.network),
             "average": state_of(self.average.denoiser.network),
             "held": outside_state_dict(self.denoiser.network),
-            "optimizer": self._optimizer_tensors(),
+            "optimizer": memory(self.optimizers, self.learned),
+            "align": {} if self.aligner is None else self.aligner.state_dict(),
             "generator": self._generator_states(),
             "meter": self.meter.state,
         }
@@ -100,7 +105,9 @@ class TrainState:
             load_state(network, stored, f"{what}: {part}")
         hold(self.denoiser.network, part_of(tensors, "held"))
         self.average.take_over_buffers()
-        self._load_optimizer(part_of(tensors, "optimizer"), what)
+        if self.aligner is not None:
+            load_state(self.aligner, part_of(tensors, "align"), f"{what}: align")
+        remember(self.optimizers, self.learned, part_of(tensors, "optimizer"), f"{what}: optimizer")
         generators = part_of(tensors, "generator")
         check_fit(self._generator_states(), generators, f"{what}: generators")
         for name, generator in self._generators().items():
@@ -117,31 +124,6 @@ class TrainState:
 
     def _generators(self) -> dict[str, torch.Generator]:
         return {name: each for name, each in self.generators._asdict().items() if each is not None}
-
-    def _optimizer_tensors(self) -> dict[str, Tensor]:
-        """AdamW's step and moments, named parameter/moment; empty before the first step."""
-        return {
-            f"{name}/{moment}": value
-            for name, parameter in self.trained.items()
-            for moment, value in self.optimizer.state.get(parameter, {}).items()
-        }
-
-    def _load_optimizer(self, stored: Mapping[str, Tensor], what: str) -> None:
-        count = torch.zeros(())
-        wanted = {
-            f"{name}/{moment}": count if moment == "step" else parameter
-            for name, parameter in self.trained.items()
-            for moment in ("step", "exp_avg", "exp_avg_sq")
-            if f"{name}/step" in stored  # absent for a parameter that never had a gradient
-        }
-        check_fit(wanted, stored, f"{what}: optimizer")
-        moments: dict[int, dict[str, Tensor]] = {}
-        for index, name in enumerate(self.trained):
-            own = {key.rpartition("/")[2]: stored[key] for key in wanted if key.rpartition("/")[0] == name}
-            if own:
-                moments[index] = own
-        groups = self.optimizer.state_dict()["param_groups"]
-        self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
 
 
 def part_of(tensors: Mapping[str, Tensor], part: str) -> dict[str, Tensor]:

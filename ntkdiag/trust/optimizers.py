@@ -20,10 +20,12 @@ from ntkdiag.denoiser import Denoiser
 from ntkdiag.errors import InputError, kind_of, require_one_of
 from ntkdiag.kernel.preconditioner import adam
 from ntkdiag.process.buckets import Buckets
+from ntkdiag.train.alignment.aligner import Aligner, stored_aligner
 from ntkdiag.train.checkpoints.checkpoint import read_checkpoint
 from ntkdiag.train.config import TrainConfig
 from ntkdiag.train.network_state import copied
-from ntkdiag.train.state import TrainState
+from ntkdiag.train.optimizers import muon_and_adamw
+from ntkdiag.train.state import TrainState, part_of
 
 # The user's own, one or several (Muon serves matrices only); a training folder; or a name of `FRESH`.
 OptimizerLike = Optimizer | Sequence[Optimizer] | Path | str
@@ -41,6 +43,7 @@ class Start:
         batch: Samples in a step.
         clip: Largest norm of the gradient, or infinite.
         rate: From the number of steps from here to the learning rate; None for that of the optimizer.
+        aligner: What aligns features in a run that does, and the weight of that.
     """
 
     denoiser: Denoiser
@@ -49,11 +52,21 @@ class Start:
     batch: int
     clip: float = math.inf
     rate: Callable[[int], float] | None = None
+    aligner: tuple[Aligner | None, float] = (None, 0.0)
 
     def copy(self) -> Start:
         """The same state in tensors of its own."""
-        denoiser, optimizers = _copied(self.denoiser, self.optimizers)
-        return Start(denoiser, optimizers, self.name, self.batch, self.clip, self.rate)
+        aligner, weight = self.aligner
+        aligned = copy.deepcopy(aligner)
+        moved = {} if aligner is None or aligned is None else _pairs(aligner, aligned)
+        denoiser, optimizers = _copied(self.denoiser, self.optimizers, moved)
+        return Start(denoiser, optimizers, self.name, self.batch, self.clip, self.rate, (aligned, weight))
+
+    @property
+    def learned(self) -> list[nn.Parameter]:
+        """Every parameter that training moves: those of the network, and of what aligns it."""
+        aligner = self.aligner[0]
+        return _trained(self.denoiser) + ([] if aligner is None else list(aligner.learned.values()))
 
     @property
     def preconditioner(self) -> dict[str, Tensor] | None:
@@ -85,7 +98,7 @@ def start_of(
     if isinstance(optimizer, str) and optimizer in FRESH:
         own = copied(denoiser)
         made = FRESH[optimizer](own, learning_rate)
-        name = f"{' and '.join(type(one).__name__ for one in made)}, fresh, learning rate {learning_rate:g}"
+        name = f"{_names(made)}, fresh, learning rate {learning_rate:g}"
         return Start(own, made, name, batch or DEFAULT_BATCH)
     if isinstance(optimizer, Path) or (isinstance(optimizer, str) and Path(optimizer).is_dir()):
         return _of_run(denoiser, Path(optimizer), batch)
@@ -97,36 +110,47 @@ def start_of(
         raise InputError("optimizer", expected=expected, got=kind_of(optimizer))
     _require_holding(denoiser, given)  # type: ignore[arg-type]
     own, theirs = _copied(denoiser, tuple(given))  # type: ignore[arg-type]
-    name = f"{' and '.join(type(one).__name__ for one in theirs)} as given"
+    name = f"{_names(theirs)} as given"
     return Start(own, theirs, name, batch or DEFAULT_BATCH)
 
 
 def _of_run(denoiser: Denoiser, folder: Path, batch: int | None) -> Start:
-    """The last checkpoint of a training run: its weights (not their average), AdamW's moments and its settings."""
+    """The last checkpoint of a training run: its weights (not their average), its optimizers and its settings."""
     manifest, tensors = read_checkpoint(folder)
     config = TrainConfig.from_dict(manifest.config)
-    state = TrainState(copied(denoiser), config, Buckets.from_edges(manifest.problem["buckets"]))
+    own = copied(denoiser)
+    aligner = stored_aligner(own, config, part_of(tensors, "align"), str(folder)) if config.align else None
+    state = TrainState(own, config, Buckets.from_edges(manifest.problem["buckets"]), aligner)
     state.load(tensors, manifest.step, manifest.filled, str(folder))
     clip = math.inf if config.gradient_clip is None else config.gradient_clip
-    name = f"AdamW as at step {manifest.step:,} of the run"
     at = manifest.step
     return Start(
         state.denoiser,
-        (state.optimizer,),
-        name,
+        state.optimizers,
+        f"{_names(state.optimizers)} as at step {at:,} of the run",
         batch or config.batch,
         clip,
         lambda done: config.rate(at + done),
+        (aligner, config.align),
     )
 
 
-def _copied(denoiser: Denoiser, optimizers: tuple[Optimizer, ...]) -> tuple[Denoiser, tuple[Optimizer, ...]]:
-    """Copies in which the optimizers hold the parameters of the copied network."""
+def _names(optimizers: Sequence[Optimizer]) -> str:
+    return " and ".join(type(one).__name__ for one in optimizers)
+
+
+def _copied(
+    denoiser: Denoiser, optimizers: tuple[Optimizer, ...], moved: dict[int, Any] | None = None
+) -> tuple[Denoiser, tuple[Optimizer, ...]]:
+    """Copies in which the optimizers hold the parameters of the copied network, and others that were moved."""
     own = copied(denoiser)
-    memo: dict[int, Any] = {
-        id(old): new for old, new in zip(denoiser.parameters(), own.parameters(), strict=True)
-    }
-    return own, tuple(copy.deepcopy(one, memo) for one in optimizers)
+    memo = _pairs(denoiser, own) | (moved or {})
+    return own, tuple(copy.deepcopy(one, dict(memo)) for one in optimizers)
+
+
+def _pairs(old: nn.Module, new: nn.Module) -> dict[int, Any]:
+    """The identity of each old parameter → the new one."""
+    return {id(a): b for a, b in zip(old.parameters(), new.parameters(), strict=True)}
 
 
 def _require_holding(denoiser: Denoiser, optimizers: Sequence[Optimizer]) -> None:
@@ -150,17 +174,8 @@ def _adamw(network: nn.Module, learning_rate: float) -> tuple[Optimizer, ...]:
 
 
 def _muon(network: nn.Module, learning_rate: float) -> tuple[Optimizer, ...]:
-    """Muon for matrices and AdamW for everything else (Jordan et al. 2024)."""
-    made = getattr(torch.optim, "Muon", None)
-    if made is None:
-        raise InputError(
-            "optimizer 'muon'", expected="torch 2.9 or newer, which has it", got=torch.__version__
-        )
-    matrices = [p for p in _trained(network) if p.ndim == 2]
-    others = [p for p in _trained(network) if p.ndim != 2]
-    found = [made(matrices, lr=learning_rate, weight_decay=0.0)] if matrices else []
-    found += [torch.optim.AdamW(others, lr=learning_rate, weight_decay=0.0)] if others else []
-    return tuple(found)
+    settings = {"lr": learning_rate, "weight_decay": 0.0}
+    return muon_and_adamw(_trained(network), settings, settings)
 
 
 def _trained(network: nn.Module) -> list[nn.Parameter]:

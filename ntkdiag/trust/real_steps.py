@@ -12,7 +12,8 @@ from ntkdiag.data import Data
 from ntkdiag.errors import MeasurementError
 from ntkdiag.modes import in_mode
 from ntkdiag.randomness import stream_seed
-from ntkdiag.train.loss import Batch, Generators, Labelled, denoising_losses, draw_batch
+from ntkdiag.train.alignment.aligner import losses_beside
+from ntkdiag.train.loss import Batch, Generators, Labelled, draw_batch
 from ntkdiag.trust.optimizers import Start
 
 # From log-SNR [N] to loss weights [N].
@@ -64,7 +65,7 @@ def displacements(
     for done in range(steps):
         with torch.random.fork_rng(devices=cuda), in_mode(state.denoiser, training=True):
             torch.manual_seed(stream_seed(seed, f"dropout {repeat} {done}"))
-            _step(state, batches.draw(), weights, trained, done)
+            _step(state, batches.draw(), weights, done)
         moved = tuple(p.detach() - old for p, old in zip(trained, before, strict=True))
         if not all(bool(part.isfinite().all()) for part in moved):
             raise MeasurementError(
@@ -74,26 +75,24 @@ def displacements(
         yield moved
 
 
-def _step(
-    state: Start, batch: Batch, weights: Weights | None, trained: list[torch.nn.Parameter], done: int
-) -> None:
+def _step(state: Start, batch: Batch, weights: Weights | None, done: int) -> None:
     for optimizer in state.optimizers:
         optimizer.zero_grad(set_to_none=True)
         for group in optimizer.param_groups:
             group["lr"] = group["lr"] if state.rate is None else state.rate(done)
     with torch.enable_grad():
         weighted_loss(state, batch, weights).backward()
-    torch.nn.utils.clip_grad_norm_([p for p in trained if p.grad is not None], state.clip)
+    torch.nn.utils.clip_grad_norm_([p for p in state.learned if p.grad is not None], state.clip)
     for optimizer in state.optimizers:
         optimizer.step()
 
 
 def weighted_loss(state: Start, batch: Batch, weights: Weights | None) -> Tensor:
     """The loss that training lowers, as the trainer computes it."""
-    losses = denoising_losses(state.denoiser, batch)
-    if weights is None:
-        return losses.mean()
-    return (weights(batch.log_snr).detach() * losses).mean()
+    aligner, share = state.aligner
+    losses, *alignment = losses_beside(aligner, state.denoiser, batch)
+    weight = 1.0 if weights is None else weights(batch.log_snr).detach()
+    return (weight * losses).mean() + sum(share * one for one in alignment)
 
 
 def mean_gradient(

@@ -23,6 +23,7 @@ from ntkdiag.process.schedules import SCHEDULES
 from ntkdiag.process.target import TARGETS
 from ntkdiag.report.drawing.theme import THEMES
 from ntkdiag.train import PRESETS, TrainConfig
+from ntkdiag.train.config import OPTIMIZERS
 from ntkdiag.weights import RULES, SCORES
 from ntkdiag.weights.audit.argument import ARGUMENTS
 
@@ -62,12 +63,12 @@ def test_the_choices_of_an_option_are_listed(name: str, option: Any) -> None:
 def test_the_lists_of_choices_are_those_of_the_rooms_that_own_them() -> None:
     """They are repeated for help, which needs no torch."""
     settings = {field.name for field in dataclasses.fields(TrainConfig)}
-    with_own_options = {"steps", "batch", "learning_rate", "seed"}
+    with_own_options = {"steps", "batch", "learning_rate", "optimizer", "align", "seed"}
     for listed, owned in [
         (choices.MODELS, MODELS), (choices.DATASETS, DATASETS), (choices.SCHEDULES, SCHEDULES),
         (choices.TARGETS, TARGETS), (choices.ENGINES, ENGINES), (choices.RULES, RULES), (choices.SCORES, SCORES),
         (choices.PRESETS, PRESETS), (choices.ARGUMENTS, ARGUMENTS), (choices.THEMES, THEMES),
-        (choices.SETTINGS, settings - with_own_options),
+        (choices.SETTINGS, settings - with_own_options), (choices.OPTIMIZERS, OPTIMIZERS),
     ]:  # fmt: skip
         assert set(listed) == set(owned) and len(listed) == len(owned)
     assert set(choices.KERNELS) <= set(KERNELS)

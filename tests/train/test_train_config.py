@@ -43,6 +43,9 @@ def test_warm_up_rises_linearly_and_stays():
             r"gradient_clip \(None for no clipping\): expected a number above 0; got 0.0",
         ),
         ({"gradient_clip": float("inf")}, "gradient_clip"),
+        ({"optimizer": "adam"}, "optimizer: expected one of adamw, sgd, muon; got 'adam'"),
+        ({"align": -1.0}, "align: expected a number of at least 0; got -1.0"),
+        ({"align_module": 3}, "align_module: expected the name of a module; got int"),
         ({"lerning_rate": 1.0}, "training setting.*Did you mean 'learning_rate'"),
     ],
 )

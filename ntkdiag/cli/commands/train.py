@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 import typer
 
 from ntkdiag.cli.options import parsing
-from ntkdiag.cli.options.choices import PRESETS, RULES, SETTINGS, one_of
+from ntkdiag.cli.options.choices import OPTIMIZERS, PRESETS, RULES, SETTINGS, one_of
 from ntkdiag.cli.options.grouping import grouped, refuse_given
 from ntkdiag.cli.options.shared import Force, Json, ModelOptions
 from ntkdiag.cli.output import paths
@@ -55,7 +55,25 @@ class TrainOptions:
     steps: Annotated[int | None, typer.Option(metavar="N", help="Number of optimizer steps in all.")] = None
     batch: Annotated[int | None, typer.Option(metavar="N", help="Number of samples in each step.")] = None
     learning_rate: Annotated[
-        float | None, typer.Option(metavar="X", help="Learning rate of AdamW after the warm-up.")
+        float | None, typer.Option(metavar="X", help="Learning rate after the warm-up.")
+    ] = None
+    optimizer: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            show_default="adamw",
+            help="The optimizer; muon takes the matrices and AdamW the rest. " + one_of(OPTIMIZERS),
+        ),
+    ] = None
+    align: Annotated[
+        float | None,
+        typer.Option(
+            metavar="WEIGHT",
+            show_default="none",
+            help="Draw the features of one module towards those of a small encoder of the clean samples, which is trained "
+            "once on the data, with this weight beside the denoising loss. The losses that are reported leave it out. "
+            "Another module: --setting align_module=NAME.",
+        ),
     ] = None
     setting: Annotated[
         list[str] | None,
@@ -175,7 +193,7 @@ def _config(how: TrainOptions, data: str, seed: int) -> TrainConfig:
     """The preset of the data or the one that was named, with the settings that the user changed."""
     from ntkdiag.train import PRESETS, TrainConfig
 
-    changes = {name: getattr(how, name) for name in ("steps", "batch", "learning_rate")}
+    changes = {name: getattr(how, name) for name in ("steps", "batch", "learning_rate", "optimizer", "align")}
     given = {name: value for name, value in changes.items() if value is not None}
     given |= parsing.pairs("--setting", how.setting) | {"seed": seed}
     if how.preset is not None or data in PRESETS:

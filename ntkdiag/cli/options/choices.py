@@ -23,9 +23,10 @@ RULES = (
 )  # fmt: skip
 SCORES = ("amplitude", "bayes", "learnability", "gsnr", "contamination")
 PRESETS = ("digits", "mixture")
+OPTIMIZERS = ("adamw", "sgd", "muon")
 SETTINGS = (
     "weight_decay", "beta1", "beta2", "gradient_clip", "warmup", "ema_decay", "log_every", "checkpoint_every", "keep_every",
-    "condition_dropout",
+    "condition_dropout", "align_module",
 )  # fmt: skip
 ARGUMENTS = ("snr", "log_snr", "sigma", "timesteps")
 THEMES = ("light", "dark")
