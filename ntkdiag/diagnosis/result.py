@@ -111,6 +111,8 @@ class Diagnosis:
             floor an upper 95% bound, where the posterior is not known exactly.
         half_life: Gradient-flow time until half of the residual's energy is gone, in units of 1/e; may be infinite.
         gsnr: Signal-to-noise ratio of one sample's gradient; gsnr_low, gsnr_high.
+        gain: Fall of the objective on the target for the gradient noise, per unit of weight on the bucket, see
+            `ntkdiag.recoverability.gradient_gain`; gain_low, gain_high.
         contamination: Share of gradient energy that is Bayes noise, with _low and _high; NaN where the posterior is
             not known exactly.
         contamination_finite: The same with the posterior of the finite training set, which memorises it, with _low and

@@ -11,7 +11,14 @@ from ntkdiag.diagnosis.bayes import BayesTruth
 from ntkdiag.diagnosis.bucket_kernels import Kernels
 from ntkdiag.process import target as targets
 from ntkdiag.process.buckets import Buckets, PairedDraws
-from ntkdiag.recoverability import amplitude, contamination, gradient_cosines, learnability, median_half_life
+from ntkdiag.recoverability import (
+    amplitude,
+    contamination,
+    gradient_cosines,
+    gradient_gain,
+    learnability,
+    median_half_life,
+)
 from ntkdiag.spectra import (
     Interval,
     eigenpairs,
@@ -85,6 +92,7 @@ def summary_table(
     inputs = input_grams(denoiser, draws, log_snr)
     rows = []
     outside = buckets.outside(denoiser.schedule)
+    gains = _gains(kernels, buckets.mass(denoiser.schedule))
     for b in range(buckets.count):
         row: dict[str, float] = {
             "bucket": b,
@@ -103,6 +111,7 @@ def summary_table(
         row |= {"floor": float(truth.floor[b]), "excess": excess[b]}
         row |= _learning(kernels, views, b, kappa)
         row |= _gsnr(views.residual[b])
+        row |= {name: values[b] for name, values in gains.items()}
         for name, energy in noise_energy.items():
             row |= _contamination(name, None if energy is None else energy[b].numpy(), views.residual[b])
         rows.append(row)
@@ -217,6 +226,15 @@ def _gsnr(residual_gram: Array) -> dict[str, float]:
     enough = len(residual_gram) >= MIN_SAMPLES
     found = subsample_interval("gsnr", residual_gram) if enough else None
     return _with_ends("gsnr", float(evaluate("gsnr", residual_gram)), found)
+
+
+def _gains(kernels: Kernels, mass: tuple[float, ...]) -> dict[str, Array]:
+    """Gain of every bucket with its ends; NaN where there is one sample, or none of the buckets is trained."""
+    matrix = kernels.residual.matrix.numpy()
+    if len(matrix) < 2 * len(mass) or not sum(mass) > 0:
+        return dict.fromkeys(("gain", "gain_low", "gain_high"), np.full(len(mass), np.nan))
+    found = gradient_gain(matrix, mass)
+    return {"gain": found.value, "gain_low": found.low, "gain_high": found.high}
 
 
 def _with_ends(name: str, value: float, interval: Interval | None) -> dict[str, float]:

@@ -202,6 +202,19 @@ class Buckets:
         low, high = schedule.support
         return tuple(not low <= center <= high for center in self.centers)
 
+    def mass(self, schedule: Schedule) -> tuple[float, ...]:
+        """Share of training whose noise level lies in each bucket; below 1 in all where training also draws outside.
+
+        Args:
+            schedule: Its density is that of training.
+
+        Example:
+            >>> nd.Buckets.uniform(-8, 8, 2).mass(nd.schedules.linear_log_snr(-8, 8))
+            (0.5, 0.5)
+        """
+        below = schedule.cdf(torch.tensor(self.edges, dtype=torch.float64))
+        return tuple(below.diff().tolist())
+
     def __repr__(self) -> str:
         if self.count > _MOST_SHOWN:
             return f"Buckets({self.count} from log-SNR {self.edges[0]:.4g} to {self.edges[-1]:.4g})"

@@ -9,14 +9,20 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ntkdiag.confidence import freedom, quantile, require_level
-from ntkdiag.errors import InputError
+from ntkdiag.confidence import require_level
+from ntkdiag.recoverability.bucket_signals import (
+    MIN_SAMPLES,
+    bucket_blocks,
+    error_quantile,
+    require_pairs,
+    signals,
+    signals_without,
+)
 from ntkdiag.spectra.dense.eigen import Array
-from ntkdiag.spectra.dense.named_statistics import TAIL_FACTOR, evaluate_all
+from ntkdiag.spectra.dense.named_statistics import evaluate_all
 
 CLEAR = 3.0  # standard errors; tuned in analysis/coverage, where fewer let too many cosines of noise through
 WIDEST = 1.0  # half of the range of a cosine
-MIN_SAMPLES = 4  # below this no interval can be formed
 
 
 @dataclass(frozen=True)
@@ -40,7 +46,7 @@ def gradient_signal(residual_gram: Array) -> GradientSignal:
     Raises:
         InputError: fewer than two samples.
     """
-    _require_pairs(residual_gram.shape[0])
+    require_pairs(residual_gram.shape[0])
     found = evaluate_all(("gradient_signal", "trace", "gsnr"), residual_gram)
     return GradientSignal(float(found["gradient_signal"]), float(found["trace"]), float(found["gsnr"]))
 
@@ -87,15 +93,12 @@ def gradient_cosines(residual_gram: Array, buckets: int, level: float = 0.9) -> 
         InputError: fewer than two samples a bucket, or rows that do not divide into buckets.
     """
     require_level(level)
-    rows = residual_gram.shape[0]
-    if rows % buckets:
-        raise InputError("residual Gram", expected=f"rows for {buckets} buckets", got=f"{rows} rows")
-    samples = rows // buckets
-    _require_pairs(samples)
+    blocks = bucket_blocks(residual_gram, buckets)
+    samples = blocks.shape[1]
     if samples < MIN_SAMPLES:
         unknown = np.full((buckets, buckets), np.nan)
         return GradientCosines(unknown, unknown, unknown)
-    signal, without = _signals(residual_gram.reshape(buckets, samples, buckets, samples))
+    signal, without = signals(blocks), signals_without(blocks)
     norm, norm_without = _norms(signal[None])[0], _norms(without)
     ratio = np.divide(signal, norm, out=np.full_like(signal, np.nan), where=norm > 0)
     top, bottom = (
@@ -103,7 +106,7 @@ def gradient_cosines(residual_gram: Array, buckets: int, level: float = 0.9) -> 
     )  # each sample's share of the error, [N, B, B]
     factor = samples / (samples - 1)
     variance, mixed, own = (factor * (a * b).sum(0) for a, b in ((top, top), (top, bottom), (bottom, bottom)))
-    reach = _reach(top - np.nan_to_num(ratio) * bottom, level)
+    reach = error_quantile(top - np.nan_to_num(ratio) * bottom, level)
     # The ends solve (norm² − q² own) c² − 2 (signal norm − q² mixed) c + signal² − q² variance = 0.
     square = norm**2 - reach**2 * own
     half = signal * norm - reach**2 * mixed
@@ -116,37 +119,8 @@ def gradient_cosines(residual_gram: Array, buckets: int, level: float = 0.9) -> 
     return GradientCosines(*(np.where(known, part, np.nan) for part in (value, low, high)))
 
 
-def _reach(shares: Array, level: float) -> Array:
-    """How many standard errors an interval reaches, from the samples' shares of the error, [N, B, B] → [B, B]."""
-    samples, energy = len(shares), np.square(shares).sum(0)
-    kurtosis = np.divide(
-        samples * (shares**4).sum(0), energy**2, out=np.full_like(energy, 3.0), where=energy > 0
-    )
-    excess = TAIL_FACTOR * np.clip(kurtosis - 3, 0, None)
-    reach: Array = np.vectorize(lambda one: quantile(level, freedom(samples, one)))(excess)
-    return reach
-
-
-def _signals(blocks: Array) -> tuple[Array, Array]:
-    """signal_ab of [B, N, B, N], [B, B], and the same without each sample, [N, B, B]."""
-    samples = blocks.shape[1]
-    total = blocks.sum((1, 3))
-    same = np.einsum("aibi->iab", blocks)
-    signal = (total - same.sum(0)) / (samples * (samples - 1))
-    touched = blocks.sum(3).transpose(1, 0, 2) + blocks.sum(1).transpose(
-        2, 0, 1
-    )  # rows and columns of each sample
-    rest = total - touched + same - (same.sum(0) - same)
-    return signal, rest / ((samples - 1) * (samples - 2))
-
-
 def _norms(signals: Array) -> Array:
     """√(signal_aa signal_bb) of each [B, B] in a stack; 0 where a bucket's own signal is negative."""
     own = np.sqrt(np.clip(np.diagonal(signals, axis1=-2, axis2=-1), 0, None))
     norms: Array = own[..., :, None] * own[..., None, :]
     return norms
-
-
-def _require_pairs(samples: int) -> None:
-    if samples < 2:
-        raise InputError("samples", expected="at least 2 for a gradient signal", got=samples)

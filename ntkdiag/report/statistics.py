@@ -44,6 +44,7 @@ STATISTICS: dict[str, Axis] = {
     "excess": Axis("loss above the floor, per dimension", "log"),
     "half_life": Axis("half-life of the residual (gradient-flow time, 1/e)", "log"),
     "gsnr": Axis("gradient signal / noise, per sample", "signed"),
+    "gain": Axis("fall of the objective / gradient energy", "signed"),
     "contamination": Axis("share of gradient energy that is Bayes noise", "linear"),
     "contamination_finite": Axis("share of gradient energy that is noise, finite data", "linear"),
 }

@@ -29,7 +29,7 @@ from ntkdiag.weights import measured
 
 INTERVALS = (
     *("loss", "trace", "top_eigenvalue", "effective_rank", "participation_ratio_pairs"),
-    *("participation_ratio", "stable_rank", "decay_exponent", "gsnr", "shared_share"),
+    *("participation_ratio", "stable_rank", "decay_exponent", "gsnr", "gain", "shared_share"),
     *(
         "centred_trace",
         "centred_top_eigenvalue",
@@ -368,7 +368,7 @@ def test_the_smallest_measurements_work(count: int, samples: int, probes: int) -
     assert len(found.coupling) == count**2
     always = ("loss", "trace", "effective_rank", "amplitude", "floor", "excess", "learnability")
     assert np.isfinite(found.summary[list(always)]).all(axis=None)
-    assert found.summary["gsnr"].isna().all() == (samples == 1)
+    assert found.summary[["gsnr", "gain"]].isna().all().tolist() == [samples == 1] * 2
     assert found.summary["trace_low"].isna().all() == (samples < 4)
     estimated = probes == 1  # two outputs: from two probes on the trace is exact
     assert ("per_probe" in found.grams) == estimated

@@ -9,7 +9,7 @@ import pytest
 
 from ntkdiag.errors import InputError
 from ntkdiag.recoverability import gradient_cosine, gradient_cosines, gradient_signal
-from ntkdiag.recoverability.gradients import _signals
+from ntkdiag.recoverability.bucket_signals import bucket_blocks, signals, signals_without
 from ntkdiag.spectra import evaluate
 
 MEAN = np.array([0.3, -0.4, 0.0, 0.5])  # ‖E g‖² = 0.5
@@ -76,16 +76,16 @@ def paired(means: list[np.ndarray], shared: float, samples: int, seeds: int, see
 def test_the_product_of_mean_gradients_is_unbiased_though_the_draws_are_paired() -> None:
     """Numerator of the cosine; with i = j left in, the shared noise would add NOISE²·4·0.8/N."""
     other = np.array([0.5, 0.5, 0.1, 0.0])
-    found = [_signals(gram.reshape(2, 8, 2, 8))[0] for gram in paired([MEAN, other], 0.8, 8, SEEDS)]
+    found = [signals(bucket_blocks(gram, 2)) for gram in paired([MEAN, other], 0.8, 8, SEEDS)]
     assert within(np.array([signal[0, 1] for signal in found]), float(MEAN @ other), errors=4.5)
     assert within(np.array([signal[0, 0] for signal in found]), float(MEAN @ MEAN), errors=4.5)
 
 
 def test_signals_without_a_sample_are_those_of_the_other_samples() -> None:
     blocks = paired([MEAN, -MEAN, 2 * MEAN], 0.5, 7, 1)[0].reshape(3, 7, 3, 7)
-    for i, found in enumerate(_signals(blocks)[1]):
+    for i, found in enumerate(signals_without(blocks)):
         rest = np.delete(np.delete(blocks, i, 1), i, 3)
-        np.testing.assert_allclose(found, _signals(rest)[0], rtol=1e-10)
+        np.testing.assert_allclose(found, signals(rest), rtol=1e-10)
 
 
 def test_the_cosine_approaches_the_truth_with_samples() -> None:

@@ -40,7 +40,7 @@ class TrainOptions:
             help="The loss weights, as one of: constant; a rule with its parameters, such as erd or min_snr:gamma=5; a "
             "weight table, such as table.csv; refresh:STEPS, which measures the weights again after that many steps, "
             f"with settings such as refresh:500,score=gsnr,samples=64. The rules are {', '.join(RULES)}. The settings "
-            "of refresh are score (learnability or gsnr), samples, probes, buckets, half_life, max_change, power, "
+            "of refresh are score (learnability, gsnr or gain), samples, probes, buckets, half_life, max_change, power, "
             "floor and budget.",
         ),
     ] = None

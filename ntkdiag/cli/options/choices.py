@@ -21,7 +21,7 @@ RULES = (
     "constant_epsilon", "constant_x0", "constant_v", "min_snr", "soft_min_snr", "p2", "debias", "truncated_snr", "edm",
     "sigmoid", "erd", "uniform", "cosmap",
 )  # fmt: skip
-SCORES = ("amplitude", "bayes", "learnability", "gsnr", "contamination")
+SCORES = ("amplitude", "bayes", "learnability", "gsnr", "gain", "contamination")
 PRESETS = ("digits", "mixture")
 OPTIMIZERS = ("adamw", "sgd", "muon")
 SETTINGS = (

@@ -54,7 +54,9 @@ def measured(
         score: "amplitude" (closed form); "bayes" (recoverable share of the target's variance; a lower 95%
             bound of it where the posterior is not known, as the diagnosis' `bayes_source` then says);
             "learnability" (share of the target in the kernel's strong directions); "gsnr" (gradient
-            signal-to-noise ratio, taken as the signal's share of gradient energy); "contamination" (one
+            signal-to-noise ratio, taken as the signal's share of gradient energy); "gain" (fall of the objective for the
+            gradient noise, `ntkdiag.recoverability.gradient_gain`: a weight, so its amplitude is the gain itself);
+            "contamination" (one
             minus the share of gradient energy that is Bayes noise; the data's posterior must be known); or a product
             such as "bayes*gsnr".
         power, floor, cap: See `ScoreToWeight`.

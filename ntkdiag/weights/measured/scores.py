@@ -59,6 +59,8 @@ SCORES = {
     "bayes": Score("bayes_share", amplitude_of_share, _not_negative),
     "learnability": Score("learnability", amplitude_of_share, _not_negative),
     "gsnr": Score("gsnr", amplitude_of_ratio, _not_negative),
+    # A weight already, not a share of energy: no root is taken, so that power 1 gives the weights that it says are best.
+    "gain": Score("gain", lambda gain: gain.clamp(min=0), _not_negative),
     "contamination": Score(
         "contamination",
         amplitude_of_rest,

@@ -19,14 +19,14 @@ from ntkdiag.denoiser import Denoiser
 from ntkdiag.errors import InputError, require_one_of
 from ntkdiag.kernel import CheckOnce, gram
 from ntkdiag.process.buckets import Buckets, BucketsLike, PairedDraws
-from ntkdiag.recoverability import gradient_signal, learnability
+from ntkdiag.recoverability import gradient_gain, gradient_signal, learnability
 from ntkdiag.spectra import eigenpairs
 from ntkdiag.spectra.dense.eigen import Array, Spectrum
 from ntkdiag.weights.measured.scores import SCORES
 from ntkdiag.weights.refresh.refresher import ScoreFunction
 
 # Scores that change while a network learns; the others of `SCORES` are the same before and after training.
-PROBED = ("learnability", "gsnr")
+PROBED = ("learnability", "gsnr", "gain")
 # k of the sketch: its error is below that of the one probe. Tuned here, on the digits DiT.
 SKETCH = 16
 
@@ -49,17 +49,18 @@ def probe_score(
     learnability: share of the target that lies where the trace kernel is strong, L(κ) at the center of every
     bucket. κ is the median over buckets of the mean eigenvalue of the network that is passed, and stays
     fixed: a κ that followed the network would hide that the kernel as a whole weakens or grows. gsnr: the
-    signal-to-noise ratio of single gradients, from the residual kernel. Both enter as amplitudes, exactly
-    as in `measured`.
+    signal-to-noise ratio of single gradients, from the residual kernel. gain: by how much a step on the bucket lowers the
+    whole objective for its noise, from the residual kernel of all buckets together. All enter as amplitudes, exactly as in
+    `measured`.
 
     Args:
         denoiser: The network being trained; measured in evaluation mode, each module's own mode restored. For
             a run that resumes exactly, call this before the checkpoint is loaded, as for a fresh run.
         draws: Probe batch of N samples; 32 are enough to rank ten buckets (tuned here).
         buckets: Noise levels: `Buckets`, a count over the range in which the schedule trains, or edges.
-        score: "learnability" or "gsnr".
-        probes: Random ±1 vectors of the trace kernel; not used by gsnr. One is enough: on the digits DiT another draw of it
-            moves the score by 2% (analysis/refresh), and each further one costs another backward.
+        score: "learnability", "gsnr" or "gain".
+        probes: Random ±1 vectors of the trace kernel, which only learnability uses. One is enough: on the digits DiT another
+            draw of it moves the score by 2% (analysis/refresh), and each further one costs another backward.
         seed: Of those vectors.
         engine, params, memory: As in `gram`. The default takes all buckets in one sketched kernel, for less than half of
             what ten exact ones cost.
@@ -79,10 +80,10 @@ def probe_score(
     }  # fmt: skip
     batch = _ProbeBatch(denoiser, draws, buckets, settings)
     raw: Callable[[], list[float]]
-    if score == "gsnr":
+    if score != "learnability":
         if len(draws) < 2:
-            raise InputError("samples of the probe batch", expected="at least 2 for gsnr", got=len(draws))
-        raw = batch.gradient_signals
+            raise InputError("samples of the probe batch", expected=f"at least 2 for {score}", got=len(draws))
+        raw = batch.gradient_signals if score == "gsnr" else batch.gains
     else:
         kappa = _scale(batch.spectra(probes))
 
@@ -124,6 +125,12 @@ class _ProbeBatch:
         """Gradient signal-to-noise ratio, bucket by bucket."""
         return [gradient_signal(kernel).ratio for kernel in self._kernels("residual")]
 
+    def gains(self) -> list[float]:
+        """Gain, bucket by bucket, for the objective whose noise levels are drawn as the schedule does."""
+        whole = self._kernel(self.buckets.centers, "residual")
+        found: list[float] = gradient_gain(whole, self.buckets.mass(self.denoiser.schedule)).value.tolist()
+        return found
+
     def _kernels(self, kernel: str, probes: int = 1) -> list[Array]:
         """The kernel of every bucket, [N, N]. A sketch, whose cost is linear in the samples, takes all buckets at once."""
         levels = self.buckets.centers
@@ -133,7 +140,7 @@ class _ProbeBatch:
         parts = [slice(b * samples, (b + 1) * samples) for b in range(len(levels))]
         return [whole[part, part] for part in parts]
 
-    def _kernel(self, levels: Sequence[float], kernel: str, probes: int) -> Array:
+    def _kernel(self, levels: Sequence[float], kernel: str, probes: int = 1) -> Array:
         """The kernel over the samples at all of these noise levels."""
         draws, count = self.draws, len(levels)
         found = gram(

@@ -109,6 +109,21 @@ def test_gsnr_is_that_of_the_linear_networks_gradients() -> None:
         assert found == pytest.approx(np.sqrt(ratio / (1 + ratio)), rel=1e-6, abs=1e-9)
 
 
+def test_gain_is_that_of_the_linear_networks_gradients() -> None:
+    denoiser = straight()
+    _, score = probe_score(denoiser, DRAWS, BUCKETS, "gain")()
+    weight = denoiser.network.weight.detach().numpy()
+    rows = []
+    for level in BUCKETS.centers:
+        x, wanted = inputs(denoiser, level)
+        rows.append(np.einsum("nd,ne->nde", x @ weight.T - wanted, x).reshape(len(x), -1))
+    mass = np.array(BUCKETS.mass(denoiser.schedule))
+    for own, found in zip(rows, score.tolist(), strict=True):
+        crossed = [(own @ other.T)[~np.eye(len(own), dtype=bool)].mean() for other in rows]
+        truth = (mass / mass.sum() * crossed).sum() / np.square(own).sum(1).mean()
+        assert found == pytest.approx(max(truth, 0.0), rel=1e-6, abs=1e-9)
+
+
 def test_kappa_stays_that_of_the_first_network() -> None:
     """A kernel that grows as a whole must raise learnability, not be divided away."""
     denoiser = small("epsilon")
@@ -166,11 +181,11 @@ def test_dropout_is_off_while_it_measures() -> None:
     assert torch.equal(measure()[1], measure()[1])
 
 
-def test_scores_are_amplitudes_between_zero_and_one() -> None:
+def test_scores_are_amplitudes_and_those_of_shares_are_at_most_one() -> None:
     for score in PROBED:
         values = probe_score(small(), DRAWS, BUCKETS, score, probes=1)()[1]
         assert values.dtype == torch.float64 and values.shape == (3,)
-        assert ((values >= 0) & (values <= 1)).all()
+        assert (values >= 0).all() and (score == "gain" or (values <= 1).all())
 
 
 def refreshed(draws_seed: int = 1) -> tuple[Denoiser, Refresher]:
