@@ -23,6 +23,7 @@ BOUND = "95% bounds from estimators evaluated on samples that they were not fitt
 # An estimator of (x, condition) may always leave the condition unused, so that a bound without it holds.
 BLIND = " and that do not see the network's conditions, which only makes the bounds wider"
 NO_BOUND = "no bound: fewer than 4 training samples, so the share is at least 0"
+OWN_LOSS = "this network on held-out samples"
 # Held-out samples on which the network's own error is taken.
 HELD_OUT = 1024
 BATCH = 256
@@ -212,7 +213,7 @@ def network_errors(
             errors.append(torch.cat(parts))
     flat = draws.x0.double().cpu().flatten(1)
     spread = (flat - flat.mean(0)).square().mean(1) * len(flat) / max(1, len(flat) - 1)
-    return UnseenErrors("this network on held-out samples", torch.stack(errors) / gain[:, None], spread)
+    return UnseenErrors(OWN_LOSS, torch.stack(errors) / gain[:, None], spread)
 
 
 def _exact(

@@ -88,7 +88,8 @@ def test_directions_that_are_lost_are_said_to_be_and_weights_follow_only_if_trai
     assert "nothing follows for the weights" in alone.text
     fresh = [simulate(flatness=0.78 + 0.01 * k, seed=k, **RANK) for k in range(4)]
     learned = verify(simulate(**planted, controls=fresh))
-    assert "Training did this: the rank changes by" in learned.text
+    assert "Training made the rank fall: it changes by" in learned.text
+    assert "Training made the rank without the shared answer fall: it changes by" in learned.text
     assert "training lost directions" in learned.text and "ntkdiag weights --score bayes" in learned.text
     exact = learned.diagnosis.summary["bayes_share"][NOISY].mean()
     assert f"{100 * exact:.0f}% of the target can be recovered" in learned.text
@@ -101,7 +102,7 @@ def test_what_fresh_networks_show_too_is_not_put_down_to_training() -> None:
     rows = found.claims.set_index(["statistic", "end"])
     assert rows.loc[("effective_rank", "noisy"), "learned"] == "as untrained"
     assert rows.loc[("effective_rank", "noisy"), "controls"] == 5
-    assert "It was so before training" in found.text
+    assert "That the rank falls was so before training: it changes by" in found.text
     assert "that training did this is not shown" in found.text
 
 
@@ -119,7 +120,23 @@ def test_raw_and_net_of_opposite_sign_claim_nothing() -> None:
     found = verify(simulate(flatness=shaped(0.5, 0.8, 0.8), **RANK, controls=further))
     row = found.claims.set_index(["statistic", "end"]).loc[("effective_rank", "noisy")]
     assert row["effect"] > 0 > row["net"] and row["learned"] == "no claim"
-    assert "That training did this is not claimed" in found.text
+    assert "not claimed, since it falls even more in fresh networks: it changes by" in found.text
+    higher = [simulate(flatness=shaped(0.9 - 0.002 * k, 0.3, 0.3), **RANK) for k in range(4)]
+    rise = verify(simulate(flatness=shaped(0.8, 0.3, 0.3), **RANK, controls=higher))
+    row = rise.claims.set_index(["statistic", "end"]).loc[("effective_rank", "noisy")]
+    assert row["word"] == "rises" and row["learned"] == "no claim"
+    assert "That training made the rank rise is not claimed, since it rises even more in fresh" in rise.text
+
+
+@pytest.mark.parametrize(
+    ("noisy", "middle", "said"),
+    [(0.3, 0.8, "the two show that it falls"), (0.8, 0.3, "the two show that it rises")],
+)
+def test_a_change_of_rank_says_what_few_samples_do_to_it(noisy: float, middle: float, said: str) -> None:
+    text = verify(simulate(flatness=shaped(noisy, middle, middle), **RANK)).text
+    assert f"A rank from 64 samples is too low, the more so the higher it is: {said}" in text
+    steady = verify(simulate(samples=96, shared=0.98)).text
+    assert "is too low" not in steady
 
 
 def test_one_control_shows_its_change_without_a_band() -> None:
@@ -161,13 +178,13 @@ def test_the_table_has_a_row_for_each_statistic_and_end() -> None:
 def test_contamination_and_shares_are_described() -> None:
     found = verify(simulate(samples=32))
     texts = found.answers.set_index("claim")["text"]
-    assert "Bayes noise is 81%" in texts["C4"] and "with the exact posterior" in texts["C4"]
+    assert "By the exact posterior, its share is 81%" in texts["C4"] and "new ones" not in texts["C4"]
     assert "(log-SNR −9, −7, −5), the part" in texts["C5"] and "of the loss and" in texts["C5"]
     diagnosis = simulate(samples=32)
     diagnosis.summary = diagnosis.summary.rename(
         columns={f"contamination{end}": f"contamination_finite{end}" for end in ("", "_low", "_high")}
     )
-    assert "finite training set; where there is little noise" in verify(diagnosis).answers["text"][3]
+    assert "posterior of the finite training set, which recognises" in verify(diagnosis).answers["text"][3]
     diagnosis.summary = diagnosis.summary.drop(columns=["contamination_finite", "floor"])
     answers = verify(diagnosis).answers.set_index("claim")
     assert answers.loc[["C4", "C5"], "noisy"].tolist() == ["not testable", "not testable"]
@@ -199,8 +216,35 @@ def test_shares_are_shares_and_an_interval_of_everything_says_nothing() -> None:
     summary.loc[:2, ["contamination", "contamination_low", "contamination_high"]] = [1.01, 0.95, 1.2]
     summary.loc[7:, ["contamination_low", "contamination_high"]] = [-0.1, 1.3]
     text = verify(diagnosis).answers["text"][3]
-    assert "Bayes noise is 100% [95%, 100%] at the noisy end, 50% [40%, 60%] in the middle" in text
-    assert "not known, 50% [0%, 100%], at the clean end" in text
+    assert "its share is 100% [95%, 100%] at the noisy end, 50% [40%, 60%] in the middle" in text
+    assert "not known at the clean end ([0%, 100%] leaves nearly everything open)" in text
+
+
+@pytest.mark.parametrize(
+    ("noise", "share", "exact", "said"),
+    [
+        (
+            0.0,
+            0.42,
+            False,
+            "of new ones up to 58% of the target cannot be recovered there, which is the floor",
+        ),
+        (0.0, 0.42, True, "of new ones 58% of the target cannot be recovered there"),
+        (0.0, 0.95, False, ""),
+        (0.3, 0.42, False, ""),
+    ],
+)
+def test_noise_of_a_memorising_posterior_is_set_against_the_floor(
+    noise: float, share: float, exact: bool, said: str
+) -> None:
+    diagnosis = simulate(samples=32)
+    summary = diagnosis.summary.drop(columns=["contamination", "contamination_low", "contamination_high"])
+    summary["contamination_finite"] = summary["contamination_finite_low"] = noise
+    summary["contamination_finite_high"], summary["bayes_share"] = noise + 0.1, share
+    summary["excess"] = 0.1 if exact else np.nan
+    diagnosis.summary = summary
+    text = verify(diagnosis).answers["text"][3]
+    assert ("of new ones" in text) == bool(said) and said in text
 
 
 @pytest.mark.parametrize("exact", [True, False])
@@ -209,6 +253,8 @@ def test_a_claim_says_which_end_is_less_recoverable_and_what_speaks_against_it(e
     parts = [0.1] * 3 + [0.5] * 4 + [0.2] * 3
     diagnosis.summary["bayes_share"] = parts
     diagnosis.summary["excess"] = 0.1 if exact else np.nan
+    own = "this network on held-out samples"
+    diagnosis.meta["bayes_bounds"] = ["linear denoiser"] * 8 + [own] * 2
     answer = verify(diagnosis).answers.set_index("claim").loc["C1"]
     assert (answer["noisy"], answer["clean"]) == ("falls", "rises")
     bound = "" if exact else "at least "
@@ -220,7 +266,9 @@ def test_a_claim_says_which_end_is_less_recoverable_and_what_speaks_against_it(e
         f"({bound}20% of the target; {bound}50% in the middle), and a rise there is against the claim"
         in answer["text"]
     )
-    assert ("own loss" in answer["text"]) is not exact
+    assert ("The bounds at log-SNR 7, 9 come from this network's own loss" in answer["text"]) is not exact
+    diagnosis.meta["bayes_bounds"] = ["linear denoiser"] * 10
+    assert "own loss" not in verify(diagnosis).answers["text"][0]
     diagnosis.summary["bayes_share"] = [0.5] * 7 + [0.9] * 3
     text = verify(diagnosis).answers["text"][0]
     assert "about as recoverable as the middle" in text and "so a fall there is not what is claimed" in text

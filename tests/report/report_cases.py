@@ -248,7 +248,9 @@ def make_verdicts() -> SimpleNamespace:
         ),
     ]
     answers = pd.DataFrame(rows, columns=["claim", "statement", "noisy", "clean", "text"])
-    return SimpleNamespace(text="In this network the kernel collapses at the noisy end.", answers=answers)
+    method = "max-t over 18 effects: 90% together"
+    said = "In this network the kernel collapses at the noisy end."
+    return SimpleNamespace(text=said, answers=answers, method=method)
 
 
 def make_runs(log_snr: np.ndarray, seed: int = 0) -> dict[str, Any]:

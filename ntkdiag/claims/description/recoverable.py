@@ -8,16 +8,15 @@ import numpy as np
 
 from ntkdiag.claims.ends import ENDS, thirds
 from ntkdiag.claims.evidence import Evidence
-from ntkdiag.claims.wording.numbers import percent
+from ntkdiag.claims.wording.numbers import level, percent
 from ntkdiag.claims.words import FALLS, RISES, word
+from ntkdiag.diagnosis.bayes import OWN_LOSS
 
 LESS, MORE, ALIKE = (
     "less recoverable than the middle",
     "more recoverable than the middle",
     "about as recoverable as the middle",
 )
-
-_BOUNDS = "A bound that comes from this network's own loss is not independent of its kernel."
 
 
 @dataclass(frozen=True)
@@ -27,10 +26,12 @@ class Recoverable:
     Attributes:
         shares: "noisy", "middle", "clean" → mean share in [0, 1].
         exact: Whether they are exact; else they are lower bounds.
+        own: Log-SNRs at which the bound comes from the network's own loss.
     """
 
     shares: dict[str, float]
     exact: bool
+    own: tuple[float, ...] = ()
 
     def at(self, part: str) -> str:
         """ "at least 43%"."""
@@ -55,7 +56,14 @@ def recoverable(evidence: Evidence) -> Recoverable | None:
         return None
     exact = "excess" in summary and bool(np.isfinite(summary["excess"].to_numpy(dtype=float)).any())
     parts = thirds(summary["log_snr"].to_numpy(dtype=float))
-    return Recoverable({name: float(shares[part].mean()) for name, part in parts.items()}, exact)
+    means = {name: float(shares[part].mean()) for name, part in parts.items()}
+    return Recoverable(means, exact, () if exact else _own_bounds(evidence))
+
+
+def _own_bounds(evidence: Evidence) -> tuple[float, ...]:
+    bounds = evidence.diagnosis.meta.get("bayes_bounds") or []
+    rows = zip(evidence.diagnosis.summary["log_snr"], bounds, evidence.kept, strict=False)
+    return tuple(sorted(float(place) for place, source, kept in rows if kept and source == OWN_LOSS))
 
 
 def beside_recoverability(words: dict[str, str], evidence: Evidence) -> str:
@@ -77,7 +85,13 @@ def beside_recoverability(words: dict[str, str], evidence: Evidence) -> str:
         said.append(f"{numbers}{_meaning(words[end], where)}")
     if found.exact:
         return f"{said[0][0].upper()}{said[0][1:]}; {said[1]}."
-    return f"By the bounds that are known, {said[0]}; {said[1]}. {_BOUNDS}"
+    text = f"By the bounds that are known, {said[0]}; {said[1]}."
+    if not found.own:
+        return text
+    return (
+        f"{text} The bounds at log-SNR {', '.join(map(level, found.own))} come from this network's own loss on held-out "
+        "samples, so they are not independent of its kernel."
+    )
 
 
 def _meaning(said: str, where: str) -> str:

@@ -36,6 +36,11 @@ def ratio(value: float) -> str:
     return f"{value:.2f}" if 0.1 <= value < 10 else short(value)
 
 
+def level(log_snr: float) -> str:
+    """A log-SNR with at most one decimal: "−9", "2.5"."""
+    return f"{round(float(log_snr), 1) + 0.0:g}".replace("-", "−")
+
+
 def factor(row: Effect) -> str:
     """The end divided by the middle, with limits: "×0.31 [0.22, 0.44]"; without limits where there are none."""
     value = f"×{ratio(math.exp(-row.effect))}" if math.isfinite(row.effect) else "–"

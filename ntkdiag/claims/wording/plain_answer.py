@@ -13,7 +13,7 @@ from ntkdiag.claims.description.recoverable import recoverable
 from ntkdiag.claims.effects import MIN_PROBES
 from ntkdiag.claims.ends import CLEAN, ENDS, NOISY, thirds
 from ntkdiag.claims.evidence import Evidence
-from ntkdiag.claims.wording.numbers import factor, percent, ratio, short
+from ntkdiag.claims.wording.numbers import factor, level, percent, ratio, short
 from ntkdiag.claims.words import CANNOT_SAY, FALLS, RISES, THRESHOLD
 from ntkdiag.spectra.dense.eigen import Array
 
@@ -61,7 +61,7 @@ def _what_was_measured(evidence: Evidence) -> str:
         "to change the answers to all samples at once, and the effective rank counts the directions in which training "
         "can still move them; a collapse is a fall of this count. The kernel was measured on this network, which "
         f"predicts {target}, with {found.samples} samples at {len(levels)} noise levels, from log-SNR "
-        f"{_level(levels[0])} (noisy) to {_level(levels[-1])} (clean). The noisy third ({_third(NOISY, evidence)}) and the "
+        f"{level(levels[0])} (noisy) to {level(levels[-1])} (clean). The noisy third ({_third(NOISY, evidence)}) and the "
         f"clean third ({_third(CLEAN, evidence)}) are compared with the middle third ({_third('middle', evidence)}), "
         f"each by its geometric mean.{brackets if found.probes == 0 or found.probes >= MIN_PROBES else ''}"
     )
@@ -82,7 +82,7 @@ def _never_seen(evidence: Evidence) -> str:
     levels = evidence.diagnosis.summary.loc[~evidence.kept, "log_snr"]
     if levels.empty:
         return ""
-    named = ", ".join(_level(level) for level in levels)
+    named = ", ".join(level(one) for one in levels)
     return f"The network never saw log-SNR {named} in training, so what was measured there does not enter."
 
 
@@ -120,8 +120,9 @@ def _rank(end: str, evidence: Evidence) -> str:
     if word in (FALLS, RISES):
         return (
             f"Towards {_TOWARDS[end]} the effective rank {word} from {middle} in the middle third to {there} in the {end} "
-            f"third, of at most {evidence.effects.samples}. More samples would raise both numbers, the higher one more. "
-            "The pair participation ratio, a count of directions that does not depend on the number of samples, changes by "
+            f"third. A rank from {evidence.effects.samples} samples is too low, the more so the higher it is: the two show "
+            f"that it {word}, and their ratio understates by how much. The pair participation ratio, another count of "
+            "directions, in which the strong ones weigh more, has no such bias: it changes by "
             f"{factor(evidence.effects[PAIRS, end])}."
         )
     return (
@@ -177,17 +178,16 @@ def _against_fresh(name: str, end: str, evidence: Evidence) -> str:
     if not math.isfinite(band.mean):
         return f"The {_NAMES[name]} of fresh networks is not defined there, so training was not tested."
     own, mean, low, high = (_times(value) for value in (row.effect, band.mean, band.high, band.low))
-    fresh = f"in fresh networks on the same samples it changes by {mean}"
+    numbers = f"it changes by {own}, while in fresh networks on the same samples it changes by {mean}"
+    rank, verb = f"the {_NAMES[name]}", {FALLS: "fall", RISES: "rise"}[row.word]
     if math.isnan(band.low):
-        return f"The {_NAMES[name]} changes by {own}; {fresh} (one network: how others differ is not known)."
-    numbers = (
-        f"the {_NAMES[name]} changes by {own}, {fresh} ({band.controls} networks; 95% within {low} to {high})"
-    )
-    return {
-        LEARNED: f"Training did this: {numbers}.",
-        AS_UNTRAINED: f"It was so before training: {numbers}.",
-        NO_CLAIM: f"That training did this is not claimed, since networks change more before it: {numbers}.",
+        return f"As for {rank}, {numbers} (one network: how others differ is not known)."
+    said = {
+        LEARNED: f"Training made {rank} {verb}",
+        AS_UNTRAINED: f"That {rank} {row.word} was so before training",
+        NO_CLAIM: f"That training made {rank} {verb} is not claimed, since it {row.word} even more in fresh networks",
     }[band.learned]
+    return f"{said}: {numbers} ({band.controls} networks; 95% within {low} to {high})."
 
 
 def _what_to_do(evidence: Evidence) -> str:
@@ -256,12 +256,8 @@ def _levels(evidence: Evidence) -> Array:
 def _third(end: str, evidence: Evidence) -> str:
     levels = _levels(evidence)
     inside = levels[thirds(levels)[end]]
-    low, high = _level(inside[0]), _level(inside[-1])
+    low, high = level(inside[0]), level(inside[-1])
     return f"log-SNR {low}" if low == high else f"log-SNR {low} to {high}"
-
-
-def _level(value: float) -> str:
-    return f"{round(float(value), 1) + 0.0:g}".replace("-", "−")
 
 
 def _times(effect: float) -> str:

@@ -80,10 +80,10 @@ def effects_text(claims: Sequence[Mapping[str, Any]], method: str) -> str:
         parts.append(table.as_text(table_width()))
     legend = (
         "Words: falls or rises by more than a tenth, absent (within a tenth), or cannot say. Limits hold for all rows "
-        f"together ({method}). Ratios of ranks and eigenvalues depend on the number of samples, so compare them in order; "
-        "those of the trace and of the pair PR do not. 'without shared': of the kernel without the answer that all samples "
-        "share. training: learned, where the change lies outside what 95% of fresh networks show; untrained, inside; no "
-        "claim, where it has the opposite sign once theirs is subtracted."
+        f"together ({method}). A rank of few samples is too low, the more so the higher it is, so a ratio of ranks "
+        "understates a change; that of the trace or of the pair PR (pair participation ratio) does not. 'without shared': "
+        "of the kernel without the answer that all samples share. training: learned, where the change lies outside what 95% "
+        "of fresh networks show; untrained, inside; no claim, where it has the opposite sign once theirs is subtracted."
     )
     return "\n\n".join([*parts, wrapped(legend)])
 

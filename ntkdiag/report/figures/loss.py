@@ -54,9 +54,11 @@ def draw_loss(axes: Axes, diagnosis: Diagnosis) -> None:
     Raises:
         InputError: no finite loss.
     """
-    summary = ordered(diagnosis.summary)
-    from ntkdiag.diagnosis.controls import shown_references
+    from ntkdiag.diagnosis.controls import (
+        shown_references,
+    )  # loads torch, which a list of figures does not need
 
+    summary = ordered(diagnosis.summary)
     log_snr, loss = column(summary, "log_snr"), positive(column(summary, "loss"))
     require_finite("loss", loss)
     ends = []

@@ -25,8 +25,8 @@ column_figure(
     group=Group.RANK,
     title="Effective rank",
     caption="Lower means fewer directions in which the network can still learn at that noise level. "
-    "Bands are 90% intervals over samples; where the trained curve lies below the untrained one, "
-    "training has reduced the rank.",
+    "Bands are 90% intervals over samples. The grey curve is one untrained network; where the trained "
+    "curve lies below it, training has reduced the rank.",
 )
 column_figure(
     "participation_ratio",

@@ -17,6 +17,7 @@ from ntkdiag.report.figures import FIGURES
 from ntkdiag.report.inputs import QUALITY, ReportInputs, require_measured
 from ntkdiag.report.page import appendix, introduction
 from ntkdiag.report.page.markup import Html, element, join, picture, table
+from ntkdiag.report.page.numbers_legend import legend
 from ntkdiag.report.page.stylesheet import STYLESHEET
 from ntkdiag.report.page.summary_sentences import summary_sentences
 from ntkdiag.report.page.verdicts import verdict_cards
@@ -150,12 +151,7 @@ def _results(inputs: ReportInputs, figures: Mapping[str, Html]) -> Html:
         if grid:
             parts += [element("h3", group.value), grid]
     numbers = summary_table(inputs.diagnosis, inputs.tables, inputs.runs)
-    caption = (
-        "One row a noise level, noisiest first, with 90% intervals in brackets. PR: participation ratio. Bayes share: "
-        "share of the target's variance that the input reveals (≥: lower 95% bound). GSNR: gradient signal-to-noise ratio "
-        "of one sample; where its interval contains 0, no common direction of the gradients was found."
-    )
-    parts += [element("h3", "In numbers"), table(numbers, caption)]
+    parts += [element("h3", "In numbers"), table(numbers, legend(numbers.columns, inputs.diagnosis))]
     if inputs.diagnosis.full is not None:
         count = inputs.diagnosis.full.eigenfunctions.shape[1]
         caption = (

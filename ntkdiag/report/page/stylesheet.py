@@ -57,7 +57,7 @@ img{{display:block;width:100%;height:auto}}
 .scroll{{overflow-x:auto;background:var(--card);border:1px solid var(--line);border-radius:10px;
 padding:.9rem 1rem;margin:1rem 0}}
 table{{border-collapse:collapse;font-size:.88rem;font-variant-numeric:tabular-nums;width:100%}}
-caption{{text-align:left;color:var(--muted);padding-bottom:.6rem}}
+caption{{text-align:left;color:var(--muted);padding-bottom:.6rem;position:sticky;left:0;max-width:min(44rem,100vw - 5rem)}}
 th,td{{padding:.32rem .6rem;border-bottom:1px solid var(--line);text-align:right;white-space:nowrap;vertical-align:top}}
 th{{font-weight:600;white-space:normal;vertical-align:bottom}}
 .words{{text-align:left;white-space:normal;overflow-wrap:anywhere;min-width:8rem}}

@@ -89,22 +89,32 @@ def rank_against_untrained(summary: pd.DataFrame, diagnosis: Diagnosis) -> str:
     control = ordered(diagnosis.refs["untrained"].summary)
     if not np.array_equal(column(control, "log_snr"), column(summary, "log_snr")):
         return ""
+    control_named = one_untrained(diagnosis)
     below = column(summary, "effective_rank_high") < column(control, "effective_rank_low")
     above = column(summary, "effective_rank_low") > column(control, "effective_rank_high")
     if not below.any() and not above.any():
         return (
-            "At no noise level does the effective rank of the trained network differ from that of the untrained one by more "
-            "than the intervals."
+            f"At no noise level does the effective rank of the trained network differ from that of {control_named} by "
+            "more than the intervals."
         )
     parts = [
-        f"{side} that of the untrained network at {_levels(summary, places)}"
-        for side, places in (("below", below), ("above", above))
+        f"{side} at {_levels(summary, places)}"
+        for side, places in (("lower", below), ("higher", above))
         if places.any()
     ]
     return (
-        f"Level by level, the effective rank of the trained network lies {' and '.join(parts)}; there the intervals do not "
-        "overlap. (How it changes from the middle to an end is another question, which the answer above compares.)"
+        f"Compared with {control_named} at each noise level by itself, the effective rank of the trained network is "
+        f"{' and '.join(parts)}; there the intervals do not overlap. The answer above compares something else: how a rank "
+        "changes from the middle of the range to an end."
     )
+
+
+def one_untrained(diagnosis: Diagnosis) -> str:
+    """ "one untrained network (the first of 5)": which of the controls a single line or column shows."""
+    from ntkdiag.diagnosis.controls import controls_of
+
+    count = len(controls_of(diagnosis.refs))
+    return f"one untrained network (the first of {count})" if count > 1 else "the untrained network"
 
 
 def largest_and_smallest_trace(summary: pd.DataFrame) -> str:
@@ -138,8 +148,8 @@ def whether_samples_were_enough(rarefaction: pd.DataFrame) -> str:
         return "There were enough samples: twice as many would raise the effective rank by less than a tenth everywhere."
     return (
         f"There were too few samples for the effective rank itself: twice as many would raise it by about "
-        f"{round(100 * gain)}% at log-SNR {level(steepest)}, where it grows most. Noise levels can still be put in order, "
-        "since all have the same samples and a rank that is higher grows more with their number."
+        f"{round(100 * gain)}% at log-SNR {level(steepest)}, where it grows most. Noise levels can still be put in order: "
+        "all have the same samples, and more of them would raise a higher rank more than a lower one."
     )
 
 

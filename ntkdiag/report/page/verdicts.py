@@ -13,8 +13,10 @@ if TYPE_CHECKING:
 
 _CARDS = (
     "Claims C1 to C6 are those of arXiv 2605.10790, which says that a kernel degrades where its target cannot be recovered. "
-    "Each card has a word for what this network does, and the numbers: an end of the range divided by its middle, with "
-    "limits in brackets. Fresh networks are the same network with new random weights, before any training."
+    "Each card has a word for what this network does, and the numbers. In C1 and C2 they are an end of the range divided by "
+    "its middle, with limits in brackets that hold together ({method}); in C4 and C5 each bracket is a 90% interval by "
+    "itself; in C6 they hold together within the card. Fresh networks are the same network with new random weights, before "
+    "any training; learned means outside what 95% of them would show."
 )
 
 
@@ -39,7 +41,7 @@ def verdict_cards(verdicts: Verification | None) -> Html:
         element("p", answer + stop.rstrip(), class_="answer"),
         *([element("p", explained)] if explained else []),
         *(element("p", part) for part in others),
-        element("p", _CARDS, class_="note"),
+        element("p", _CARDS.replace("{method}", verdicts.method), class_="note"),
         element("div", *cards, class_="verdicts"),
     )
 

@@ -159,7 +159,8 @@ def test_the_answer_comes_first_and_then_a_card_a_claim(
         "What it says In this network the kernel collapses at the noisy end. Claims C1 to C6 are those"
         in text
     )
-    assert "before any training. falls C1" in text
+    assert "hold together (max-t over 18 effects: 90% together); in C4" in text
+    assert "95% of them would show. falls C1" in text
     assert (
         "falls C1 The kernel weakens where the target is less recoverable. Trace: ×0.41 [0.30, 0.55]." in text
     )

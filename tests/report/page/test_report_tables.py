@@ -11,6 +11,7 @@ import torch
 from ntkdiag.cli.output.tables import zero_text
 from ntkdiag.report import summary_sentences, summary_table
 from ntkdiag.report.formatting import level
+from ntkdiag.report.page.numbers_legend import legend
 from ntkdiag.report.page.summary_sentences import kernels_of_zero
 from ntkdiag.report.tables import Table, quality_table
 
@@ -54,6 +55,18 @@ def test_missing_numbers_are_dashes(cases: SimpleNamespace) -> None:
     assert "untrained" not in table.columns
 
 
+def test_the_legend_explains_the_columns_that_there_are(diagnosis: SimpleNamespace) -> None:
+    columns = summary_table(diagnosis).columns
+    said = legend(columns, diagnosis)
+    for heading in columns[3:]:
+        assert f"{heading.split(' [')[0].removesuffix(' ≥')}: " in said
+    assert "untrained: the effective rank of the untrained network" in said
+    diagnosis.refs["untrained 2"] = diagnosis.refs["untrained"]
+    assert "one untrained network (the first of 2)" in legend(columns, diagnosis)
+    bare = legend(("log-SNR", "trace"), diagnosis)
+    assert "trace: " in bare and "untrained" not in bare and "GSNR" not in bare
+
+
 def test_text_columns_are_aligned() -> None:
     text = Table(("a", "long"), (("1", "2"), ("333", "4"))).as_text()
     assert text == "  a  long\n─────────\n  1     2\n333     4"
@@ -69,7 +82,12 @@ def test_quality_as_a_table(cases: SimpleNamespace) -> None:
 def test_sentences_name_where_rank_is_lost_against_the_control(diagnosis: SimpleNamespace) -> None:
     said = " ".join(summary_sentences(diagnosis))
     assert "lowest at log-SNR −9, with 2.28 [2.12, 2.48], and highest at 9" in said
-    assert "below that of the untrained network at log-SNR −9 and −7 and above" in said
+    assert "the trained network is lower at log-SNR −9 and −7 and higher at" in said
+    assert "Compared with the untrained network at each" in said
+    diagnosis.refs["untrained 2"] = diagnosis.refs["untrained"]
+    assert "Compared with one untrained network (the first of 2) at each" in " ".join(
+        summary_sentences(diagnosis)
+    )
     assert (
         "oppose each other most are those at log-SNR −9 and 9 (cosine −0.25 [−0.31, −0.21], 90% interval)"
         in said
