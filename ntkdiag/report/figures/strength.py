@@ -23,6 +23,7 @@ column_figure(
     "trace_x0",
     group=Group.APPENDIX,
     title="Trace in units of x0",
-    caption="The trace with the scale of the target divided out, so that networks that predict "
-    "different targets can be compared.",
+    caption="The trace with the scale of the target divided out, so that networks that predict different targets can be "
+    "compared at one noise level. Noise levels cannot be compared by it: this unit alone makes it change with the "
+    "signal-to-noise ratio.",
 )

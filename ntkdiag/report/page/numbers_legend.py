@@ -34,6 +34,6 @@ def legend(columns: Sequence[str], diagnosis: Diagnosis) -> str:
         diagnosis: What it shows.
     """
     shown = {heading.split()[0] for heading in columns}
-    meanings = [text for word, text in _MEANINGS.items() if word in shown]
+    meanings = [text[0].upper() + text[1:] for word, text in _MEANINGS.items() if word in shown]
     said = ". ".join(meanings).replace("{untrained}", one_untrained(diagnosis))
     return f"One row a noise level, noisiest first, with 90% intervals in brackets. {said}."

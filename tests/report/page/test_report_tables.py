@@ -59,12 +59,12 @@ def test_the_legend_explains_the_columns_that_there_are(diagnosis: SimpleNamespa
     columns = summary_table(diagnosis).columns
     said = legend(columns, diagnosis)
     for heading in columns[3:]:
-        assert f"{heading.split(' [')[0].removesuffix(' ≥')}: " in said
-    assert "untrained: the effective rank of the untrained network" in said
+        assert f"{heading.split(' [')[0].removesuffix(' ≥')}: ".lower() in said.lower()
+    assert "Untrained: the effective rank of the untrained network" in said
     diagnosis.refs["untrained 2"] = diagnosis.refs["untrained"]
     assert "one untrained network (the first of 2)" in legend(columns, diagnosis)
     bare = legend(("log-SNR", "trace"), diagnosis)
-    assert "trace: " in bare and "untrained" not in bare and "GSNR" not in bare
+    assert "Trace: " in bare and "ntrained" not in bare and "GSNR" not in bare
 
 
 def test_text_columns_are_aligned() -> None:
