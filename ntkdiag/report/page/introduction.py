@@ -92,8 +92,8 @@ def on_what(diagnosis: Diagnosis) -> Html:
         or "nothing, because no other network was measured",
         "Source of the loss floor": one_line(diagnosis.meta.get("bayes_source", "not known"), 120),
     }
-    told = {name: fact for name, fact in facts.items() if fact}
-    rows = [item for name, fact in told.items() for item in (element("dt", name), element("dd", fact))]
+    known = {name: fact for name, fact in facts.items() if fact}
+    rows = [item for name, fact in known.items() for item in (element("dt", name), element("dd", fact))]
     return element("section", element("h2", "On what"), element("dl", *rows))
 
 

@@ -1,4 +1,4 @@
-"""The HTML page, put together: what was measured, on which data, the results, and where the numbers come from.
+"""The HTML page, put together: the answer, what was measured and on which data, the results, and where they come from.
 
 It is a single file: figures are embedded as SVG, there is no script, and nothing is loaded from elsewhere.
 """
@@ -117,6 +117,7 @@ def build_page(inputs: ReportInputs) -> Html:
     body = element(
         "main",
         introduction.header(diagnosis),
+        element("section", element("h2", "What it says"), verdict_cards(inputs.verdicts)),
         introduction.measured(diagnosis),
         introduction.on_what(diagnosis),
         _results(inputs, figures),
@@ -134,10 +135,13 @@ def build_page(inputs: ReportInputs) -> Html:
 
 
 def _results(inputs: ReportInputs, figures: Mapping[str, Html]) -> Html:
-    """Verdicts first, then sentences, the figures by question, and the numbers."""
-    parts = [element("h2", "What it says"), verdict_cards(inputs.verdicts)]
+    """Sentences first, then the figures by question, and the numbers."""
     sentences = [element("li", sentence) for sentence in summary_sentences(inputs.diagnosis)]
-    parts += [element("h3", "At a glance"), element("ul", *sentences, class_="sentences")]
+    parts = [
+        element("h2", "Results"),
+        element("h3", "At a glance"),
+        element("ul", *sentences, class_="sentences"),
+    ]
     for group in Group:
         if group is Group.APPENDIX:
             continue

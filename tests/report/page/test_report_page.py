@@ -119,12 +119,18 @@ def test_pictures_hold_no_script_and_no_link(hostile_page: str) -> None:
         assert not re.search(r'href="(?!#|data:image/png;base64,)', svg)
 
 
-def test_the_page_reads_what_on_what_says_and_then_appendix(hostile_page: str) -> None:
+def test_the_page_answers_first(hostile_page: str) -> None:
     headings = re.findall(r"<h2>(.*?)</h2>", hostile_page)
-    assert headings == ["What was measured", "On what", "What it says", "Appendix: where this comes from"]
-    says = hostile_page.index("What it says")
+    assert headings == [
+        "What it says",
+        "What was measured",
+        "On what",
+        "Results",
+        "Appendix: where this comes from",
+    ]
+    says, measured = hostile_page.index("What it says"), hostile_page.index("What was measured")
     first_verdict, first_figure = hostile_page.index('class="verdict '), hostile_page.index("<figure")
-    assert says < first_verdict < first_figure
+    assert says < first_verdict < measured < first_figure
 
 
 def test_each_figure_has_a_caption_and_a_dark_and_a_light_picture(hostile_page: str) -> None:
