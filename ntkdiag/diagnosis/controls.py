@@ -60,12 +60,12 @@ def fresh_controls(
         denoiser: The network that they are compared with.
         samples: Data, [N, *shape], to see whether a network is at its zero start.
         count: How many.
-        seed: Of the first; the others have those after it.
+        seed: Of the first; the others have those after it. A seed that gives the network's own weights is left out.
         cond: Conditions of the data by name, [N, ...].
 
     Returns:
-        Name → network, and the names of the weights of zero that got random numbers. Where a call gives weights that were
-        there before, such as those of a checkpoint, the controls end.
+        Name → network, and the names of the weights of zero that got random numbers. Where a call gives weights that another
+        seed gave, such as those of a checkpoint, the controls end.
 
     Raises:
         InputError: a negative count, or something else than a `Denoiser`.
@@ -79,17 +79,21 @@ def fresh_controls(
         )
     networks: dict[str, Denoiser] = {}
     woken: dict[str, None] = {}
-    seen = {_digest(denoiser)}
-    for place in range(require_int("controls", count, at_least=0)):
-        made = fresh(seed + place)
+    require_int("controls", count, at_least=0)
+    own, seen = _digest(denoiser), set[str]()
+    while len(networks) < count:
+        made = fresh(seed)
         require_denoiser("a fresh network", made)
-        if _digest(made) in seen:
+        weights = _digest(made)
+        if weights in seen:
             break
-        seen.add(_digest(made))
-        zeros = zero_last_layer(made, samples, cond)
-        wake(made.network, zeros, seed + place)
-        woken |= dict.fromkeys(zeros)
-        networks[control_name(place)] = made
+        seen.add(weights)
+        if weights != own:
+            zeros = zero_last_layer(made, samples, cond)
+            wake(made.network, zeros, seed)
+            woken |= dict.fromkeys(zeros)
+            networks[control_name(len(networks))] = made
+        seed += 1
     return networks, tuple(woken)
 
 

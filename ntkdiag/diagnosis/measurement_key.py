@@ -1,4 +1,4 @@
-"""What determines the kernels of one network in a measurement, as a text: finished parts are used for an equal one alone."""
+"""What determines what is found of one network, as a text: finished parts are used for an equal one alone."""
 
 from __future__ import annotations
 
@@ -30,9 +30,33 @@ def measurement_key(
         config: What a diagnosis says of how it was measured.
         settings: `SETTINGS`, and others that are left out.
     """
+    facts = _facts(denoiser, data) | {
+        "drawn": provenance.digest(draws.x0, draws.epsilon),
+        "conditions": {name: provenance.digest(each) for name, each in sorted(draws.cond.items())},
+        "config": config,
+        "settings": {name: settings[name] for name in SETTINGS},
+    }
+    return json.dumps(facts, sort_keys=True, default=str)
+
+
+def load_check_key(denoiser: Denoiser, data: Data, made: dict[str, Any]) -> str:
+    """Versions, network with its weights, target, schedule, time, data and conditions, as JSON.
+
+    Args:
+        denoiser, data: What is checked.
+        made: How the network was made.
+    """
+    conditions = {name: provenance.digest(each) for name, each in sorted(data.conditions.items())}
+    time_name = denoiser.reading.call.time_name
+    facts = _facts(denoiser, data) | {"conditions": conditions, "time": time_name, "made": made}
+    return json.dumps(facts, sort_keys=True, default=str)
+
+
+def _facts(denoiser: Denoiser, data: Data) -> dict[str, Any]:
+    """What is common to all keys."""
     state = {name: one for name, one in denoiser.network.state_dict().items() if isinstance(one, Tensor)}
     parameter = next(denoiser.parameters())
-    facts = {
+    return {
         "versions": provenance.versions(),
         "network": type(denoiser.network).__qualname__,
         "names": list(state),
@@ -41,9 +65,4 @@ def measurement_key(
         "target": denoiser.target,
         "schedule": denoiser.schedule.describe(),
         "data": data.digest,
-        "drawn": provenance.digest(draws.x0, draws.epsilon),
-        "conditions": {name: provenance.digest(each) for name, each in sorted(draws.cond.items())},
-        "config": config,
-        "settings": {name: settings[name] for name in SETTINGS},
     }
-    return json.dumps(facts, sort_keys=True, default=str)

@@ -214,6 +214,28 @@ def test_denoisers_are_checked_however_they_are_called() -> None:
         Denoiser(network, DDPM, "v", call="log_snr").load_check(tiny.pictures())
 
 
+@pytest.mark.parametrize(("name", "steps"), [("v", 220), ("flow", 220), ("v", 0)])
+def test_calls_that_are_no_better_see_few_samples(name: str, steps: int) -> None:
+    reading, seen = reading_of(name, steps=steps), list[int]()
+
+    def counting(network: nn.Module, x: Tensor, time: Tensor, cond: Any) -> Tensor:
+        seen.append(len(x))
+        return invoke(network, x, time, cond)
+
+    found = check(replace(reading, call=replace(reading.call, invoke=counting)))
+    own = found.samples * len(found.levels)
+    assert own < sum(seen) <= 4 * own
+    assert found.closest == check(reading).closest
+
+
+def test_few_samples_are_the_first_of_all() -> None:
+    draws = CheckDraws.draw(tiny.pictures(), DDPM, {"label": torch.arange(len(tiny.pictures()))})
+    few = draws.part(slice(3))
+    assert torch.equal(few.x0, draws.x0[:3]) and torch.equal(few.epsilon, draws.epsilon[:3])
+    assert few.cond is not None and draws.cond is not None
+    assert torch.equal(few.cond["label"], draws.cond["label"][:3])
+
+
 def test_a_seed_gives_the_same_words() -> None:
     reading = reading_of("v")
     assert str(check(reading, 3)) == str(check(reading, 3)) != str(check(reading, 4))

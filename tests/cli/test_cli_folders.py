@@ -13,6 +13,7 @@ from cli_cases import QUICKLY
 from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
 
 from analysis.foreign import networks as tiny
+from ntkdiag.denoiser import Denoiser
 from ntkdiag.diagnosis import Diagnosis
 from ntkdiag.process import schedules
 
@@ -73,6 +74,30 @@ def test_the_check_can_be_left_out(pipeline: Path, call: Callable[..., Any], tmp
     wrong = scheduler(tmp_path / "wrong")
     found = call("measure", "--model", pipeline, "--scheduler", wrong, "--no-load-check", *QUICKLY)
     assert found.code == 0 and "load check" not in found.err
+
+
+def test_the_check_is_not_made_again_after_an_interruption(
+    pipeline: Path, call: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*args: Any) -> Any:
+        raise KeyboardInterrupt
+
+    def fail(*args: Any) -> Any:
+        raise AssertionError("checked again")
+
+    arguments = ["measure", "--model", pipeline, *QUICKLY, "--out", "mine"]
+    with monkeypatch.context() as patch:
+        patch.setattr("ntkdiag.cli.inputs.loading.LoadedModel.controls", stop)
+        stopped = call(*arguments)
+    assert stopped.code == 130 and "1 finished part beside mine" in stopped.err
+    with monkeypatch.context() as patch:
+        patch.setattr(Denoiser, "load_check", fail)
+        other = call(*arguments, "--scheduler", scheduler(tmp_path / "other"))
+        assert other.code == 2 and "checked again" in other.err  # it is another statement
+        found = call(*arguments)
+    assert found.code == 0
+    first, again = (one.err[one.err.index("load check") :].partition("\n")[0] for one in (stopped, found))
+    assert first == again and first.startswith("load check: v at steps 0…999 fits")
 
 
 def test_options_that_a_folder_determines_are_refused(pipeline: Path, refused: Callable[..., str]) -> None:

@@ -43,6 +43,18 @@ def test_controls_end_where_weights_repeat() -> None:
     assert list(fresh_controls(lambda seed: dit(0), dit(1), IMAGES)[0]) == ["untrained"]
 
 
+def test_a_seed_that_gives_the_networks_own_weights_is_left_out() -> None:
+    for own in (4, 5):
+        made, _ = fresh_controls(dit, dit(own), IMAGES, count=2, seed=4)
+        seeds = [seed for seed in (4, 5, 6) if seed != own]
+        for seed, one in zip(seeds, made.values(), strict=True):
+            assert torch.equal(one.network.out.weight, dit(seed).network.out.weight)
+        assert list(made) == ["untrained", "untrained 2"]
+    zero = dit(4, zero=True)  # the network itself is not woken
+    made, _ = fresh_controls(lambda seed: dit(seed, zero=True), zero, IMAGES, count=1, seed=4)
+    assert torch.equal(made["untrained"].network.embed.weight, dit(5, zero=True).network.embed.weight)
+
+
 def test_a_zero_start_is_recognised_by_what_has_a_gradient() -> None:
     assert zero_last_layer(dit(zero=True), IMAGES) == ("out.weight",)
     assert zero_last_layer(dit(), IMAGES) == ()

@@ -2,25 +2,34 @@
 
 A reading is a way of calling the network and a meaning of its output. All are evaluated on the same few samples and noise.
 A neighbour is named only where it fits and its error is clearly smaller than that of the stated reading: by a fifth at
-least, and by the lower limit of an interval over samples that allows for the number of readings.
+least, and by the lower limit of an interval over samples that allows for the number of readings. Forwards are what this
+costs: all meanings share those of one call, and another call than the stated one sees all samples only if it is no worse on
+the first few.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from ntkdiag.adapters.load_check import neighbours
 from ntkdiag.adapters.load_check.draws import CheckDraws
-from ntkdiag.adapters.load_check.errors import Errors, errors, log_ratio
+from ntkdiag.adapters.load_check.errors import Errors, log_ratio
+from ntkdiag.adapters.load_check.outputs import (
+    errors_of,
+    is_same,
+    outputs_of,
+    predictions_of,
+    stated_outputs,
+    times_and_scales,
+)
 from ntkdiag.adapters.reading import Calling, Reading
-from ntkdiag.errors import InputError, first_line
+from ntkdiag.errors import InputError
 from ntkdiag.modes import evaluating
-from ntkdiag.process.log_snr import level_like
 from ntkdiag.process.target import coefficients
 
 # Probability that chance alone makes one of all readings look better.
@@ -30,8 +39,8 @@ _CLEARLY = math.log(1.25)
 # A reading fits if it explains this share of its target at one level, and its x0 is better than a multiple of x over all
 # levels together, and nowhere worse by a factor of two.
 _EXPLAINS, _OVERALL, _AT_ANY_LEVEL = 0.1, 1.0, 2.0
-
-
+# Of how many samples one is among the first few, and the error there of a call that fits nothing (tuned here).
+_FEW, _HOPELESS = 8, 1.5
 # What a NaN or infinity counts as: further off than any network that fits.
 _FAR = 1e3
 
@@ -44,7 +53,8 @@ class LoadCheck:
         stated: The reading that is stated, in words.
         fits: Whether it explains its target; False for an untrained network.
         error: Error of the x0 that follows from it over that of the best multiple of x, geometric mean over the levels.
-        closest: The neighbour with the smallest error, and that error.
+        closest: The neighbour with the smallest error, and that error; where it is clear from a few samples, that of the
+            stated reading times the ratio on those.
         samples, levels: How many samples, and at which log-SNR.
     """
 
@@ -68,9 +78,30 @@ class LoadCheck:
 
 @dataclass(frozen=True)
 class _Found:
+    """A reading and its errors.
+
+    Attributes:
+        name: In words.
+        errors: On all samples, or on the first few.
+        beside: Errors of the stated reading on the same samples.
+        whole: Whether these are all samples.
+    """
+
     name: str
     errors: Errors
-    finite: bool = True
+    beside: Errors
+    whole: bool = True
+
+    @property
+    def ratio(self) -> float:
+        """Its error over that of the stated reading."""
+        return self.errors.overall / self.beside.overall
+
+    @property
+    def may_be_better(self) -> bool:
+        """Whether more samples may show that it fits better than what is stated."""
+        explains = float((1 - self.errors.direct.mean(1)).max()) > _EXPLAINS / 2
+        return explains and self.ratio < 1 and self.errors.overall < _HOPELESS
 
 
 def check_load(reading: Reading, draws: CheckDraws) -> LoadCheck:
@@ -87,117 +118,112 @@ def check_load(reading: Reading, draws: CheckDraws) -> LoadCheck:
         InputError: a neighbour fits clearly better, which is named; or the forward fails.
     """
     with evaluating(reading.network) as like:
-        placed = draws.to(like)
-        stated = _stated(reading, placed)
-        own = (reading.call.time_name, reading.call)
-        found = _read(reading, placed, [own, *neighbours.callings(reading)])
-        chosen = _better(stated, found)
-        if chosen is None and not _fits(stated.errors, len(found)):
-            more = _read(reading, placed, neighbours.other_paths(reading))
-            found += more
-            chosen = _better(stated, found)
-    if chosen is None and not stated.finite:
-        raise InputError(
-            "network", expected=f"finite numbers as {stated.name}", got="a NaN or infinity in its output"
-        )
+        search = _Search(reading, draws.to(like))
+        search.read(neighbours.callings(reading))
+        chosen = search.better()
+        if chosen is None and not search.fits:
+            search.read(neighbours.other_paths(reading))
+            chosen = search.better()
     if chosen is not None:
-        raise _refusal(stated, chosen)
-    closest = min(found, key=lambda one: one.errors.overall)
+        raise _refusal(search.name, search.stated, chosen)
+    if not search.finite:
+        raise InputError(
+            "network", expected=f"finite numbers as {search.name}", got="a NaN or infinity in its output"
+        )
+    closest = min(search.found, key=lambda one: one.ratio)
     return LoadCheck(
-        stated.name,
-        _fits(stated.errors, len(found)),
-        stated.errors.overall,
-        (closest.name, closest.errors.overall),
+        search.name,
+        search.fits,
+        search.stated.overall,
+        (closest.name, search.stated.overall * closest.ratio),
         len(draws.x0),
         tuple(draws.levels.tolist()),
     )
 
 
-def _stated(reading: Reading, draws: CheckDraws) -> _Found:
-    """The errors of what the call predicts, in its own target."""
-    name = f"{reading.target} at {reading.call.time_name}"
-    rows = []
-    try:
-        for level in draws.levels.tolist():
-            x, log_snr = _inputs(reading, draws, level)
-            rows.append(reading.call(reading.network, x, log_snr, draws.cond))
-    except InputError:
-        raise
-    except Exception as error:
-        raise InputError(
-            "network",
-            expected=f"one that takes samples of shape {list(draws.x0.shape[1:])} at {reading.call.time_name}",
-            got=first_line(error),
-        ) from error
-    c_x, c_epsilon = coefficients(reading.target, reading.schedule, draws.levels)
-    output = torch.stack(rows)
-    if output.isfinite().all():
-        return _Found(name, _errors(output, (c_x, c_epsilon), draws))
-    far = torch.nan_to_num(output, nan=_FAR, posinf=_FAR, neginf=-_FAR).clamp(-_FAR, _FAR)
-    return _Found(name, _errors(far, (c_x, c_epsilon), draws), finite=False)
+class _Search:
+    """What has been found of a network so far.
 
+    Args:
+        reading: What is stated.
+        draws: Samples and levels, where the network is.
 
-def _read(reading: Reading, draws: CheckDraws, callings: Iterable[tuple[str, Calling]]) -> list[_Found]:
-    """Errors of every meaning of the output under every way of calling, but for what is stated."""
-    own = _meaning(reading, draws.levels)
-    seen: list[tuple[Tensor, Tensor]] = []
-    found = []
-    for name, call in callings:
-        output = _outputs(reading, call, draws, seen)
-        if output is None:
-            continue
-        is_stated = call is reading.call
-        for meaning, pair in neighbours.outputs(reading, draws.levels):
+    Attributes:
+        name: What is stated, in words.
+        stated: Its errors.
+        finite: Whether all of its outputs are finite.
+        found: Other readings.
+    """
+
+    def __init__(self, reading: Reading, draws: CheckDraws) -> None:
+        self._reading, self._draws = reading, draws
+        self._few = draws.part(slice(max(2, len(draws.x0) // _FEW)))
+        self.name = f"{reading.target} at {reading.call.time_name}"
+        self.found: list[_Found] = []
+        output, predicted = stated_outputs(reading, draws)
+        self.finite = bool(predicted.isfinite().all())
+        far = predicted if self.finite else torch.nan_to_num(predicted, nan=_FAR, posinf=_FAR, neginf=-_FAR)
+        far = far if self.finite else far.clamp(-_FAR, _FAR)
+        meaning = self._target
+        self.stated = errors_of(far, meaning, draws, draws)
+        self._beside_few = errors_of(far[:, : len(self._few.x0)], meaning, self._few, draws)
+        self._seen = [times_and_scales(reading.call, draws.levels)]
+        if output.isfinite().all():
+            self.found += self._readings(reading.call.time_name, reading.call, output, draws)
+
+    @property
+    def fits(self) -> bool:
+        """Whether what is stated explains its target."""
+        return _fits(self.stated, max(1, len(self.found)))
+
+    def better(self) -> _Found | None:
+        """The neighbour with the smallest error, if it fits and is clearly better than what is stated."""
+        for one in sorted((one for one in self.found if one.whole), key=lambda each: each.errors.overall):
+            estimate, low = log_ratio(self.stated, one.errors, _MISS / len(self.found))
+            if estimate < _CLEARLY:
+                return None
+            if low > 0 and _fits(one.errors, len(self.found)):
+                return one
+        return None
+
+    def read(self, callings: Iterable[tuple[str, Calling]]) -> None:
+        """Add every meaning of the output under other ways of calling."""
+        for name, call in callings:
+            told = times_and_scales(call, self._draws.levels)
+            if not told[0].isfinite().all() or any(is_same(told, before) for before in self._seen):
+                continue
+            self._seen.append(told)
+            few = outputs_of(self._reading, call, self._few)
+            if few is None:
+                continue
+            readings = self._readings(name, call, few, self._few)
+            if any(one.may_be_better for one in readings):
+                rest = outputs_of(self._reading, call, self._draws.part(slice(len(self._few.x0), None)))
+                if rest is None:
+                    continue
+                readings = self._readings(name, call, torch.cat([few, rest], 1), self._draws)
+            self.found += readings
+
+    @property
+    def _target(self) -> tuple[Tensor, Tensor]:
+        return coefficients(self._reading.target, self._reading.schedule, self._draws.levels)
+
+    def _readings(self, name: str, call: Calling, output: Tensor, draws: CheckDraws) -> list[_Found]:
+        """Every meaning of the outputs [B, n, *shape] of a call, but for what is stated."""
+        whole = draws is self._draws
+        beside = self.stated if whole else self._beside_few
+        is_stated = call is self._reading.call
+        own = _meaning(self._reading, self._draws.levels)
+        found = []
+        for meaning, pair in neighbours.outputs(self._reading, self._draws.levels):
             if not (is_stated and _same(pair, own)):
-                found.append(_Found(f"{meaning} at {name}", _errors(output, pair, draws)))
+                each = errors_of(output, pair, draws, self._draws)
+                found.append(_Found(f"{meaning} at {name}", each, beside, whole))
         if call.convert is not None and not is_stated:
-            restored = torch.stack(
-                [
-                    _converted(reading, call, draws, level, row)
-                    for level, row in zip(draws.levels.tolist(), output, strict=True)
-                ]
-            )
-            pair = coefficients(reading.target, reading.schedule, draws.levels)
-            found.append(_Found(f"{reading.target} at {name}", _errors(restored, pair, draws)))
-    return found
-
-
-def _outputs(
-    reading: Reading, call: Calling, draws: CheckDraws, seen: list[tuple[Tensor, Tensor]]
-) -> Tensor | None:
-    """The network's outputs [B, N, *shape]; None where it fails, or where the call is one that was made before."""
-    times = call.time(draws.levels).double()
-    scales = torch.ones_like(times) if call.scale is None else call.scale(draws.levels).double()
-    if any(_close(times, a) and _close(scales, b) for a, b in seen):
-        return None
-    if not bool(times.isfinite().all()):
-        return None
-    seen.append((times, scales))
-    rows = []
-    try:
-        for level in draws.levels.tolist():
-            x, log_snr = _inputs(reading, draws, level)
-            rows.append(call.output(reading.network, x, log_snr, draws.cond))
-    except Exception:  # a table of embeddings without such a row, for one
-        return None
-    output = torch.stack(rows)
-    return output if output.shape[1:] == draws.x0.shape and bool(output.isfinite().all()) else None
-
-
-def _close(one: Tensor, other: Tensor) -> bool:
-    """Whether two times or scales are the same to any network: 999 t and 1000 t are."""
-    return bool(((one - other).abs() <= 5e-3 * other.abs().max()).all())
-
-
-def _inputs(reading: Reading, draws: CheckDraws, level: float) -> tuple[Tensor, Tensor]:
-    log_snr = level_like(level, draws.x0).expand(len(draws.x0))
-    return reading.schedule.diffuse(draws.x0, draws.epsilon, log_snr), log_snr
-
-
-def _converted(reading: Reading, call: Calling, draws: CheckDraws, level: float, output: Tensor) -> Tensor:
-    x, log_snr = _inputs(reading, draws, level)
-    assert call.convert is not None
-    return call.convert(output, x, log_snr)
+            restored = predictions_of(self._reading, replace(call, sign=1.0), output, draws)
+            each = errors_of(restored, self._target, draws, self._draws)
+            found.append(_Found(f"{self._reading.target} at {name}", each, beside, whole))
+        return found
 
 
 def _meaning(reading: Reading, levels: Tensor) -> tuple[Tensor, Tensor]:
@@ -207,36 +233,15 @@ def _meaning(reading: Reading, levels: Tensor) -> tuple[Tensor, Tensor]:
     return reading.call.sign * c_x, reading.call.sign * c_epsilon
 
 
-def _errors(output: Tensor, meaning: tuple[Tensor, Tensor], draws: CheckDraws) -> Errors:
-    return errors(
-        output.flatten(2).double().cpu(),
-        (meaning[0].double(), meaning[1].double()),
-        draws.levels.exp(),
-        draws.x0.flatten(1).double().cpu(),
-        draws.epsilon.flatten(1).double().cpu(),
-    )
-
-
 def _fits(found: Errors, readings: int) -> bool:
     within = found.overall <= _OVERALL and found.worst <= _AT_ANY_LEVEL
     return within and found.explained(_MISS / readings) >= _EXPLAINS
 
 
-def _better(stated: _Found, found: list[_Found]) -> _Found | None:
-    """The neighbour with the smallest error, if it fits and is clearly better than what is stated."""
-    for one in sorted(found, key=lambda each: each.errors.overall):
-        estimate, low = log_ratio(stated.errors, one.errors, _MISS / len(found))
-        if estimate < _CLEARLY:
-            return None
-        if low > 0 and _fits(one.errors, len(found)):
-            return one
-    return None
-
-
-def _refusal(stated: _Found, chosen: _Found) -> InputError:
+def _refusal(name: str, stated: Errors, chosen: _Found) -> InputError:
     return InputError(
         "network",
-        expected=f"one that fits {stated.name}, as is stated (error {stated.errors.overall:.3g}; a multiple of x has 1)",
+        expected=f"one that fits {name}, as is stated (error {stated.overall:.3g}; a multiple of x has 1)",
         got=f"one that looks like {chosen.name} (error {chosen.errors.overall:.3g})",
         fix="State that, or check the data's scale. Without data, or with --no-load-check, a network is taken unchecked.",
     )

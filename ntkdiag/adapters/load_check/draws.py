@@ -61,6 +61,11 @@ class CheckDraws:
         noise = torch.randn(x0.shape, generator=generator(seed, stream=1), dtype=torch.float64)
         return cls(x0, noise.to(x0), _levels(schedule, x0), _chosen(cond, chosen, len(data)))
 
+    def part(self, rows: slice) -> CheckDraws:
+        """Some of the samples."""
+        cond = None if self.cond is None else {name: value[rows] for name, value in self.cond.items()}
+        return CheckDraws(self.x0[rows], self.epsilon[rows], self.levels, cond)
+
     def to(self, like: Tensor) -> CheckDraws:
         """The draws on the device and in the dtype of `like`."""
         cond = (

@@ -53,6 +53,7 @@ def errors(
     snr: Tensor,
     x0: Tensor,
     epsilon: Tensor,
+    variance: Tensor | None = None,
 ) -> Errors:
     """Errors of outputs under a meaning.
 
@@ -61,11 +62,14 @@ def errors(
         meaning: (c_x, c_ε), [B] each.
         snr: α²/σ², [B].
         x0, epsilon: [N, D] float64.
+        variance: Of the data; that of x0 if None.
     """
     c_x, c_epsilon = meaning
     wanted = c_x[:, None, None] * x0 + c_epsilon[:, None, None] * epsilon
     squared = (output - wanted).square().mean(2)
-    variance = (x0 - x0.mean(0)).square().mean().clamp(min=_TINY)
+    if variance is None:
+        variance = (x0 - x0.mean(0)).square().mean()
+    variance = variance.clamp(min=_TINY)
     gain = (c_x - c_epsilon * snr.sqrt()).square()
     linear = variance / (1 + snr * variance)
     about_mean = c_x.square() * variance + c_epsilon.square()

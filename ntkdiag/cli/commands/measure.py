@@ -205,7 +205,7 @@ def diagnose(
         require_positive_int("--samples", how.samples)
     sketch = _sketch(how)
     memory = parsing.size("--memory", how.memory)
-    loaded = load(model, how.null_label, how.samples or usual.samples)
+    loaded = load(model, how.null_label, how.samples or usual.samples, kept)
     buckets = parsing.buckets(how.buckets, how.range, loaded.denoiser.schedule)
     if len(buckets) < least_buckets:
         raise InputError("--buckets", expected=f"at least {least_buckets}, to see a trend", got=len(buckets))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +18,10 @@ from ntkdiag.errors import InputError, first_line
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from ntkdiag.adapters.load_check import LoadCheck
     from ntkdiag.data import Data
     from ntkdiag.denoiser import Denoiser
+    from ntkdiag.provenance import KeptParts
     from ntkdiag.state_dicts import WeightsTaken
 
 # Options that a training folder determines: giving one again could only contradict it.
@@ -74,13 +77,16 @@ class LoadedModel:
         return fresh_controls(fresh, self.denoiser, data.train, count, first, data.conditions)
 
 
-def load(options: ModelOptions, null_label: int | None = None, samples: int = 0) -> LoadedModel:
+def load(
+    options: ModelOptions, null_label: int | None = None, samples: int = 0, kept: KeptParts | None = None
+) -> LoadedModel:
     """Build the network, load its weights and its data, and run one forward.
 
     Args:
         options: Which ones.
         null_label: The label of all samples, if not their own.
         samples: How many are needed at least, where not all of the data are encoded.
+        kept: Where what the load check finds is kept, and taken from after an interruption.
 
     Raises:
         InputError: one of these steps is impossible.
@@ -101,8 +107,20 @@ def load(options: ModelOptions, null_label: int | None = None, samples: int = 0)
     if loaded.recipe.is_folder and options.load_check and loaded.data.from_network:
         note("note: the load check needs data that the network did not draw itself, so it was left out")
     elif loaded.recipe.is_folder and options.load_check:
-        note(str(loaded.denoiser.load_check(loaded.data)))
+        note(str(_load_check(loaded, kept)))
     return loaded
+
+
+def _load_check(loaded: LoadedModel, kept: KeptParts | None) -> LoadCheck:
+    """What the load check finds, or found before an interruption."""
+    from ntkdiag.adapters.load_check import LoadCheck
+    from ntkdiag.diagnosis.measurement_key import load_check_key
+    from ntkdiag.provenance import KeyedParts
+
+    denoiser, data = loaded.denoiser, loaded.data
+    made = loaded.recipe.to_dict() | {"diffusers": version("diffusers")}
+    parts = KeyedParts() if kept is None else kept.of(load_check_key(denoiser, data, made))
+    return LoadCheck(**parts.take("load check", lambda: asdict(denoiser.load_check(data))))
 
 
 def recipe_of(options: ModelOptions) -> Recipe:
