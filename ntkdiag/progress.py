@@ -10,6 +10,8 @@ from typing import Any
 
 # (stage, steps done, steps in all)
 Progress = Callable[[str, int, int], None]
+# The time that is left follows from the speed since the beginning: steps may take minutes each.
+_WHOLE = 1e9
 
 
 @contextmanager
@@ -42,7 +44,8 @@ def progress_bar(enabled: bool = True) -> Iterator[Progress]:
     from rich.progress import Progress as Bars
 
     columns = (TextColumn("{task.description:<36}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Bars(*columns, console=Console(stderr=True), transient=True) as bars:
+    settings: dict[str, Any] = {"console": Console(stderr=True), "transient": True}
+    with Bars(*columns, **settings, speed_estimate_period=_WHOLE) as bars:
         tasks: dict[str, Any] = {}
 
         def report(stage: str, done: int, total: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -41,7 +42,7 @@ def test_measure_draws_bars_on_a_terminal_unless_told_not_to(
     for stream in (Terminal(), io.StringIO()):
         monkeypatch.setattr("sys.stderr", stream)
         measured(**given)
-        drawn = "kernels of the trained network" in stream.getvalue()
+        drawn = "of the trained network" in stream.getvalue()
         assert drawn is (isinstance(stream, Terminal) and given.get("progress", True))
 
 
@@ -49,7 +50,40 @@ def test_a_callback_takes_the_place_of_the_bars(measured: Any, monkeypatch: pyte
     stream, steps = Terminal(), list[tuple[str, int, int]]()
     monkeypatch.setattr("sys.stderr", stream)
     measured(progress=lambda *step: steps.append(step))
-    assert stream.getvalue() == "" and steps[-1] == ("kernels of the trained network", 3, 3)
+    assert stream.getvalue() == "" and steps[0][1] == 0 and steps[-1][1] == steps[-1][2] == steps[0][2]
+
+
+def test_one_count_goes_over_networks_kernels_and_noise_levels(measured: Any) -> None:
+    steps = list[tuple[str, int, int]]()
+    other = nd.models.build("mlp", (2,), seed=1, width=4, depth=1)
+    refs = {"untrained": nd.Denoiser(other, nd.schedules.cosine(), "v", call="log_snr")}
+    measured(progress=lambda *step: steps.append(step), refs=refs, full=nd.diagnosis.FullSettings(top_k=1))
+    names, done, total = zip(*steps, strict=True)
+    assert {name.partition(" · ")[0] for name in names} == {"measuring"}
+    assert len(set(total)) == 1 and list(done) == sorted(done) and (done[0], done[-1]) == (0, total[0])
+    assert "measuring · full kernel of the untrained network, noise level 2 of 2" in names
+
+
+def test_finished_parts_of_an_interrupted_run_are_no_work(measured: Any, tmp_path: Path) -> None:
+    totals = []
+    for _ in range(2):
+        steps = list[tuple[str, int, int]]()
+        measured(progress=lambda *step, steps=steps: steps.append(step), resume=tmp_path / "parts")
+        totals.append((steps[0][2], steps[-1][2]))
+    assert totals[0][0] == totals[0][1] == totals[1][0] and totals[1][1] == 0
+
+
+def test_the_bar_says_how_much_time_is_left_however_long_a_step_takes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stream, clock = Terminal(), [0.0]
+    monkeypatch.setattr("sys.stderr", stream)
+    monkeypatch.setattr("rich.console.monotonic", lambda: clock[0])
+    with progress.progress_bar() as report:
+        for done in range(4):
+            report("measuring · a", done, 10)
+            clock[0] += 100.0
+    assert "3/10" in stream.getvalue() and "0:11:40" in stream.getvalue()
 
 
 def test_a_notebook_shows_one_line_with_the_time_that_is_left(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ import ntkdiag.claims.paper  # noqa: F401  registers the paper's claims
 from ntkdiag.claims.description.floor_shares import floor_shares
 from ntkdiag.claims.description.rulers import ruler_table
 from ntkdiag.claims.evidence import Evidence, gather
-from ntkdiag.claims.levels import STANDARD, level_named
+from ntkdiag.claims.levels import QUICK, STANDARD, fitting
 from ntkdiag.claims.recipe.verification import RecipeVerification, verify_recipe
 from ntkdiag.claims.register import CLAIMS
 from ntkdiag.claims.wording.plain_answer import READS, plain_answer
@@ -26,9 +26,10 @@ from ntkdiag.data.given import DataLike, as_data
 from ntkdiag.denoiser import Denoiser, require_denoiser
 from ntkdiag.diagnosis import Diagnosis, fresh_controls, measure
 from ntkdiag.diagnosis.controls import WOKEN
+from ntkdiag.diagnosis.work import forward_operations
 from ntkdiag.errors import InputError, kind_of, require_type
 from ntkdiag.notebook import html_paragraphs, html_rows
-from ntkdiag.process.buckets import DEFAULT_COUNT, BucketsLike
+from ntkdiag.process.buckets import Buckets, BucketsLike
 from ntkdiag.progress import Progress
 
 COLUMNS = (
@@ -150,9 +151,10 @@ def verify(
 
     Args:
         network: A diagnosis, a network to measure, or several diagnoses, each answered by itself unless `recipe`.
-        data, buckets, refs, extrapolate, resume, progress: As in `measure`, for a network; ten buckets over the range in
-            which the schedule trains if `buckets` is None.
-        level: "quick", "standard" or "thorough": how many samples, probes and controls, where they are not given.
+        data, buckets, refs, extrapolate, resume, progress: As in `measure`, for a network; if `buckets` is None, as many as
+            the level says over the range in which the schedule trains.
+        level: "quick", "standard" or "thorough": how many samples, probes, controls and buckets, where they are not given.
+            Of a large network "quick" measures less, so that it takes minutes; it then says less.
         samples, probes: N and R of each bucket.
         seed: Seed of draws and probes; the controls have the seeds after it.
         fresh: From a seed to a network of the same kind with new initial weights. Without it, and without references named
@@ -191,14 +193,24 @@ def verify(
                 got="none",
                 fix="Write nd.verify(denoiser, data).",
             )
-        given, sizes = as_data(data), level_named(level)
+        given = as_data(data)
+        if buckets is not None:
+            buckets = Buckets.of(buckets, network.schedule, extrapolate=extrapolate)
+        sizes = fitting(
+            level,
+            forward_operations(network, given) if level == QUICK else 0,
+            samples=samples,
+            probes=probes,
+            controls=0 if fresh is None else controls,
+            buckets=None if buckets is None else buckets.count,
+        )
         references, woken = dict(refs or {}), tuple[str, ...]()
         if fresh is not None:
             made, woken = fresh_controls(
                 fresh,
                 network,
                 given.train,
-                sizes.controls if controls is None else controls,
+                sizes.controls,
                 seed + 1,
                 given.conditions,
             )
@@ -206,9 +218,9 @@ def verify(
         diagnosis = measure(
             network,
             given,
-            DEFAULT_COUNT if buckets is None else buckets,
+            sizes.buckets if buckets is None else buckets,
             samples=min(sizes.samples, len(given.train)) if samples is None else samples,
-            probes=sizes.probes if probes is None else probes,
+            probes=sizes.probes,
             seed=seed,
             refs=references,
             extrapolate=extrapolate,

@@ -88,7 +88,7 @@ def bayes_truth(
     """
     log_snr = torch.tensor(buckets.centers, dtype=torch.float64)
     blind = is_informed(denoiser, data)
-    if data.oracle is not None and not blind:
+    if data.oracle is not None and knows_optimum(denoiser, data):
         return _exact(denoiser, data.oracle, data.variance, draws, log_snr, seed)
     found = list(bound_candidates(denoiser, data, log_snr, seed) if candidates is None else candidates)
     if held_out_unseen:
@@ -117,6 +117,11 @@ def is_informed(denoiser: Denoiser, data: Data) -> bool:
     return varies(denoiser.conditions_from(data.conditions))
 
 
+def knows_optimum(denoiser: Denoiser, data: Data) -> bool:
+    """Whether the best possible prediction is known: of data with an oracle, and a network that knows no more of them."""
+    return data.oracle is not None and not is_informed(denoiser, data)
+
+
 def exact_optimal(denoiser: Denoiser, data: Data, draws: PairedDraws, log_snr: Tensor) -> Tensor | None:
     """E[y | x] by the data's oracle, [B, N, D]; None without one, or where the network's conditions tell it more.
 
@@ -124,7 +129,7 @@ def exact_optimal(denoiser: Denoiser, data: Data, draws: PairedDraws, log_snr: T
         denoiser, data, draws: Those of the measurement.
         log_snr: Bucket centres [B].
     """
-    if data.oracle is None or is_informed(denoiser, data):
+    if data.oracle is None or not knows_optimum(denoiser, data):
         return None
     return _optimal(denoiser, data.oracle, draws, log_snr)
 

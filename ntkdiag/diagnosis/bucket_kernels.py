@@ -12,12 +12,12 @@ from torch import Tensor
 
 from ntkdiag.conditions import Conditions, repeated, rows_of
 from ntkdiag.denoiser import Denoiser
+from ntkdiag.diagnosis.steps import DIRECTION, FORWARD, PROBE, Steps
 from ntkdiag.kernel import CheckOnce, Gram, gram, gram_of
 from ntkdiag.kernel.gram import within_denoiser
 from ntkdiag.modes import evaluating
 from ntkdiag.process.buckets import Buckets, PairedDraws
 from ntkdiag.process.log_snr import level_like
-from ntkdiag.progress import Progress
 from ntkdiag.provenance import KeyedParts
 
 # Samples in one forward without gradients; tuned here to keep activations small.
@@ -26,6 +26,11 @@ FORWARD_BATCH = 512
 SAME_NETWORK = 1e-2
 # Samples of all buckets whose trace kernel is taken at once, 128 MiB for each probe. Beyond, each bucket has its own.
 MOST_TOGETHER = 4096
+# Floating point operations of the trace kernels of a network, some ten seconds of a core, beyond which each bucket has its
+# own too: an interruption then loses one bucket at most, and no products between buckets are formed that nobody needs.
+MOST_AT_ONCE = 1e12
+# Beyond, one of so many samples of each bucket is taken for the kernel between buckets, and at least two.
+_ONE_OF = 8
 
 
 @dataclass(frozen=True)
@@ -63,21 +68,25 @@ def measure_kernels(
     engine: str,
     params: str | Sequence[str] | None,
     memory: int | None,
-    progress: Progress,
+    steps: Steps,
     name: str,
     check: bool | CheckOnce,
     sketch: int,
+    most_together: int = MOST_TOGETHER,
     parts: KeyedParts | None = None,
 ) -> Kernels:
-    """All kernels of one network; see `measure` for the arguments. Finished `parts` are taken from an interrupted run."""
+    """All kernels of one network; see `measure` for the arguments.
+
+    Args:
+        most_together: See `samples_together`.
+        parts: Finished ones are taken from an interrupted run.
+    """
     kept = parts or KeyedParts()
     count, samples = buckets.count, len(draws)
     x0, epsilon = draws.x0.repeat(count, *_ones(draws.x0)), draws.epsilon.repeat(count, *_ones(draws.x0))
     cond = repeated(denoiser.conditions_from(draws.cond), count)
     log_snr = torch.tensor(buckets.centers, dtype=torch.float64).repeat_interleave(samples)
-    stage = f"kernels of the {name} network"
-    steps = 3 if count * samples <= MOST_TOGETHER else 3 + count
-    progress(stage, 0, steps)
+    of_network, rows = f"of the {name} network", count * samples
     positions = torch.arange(count * samples).reshape(count, samples)
 
     def predicted(chosen: Tensor | slice = slice(None)) -> dict[str, Any]:
@@ -93,16 +102,18 @@ def measure_kernels(
             for each, now in predicted(some).items()
         )
 
-    outputs = kept.take("predictions", predicted, same_network)
-    progress(stage, 1, steps)
+    outputs = steps.take(
+        f"predictions {of_network}", rows * FORWARD, kept, "predictions", predicted, same_network
+    )
     shared: dict[str, Any] = {
         "engine": engine, "params": params, "epsilon": epsilon, "memory": memory, "seed": probe_seed,
         "check": check, "sketch": sketch, "cond": cond or None,
     }  # fmt: skip
-    residual = Gram(
-        **kept.take("residual", lambda: vars(gram(denoiser, x0, log_snr, kernel="residual", **shared)))
-    )
-    progress(stage, 2, steps)
+
+    def of_residual() -> dict[str, Any]:
+        return vars(gram(denoiser, x0, log_snr, kernel="residual", **shared))
+
+    residual = Gram(**steps.take(f"gradients {of_network}", rows * DIRECTION, kept, "residual", of_residual))
 
     def trace_of(chosen: Tensor) -> dict[str, Any]:
         """Fields of the trace kernel of the samples at these positions among B·N."""
@@ -117,20 +128,55 @@ def measure_kernels(
         whole, cross = together(positions.flatten())
         return {"cross": cross, "traces": [vars(_block(whole, each)) for each in positions]}
 
-    if steps == 3:
-        found = kept.take("trace", of_all)
+    stage = f"kernels {of_network}"
+    if rows <= most_together:
+        found = steps.take(stage, rows * probes * PROBE, kept, "trace", of_all)
         cross, traces = found["cross"], [Gram(**each) for each in found["traces"]]
     else:
-        some = positions[:, : MOST_TOGETHER // count].flatten()
-        cross, traces = kept.take("cross", lambda: {"cross": together(some)[1]})["cross"], []
+        traces = []
         for bucket, each in enumerate(positions):
-            progress(stage, 3 + bucket, steps)
-            traces.append(Gram(**kept.take(f"trace {bucket}", partial(trace_of, each))))
-    progress(stage, steps, steps)
+            place = f"{stage}, noise level {bucket + 1} of {count}"
+            traces.append(
+                Gram(
+                    **steps.take(
+                        place, samples * probes * PROBE, kept, f"trace {bucket}", partial(trace_of, each)
+                    )
+                )
+            )
+        some = positions[:, : max(1, most_together // count)].flatten()
+        cross = steps.take(
+            f"{stage}, between noise levels",
+            len(some) * probes * PROBE,
+            kept,
+            "cross",
+            lambda: {"cross": together(some)[1]},
+        )["cross"]
     shape = (count, samples, -1)
     return Kernels(
         traces, cross, residual, outputs["predictions"].reshape(shape), outputs["wanted"].reshape(shape)
     )
+
+
+def samples_together(buckets: int, samples: int, probes: int, operations: int) -> int:
+    """Most samples of all buckets whose trace kernel is taken at once.
+
+    Args:
+        buckets, samples, probes: B, N and R.
+        operations: Floating point operations of the forward of one sample; 0 if they are not known.
+
+    Returns:
+        `MOST_TOGETHER`; of a large network that of two or more samples a bucket.
+    """
+    if 2 * buckets * samples * probes * operations <= MOST_AT_ONCE:  # a backward is about two forwards
+        return MOST_TOGETHER
+    return min(MOST_TOGETHER, buckets * max(2, samples // _ONE_OF))
+
+
+def work_of_kernels(buckets: int, samples: int, probes: int, most_together: int) -> int:
+    """What `measure_kernels` counts for one network, see `Steps`."""
+    rows = buckets * samples
+    between = 0 if rows <= most_together else buckets * max(1, most_together // buckets) * probes * PROBE
+    return rows * (FORWARD + DIRECTION + probes * PROBE) + between
 
 
 def _block(whole: Gram, positions: Tensor) -> Gram:

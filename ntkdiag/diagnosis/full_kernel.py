@@ -16,12 +16,12 @@ import torch
 from torch import Tensor
 
 from ntkdiag.denoiser import Denoiser
+from ntkdiag.diagnosis.steps import Steps
 from ntkdiag.errors import InputError
 from ntkdiag.kernel.operator import NTKOperator
 from ntkdiag.modes import evaluating
 from ntkdiag.process.bayes.principal import Principal
 from ntkdiag.process.buckets import Buckets, PairedDraws
-from ntkdiag.progress import Progress
 from ntkdiag.provenance import KeyedParts
 from ntkdiag.spectra.operators.block_lanczos import TopEigenpairs, top_eigenpairs
 from ntkdiag.spectra.operators.product import Apply
@@ -94,7 +94,8 @@ def measure_full(
     settings: FullSettings | None = None,
     *,
     seed: int = 0,
-    progress: Progress | None = None,
+    steps: Steps | None = None,
+    name: str = "given",
     parts: KeyedParts | None = None,
 ) -> FullKernel:
     """Measure the full kernel of each bucket without forming the matrix.
@@ -106,7 +107,8 @@ def measure_full(
         buckets: Log-SNR buckets, measured at their centres.
         settings: Accuracy and cost.
         seed: Seed of all random vectors.
-        progress: Called with (description of the work, steps done, steps in total).
+        steps: Counts the work, `work_of_full` for each bucket.
+        name: Name of the network in progress messages.
         parts: Finished buckets are kept there, and taken from there.
 
     Returns:
@@ -121,14 +123,13 @@ def measure_full(
         raise InputError("top_k", expected=f"at most the {rows_} rows of the kernel", got=chosen.top_k)
     modes = Principal.of_points(data).leading(DATA_MODES)
     kept = parts or KeyedParts()
-    found = []
+    count = steps or Steps(lambda what, done, total: None, 0)
+    work, found = work_of_full(chosen, len(draws)), []
     for b, log_snr in enumerate(buckets.centers):
-        if progress:
-            progress("full kernel", b, buckets.count)
-        one = kept.take(f"full {b}", partial(_bucket, denoiser, draws, modes, log_snr, chosen, seed))
+        what = f"full kernel of the {name} network, noise level {b + 1} of {buckets.count}"
+        make = partial(_bucket, denoiser, draws, modes, log_snr, chosen, seed)
+        one = count.take(what, work, kept, f"full {b}", make)
         found.append(one | {"place": {"bucket": b, "log_snr": log_snr}})
-    if progress:
-        progress("full kernel", buckets.count, buckets.count)
     return FullKernel(
         summary=pd.DataFrame([one["place"] | one["summary"] for one in found]),
         spectra=_joined(found, "spectra"),
@@ -136,6 +137,13 @@ def measure_full(
         contraction=_joined(found, "contraction"),
         eigenfunctions=torch.stack([one["eigenfunctions"] for one in found]),
     )
+
+
+def work_of_full(settings: FullSettings, samples: int) -> int:
+    """About what the full kernel of a bucket counts, see `Steps`: a product costs some three forwards a sample."""
+    products = 3 * settings.trace_vectors + settings.contraction_steps + 8 * settings.top_k
+    products += settings.quadrature_vectors * settings.quadrature_steps
+    return 3 * products * samples
 
 
 def _joined(found: list[dict[str, Any]], name: str) -> pd.DataFrame:

@@ -17,10 +17,16 @@ from ntkdiag.data import Data, as_data, in_memory
 from ntkdiag.data.dataset import MANY
 from ntkdiag.data.given import DataLike
 from ntkdiag.denoiser import Denoiser, require_denoiser
-from ntkdiag.diagnosis.bayes import BayesTruth, bayes_truth, bound_candidates, finite_optimal
-from ntkdiag.diagnosis.bucket_kernels import Kernels, gradient_energy, measure_kernels
+from ntkdiag.diagnosis.bayes import BayesTruth, bayes_truth, bound_candidates, finite_optimal, knows_optimum
+from ntkdiag.diagnosis.bucket_kernels import (
+    Kernels,
+    gradient_energy,
+    measure_kernels,
+    samples_together,
+    work_of_kernels,
+)
 from ntkdiag.diagnosis.controls import shown_references
-from ntkdiag.diagnosis.full_kernel import FullKernel, FullSettings, measure_full
+from ntkdiag.diagnosis.full_kernel import FullKernel, FullSettings, measure_full, work_of_full
 from ntkdiag.diagnosis.measurement_key import measurement_key
 from ntkdiag.diagnosis.outputs import FINITE, SOURCE, output_grams
 from ntkdiag.diagnosis.preconditions import (
@@ -30,6 +36,7 @@ from ntkdiag.diagnosis.preconditions import (
     require_references,
 )
 from ntkdiag.diagnosis.result import LABELS, Diagnosis
+from ntkdiag.diagnosis.steps import DIRECTION, Steps
 from ntkdiag.diagnosis.tables import (
     BucketViews,
     coupling_table,
@@ -38,6 +45,7 @@ from ntkdiag.diagnosis.tables import (
     spectra_table,
     summary_table,
 )
+from ntkdiag.diagnosis.work import forward_operations
 from ntkdiag.diagnosis.zero_start import zero_last_layer
 from ntkdiag.errors import require_path, require_positive_int
 from ntkdiag.kernel import CheckOnce
@@ -95,8 +103,8 @@ def measure(
             products a bucket for each (one product is a forward and a backward pass over the samples).
         held_out_unseen: The networks were not trained on `data.held_out`, so that their own loss there bounds the loss
             that no training removes; used where the data has no oracle.
-        progress: Called with (description of the work, steps done, steps in total). By default bars on a terminal and a line
-            in a notebook; False shows nothing.
+        progress: Called with (description of the work, work done, work in total), of all networks and noise levels together.
+            By default a bar on a terminal and a line in a notebook, with the time that is left; False shows nothing.
         sketch: As in `gram`. With engine="sketch" samples may be thousands. The intervals of the trace kernel hold the error
             of its sketches, one for each probe. Those of the residual kernel do not (gradient signal, GSNR, contamination);
             its one sketch leaves the signal and the energies unbiased.
@@ -161,16 +169,25 @@ def measure(
         "held_out_unseen": held_out_unseen,
         "candidates": bound_candidates(denoiser, data, levels, seed),
     }
+    most = samples_together(buckets.count, samples, probes, forward_operations(denoiser, data))
+    settings["most_together"] = most
+    shown = shown_references(refs)
+    noise = DIRECTION * buckets.count * samples
+    exact = noise if knows_optimum(denoiser, data) else 0
+    total = noise - exact + (1 + len(refs)) * (work_of_kernels(buckets.count, samples, probes, most) + exact)
+    if full is not None:
+        total += (1 + len(shown)) * buckets.count * work_of_full(full, samples)
     with reporting(progress) as report:
-        settings["progress"] = report
+        settings["steps"] = steps = Steps(report, total)
         main = _diagnose(denoiser, data, buckets, draws, settings, config, name, None, full, bounds, kept)
         kappa = main.meta["kappa"]  # one scale for all, or their learnabilities could not be compared
         plain = {key: value for key, value in config.items() if key != "full"}
         for reference, network in refs.items():
-            own, part = (config, full) if reference in shown_references(refs) else (plain, None)
+            own, part = (config, full) if reference in shown else (plain, None)
             main.refs[reference] = _diagnose(
                 network, data, buckets, draws, settings, own, reference, kappa, part, bounds, kept
             )
+        steps.finish()
     return main
 
 
@@ -202,8 +219,10 @@ def _diagnose(
         levels = torch.tensor(buckets.centers, dtype=torch.float64)
         optimal["contamination_finite"] = finite_optimal(denoiser, data, draws, levels)
     best = truth.optimal if optimal["contamination_finite"] is None else optimal["contamination_finite"]
+    if kappa is None and best is None:
+        settings["steps"].leave_out(DIRECTION * buckets.count * len(draws))
     noise = {
-        column: _noise_energy(denoiser, draws, buckets, kernels, answer, settings, parts, column)
+        column: _noise_energy(denoiser, draws, buckets, kernels, answer, settings, parts, (column, name))
         for column, answer in optimal.items()
     }
     summary = summary_table(denoiser, kernels, views, buckets, truth, noise, scale, draws)
@@ -215,7 +234,7 @@ def _diagnose(
     meta |= {"kappa": scale, "seconds": round(time.perf_counter() - started, 3)}
     found = None
     if full is not None:
-        found = _full_kernel(denoiser, data, draws, buckets, full, seed, name, settings["progress"], parts)
+        found = _full_kernel(denoiser, data, draws, buckets, full, seed, name, settings["steps"], parts)
         meta["full_seconds"] = round(time.perf_counter() - started - meta["seconds"], 3)
     return Diagnosis(
         summary=summary,
@@ -236,12 +255,9 @@ def _full_kernel(
     settings: FullSettings,
     seed: int,
     name: str,
-    progress: Progress,
+    steps: Steps,
     parts: provenance.KeyedParts,
 ) -> FullKernel:
-    def report(stage: str, done: int, total: int) -> None:
-        progress(f"{stage} of the {name} network", done, total)
-
     with measuring(denoiser):
         return measure_full(
             denoiser,
@@ -250,7 +266,8 @@ def _full_kernel(
             buckets,
             settings,
             seed=seed,
-            progress=report,
+            steps=steps,
+            name=name,
             parts=parts,
         )
 
@@ -263,16 +280,26 @@ def _noise_energy(
     optimal: torch.Tensor | None,
     settings: dict[str, Any],
     parts: provenance.KeyedParts,
-    part: str,
+    named: tuple[str, str],
 ) -> torch.Tensor | None:
-    """Gradient energy of the Bayes noise E[y|x] − y of each sample; None where the posterior is not known."""
+    """Gradient energy of the Bayes noise E[y|x] − y of each sample; None where the posterior is not known.
+
+    Args:
+        named: Name of the part, and of the network.
+    """
     if optimal is None:
         return None
     options = {name: settings[name] for name in ("engine", "params", "memory", "check", "sketch")}
     seed = settings["probe_seed"]
     noise = optimal - kernels.wanted
-    found: torch.Tensor = parts.take(
-        part, lambda: {"energy": gradient_energy(denoiser, draws, buckets, noise, seed=seed, **options)}
+
+    def make() -> dict[str, Any]:
+        return {"energy": gradient_energy(denoiser, draws, buckets, noise, seed=seed, **options)}
+
+    part, network = named
+    work = DIRECTION * buckets.count * len(draws)
+    found: torch.Tensor = settings["steps"].take(
+        f"noise of the target in the {network} network", work, parts, part, make
     )["energy"]
     return found
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from ntkdiag.claims.levels import LEVELS
+from ntkdiag.claims.levels import DEFAULT_SIZES, LEVELS
 from ntkdiag.cli.app import command_line
 from ntkdiag.cli.options import choices
-from ntkdiag.cli.options.shared import MeasureOptions, ModelOptions
+from ntkdiag.cli.options.shared import ModelOptions
 from ntkdiag.data import DATASETS
 from ntkdiag.diagnosis import FullSettings
 from ntkdiag.kernel.engines import ENGINES
@@ -94,7 +94,7 @@ def test_the_defaults_that_help_names_are_the_real_ones() -> None:
     assert (
         measure["schedule"] == loaded.denoiser.schedule.name and measure["target"] == loaded.denoiser.target
     )
-    assert MeasureOptions().buckets == str(DEFAULT_COUNT)
+    assert DEFAULT_SIZES.buckets == DEFAULT_COUNT == 10  # as the help of --buckets says
     assert shown["range"].startswith("where the schedule trains")
     assert (shown["top_k"], shown["slq"]) == (
         str(FullSettings().top_k),

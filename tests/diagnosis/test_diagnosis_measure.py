@@ -19,6 +19,7 @@ from ntkdiag.data import mixture
 from ntkdiag.denoiser import Denoiser
 from ntkdiag.diagnosis import Diagnosis, bucket_kernels, measure
 from ntkdiag.diagnosis.bayes import bayes_truth
+from ntkdiag.diagnosis.bucket_kernels import MOST_TOGETHER, samples_together
 from ntkdiag.diagnosis.result import TABLES
 from ntkdiag.errors import InputError, MeasurementError
 from ntkdiag.process import schedules, target
@@ -350,8 +351,10 @@ def test_many_samples_have_a_kernel_for_each_bucket(monkeypatch: pytest.MonkeyPa
     np.testing.assert_allclose(np.diag(kernel), 1, rtol=1e-6)
     np.testing.assert_allclose(kernel, kernel.T)
     assert (np.abs(kernel) <= 1 + 1e-6).all() and len(np.unique(kernel.round(6))) > 2
-    assert [done for _, done, _ in reported] == list(range(buckets + 4))
-    assert {total for _, _, total in reported} == {buckets + 3}
+    names = list(dict.fromkeys(stage for stage, _, _ in reported))
+    of_buckets = [name.partition("noise level ")[2] for name in names if "noise level " in name]
+    assert of_buckets == [f"{place} of {buckets}" for place in range(1, buckets + 1)]
+    assert len({total for _, _, total in reported}) == 1 and reported[-1][1] == reported[-1][2]
 
 
 # --- edges
@@ -515,3 +518,29 @@ def test_a_network_of_nan_is_a_failed_measurement() -> None:
         denoiser.network.out.weight.fill_(math.nan)
     with pytest.raises(MeasurementError, match="NaN"):
         measure(denoiser, POINTS, BUCKETS, samples=4)
+
+
+def test_buckets_of_a_large_network_are_measured_one_by_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    whole = small(probes=2, samples=24)
+    monkeypatch.setattr("ntkdiag.diagnosis.bucket_kernels.MOST_AT_ONCE", 0.0)
+    apart = small(probes=2, samples=24, resume=tmp_path)
+    for one, other in ((whole, apart), (whole.refs["untrained"], apart.refs["untrained"])):
+        torch.testing.assert_close(one.grams["trace"], other.grams["trace"], rtol=1e-5, atol=1e-7)
+        torch.testing.assert_close(one.grams["residual"], other.grams["residual"], rtol=0, atol=0)
+    few = small(probes=2, samples=24, refs={}).coupling[
+        "kernel"
+    ]  # between the first three samples of each bucket
+    assert few.equals(apart.coupling["kernel"]) and not few.equals(whole.coupling["kernel"])
+    assert (
+        len(list(tmp_path.iterdir())) == 2 * 6 + 2
+    )  # a part each: outputs, gradients, 3 buckets, between, noise
+
+
+def test_how_many_samples_are_taken_together() -> None:
+    assert samples_together(10, 64, 8, operations=0) == MOST_TOGETHER
+    assert samples_together(10, 64, 8, operations=97_000_000) == MOST_TOGETHER
+    assert samples_together(10, 64, 8, operations=98_000_000) == 80
+    assert samples_together(3, 16, 3, operations=6_000_000_000) == 6
+    assert samples_together(1, 1, 1, operations=10**13) == 2

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
 
     from ntkdiag.claims import ByClass
     from ntkdiag.claims.levels import Level
+    from ntkdiag.cli.inputs.loading import LoadedModel
     from ntkdiag.diagnosis import Diagnosis, FullSettings
     from ntkdiag.provenance import KeptParts
 
@@ -173,8 +173,8 @@ def diagnose(
     bars: bool,
     least_buckets: int = 1,
     full: FullSettings | None = None,
-    sizes: Level | None = None,
-    say_cost: Callable[[int, int, int, int], None] | None = None,
+    level: str | None = None,
+    say_cost: Callable[[LoadedModel, Level], None] | None = None,
     kept: KeptParts | None = None,
 ) -> Diagnosis:
     """Load the network and the data that the options name, and measure it.
@@ -184,42 +184,46 @@ def diagnose(
         bars: Whether to show progress.
         least_buckets: Smallest number of buckets that is accepted.
         full: Settings of the full kernel; None leaves it out.
-        sizes: Samples, probes and controls where the user gave none; those of `measure` if None.
-        say_cost: Called before it starts with the numbers of networks, buckets, samples and probes.
+        level: Says samples, probes, controls and buckets where the user gave none; those of `measure` if None.
+        say_cost: Called before it starts with what is measured and how much of it.
         kept: Where finished parts are kept, and those of an interrupted run are taken from.
 
     Raises:
         InputError: an option is wrong; nothing has been measured then.
         MeasurementError: the network returns numbers that are not finite.
     """
-    from ntkdiag.claims.levels import DEFAULT_SIZES
+    from ntkdiag.claims.levels import DEFAULT_SIZES, level_named
     from ntkdiag.cli.inputs.loading import load, notes_on
     from ntkdiag.cli.options import parsing
     from ntkdiag.diagnosis import measure as measure_network
     from ntkdiag.diagnosis.controls import WOKEN
 
-    usual = DEFAULT_SIZES if sizes is None else sizes
-    probes = require_positive_int("--probes", usual.probes if how.probes is None else how.probes)
-    count = require_int("--controls", usual.controls if how.controls is None else how.controls, at_least=0)
-    if how.samples is not None:
-        require_positive_int("--samples", how.samples)
+    most = DEFAULT_SIZES if level is None else level_named(level)
+    for name in ("probes", "samples"):
+        if getattr(how, name) is not None:
+            require_positive_int(f"--{name}", getattr(how, name))
+    if how.controls is not None:
+        require_int("--controls", how.controls, at_least=0)
     sketch = _sketch(how)
     memory = parsing.size("--memory", how.memory)
-    loaded = load(model, how.null_label, how.samples or usual.samples, kept)
-    buckets = parsing.buckets(how.buckets, how.range, loaded.denoiser.schedule)
+    loaded = load(model, how.null_label, how.samples or most.samples, kept)
+    path = loaded.denoiser.schedule
+    given = None if how.buckets is None else parsing.buckets(how.buckets, how.range, path)
+    sizes = _sizes(level, loaded, how, None if given is None else len(given))
+    buckets = parsing.buckets(str(sizes.buckets), how.range, path) if given is None else given
     if len(buckets) < least_buckets:
         raise InputError("--buckets", expected=f"at least {least_buckets}, to see a trend", got=len(buckets))
-    samples = min(usual.samples, len(loaded.data.train)) if how.samples is None else how.samples
-    controls, woken = loaded.controls(count)
+    samples = min(sizes.samples, len(loaded.data.train)) if how.samples is None else how.samples
+    controls, woken = loaded.controls(sizes.controls)
     if say_cost is not None:
-        say_cost(1 + len(controls), len(buckets), samples, min(probes, math.prod(loaded.data.shape)))
+        say_cost(loaded, replace(sizes, samples=samples, controls=len(controls)))
     with progress_bar(bars) as progress:
         diagnosis = measure_network(
             loaded.denoiser,
             loaded.data,
             buckets,
             samples=samples,
-            probes=probes,
+            probes=sizes.probes,
             seed=model.seed,
             refs=controls,
             engine=how.engine,
@@ -237,9 +241,28 @@ def diagnose(
     if loaded.weights is not None:
         diagnosis.meta["network"]["weights"] = asdict(loaded.weights)
     diagnosis.meta[WOKEN] = list(woken)
-    for text in notes_on(loaded, controls_missing=count > 0 and not controls, woken=woken):
+    for text in notes_on(loaded, controls_missing=sizes.controls > 0 and not controls, woken=woken):
         note(text)
     return diagnosis
+
+
+def _sizes(level: str | None, loaded: LoadedModel, how: MeasureOptions, buckets: int | None) -> Level:
+    """What the user gave, and for the rest what the level says."""
+    from ntkdiag.claims.levels import DEFAULT_SIZES, QUICK, fitting
+    from ntkdiag.diagnosis.work import forward_operations
+
+    given = {"samples": how.samples, "probes": how.probes, "controls": how.controls, "buckets": buckets}
+    if level is None:
+        known = {name: value for name, value in given.items() if value is not None}
+        return replace(DEFAULT_SIZES, **known)
+    operations = forward_operations(loaded.denoiser, loaded.data) if level == QUICK else 0
+    sizes = fitting(level, operations, **given)
+    if sizes != fitting(level, 0, **given):
+        note(
+            "note: of so large a network quick measures less, so more of the answer will be 'cannot say'; --samples, "
+            "--probes and --buckets, or --level standard, measure more"
+        )
+    return sizes
 
 
 def _sketch(how: MeasureOptions) -> dict[str, int]:

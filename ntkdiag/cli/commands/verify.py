@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,6 +21,8 @@ from ntkdiag.errors import InputError, require_int
 
 if TYPE_CHECKING:
     from ntkdiag.claims import RecipeVerification, Verification
+    from ntkdiag.claims.levels import Level
+    from ntkdiag.cli.inputs.loading import LoadedModel
     from ntkdiag.diagnosis import Diagnosis
     from ntkdiag.provenance import KeptParts
 
@@ -51,8 +55,8 @@ def verify(
         typer.Option(
             metavar="NAME",
             show_default="standard",
-            help="How much to measure: samples, probes and untrained networks, unless they are given. "
-            + one_of(LEVELS),
+            help="How much to measure: samples, probes, untrained networks and noise levels, unless they are given. Of a "
+            "large network quick measures less, in minutes, and so says less. " + one_of(LEVELS),
         ),
     ] = None,
     out: Annotated[
@@ -166,26 +170,42 @@ def _measure(
     """Measure as much as the level says, where the user gave no number."""
     from ntkdiag.claims.effects import MIN_SAMPLES
     from ntkdiag.claims.ends import MIN_BUCKETS
-    from ntkdiag.claims.levels import STANDARD, level_named
+    from ntkdiag.claims.levels import STANDARD
 
     if how.samples is not None:
         require_int("--samples (for intervals)", how.samples, at_least=MIN_SAMPLES)
-    sizes = level_named(STANDARD if level is None else level)
     return diagnose(
-        model, how, bars=bars, least_buckets=MIN_BUCKETS, sizes=sizes, say_cost=_say_cost, kept=kept
+        model,
+        how,
+        bars=bars,
+        least_buckets=MIN_BUCKETS,
+        level=STANDARD if level is None else level,
+        say_cost=_say_cost,
+        kept=kept,
     )
 
 
-def _say_cost(networks: int, buckets: int, samples: int, probes: int) -> None:
+def _say_cost(loaded: LoadedModel, sizes: Level) -> None:
     """Before a measurement starts: what it costs, in units that the user knows."""
     from ntkdiag.claims.levels import training_steps
+    from ntkdiag.diagnosis.work import seconds_of_pass
 
-    steps = training_steps(networks, buckets, samples, probes)
-    who = "1 network" if networks == 1 else f"{networks} networks"
+    probes = min(sizes.probes, math.prod(loaded.data.shape))
+    steps = training_steps(1 + sizes.controls, sizes.buckets, sizes.samples, probes)
+    seconds = seconds_of_pass(loaded.denoiser, loaded.data)
+    took = "" if seconds is None else f", {_about(replace(sizes, probes=probes).passes * seconds)} here"
+    who = "1 network" if sizes.controls == 0 else f"{1 + sizes.controls} networks"
     note(
-        f"note: {who} at {buckets} noise levels with {samples} samples and {probes} probes cost about as much as "
-        f"{steps:,} training steps of batch 128"
+        f"note: {who} at {sizes.buckets} noise levels with {sizes.samples} samples and {probes} probes cost about as much "
+        f"as {steps:,} training steps of batch 128{took}"
     )
+
+
+def _about(seconds: float) -> str:
+    """Seconds in the unit that fits."""
+    if seconds < 60:
+        return "less than a minute"
+    return f"about {seconds / 60:.0f} minutes" if seconds < 5400 else f"about {seconds / 3600:.1f} hours"
 
 
 def _document(found: dict[str, Verification]) -> dict[str, Any]:

@@ -220,14 +220,15 @@ class MeasureOptions:
     TITLE: ClassVar[str] = "Measurement"
 
     buckets: Annotated[
-        str,
+        str | None,
         typer.Option(
             metavar="COUNT|EDGES|density:COUNT",
+            show_default="10; of 'verify', as --level says",
             help="The log-SNR buckets. COUNT, such as 10, makes buckets of equal width over --range; EDGES, such as "
             "-10,-5,0,5, are the ends of the buckets; density:COUNT, such as density:10, makes buckets in which "
             "training draws equally often.",
         ),
-    ] = "10"
+    ] = None
     range: Annotated[
         str | None,
         typer.Option(
