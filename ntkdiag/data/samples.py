@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Protocol, TypeAlias
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -33,6 +33,14 @@ class Reader(Protocol):
 
     def where(self, row: int) -> str:
         """A sample as an error names it."""
+
+
+@runtime_checkable
+class Made(Protocol):
+    """A reader of computed samples, whose last digits depend on the device: what they are made from identifies them."""
+
+    def origin(self, rows: Sequence[int]) -> Iterable[Tensor]:
+        """What determines these samples."""
 
 
 class LazySamples:
@@ -91,9 +99,14 @@ class LazySamples:
             )
 
     def digest(self) -> str:
-        """SHA-256 over the shape, which rows there are, and the content of 64 of them, spread evenly."""
+        """SHA-256 over the shape, which rows there are, and the content of 64 of them, spread evenly.
+
+        Of computed samples (`Made`) what they are made from stands for the content.
+        """
         some = torch.linspace(0, len(self) - 1, min(_DIGESTED, len(self))).round().long()
-        return provenance.digest(torch.tensor(self.shape), self.rows, self[some])
+        made = isinstance(self.reader, Made)
+        content = self.reader.origin(self.rows[some].tolist()) if made else [self[some]]  # type: ignore[attr-defined]
+        return provenance.digest(torch.tensor(self.shape), self.rows, *content)
 
 
 Samples: TypeAlias = Tensor | LazySamples

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ntkdiag.errors import InputError
+from ntkdiag.provenance.files import is_file
 from ntkdiag.provenance.unfinished import KEPT, made_parent, remove_dead, unfinished_folder, usual_mode
 
 # A folder with one of these files was written by this package and may be replaced with force.
@@ -19,7 +20,7 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 def is_run(folder: Path) -> bool:
     """Whether `folder` holds a run of this package."""
-    return any((folder / marker).is_file() for marker in RUN_MARKERS)
+    return any(is_file(folder / marker) for marker in RUN_MARKERS)
 
 
 def check_free(path: Path | str, force: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""The settings of one training run, and two presets whose runs take seconds to minutes on two CPU cores."""
+"""The settings of one training run, and presets: two of seconds to minutes on two CPU cores, and one for fine-tuning."""
 
 from __future__ import annotations
 
@@ -79,10 +79,11 @@ class TrainConfig:
 
     @classmethod
     def preset(cls, name: str, **overrides: Any) -> TrainConfig:
-        """Settings that suit a data set of this package.
+        """Settings that suit a data set of this package, or a network that is trained already.
 
         Args:
-            name: "digits" (the DiT of the default size) or "mixture" (the MLP of the default size).
+            name: "digits" (the DiT of the default size), "mixture" (the MLP of the default size) or "fine_tuning" (a
+                pretrained network: a hundredth of their learning rate, as diffusers' own scripts take it).
             overrides: Settings that differ from the preset.
 
         Raises:
@@ -125,4 +126,5 @@ _BELOW = {
 PRESETS: dict[str, dict[str, Any]] = {
     "digits": {"steps": 4000, "batch": 128, "learning_rate": 2e-3},
     "mixture": {"steps": 4000, "batch": 256, "learning_rate": 2e-3, "log_every": 100},
+    "fine_tuning": {"steps": 1000, "batch": 16, "learning_rate": 1e-5, "log_every": 20},
 }

@@ -28,6 +28,7 @@ from ntkdiag.train.alignment.aligner import Aligner, fresh_aligner, losses_besid
 from ntkdiag.train.checkpoints.run_folder import Progress, RunFolder, describe_problem
 from ntkdiag.train.config import TrainConfig
 from ntkdiag.train.loss import Generators, Labelled, draw_batch
+from ntkdiag.train.own_draws import own_draws
 from ntkdiag.train.state import TrainState
 from ntkdiag.weights.source import WeightSource
 
@@ -75,8 +76,8 @@ def train(
 ) -> TrainResult:
     """Train a denoiser in place on weight(log-SNR) · mean squared error of its target, plus what `align` asks for.
 
-    On one machine, equal arguments give equal bytes, and so does a run that was interrupted and resumed, as long as
-    the network itself draws no random numbers (as dropout does) and remembers nothing from step to step but in
+    On one machine, equal arguments give equal bytes, and so does a run that was interrupted and resumed, also where the
+    network itself draws from torch's generators (dropout); as long as it remembers nothing from step to step but in
     parameters, buffers (those outside the state dict too) and plain tensor attributes.
 
     Args:
@@ -251,9 +252,10 @@ class _Run:
         batch = draw_batch(
             self.samples, denoiser.schedule, self.config.batch, self.state.generators, self.labelled
         )
-        losses, *alignment = losses_beside(self.state.aligner, denoiser, batch)
-        weighted = (self._weight(batch.log_snr) * losses).mean()
-        norm = self.state.update(weighted + sum(self.config.align * one for one in alignment))
+        with own_draws(self.config.seed, self.state.step, self.state.device):
+            losses, *alignment = losses_beside(self.state.aligner, denoiser, batch)
+            weighted = (self._weight(batch.log_snr) * losses).mean()
+            norm = self.state.update(weighted + sum(self.config.align * one for one in alignment))
         self.state.meter.add(batch.log_snr, losses, weighted, norm, *alignment)
         if self.weights is not None:
             self.weights.after_step(self.state.step)

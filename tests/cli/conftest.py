@@ -93,6 +93,37 @@ def measured(trained: Path) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small U-Net that was trained to predict v on digits, as a pipeline."""
+    import torch
+    from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
+
+    from analysis.foreign import networks as tiny
+    from ntkdiag.process import schedules
+
+    schedule = schedules.linear_beta()
+    torch.manual_seed(0)
+    network = UNet2DModel(
+        8, 1, 1, block_out_channels=(16, 32), down_block_types=("DownBlock2D",) * 2, up_block_types=("UpBlock2D",) * 2,
+        layers_per_block=1, norm_num_groups=8,
+    )  # fmt: skip
+
+    def wanted(x0: Any, epsilon: Any, log_snr: Any) -> Any:
+        alpha, sigma = (
+            part[:, None, None, None] for part in (schedule.alpha(log_snr), schedule.sigma(log_snr))
+        )
+        return alpha * epsilon - sigma * x0
+
+    def predict(x: Any, log_snr: Any) -> Any:
+        return network(x, schedule.time(log_snr)).sample
+
+    tiny.train(network, schedule, wanted, predict, 120, batch=64)
+    folder = tmp_path_factory.mktemp("folders") / "pipe"
+    DDPMPipeline(network, DDPMScheduler(prediction_type="v_prediction")).save_pretrained(folder)
+    return folder
+
+
 @pytest.fixture
 def array(workspace: Path) -> Callable[..., str]:
     """Writes an array as data.npy and gives its name."""

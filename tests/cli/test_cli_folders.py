@@ -8,41 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from cli_cases import QUICKLY
-from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
+from diffusers import DDPMScheduler
 
-from analysis.foreign import networks as tiny
 from ntkdiag.denoiser import Denoiser
 from ntkdiag.diagnosis import Diagnosis
-from ntkdiag.process import schedules
-
-TRAINING_STEPS = 120
-
-
-@pytest.fixture(scope="session")
-def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small U-Net that was trained to predict v on digits, as a pipeline."""
-    schedule = schedules.linear_beta()
-    torch.manual_seed(0)
-    network = UNet2DModel(
-        8, 1, 1, block_out_channels=(16, 32), down_block_types=("DownBlock2D",) * 2, up_block_types=("UpBlock2D",) * 2,
-        layers_per_block=1, norm_num_groups=8,
-    )  # fmt: skip
-
-    def wanted(x0: torch.Tensor, epsilon: torch.Tensor, log_snr: torch.Tensor) -> torch.Tensor:
-        alpha, sigma = (
-            part[:, None, None, None] for part in (schedule.alpha(log_snr), schedule.sigma(log_snr))
-        )
-        return alpha * epsilon - sigma * x0
-
-    def predict(x: torch.Tensor, log_snr: torch.Tensor) -> torch.Tensor:
-        return network(x, schedule.time(log_snr)).sample
-
-    tiny.train(network, schedule, wanted, predict, TRAINING_STEPS, batch=64)
-    folder = tmp_path_factory.mktemp("folders") / "pipe"
-    DDPMPipeline(network, DDPMScheduler(prediction_type="v_prediction")).save_pretrained(folder)
-    return folder
 
 
 def scheduler(folder: Path, **options: Any) -> Path:
@@ -123,7 +93,6 @@ def test_a_folder_that_is_none_is_refused(refused: Callable[..., str], workspace
 
 
 TABLE = """
-import torch
 from torch import nn
 
 class Table(nn.Module):

@@ -22,6 +22,7 @@ from ntkdiag.process.buckets import Buckets
 from ntkdiag.train import TrainConfig, train
 from ntkdiag.train.checkpoints.checkpoint import read_manifest
 from ntkdiag.train.loss import denoising_losses, draw_batch
+from ntkdiag.train.own_draws import own_draws
 from ntkdiag.train.state import TrainState
 
 
@@ -224,6 +225,28 @@ def test_ctrl_c_leaves_a_checkpoint_that_resumes_to_the_same_bytes(tmp_path, sto
     assert same(resumed_denoiser, whole_denoiser)
     assert same(resumed.denoiser, whole.denoiser)
     pd.testing.assert_frame_equal(timeless(resumed.history), timeless(whole.history), check_exact=True)
+
+
+def test_a_network_that_draws_itself_repeats_and_resumes_too(tmp_path):
+    def with_dropout():
+        network = torch.nn.Sequential(torch.nn.Dropout(0.5), torch.nn.Linear(2, 2))
+        torch.nn.init.ones_(network[1].weight)
+        torch.nn.init.zeros_(network[1].bias)
+        return Denoiser(network, schedules.cosine(), "v", call=lambda net, x, log_snr, cond: net(x))
+
+    whole = train(with_dropout(), small_data(), None, QUICK)
+    start = with_dropout()
+    before = torch.get_rng_state()
+    train(start, small_data(), None, dataclasses.replace(QUICK, steps=7), out=tmp_path / "run")
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(99)
+    resumed = train(with_dropout(), small_data(), None, QUICK, out=tmp_path / "run", resume=True)
+    assert same(resumed.denoiser, whole.denoiser)
+    masks = []
+    for seed, step in ((3, 0), (3, 0), (3, 1), (4, 0)):
+        with own_draws(seed, step, torch.device("cpu")):
+            masks.append(torch.rand(8))
+    assert torch.equal(masks[0], masks[1]) and len({tuple(mask.tolist()) for mask in masks}) == 3
 
 
 def test_a_finished_run_can_be_made_longer(tmp_path):

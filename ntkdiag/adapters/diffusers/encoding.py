@@ -20,8 +20,8 @@ from ntkdiag.data.given import DataLike
 from ntkdiag.data.samples import Samples
 from ntkdiag.errors import InputError, first_line, require_positive_int
 
-# Pictures that are encoded at once, and the most of them that the data has unless told otherwise.
-_BATCH, MOST = 4, 2048
+# Most pictures that the data has, if not stated.
+MOST = 2048
 
 
 def latents(
@@ -147,11 +147,20 @@ class _Latents:
 
     def read(self, rows: Sequence[int]) -> Tensor:
         """The latents [len(rows), *shape], in that order."""
-        new = [row for row in dict.fromkeys(rows) if row not in self.kept]
-        for start in range(0, len(new), _BATCH):
-            part = new[start : start + _BATCH]
-            self.kept |= zip(part, self.encoder(self.pictures[self.rows[part]]), strict=True)
+        for row in dict.fromkeys(rows):
+            if row not in self.kept:  # one at a time, so that its last digits do not depend on the others
+                self.kept[row] = self.encoder(self.pictures[self.rows[[row]]])[0]
         return torch.stack([self.kept[row] for row in rows])
+
+    def origin(self, rows: Sequence[int]) -> tuple[Tensor, ...]:
+        """The pictures, and what encodes them."""
+        encoder = self.encoder
+        return (
+            self.pictures[self.rows[rows]],
+            encoder.shift,
+            encoder.factor,
+            *encoder.vae.state_dict().values(),
+        )
 
     def where(self, row: int) -> str:
         """A picture as an error names it."""

@@ -22,8 +22,12 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from ntkdiag.cli.inputs.loading import LoadedModel
-    from ntkdiag.train import TrainConfig, TrainResult
+    from ntkdiag.train import BucketValues, TrainConfig, TrainResult
     from ntkdiag.weights import WeightSource
+
+
+# The preset of a network that comes with its weights.
+FINE_TUNING = "fine_tuning"
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,7 @@ class TrainOptions:
         str | None,
         typer.Option(
             metavar="NAME",
-            show_default="that of the data, if there is one",
+            show_default="fine_tuning for a folder, else that of the data, if there is one",
             help="The settings to start from. " + one_of(PRESETS),
         ),
     ] = None
@@ -110,6 +114,7 @@ def train(
     \b
     Examples:
       ntkdiag train --model dit --data digits --weights erd --out runs/erd
+      ntkdiag train --model my-pipeline --data pictures --weights erd --out runs/tuned
       ntkdiag train --resume --out runs/erd --steps 8000
     """
     if resume:
@@ -143,27 +148,27 @@ class _Task:
 
 def _fresh(model: ModelOptions, how: TrainOptions) -> _Task:
     """A new run."""
-    from ntkdiag.cli.inputs.loading import load_recipe, recipe_of, weights_notes
+    from ntkdiag import provenance
+    from ntkdiag.cli.inputs.loading import load_new, loading_notes
     from ntkdiag.cli.inputs.weighting import CONSTANT, weight_source
 
-    if model.model is not None and Path(model.model).is_dir():
+    if model.model is not None and provenance.is_run(Path(model.model)):
         raise InputError(
             "--model",
-            expected="a network to train",
-            got=f"the folder {model.model}",
+            expected="a network to train, or a folder of save_pretrained",
+            got=f"the run {model.model}",
             fix="Continue a run with --resume, or start from its weights with --checkpoint.",
         )
-    recipe = recipe_of(model)
-    loaded = load_recipe(recipe, model.checkpoint, model.device, weights_key=model.weights_key)
+    loaded = load_new(model)
     text = how.weights or CONSTANT
     notes = {
-        "recipe": recipe.to_dict(),
+        "recipe": loaded.recipe.to_dict(),
         "checkpoint": None if model.checkpoint is None else str(model.checkpoint.resolve()),
         "weights_key": None if loaded.weights is None else loaded.weights.key,
         "weights": str(Path(text).resolve()) if Path(text).suffix else text,
     }
-    config = _config(how, loaded.data.name, model.seed)
-    for line in weights_notes(loaded):
+    config = _config(how, FINE_TUNING if loaded.recipe.is_folder else loaded.data.name, model.seed)
+    for line in loading_notes(loaded):
         note(line)
     return _Task(loaded, config, weight_source(text, loaded, model.seed), notes)
 
@@ -183,21 +188,22 @@ def _stored(out: Path, model: ModelOptions, how: TrainOptions) -> _Task:
         None if start is None else Path(start),
         model.device,
         weights_key=notes.get("weights_key"),
+        samples=None,
     )
     steps = manifest.config["steps"] if how.steps is None else how.steps
     config = TrainConfig.from_dict(manifest.config | {"steps": steps})
     return _Task(loaded, config, weight_source(notes["weights"], loaded, recipe.seed), notes)
 
 
-def _config(how: TrainOptions, data: str, seed: int) -> TrainConfig:
-    """The preset of the data or the one that was named, with the settings that the user changed."""
+def _config(how: TrainOptions, usual: str, seed: int) -> TrainConfig:
+    """The usual preset, if there is one, or the one that was named, with the settings that the user changed."""
     from ntkdiag.train import PRESETS, TrainConfig
 
     changes = {name: getattr(how, name) for name in ("steps", "batch", "learning_rate", "optimizer", "align")}
     given = {name: value for name, value in changes.items() if value is not None}
     given |= parsing.pairs("--setting", how.setting) | {"seed": seed}
-    if how.preset is not None or data in PRESETS:
-        return TrainConfig.preset(how.preset or data, **given)
+    if how.preset is not None or usual in PRESETS:
+        return TrainConfig.preset(how.preset or usual, **given)
     return TrainConfig.from_dict(given)
 
 
@@ -220,15 +226,23 @@ def _run(task: _Task, out: Path, resume: bool, force: bool, progress: Progress) 
 def _write(result: TrainResult, task: _Task, out: Path) -> pd.DataFrame:
     """Write the held-out loss at every noise level and the weights beside the run, and return the losses."""
     from ntkdiag import provenance
-    from ntkdiag.cli.inputs.training_runs import LOSSES_FILE, WEIGHTS_FILE, held_out, loss_table
+    from ntkdiag.cli.inputs.training_runs import LOSSES_FILE, WEIGHTS_FILE, loss_table
     from ntkdiag.weights import Refresher, WeightTable
 
-    losses = loss_table(held_out(result.denoiser, task.loaded.data, result.buckets))
+    losses = loss_table(_held_out(result, task.loaded))
     provenance.write_text(out / LOSSES_FILE, losses.to_csv(index=False))
     table = task.weights.table if isinstance(task.weights, Refresher) else task.weights
     if isinstance(table, WeightTable):
         table.save(out / WEIGHTS_FILE)
     return losses
+
+
+def _held_out(result: TrainResult, loaded: LoadedModel) -> BucketValues:
+    from ntkdiag.cli.inputs.training_runs import held_out, held_out_of_folder
+
+    if loaded.recipe.is_folder:
+        return held_out_of_folder(result.denoiser, loaded.data, result.buckets, result.config.batch)
+    return held_out(result.denoiser, loaded.data, result.buckets)
 
 
 def _print(result: TrainResult, task: _Task, losses: pd.DataFrame, out: Path, as_json: bool) -> None:

@@ -96,6 +96,19 @@ def load(
 
         if not is_folder(Path(options.model)):
             return _from_run(Path(options.model), options, null_label, samples)
+    return load_new(options, null_label, samples)
+
+
+def load_new(options: ModelOptions, null_label: int | None = None, samples: int | None = None) -> LoadedModel:
+    """As `load`, of a network that is in no training folder; one in a folder of save_pretrained is checked on the data.
+
+    Args:
+        options, null_label: As in `load`.
+        samples: As in `load`; None for a command that trains, which needs all.
+
+    Raises:
+        InputError: as `load`; or the load check refuses.
+    """
     loaded = load_recipe(
         recipe_of(options),
         options.checkpoint,
@@ -148,7 +161,7 @@ def load_recipe(
     trained_on: dict[str, Any] | None = None,
     weights_key: str | None = None,
     null_label: int | None = None,
-    samples: int = 0,
+    samples: int | None = 0,
 ) -> LoadedModel:
     """Build the network of a recipe and load its data.
 
@@ -158,7 +171,7 @@ def load_recipe(
         device: The torch device.
         trained_on: The "shape" and, if there is one, the "digest" that the data must have.
         weights_key: Which weights of the file to load.
-        null_label, samples: As in `load`.
+        null_label, samples: As in `load_new`.
 
     Raises:
         InputError: see `load`.
@@ -182,7 +195,7 @@ def load_recipe(
     weights = None if checkpoint is None else load_weights(denoiser, checkpoint, weights_key)
     denoiser = denoiser.to(place)
     if data is None:
-        data = own_data(denoiser, recipe, shape, samples, _SPLIT_SEED)
+        data = own_data(denoiser, recipe, shape, samples or 0, _SPLIT_SEED)
     if null_label is not None:
         if "label" not in denoiser.conditions:
             got = ", ".join(denoiser.conditions) or "no conditions"
@@ -240,8 +253,8 @@ def _from_run(folder: Path, options: ModelOptions, null_label: int | None, sampl
             latents=options.latents,
         )
         trained_on.pop("digest", None)
-    average = folder / AVERAGE_FILE
-    return load_recipe(recipe, average, options.device, trained_on, null_label=null_label, samples=samples)
+    average, needed = folder / AVERAGE_FILE, None if options.data is None else samples
+    return load_recipe(recipe, average, options.device, trained_on, null_label=null_label, samples=needed)
 
 
 def _check_data(data: Data, trained_on: dict[str, Any]) -> None:
@@ -270,12 +283,7 @@ def unseen(data: Data) -> Tensor:
 
 def notes_on(loaded: LoadedModel, controls_missing: bool, woken: tuple[str, ...] = ()) -> list[str]:
     """Notes on the network and its controls that a reader of the results needs."""
-    notes = weights_notes(loaded)
-    for name, value in loaded.denoiser.falls_back_to(loaded.data.conditions).items():
-        option = "--labels FILE.npy" if name == "label" else f"--cond {name}=FILE.npy"
-        notes.append(
-            f"note: the data have no {name}, so the network got the one that stands for none, {value}; {option} gives others"
-        )
+    notes = loading_notes(loaded)
     if not loaded.trained and loaded.recipe.model in MODELS:
         notes.append("note: no weights were loaded, so this is a network at its initialisation")
     if controls_missing:
@@ -290,10 +298,20 @@ def notes_on(loaded: LoadedModel, controls_missing: bool, woken: tuple[str, ...]
     return notes
 
 
-def weights_notes(loaded: LoadedModel) -> list[str]:
-    """Which weights of a checkpoint were loaded, where it has more than those of one network at its top."""
+def loading_notes(loaded: LoadedModel) -> list[str]:
+    """What was chosen without a word of the user.
+
+    Which weights of a checkpoint were loaded, where it has more than those of one network at its top; and what stands for
+    the conditions that the data lack.
+    """
     weights = loaded.weights
-    return [f"note: {weights}"] if weights is not None and (weights.key != "." or weights.others) else []
+    notes = [f"note: {weights}"] if weights is not None and (weights.key != "." or weights.others) else []
+    for name, value in loaded.denoiser.falls_back_to(loaded.data.conditions).items():
+        option = "--labels FILE.npy" if name == "label" else f"--cond {name}=FILE.npy"
+        notes.append(
+            f"note: the data have no {name}, so the network got the one that stands for none, {value}; {option} gives others"
+        )
+    return notes
 
 
 def _absolute(data: str) -> str:

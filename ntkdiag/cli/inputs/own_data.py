@@ -16,18 +16,18 @@ SELF = "self"
 _FILES = ("labels", "cond")
 
 
-def own_shape(recipe: Recipe, stated: list[int] | None, samples: int) -> tuple[int, ...]:
+def own_shape(recipe: Recipe, stated: list[int] | None, samples: int | None) -> tuple[int, ...]:
     """Shape of a sample of the network, from what is known of it without data.
 
     Args:
         recipe: How it is built; data_options may be files of labels and conditions.
         stated: What a training folder says.
-        samples: How many will be measured; 0 for a command that needs real data.
+        samples: How many will be measured; 0 or None for a command that needs real data.
 
     Raises:
         InputError: the shape is not known, or data_options that need data.
     """
-    if samples == 0:
+    if not samples:
         raise InputError(
             f"--data {SELF}", expected="data, for all but measure and verify", got="the network itself"
         )

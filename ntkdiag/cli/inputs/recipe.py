@@ -122,12 +122,12 @@ class Recipe:
         named = [] if getattr(network, "conditions", None) else list(self.data_options.get("cond", {}))
         return Denoiser(network, path, target, call=self.call or "time", conditions=named or None)
 
-    def encoded(self, data: Data, samples: int, device: Any) -> Data:
+    def encoded(self, data: Data, samples: int | None, device: Any) -> Data:
         """The data as the network takes it: latents of pictures where its folder has a VAE.
 
         Args:
             data: What was loaded.
-            samples: How many samples are needed at least.
+            samples: How many samples are needed at least; None for all.
             device: Where the VAE runs.
 
         Raises:
@@ -140,7 +140,9 @@ class Recipe:
 
         if self.latents or Folder.find(self.model, self.scheduler).vae is None:
             return data
-        return latents(self.model, data, most=max(MOST, samples), device=device)
+        parts = [len(part) for part in (data.train, data.held_out) if part is not None]
+        most = max(parts) if samples is None else max(MOST, samples)
+        return latents(self.model, data, most=most, device=device)
 
     def _whole_times(self) -> bool:
         from ntkdiag.cli.options.choices import TIMESTEPS

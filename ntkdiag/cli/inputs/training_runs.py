@@ -19,6 +19,8 @@ LOSSES_FILE = "losses.csv"
 WEIGHTS_FILE = "weights.csv"
 # Held-out samples in each bucket, and the seed of their noise; equal for every run, so that differences are paired.
 _SAMPLES, _SEED = 1024, 0
+# Those of networks from elsewhere, which are larger.
+_SAMPLES_OF_FOLDER = 256
 
 
 def held_out(denoiser: Denoiser, data: Data, buckets: Buckets) -> BucketValues:
@@ -26,6 +28,13 @@ def held_out(denoiser: Denoiser, data: Data, buckets: Buckets) -> BucketValues:
     from ntkdiag.train import bucket_losses
 
     return bucket_losses(denoiser, data, buckets, samples=_SAMPLES, seed=_SEED)
+
+
+def held_out_of_folder(denoiser: Denoiser, data: Data, buckets: Buckets, batch: int) -> BucketValues:
+    """As `held_out`, of a network from elsewhere: fewer samples, as many at once as in a training step."""
+    from ntkdiag.train import bucket_losses
+
+    return bucket_losses(denoiser, data, buckets, samples=_SAMPLES_OF_FOLDER, seed=_SEED, batch=batch)
 
 
 def loss_table(values: BucketValues) -> pd.DataFrame:

@@ -1,0 +1,30 @@
+"""What a network draws itself in a training step (dropout, dropped labels): the same for the same seed and step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from ntkdiag.randomness import stream_seed
+
+
+@contextmanager
+def own_draws(seed: int, step: int, device: torch.device) -> Iterator[None]:
+    """Seed torch's global generators, of the CPU and of a CUDA device, for one step; afterwards they are as before.
+
+    So a run that was interrupted and resumed draws what the straight one draws, and the caller's random state is untouched.
+
+    Args:
+        seed: The run's seed.
+        step: Steps done before this one.
+        device: Of the network.
+    """
+    cuda = [device] if device.type == "cuda" else []
+    chosen = stream_seed(stream_seed(seed, "own draws"), step)
+    with torch.random.fork_rng(devices=cuda):
+        torch.default_generator.manual_seed(chosen)
+        for each in cuda:
+            torch.cuda.default_generators[each.index].manual_seed(chosen)
+        yield
