@@ -41,7 +41,7 @@ def _smaller(words: list[str]) -> list[str]:
     if "--from" in words:
         tiny = []
     if "--resume" in words:
-        tiny = tiny[:2]
+        tiny = ["--steps", "5"]
     model = words[words.index("--model") + 1] if "--model" in words else ""
     return tiny + [word for option in TINY_MODEL.get(model, []) for word in ("--model-option", option)]
 
