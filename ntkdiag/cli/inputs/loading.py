@@ -96,14 +96,19 @@ def load(
 
         if not is_folder(Path(options.model)):
             return _from_run(Path(options.model), options, null_label, samples)
-    return load_new(options, null_label, samples)
+    return load_new(options, null_label, samples, kept)
 
 
-def load_new(options: ModelOptions, null_label: int | None = None, samples: int | None = None) -> LoadedModel:
+def load_new(
+    options: ModelOptions,
+    null_label: int | None = None,
+    samples: int | None = None,
+    kept: KeptParts | None = None,
+) -> LoadedModel:
     """As `load`, of a network that is in no training folder; one in a folder of save_pretrained is checked on the data.
 
     Args:
-        options, null_label: As in `load`.
+        options, null_label, kept: As in `load`.
         samples: As in `load`; None for a command that trains, which needs all.
 
     Raises:
