@@ -63,6 +63,10 @@ class InputError(NtkdiagError, ValueError):
         self.arguments = dict(arguments or {})
         super().__init__(self.message())
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """As it is sent to another process."""
+        return _sent, (type(self), str(self), vars(self))
+
     def message(self, spell: Callable[[str, object], str] = as_keyword) -> str:
         """The whole line.
 
@@ -73,6 +77,13 @@ class InputError(NtkdiagError, ValueError):
             return self._problem
         spelled = {name: spell(name, value) for name, value in self.arguments.items()}
         return f"{self._problem} {self._fix.format(**spelled) if spelled else self._fix}"
+
+
+def _sent(kind: type[InputError], text: str, fields: dict[str, Any]) -> InputError:
+    """An error that came from another process."""
+    error = kind.__new__(kind, text)
+    vars(error).update(fields)
+    return error
 
 
 def first_line(error: BaseException) -> str:

@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 
 import pytest
 import torch
 from networks.case import DEVICE
+from process_group import ProcessGroup
 
 os.environ.setdefault("MPLBACKEND", "Agg")
 torch.set_num_threads(1)
 if DEVICE.type == "cuda":  # on by default, and no match for a tolerance of float32's rounding
     torch.backends.cudnn.allow_tf32 = False
+
+
+@pytest.fixture(scope="session")
+def two_processes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ProcessGroup]:
+    """Two processes of one group, for all tests that need them: starting them takes seconds."""
+    group = ProcessGroup(2, tmp_path_factory.mktemp("two"))
+    yield group
+    group.close()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

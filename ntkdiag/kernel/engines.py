@@ -13,6 +13,7 @@ from ntkdiag.errors import (
     MeasurementError,
     NtkdiagError,
     first_line,
+    listed,
     require_one_of,
     require_positive_int,
     require_type,
@@ -26,6 +27,8 @@ from ntkdiag.kernel.inference_mode import outside_inference_mode, usable
 from ntkdiag.kernel.parameters import select_parameters
 from ntkdiag.kernel.preconditioner import checked
 from ntkdiag.kernel.problem import Problem, few_samples
+from ntkdiag.kernel.processes import Processes, Share, in_step
+from ntkdiag.kernel.processes.alike import Fact, of_values, of_weights, require_alike
 from ntkdiag.kernel.sketch import sketch_of
 from ntkdiag.kernel.streaming import gram_streaming
 from ntkdiag.kernel.streaming.refusal import SeveralSweeps
@@ -78,6 +81,7 @@ def run(
     sketch: int = SKETCH,
     seed: int = 0,
     may_sketch: bool = False,
+    distributed: bool = False,
 ) -> Measured:
     """Gram matrices of J_iᵀ v by one engine; see `gram_of` for the other arguments.
 
@@ -87,17 +91,20 @@ def run(
         may_sketch: Whether "auto" sketches more samples than fit into one sweep; without a preconditioner.
 
     Raises:
-        InputError: shapes that do not fit, unknown engine, nothing to differentiate by.
+        InputError: shapes that do not fit, unknown engine, nothing to differentiate by, processes that were given different
+            things.
         MeasurementError: samples are not independent of each other, parameters have no gradient, or no engine agrees with
             plain autograd.
     """
-    require_one_of("engine", engine, ENGINES)
-    if memory is not None:
-        require_positive_int("memory, in bytes", memory)
-    require_type("module", module, nn.Module, "a torch.nn.Module")
-    require_batch(inputs)
-    parameters = select_parameters(module, params)
-    with outside_inference_mode(), measuring(module), gradients_set_aside(module):
+    processes = _processes(engine) if distributed else None
+    with in_step(processes):
+        require_one_of("engine", engine, ENGINES)
+        if memory is not None:
+            require_positive_int("memory, in bytes", memory)
+        require_type("module", module, nn.Module, "a torch.nn.Module")
+        samples = require_batch(inputs)
+        parameters = select_parameters(module, params)
+    with in_step(processes), outside_inference_mode(), measuring(module), gradients_set_aside(module):
         problem = Problem(
             module,
             parameters,
@@ -107,7 +114,10 @@ def run(
             {name: 1 / p for name, p in checked(preconditioner, parameters).items()},
             memory,
             in_one_sweep=engine == "auto" and may_sketch and preconditioner is None,
+            share=None if processes is None else Share(processes, samples),
         )
+        if processes is not None:
+            require_alike(processes, _given(problem, engine, sketch, seed))
         if engine == "sketch":
             problem = _sketched(problem, sketch, seed)
         try:
@@ -122,6 +132,34 @@ def run(
     count = sum(p.numel() for p in parameters.values())
     sketched = problem.sketch is not None
     return Measured(total, _engines_of(coverage, sketched), coverage, count, grams if group else {}, sketched)
+
+
+def _processes(engine: str) -> Processes:
+    """The processes that measure together."""
+    if engine in ("exact", "autograd"):
+        raise InputError(
+            "engine",
+            expected="'auto', 'streaming' or 'sketch', which processes can share",
+            got=repr(engine),
+            fix="Choose one of them, or leave {distributed} out.",
+            arguments={"distributed": None},
+        )
+    return Processes()
+
+
+def _given(problem: Problem, engine: str, sketch: int, seed: int) -> dict[str, Fact]:
+    """What all processes must have in common."""
+    return {
+        "number of samples": problem.samples,
+        "inputs": ", ".join(f"{tuple(tensor.shape)} {tensor.dtype}" for tensor in problem.inputs),
+        "values of the inputs (a sum)": sum(of_values(tensor) for tensor in problem.inputs),
+        "parameters": listed(problem.parameters),
+        "weights (a checksum)": of_weights(problem.parameters),
+        "engine": engine,
+        "sketch": sketch,
+        "seed": seed,
+        "memory": str(problem.memory),
+    }
 
 
 def _sketched(problem: Problem, size: int, seed: int) -> Problem:
@@ -172,10 +210,17 @@ def _checked_grams(
 
 
 def _grams_by(engine: str, problem: Problem, check: Check) -> tuple[dict[str, Tensor], dict[str, str]]:
-    if engine == "streaming":
-        streamed = gram_streaming(problem, check)
-        return streamed.groups, streamed.coverage
-    return slow_grams(problem, _guarded_directions(problem, check), check, engine)
+    processes = None if problem.share is None else problem.share.processes
+    with in_step(processes):
+        if engine == "streaming":
+            streamed = gram_streaming(problem, check)
+            grams, coverage = streamed.groups, streamed.coverage
+        else:
+            grams, coverage = slow_grams(problem, _guarded_directions(problem, check), check, engine)
+    if processes is None:
+        return grams, coverage
+    coverage = processes.each_says("coverage", coverage)[0]
+    return {label: processes.of_first("kernel", grams[label]) for label in sorted(grams)}, coverage
 
 
 def _engines_of(coverage: dict[str, str], sketched: bool) -> str:

@@ -102,6 +102,7 @@ def gram(
     preconditioner: dict[str, Tensor] | None = None,
     check: bool | CheckOnce = True,
     sketch: int = engines.SKETCH,
+    distributed: bool = False,
 ) -> Gram:
     """The NTK of a denoiser between noisy samples, J = ∂prediction/∂θ in the network's own target.
 
@@ -138,6 +139,7 @@ def gram(
             unbiased (trace, gradient signal), and so are the sums in pair statistics from `per_probe`, whose products are
             taken between different probes (`participation_ratio_pairs`). Eigenvalues, and ranks from them, are not: noise
             spreads them. The other kernels have one sketch, and no estimate of its error.
+        distributed: Share the samples out over the processes of `torch.distributed`, see `gram_of`.
 
     Returns:
         A `Gram`.
@@ -167,6 +169,7 @@ def gram(
         "check": check,
         "sketch": sketch,
         "seed": seed,
+        "distributed": distributed,
     }
     if kernel == "full":
         found = _row_kernel(denoiser, inputs, all_outputs(shape, x.dtype).to(device), options)
@@ -197,6 +200,7 @@ def gram_of(
     check: bool | CheckOnce = True,
     sketch: int = engines.SKETCH,
     seed: int = 0,
+    distributed: bool = False,
 ) -> Tensor:
     """Gram matrices of J_iᵀ v for any module.
 
@@ -222,6 +226,10 @@ def gram_of(
             for normal entries; signs have less of it on the diagonals. The variances of the parameters add up. Memory: N k²
             numbers for a parameter and a direction; on a CPU, on disk (TMPDIR) where they do not fit into half of `memory`.
         seed: Of the signs of the sketches.
+        distributed: Share the samples out over the processes of the default group of `torch.distributed`. Every process
+            calls this with the same arguments, and gets the same result. None of them runs another's samples or holds the
+            gradients of all. For the engines "auto", "streaming" and "sketch"; `memory` is that of each process. What fails
+            in one process raises the same error in all.
 
     Returns:
         [R, N, N] float64 on the CPU: entry (r, i, j) = (J_iᵀ v_ri) · (J_jᵀ v_rj).
@@ -249,6 +257,7 @@ def gram_of(
         check=check,
         sketch=sketch,
         seed=seed,
+        distributed=distributed,
     ).per_probe
 
 

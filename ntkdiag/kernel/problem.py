@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ntkdiag.kernel.directions import Directions
+from ntkdiag.kernel.processes import Share
 from ntkdiag.kernel.sketch import Sketch
 
 
@@ -26,6 +27,7 @@ class Problem:
         memory: Bytes to work in; None takes most of what the device has free.
         in_one_sweep: Rather than run a network again for pairs of tiles, the streaming engine raises `SeveralSweeps`.
         sketch: Entries are those of sketched gradients, whose projections hold the preconditioner; None for the gradients.
+        share: How many processes share the samples; None for this one alone.
     """
 
     module: nn.Module
@@ -37,6 +39,7 @@ class Problem:
     memory: int | None = None
     in_one_sweep: bool = False
     sketch: Sketch | None = None
+    share: Share | None = None
 
     @property
     def samples(self) -> int:
@@ -46,6 +49,17 @@ class Problem:
     def only(self, names: Container[str]) -> Problem:
         """The same with some of the parameters."""
         return replace(self, parameters={name: p for name, p in self.parameters.items() if name in names})
+
+    def of_this_process(self) -> Problem:
+        """The same with the samples that this process runs. Directions are asked for by position among these."""
+        if self.share is None:
+            return self
+        ran, every = self.share.ran, self.directions
+        return replace(
+            self,
+            inputs=tuple(tensor[ran] for tensor in self.inputs),
+            directions=lambda output, picked: every(output, picked + ran.start),
+        )
 
     def measured(self, name: str, gradients: Tensor, probe: int) -> Tensor:
         """What the kernel is made of: gradients [n, *shape or flattened], or their sketches; [n, length]."""

@@ -83,7 +83,7 @@ class Accumulator:
 
     def finish(self) -> None:
         """End the backward: contract parameters that have uses which the output does not depend on."""
-        for name in {*self._views, *self._sums}:
+        for name in dict.fromkeys((*self._views, *self._sums)):
             self._contract(name)
 
     def _contract(self, name: str) -> None:
@@ -96,7 +96,14 @@ class Accumulator:
                 total = rows if total is None else total + rows
             assert total is not None  # a parameter is contracted only once it has a use
             gradient = Dense(total)
-        block = contract(gradient, scale)
+        self._take(name, gradient, scale)
+
+    def _take(self, name: str, gradient: PerSampleGradient, scale: Tensor | None) -> None:
+        """Contract the per-sample gradients of a parameter."""
+        self._add_products(name, contract(gradient, scale))
+
+    def _add_products(self, name: str, block: Tensor) -> None:
+        """Add Σ G_i · scale · G_j of a parameter, [m, m]."""
         if self._probe == 0:
             apart = max(1, self._samples - 1)
             corner = block[::apart, ::apart].clone()

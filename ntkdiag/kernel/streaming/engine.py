@@ -7,6 +7,7 @@ parameter how its gradients were obtained.
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 
 import torch
@@ -16,15 +17,20 @@ from ntkdiag.kernel.check import Check
 from ntkdiag.kernel.eager import plain_eager
 from ntkdiag.kernel.fallback import add_grams, slow_grams
 from ntkdiag.kernel.problem import Problem
-from ntkdiag.kernel.streaming.memory import is_out_of_memory, samples_at_once, samples_that_fit
+from ntkdiag.kernel.processes import OutOfStep, in_step
+from ntkdiag.kernel.streaming.memory import is_out_of_memory, memory_budget, samples_at_once, samples_that_fit
 from ntkdiag.kernel.streaming.recording.forward import Network
 from ntkdiag.kernel.streaming.recording.rehearsal import Rehearsal, rehearse, rehearsed_samples
 from ntkdiag.kernel.streaming.refusal import Refused, SeveralSweeps
+from ntkdiag.kernel.streaming.shared import added_up, agreed
+from ntkdiag.kernel.streaming.shared_sweeps import shared_pairs
 from ntkdiag.kernel.streaming.sketched_sweeps import each_once
 from ntkdiag.kernel.streaming.sweep import AllSamples, Task, sweep
 
 ENGINE = "streaming"
 
+# Why parameters are refused that the processes do not use at the same places.
+_ELSEWHERE = "the network takes other operations for the samples of another process"
 # A parameter with a smaller share of the kernel does not matter to it.
 _SHARE = 1e-6
 
@@ -59,18 +65,26 @@ def gram_streaming(problem: Problem, check: Check) -> Streamed:
     """
     refused = {name: reason for name, reason in check.known(ENGINE).items() if name in problem.parameters}
     network = Network(problem.module, problem.parameters).without(set(refused))
-    task = Task(network, problem.directions, problem.group, problem.inverse_preconditioner)
+    own = _of_this_process(problem)
+    task = Task(network, own.directions, problem.group, problem.inverse_preconditioner)
     with plain_eager():
         while True:
             try:
-                found = _streamed(task, problem, check)
+                found = _streamed(task, own, check)
+            except OutOfStep:  # the network takes other operations for the samples of another process
+                if not task.network.parameters:
+                    raise
+                refused.update(dict.fromkeys(task.network.parameters, _ELSEWHERE))
             except Refused as refusal:
                 if not refusal.reasons.keys() - refused.keys():  # it would be refused for ever
                     raise RuntimeError(f"no progress: {refusal}") from refusal
                 refused.update(refusal.reasons)
             else:
                 names = list(task.network.parameters)
-                wrong = _faint(found.corners) or check.compare(ENGINE, found.corners, names, found.output)
+                with _in_step(problem):
+                    wrong = _faint(found.corners) or check.compare(ENGINE, found.corners, names, found.output)
+                if problem.share is not None:
+                    wrong = agreed(wrong, found.output, problem)
                 if not wrong:
                     break
                 refused.update(wrong)
@@ -83,6 +97,17 @@ def gram_streaming(problem: Problem, check: Check) -> Streamed:
         add_grams(groups, others)
         coverage |= {name: _because(how[name], refused[name]) for name in how}
     return Streamed(groups, {name: coverage.get(name, "unused") for name in problem.parameters})
+
+
+def _of_this_process(problem: Problem) -> Problem:
+    """The samples of this process; where several run on one machine, they divide its main memory."""
+    share, device = problem.share, problem.inputs[0].device
+    if share is None:
+        return problem
+    memory = problem.memory
+    if memory is None and device.type == "cpu":
+        memory = max(1, int(memory_budget(None, device) / share.processes.on_this_machine))
+    return replace(problem.of_this_process(), memory=memory)
 
 
 def _faint(corners: dict[str, Tensor]) -> dict[str, str]:
@@ -112,13 +137,14 @@ def _streamed(task: Task, problem: Problem, check: Check) -> AllSamples:
         SeveralSweeps: they do not fit into one sweep, and the problem asks for that.
     """
     forward = frozenset(task.network.parameters)
-    if forward in check.forwards:
+    if _least(problem, forward in check.forwards):
         try:
             return _swept(task, problem, check.forwards[forward], check.active)
         except Refused:  # the network takes other operations this time, perhaps
             del check.forwards[forward]
-    chosen = rehearsed_samples(problem.samples, {problem.samples}, check.active)
-    rehearsal = rehearse(task.network, problem.inputs, chosen)
+    with _in_step(problem):
+        chosen = rehearsed_samples(problem.samples, {problem.samples}, check.active)
+        rehearsal = rehearse(task.network, problem.inputs, chosen)
     found = _swept(task, problem, rehearsal, check.active)
     remembered = rehearsal.remembered()
     if remembered is not None:
@@ -128,16 +154,19 @@ def _streamed(task: Task, problem: Problem, check: Check) -> AllSamples:
 
 def _swept(task: Task, problem: Problem, rehearsal: Rehearsal, checked: bool) -> AllSamples:
     """Gram matrices of all samples; tiles are made smaller when memory runs out."""
-    samples, inputs = problem.samples, problem.inputs
-    fit = samples_that_fit(rehearsal.bytes_per_sample, problem.memory, inputs[0].device)
+    share, inputs = problem.share, problem.inputs
+    samples = problem.samples if share is None else share.largest
+    fit = _least(problem, samples_that_fit(rehearsal.bytes_per_sample, problem.memory, inputs[0].device))
     if fit < samples and problem.in_one_sweep:
-        raise SeveralSweeps(fit)
-    run, tile = _all_pairs, samples if fit >= samples else max(1, fit // 2)
+        raise SeveralSweeps(fit if share is None else fit * share.processes.count)
+    run, tile = _all_pairs if share is None else shared_pairs, samples if fit >= samples else max(1, fit // 2)
     if problem.sketch is not None:
         run, tile = each_once, min(tile, samples_at_once(rehearsal.bytes_per_sample, inputs[0].device))
     while True:
         try:
-            return run(task, problem, tile, rehearsal, checked)
+            with _in_step(problem):
+                found = run(task, problem, tile, rehearsal, checked)
+                return found if share is None else added_up(found, share)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error) or tile == 1:
                 raise
@@ -145,6 +174,18 @@ def _swept(task: Task, problem: Problem, rehearsal: Rehearsal, checked: bool) ->
         tile = max(1, min(tile, samples // 2) // 2)
         if inputs[0].is_cuda:
             torch.cuda.empty_cache()
+
+
+def _in_step(problem: Problem) -> AbstractContextManager[None]:
+    """What is done inside succeeds or fails in all processes."""
+    return in_step(None if problem.share is None else problem.share.processes)
+
+
+def _least(problem: Problem, number: int) -> int:
+    """The least of the numbers of all processes."""
+    if problem.share is None:
+        return number
+    return min(each[0] for each in problem.share.processes.meet("least", number))
 
 
 def _all_pairs(task: Task, problem: Problem, tile: int, rehearsal: Rehearsal, checked: bool) -> AllSamples:

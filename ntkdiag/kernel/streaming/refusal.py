@@ -15,8 +15,11 @@ class Refused(Exception):
     """
 
     def __init__(self, reasons: dict[str, str]) -> None:
-        super().__init__("; ".join(f"{name}: {reason}" for name, reason in reasons.items()))
+        super().__init__(reasons)
         self.reasons = reasons
+
+    def __str__(self) -> str:
+        return "; ".join(f"{name}: {reason}" for name, reason in self.reasons.items())
 
 
 class SeveralSweeps(Exception):
@@ -27,5 +30,8 @@ class SeveralSweeps(Exception):
     """
 
     def __init__(self, fit: int) -> None:
-        super().__init__(f"memory for {fit} samples")
+        super().__init__(fit)
         self.fit = fit
+
+    def __str__(self) -> str:
+        return f"memory for {self.fit} samples"

@@ -20,6 +20,7 @@ from ntkdiag.kernel.streaming.recording.derived import (
     sum_over_copies,
 )
 from ntkdiag.kernel.streaming.row_storage import RowStorage
+from ntkdiag.kernel.streaming.shared import columns_of_all
 
 
 class SketchedRows:
@@ -31,9 +32,10 @@ class SketchedRows:
         first: Number of the first of these probes.
 
     Attributes:
-        grams: Group label → the Gram matrix of each finished probe, [N, N] float64 on the CPU.
+        grams: Group label → the Gram matrix of each finished probe, [N, N] float64 on the CPU; of several processes, each
+            has a part of the sum.
         corners: Parameter name → the products of its rows for the first and the last sample, [2, 2] (one by one for one
-            sample), for the first probe of all.
+            sample), for the first probe of all; a part of the sum as well.
     """
 
     def __init__(self, problem: Problem, storage: RowStorage, first: int) -> None:
@@ -94,9 +96,10 @@ class SketchedRows:
         return self._projections[name]
 
     def _contract(self, kept: dict[str, Tensor]) -> None:
-        samples, group = self._problem.samples, self._problem.group
+        share, group = self._problem.share, self._problem.group
+        samples = self._problem.samples if share is None else share.samples
         found: dict[str, Tensor] = {}
-        for name, rows in kept.items():
+        for name, rows in kept.items() if share is None else columns_of_all(kept, share):
             if self._probe == 0:
                 ends = rows[:: max(1, samples - 1)]
                 self.corners[name] = ends @ ends.T

@@ -1,0 +1,231 @@
+"""What processes say to each other: which of them is where, tensors that each sends to all, sums.
+
+Before anything is exchanged, every process says what it is about to exchange, or that it has failed. So an error of one
+becomes the same error of all, none waits for another that has gone elsewhere, and nothing is mixed up.
+"""
+
+from __future__ import annotations
+
+import math
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
+from zlib import crc32
+
+import torch
+from torch import Tensor, distributed
+
+from ntkdiag.errors import InputError
+from ntkdiag.kernel.processes.failure import LostProcess, OutOfStep, first_of, packed
+
+# Numbers beside the name of an exchange.
+_NUMBERS = 3
+_FAILED, _WELL = 0, 1
+
+T = TypeVar("T")
+# Group of processes → the group by which they pass tensors in main memory.
+_BESIDE: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
+
+
+class Processes:
+    """All processes of the default group of `torch.distributed`.
+
+    Raises:
+        InputError: there is no such group.
+
+    Attributes:
+        rank: Number of this process.
+        count: How many there are.
+        on_this_machine: How many of them run on this machine.
+    """
+
+    def __init__(self) -> None:
+        if not (distributed.is_available() and distributed.is_initialized()):
+            raise InputError(
+                "distributed",
+                expected="a group of processes, made by torch.distributed.init_process_group in each of them",
+                got="no group",
+                fix="Start the program with torchrun and make one, or leave {distributed} out.",
+                arguments={"distributed": None},
+            )
+        self.rank: int = distributed.get_rank()
+        self.count: int = distributed.get_world_size()
+        self._beside = _group_of_main_memory()
+        self._raised: Exception | None = None  # what all processes have just raised
+        machine = crc32(socket.gethostname().encode())
+        self.on_this_machine = sum(each[0] == machine for each in self.meet("machine", machine))
+
+    def meet(self, what: str, *numbers: int) -> list[tuple[int, ...]]:
+        """Wait until every process is at the same place.
+
+        Args:
+            what: Names the place.
+            numbers: A few integers to tell the others.
+
+        Returns:
+            The numbers of each process.
+
+        Raises:
+            OutOfStep: another process is at another place.
+            Exception: that of a process that has failed.
+        """
+        seen = self._said(_WELL, crc32(what.encode()), *numbers)
+        if any(status == _FAILED for status, *_ in seen):
+            self._fail(None)
+        if len({place for _, place, *_ in seen}) > 1:
+            self._raised = OutOfStep(
+                f"processes: expected all at the same place; got another one at {what!r}."
+            )
+            raise self._raised
+        self._raised = None
+        return [tuple(rest[: len(numbers)]) for _, _, *rest in seen]
+
+    @contextmanager
+    def in_step(self) -> Iterator[None]:
+        """What is done inside succeeds in every process, or else fails in every process with the same exception."""
+        self._raised = None
+        try:
+            yield
+            self.meet("done")
+        except Exception as error:
+            if error is self._raised or isinstance(error, LostProcess):
+                raise  # the others know
+            self._said(_FAILED)
+            self._fail(error)
+
+    def exchange(
+        self, what: str, tensors: Sequence[Tensor], counts: Sequence[int], split: Sequence[bool]
+    ) -> list[Tensor]:
+        """Give all others what this process has of some tensors.
+
+        Args:
+            what: Names them; see `meet`, also for what is raised.
+            tensors: [n, ..., last], the rows of this process; all sizes but n are equal in all processes.
+            counts: n of each process.
+            split: For each tensor, whether this process receives all of it, or only its share of the last dimension.
+
+        Returns:
+            Rows of all processes in order, [Σ n, ...] each.
+        """
+        found: list[Tensor | None] = [None] * len(tensors)
+        for kind in dict.fromkeys((tensor.dtype, tensor.device) for tensor in tensors):
+            places = [i for i, tensor in enumerate(tensors) if (tensor.dtype, tensor.device) == kind]
+            some = self._exchanged(what, [tensors[i] for i in places], counts, [split[i] for i in places])
+            for place, tensor in zip(places, some, strict=True):
+                found[place] = tensor
+        return [tensor for tensor in found if tensor is not None]
+
+    def share_of(self, size: int, rank: int | None = None) -> slice:
+        """The part of a dimension that a process has: this one, or another."""
+        rank = self.rank if rank is None else rank
+        return slice(rank * size // self.count, (rank + 1) * size // self.count)
+
+    def total(self, what: str, tensor: Tensor) -> Tensor:
+        """The sum of a tensor over processes, in main memory."""
+        found = tensor.detach().cpu().clone()
+        self.meet(f"{what} {tuple(found.shape)}")
+        self._call(lambda: distributed.all_reduce(found, group=self._beside))
+        return found
+
+    def of_first(self, what: str, tensor: Tensor) -> Tensor:
+        """The first process's values of a tensor in main memory, whose shape all know."""
+        found = tensor.detach().contiguous()
+        self.meet(f"{what} {tuple(found.shape)}")
+        self._call(lambda: distributed.broadcast(found, src=0, group=self._beside))
+        return found
+
+    def each_says(self, what: str, value: T) -> list[T]:
+        """What each process says; a plain value."""
+        self.meet(what)
+        return self._each_says(value)
+
+    def _each_says(self, value: T) -> list[T]:
+        found: list[Any] = [None] * self.count
+        self._call(lambda: distributed.all_gather_object(found, value, group=self._beside))
+        return found
+
+    def _exchanged(
+        self, what: str, tensors: list[Tensor], counts: Sequence[int], split: list[bool]
+    ) -> list[Tensor]:
+        """`exchange` of tensors of one dtype on one device."""
+
+        def part(i: int, rank: int) -> slice:
+            size = tensors[i].shape[-1]
+            return self.share_of(size, rank) if split[i] else slice(0, size)
+
+        def shape(i: int, rows: int) -> tuple[int, ...]:
+            mine = part(i, self.rank)
+            return (rows, *tensors[i].shape[1:-1], mine.stop - mine.start)
+
+        sent = [
+            [tensor[..., part(i, rank)].reshape(-1) for i, tensor in enumerate(tensors)]
+            for rank in range(self.count)
+        ]
+        to = [sum(len(each) for each in pieces) for pieces in sent]
+        sizes = [[math.prod(shape(i, rows)) for i in range(len(tensors))] for rows in counts]
+        of = [sum(each) for each in sizes]
+        values = torch.cat([each for pieces in sent for each in pieces])
+        shapes = [(tuple(tensor.shape[1:]), tensor.dtype) for tensor in tensors]
+        received = self._all_to_all(f"{what} {shapes} {list(counts)}", values, to, of)
+        pieces = [values.split(each) for values, each in zip(received.split(of), sizes, strict=True)]
+        return [
+            torch.cat(
+                [of_rank[i].reshape(shape(i, rows)) for of_rank, rows in zip(pieces, counts, strict=True)]
+            )
+            for i in range(len(tensors))
+        ]
+
+    def _all_to_all(self, what: str, sent: Tensor, to: list[int], of: list[int]) -> Tensor:
+        """Values for each process in turn → values of each process in turn; as bytes: some backends know few dtypes."""
+        width, values = sent.element_size(), sent.view(torch.uint8)
+        on_card = values.is_cuda and "nccl" in distributed.get_backend_config()
+        values = values if on_card else values.cpu()
+        found = values.new_empty(width * sum(of))
+        outward, inward = ([width * size for size in sizes] for sizes in (to, of))
+        group = None if on_card else self._beside
+        self.meet(what)
+        self._call(lambda: distributed.all_to_all_single(found, values, inward, outward, group=group))
+        return found.view(sent.dtype).to(sent.device)
+
+    def _said(self, *header: int) -> list[list[int]]:
+        """The header of each process."""
+        own = torch.zeros(2 + _NUMBERS, dtype=torch.int64)
+        own[: len(header)] = torch.tensor(header)
+        every = [torch.empty_like(own) for _ in range(self.count)]
+        self._call(lambda: distributed.all_gather(every, own, group=self._beside))
+        return [each.tolist() for each in every]
+
+    def _fail(self, error: Exception | None) -> None:
+        """Raise what has gone wrong: this process's own error, if it is the first that failed and can be sent."""
+        rank, found = first_of(self._each_says(None if error is None else packed(error)))
+        if rank == self.rank and type(error) is type(found):
+            found = error
+        self._raised = found
+        raise found from (None if error is found else error)
+
+    @staticmethod
+    def _call(talk: Callable[[], object]) -> None:
+        try:
+            talk()
+        except RuntimeError as error:
+            raise LostProcess(
+                f"processes: expected an answer of every process; got {' '.join(str(error).split())[:200]}. See what the "
+                "other processes printed."
+            ) from error
+
+
+def in_step(processes: Processes | None) -> AbstractContextManager[None]:
+    """`Processes.in_step`; for a process by itself, nothing."""
+    return nullcontext() if processes is None else processes.in_step()
+
+
+def _group_of_main_memory() -> Any:
+    """A group by which the processes of the default one pass tensors in main memory; None for that one itself."""
+    default = distributed.group.WORLD
+    if "gloo" in distributed.get_backend_config():
+        return None
+    if default not in _BESIDE:
+        _BESIDE[default] = distributed.new_group(backend="gloo")
+    return _BESIDE[default]
