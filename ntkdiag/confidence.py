@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special
 
 from ntkdiag.errors import require_number
 
@@ -59,7 +59,7 @@ def quantile(level: float, freedom: float = math.inf) -> float:
         (1.96, 2.26)
     """
     upper = (1 + require_level(level)) / 2
-    return float(stats.norm.ppf(upper) if math.isinf(freedom) else stats.t.ppf(upper, freedom))
+    return float(special.ndtri(upper) if math.isinf(freedom) else special.stdtrit(freedom, upper))
 
 
 def freedom(count: int, excess: float) -> float:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from ntkdiag.spectra import Replicates
 from ntkdiag.spectra.dense.eigen import Array
@@ -36,7 +36,7 @@ def single_level(effects: Sequence[Replicates], samples: int, level: float) -> f
     errors = np.stack([row / np.linalg.norm(row) for row in shares if row.any()] or [np.ones(1)])
     multipliers = np.random.default_rng(_SEED).standard_normal((errors.shape[1], _DRAWS))
     highest = np.quantile((errors @ multipliers).max(0), (1 + level) / 2)
-    found = 1 - 2 * float(stats.norm.sf(highest))
+    found = 1 - 2 * float(special.ndtr(-highest))
     return float(np.clip(found, level, 1 - (1 - level) / len(errors)))
 
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from ntkdiag.confidence import quantile
 from ntkdiag.errors import InputError, require_number
@@ -76,7 +76,7 @@ def over_seeds(
         """p-value against a mean of at most `bound`."""
         if error == 0:
             return 0.0 if mean > bound else 1.0
-        return float(stats.t.sf((mean - bound) / error, freedom))
+        return float(special.stdtr(freedom, (bound - mean) / error))
 
     reach = quantile(1 - 2 * LEVEL, freedom) * error
     return SeedTest(

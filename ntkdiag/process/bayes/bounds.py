@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from scipy import stats
+from scipy import special
 from torch import Tensor
 
 from ntkdiag.errors import InputError
@@ -206,7 +206,7 @@ def upper_limit(values: Tensor, level: float) -> Tensor:
         [B].
     """
     count = values.shape[1]
-    quantile = float(stats.t.ppf(level, count - 1))
+    quantile = float(special.stdtrit(count - 1, level))
     mean, deviation = values.mean(1), values.std(1)
     centred = (values - mean[:, None]) / deviation.clamp(min=1e-300)[:, None]
     skewness = centred.pow(3).mean(1).clamp(min=0)
