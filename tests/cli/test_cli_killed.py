@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
-import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cli_processes import Command
 
 from ntkdiag.train.checkpoints.checkpoint import Manifest, read_checkpoint, read_manifest
 
@@ -19,25 +18,12 @@ EVERY = 15
 OFTEN = ["--batch", "16", "--setting", "log_every=10", "--setting", "checkpoint_every=20"]
 # Scores from gradients, so that weights, and with them the network, hang on every refresh before.
 REFRESH = ["--weights", f"refresh:{EVERY},score=gsnr,samples=8,buckets=4,half_life=2"]
-CALL = "import sys; from ntkdiag.cli import main; sys.exit(main())"
 
 
-def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
-    """A command in a process of its own, one thread as in these tests, so that sums come out in one order."""
-    return subprocess.Popen(
-        [sys.executable, "-c", CALL, *arguments],
-        cwd=folder,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def manifest_of(process: subprocess.Popen[str], run: Path, step: int) -> Manifest:
+def manifest_of(process: Command, run: Path, step: int) -> Manifest:
     """The run's first checkpoint at or after a step; fails if the process ends before, or takes minutes."""
     for _ in range(60_000):
-        assert process.poll() is None, process.communicate()
+        assert process.code is None, process.end()
         if (run / "training.json").exists() and (found := read_manifest(run)).step >= step:
             return found
         time.sleep(0.002)
@@ -45,21 +31,20 @@ def manifest_of(process: subprocess.Popen[str], run: Path, step: int) -> Manifes
 
 
 @pytest.fixture
-def begun(workspace: Path) -> Any:
+def begun(workspace: Path) -> Iterator[Command]:
     """A run that would go on for hours, with a checkpoint after its second refresh."""
-    process = start(workspace, "train", *TINY, *REFRESH, *OFTEN, "--steps", "1000000", "--out", "run")
+    process = Command(workspace, "train", *TINY, *REFRESH, *OFTEN, "--steps", "1000000", "--out", "run")
     try:
         found = manifest_of(process, workspace / "run", 2 * EVERY)
         assert len(found.weights["history"]) >= 2
         yield process
     finally:
         process.kill()
-        process.communicate()
 
 
-def test_a_killed_run_resumes_bit_by_bit(begun: subprocess.Popen[str], call: Any, workspace: Path) -> None:
+def test_a_killed_run_resumes_bit_by_bit(begun: Command, call: Any, workspace: Path) -> None:
     begun.send_signal(signal.SIGKILL)
-    assert begun.wait() == -signal.SIGKILL
+    assert begun.end()[0] == -signal.SIGKILL
     killed_at = read_manifest("run").step
     steps = str(killed_at + 4 * EVERY + 1)
     assert call("train", "--resume", "--out", "run", "--steps", steps).code == 0
@@ -79,12 +64,10 @@ def test_a_killed_run_resumes_bit_by_bit(begun: subprocess.Popen[str], call: Any
         assert Path("run", name).read_bytes() == Path("whole", name).read_bytes(), name
 
 
-def test_sigterm_saves_a_checkpoint_as_ctrl_c_does(
-    begun: subprocess.Popen[str], call: Any, workspace: Path
-) -> None:
+def test_sigterm_saves_a_checkpoint_as_ctrl_c_does(begun: Command, call: Any, workspace: Path) -> None:
     begun.send_signal(signal.SIGTERM)
-    out, err = begun.communicate(timeout=120)
-    assert begun.returncode == 143 and out == ""
+    code, out, err = begun.end()
+    assert code == 143 and out == ""
     assert "ntkdiag train --resume --out run" in err and err.endswith("interrupted\n")
     step = read_manifest("run").step
     assert not [path for path in workspace.rglob("*") if path.name.startswith(".")]
@@ -94,23 +77,22 @@ def test_sigterm_saves_a_checkpoint_as_ctrl_c_does(
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_no_folder_that_was_being_built_stays(number: signal.Signals, call: Any, workspace: Path) -> None:
     """SIGTERM leaves none; what SIGKILL leaves is removed by the next command that writes in that place."""
-    process = start(workspace, "demo", "--out", "demo")
+    process = Command(workspace, "demo", "--out", "demo")
     try:
         for _ in range(60_000):
-            assert process.poll() is None, process.communicate()
+            assert process.code is None, process.end()
             if list(workspace.glob(".demo.*.tmp/constant/training.json")):
                 break
             time.sleep(0.002)
         process.send_signal(number)
-        _, err = process.communicate(timeout=120)
+        code, _, err = process.end()
     finally:
         process.kill()
-        process.communicate()
     assert "Traceback" not in err
     if number == signal.SIGKILL:
         assert len(list(workspace.glob(".demo.*.tmp"))) == 1
         assert call("weights", "--rule", "erd", "--target", "v", "--out", "erd.csv").code == 0
         Path("erd.csv").unlink()
     else:
-        assert process.returncode == 143
+        assert code == 143
     assert list(workspace.iterdir()) == []

@@ -5,34 +5,33 @@ from __future__ import annotations
 import os
 import random
 import signal
-import subprocess
-import sys
+import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from cli_cases import QUICKLY, TINY
+from cli_processes import Command
 
 import ntkdiag
-from ntkdiag.provenance import KeptParts
+from ntkdiag.provenance import KeptParts, kept_parts
 
 FULL = [*TINY, *QUICKLY, "--kernel", "full", "--top-k", "2"]
 KEPT = ".run.unfinished"
-CALL = "import sys; from ntkdiag.cli import main; sys.exit(main())"
-# Ends the process as SIGKILL does, with the n-th part made and not yet written.
-KILLED = """
-import os, signal, sys
-import ntkdiag.provenance.kept_parts as kept
-from ntkdiag.cli import main
-write, left = kept.write_bytes, [int(sys.argv.pop(1))]
-def until(path, data):
-    left[0] -= 1
-    if left[0] < 0:
-        os.kill(os.getpid(), signal.SIGKILL)
-    write(path, data)
-kept.write_bytes = until
-sys.exit(main())
-"""
+
+
+def kill_after(parts: int) -> None:
+    """Ends the process as SIGKILL does, with one more part made and not yet written."""
+    write, left = kept_parts.write_bytes, [parts]
+
+    def until(path: Path, data: bytes) -> None:
+        left[0] -= 1
+        if left[0] < 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        write(path, data)
+
+    kept_parts.write_bytes = until
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -67,25 +66,19 @@ def whole(call: Any, workspace: Path) -> dict[str, bytes]:
     return content(workspace / "whole")
 
 
-def killed(folder: Path, parts: int, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        [sys.executable, "-c", KILLED, str(parts), *arguments],
-        cwd=folder, env=environment, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-
-
 def test_killed_at_random_places_it_ends_with_the_same_bytes(
     whole: dict[str, bytes], call: Any, workspace: Path
 ) -> None:
     command, done = ["measure", *FULL, "--out", "run"], 0
     for parts in random.Random(0).sample(range(1, 6), 2):
-        stopped = killed(workspace, parts, *command)
-        assert stopped.returncode == -signal.SIGKILL
+        process = Command(workspace, *command, first=partial(kill_after, parts))
+        code, _, err = process.end()
+        process.kill()
+        assert code == -signal.SIGKILL
         assert (
             len(KeptParts(workspace / KEPT)) == done + parts
         )  # the one that was not written is lost, and no other
-        assert ("interrupted run" in stopped.stderr) == (done > 0)
+        assert ("interrupted run" in err) == (done > 0)
         done += parts
     found = call(*command)
     assert (
@@ -114,17 +107,15 @@ def test_ctrl_c_says_how_to_go_on(
 
 def test_sigterm_keeps_what_is_finished(workspace: Path) -> None:
     arguments = ["measure", *TINY, "--buckets", "4", "--samples", "64", "--controls", "9", "--out", "run"]
-    process = subprocess.Popen(
-        [sys.executable, "-c", CALL, *arguments], cwd=workspace, stderr=subprocess.PIPE, text=True
-    )
+    process = Command(workspace, *arguments)
     try:
-        while process.poll() is None and not len(KeptParts(workspace / KEPT)):
-            pass
+        while process.code is None and not len(KeptParts(workspace / KEPT)):
+            time.sleep(0.002)
         process.send_signal(signal.SIGTERM)
-        _, err = process.communicate(timeout=120)
+        code, _, err = process.end()
     finally:
         process.kill()
-    assert process.returncode == 143
+    assert code == 143
     assert "the same command again goes on from" in err and "Traceback" not in err
     assert len(KeptParts(workspace / KEPT)) > 0 and not (workspace / "run").exists()
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -10,97 +13,78 @@ import ntkdiag as nd
 from ntkdiag.cli import main
 from ntkdiag.report.tables import Table
 
+TRAIN = "train --data digits --model dit --model-option width=16 --model-option depth=1 --steps 4 --batch 8 --out {}/run"
+MEASURE = (
+    "measure --model {0}/run --samples 90 --probes 2 --buckets 6 --controls 1 --by label --out {0}/measured"
+)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A small training run, a diagnosis of it by class, and what measuring it printed."""
+
+    folder: Path
+    out: str
+    err: str
+
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def run(tmp_path_factory: pytest.TempPathFactory) -> Measured:
     folder = tmp_path_factory.mktemp("width")
-    train = [
-        "train",
-        "--data",
-        "digits",
-        "--model",
-        "dit",
-        "--model-option",
-        "width=16",
-        "--model-option",
-        "depth=1",
-    ]
-    assert main([*train, "--steps", "4", "--batch", "8", "--out", str(folder / "run")]) == 0
-    measure = [
-        "measure",
-        "--model",
-        str(folder / "run"),
-        "--samples",
-        "90",
-        "--probes",
-        "3",
-        "--buckets",
-        "6",
-    ]
-    assert main([*measure, "--by", "label", "--out", str(folder / "measured")]) == 0
-    return folder
+    out, err = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        patch.delenv("COLUMNS", raising=False)
+        assert main(TRAIN.format(folder).split()) == 0
+        assert main(MEASURE.format(folder).split()) == 0
+    return Measured(folder, out.getvalue(), err.getvalue())
 
 
 def too_wide(text: str) -> list[str]:
     return [line for line in text.splitlines() if len(line) > 80 and "/" not in line]
 
 
+def test_training_and_results_by_class_fit_80_columns(run: Measured) -> None:
+    assert "By class" in run.out
+    assert not too_wide(run.out)
+    assert not too_wide(run.err)
+
+
 @pytest.mark.parametrize(
     "command",
     [
-        [
-            "measure",
-            "--model",
-            "{run}",
-            "--samples",
-            "90",
-            "--probes",
-            "3",
-            "--buckets",
-            "6",
-            "--by",
-            "label",
-        ],
-        [
-            "measure",
-            "--model",
-            "{run}",
-            "--samples",
-            "2",
-            "--buckets",
-            "2",
-            "--kernel",
-            "full",
-            "--top-k",
-            "2",
-        ],
-        ["verify", "--from", "{measured}"],
-        ["weights", "--from", "{measured}", "--score", "bayes"],
-        ["weights", "--rule", "erd", "--target", "v"],
-        ["audit", "{function}:weight", "--target", "v", "--rule", "min_snr", "--option", "gamma=5"],
-        ["sample", "--model", "{run}", "--count", "4", "--steps", "2", "--out", "{out}"],
-        ["demo", "--quick", "--out", "{demo}"],
+        "measure --model {trained} --samples 2 --buckets 2 --controls 1 --kernel full --top-k 2",
+        "verify --from {measured}",
+        "weights --from {measured} --score bayes",
+        "weights --rule erd --target v",
+        "audit {function}:weight --target v --rule min_snr --option gamma=5",
+        "sample --model {run} --count 4 --steps 2 --out {out}",
+        "demo --quick --out {demo}",
     ],
-    ids=lambda command: " ".join(command[:2]),
+    ids=lambda command: " ".join(command.split()[:2]),
 )
 def test_nothing_is_wider_than_80_columns(
-    command: list[str],
-    run: Path,
+    command: str,
+    run: Measured,
+    trained: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.delenv("COLUMNS", raising=False)
+    # Figures and page print nothing, and take most of the time of a small demo.
+    monkeypatch.setattr("ntkdiag.report.save_figures", lambda *arguments, **parts: {})
+    monkeypatch.setattr("ntkdiag.report.write_page", lambda path, *arguments, **parts: path)
     function = tmp_path / "mine.py"
     function.write_text("def weight(snr):\n    return snr.clamp(max=5) / (snr + 1)\n")
     places = {
         "function": function,
-        "run": run / "run",
-        "measured": run / "measured",
+        "trained": trained,
+        "run": run.folder / "run",
+        "measured": run.folder / "measured",
         "out": tmp_path / "drawn.npy",
         "demo": tmp_path / "demo",
     }
-    assert main([part.format(**places) for part in command]) in (0, 1)
+    assert main([part.format(**places) for part in command.split()]) in (0, 1)
     printed = capsys.readouterr()
     assert printed.out.strip()
     assert not too_wide(printed.out)
@@ -108,10 +92,10 @@ def test_nothing_is_wider_than_80_columns(
 
 
 def test_a_wide_terminal_gets_the_whole_table(
-    run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    run: Measured, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "200")
-    assert main(["measure", "--model", str(run / "run"), "--samples", "8", "--buckets", "2"]) == 0
+    assert main(["measure", "--model", str(run.folder / "run"), "--samples", "8", "--buckets", "2"]) == 0
     heads = [line for line in capsys.readouterr().out.splitlines() if line.startswith("log-SNR")]
     assert len(heads) == 1 and "trace" in heads[0] and "loss" in heads[0]
 
