@@ -79,7 +79,7 @@ def verification(text: str) -> Verification:
     table = pd.DataFrame([], columns=list(ANSWER_COLUMNS))
     empty = pd.DataFrame()
     diagnosis = nd.Diagnosis(empty, empty, empty, empty, {}, {})
-    return Verification(text, claims, table, empty, empty, "method", diagnosis)
+    return Verification(text, claims, table, empty, empty, "method", text, diagnosis)
 
 
 def test_a_verification_prints_as_its_answer() -> None:

@@ -7,9 +7,9 @@ seen, and nothing is repeated until it has a definite outcome.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import Any, Literal, Protocol, overload
 
 import pandas as pd
 from torch import nn
@@ -36,7 +36,21 @@ COLUMNS = (
     "claim", "statistic", "end", "middle", "at_end", "effect", "low", "high", "word", "controls", "control_mean",
     "control_low", "control_high", "net", "learned", "note",
 )  # fmt: skip
+# Key of a diagnosis' meta where it is known; and what stands beside an answer where it is not.
+STEP_RANGE = "step_range"
+NO_STEP_RANGE = (
+    "How many of the next training steps this kernel describes was not measured: 'ntkdiag drift RUN --out FOLDER' does, and "
+    "--trust FOLDER puts it here (in Python trust=nd.trust.linearization(denoiser, data, optimizer))."
+)
 ANSWER_COLUMNS = ("claim", "statement", "noisy", "clean", "text")
+
+
+class StepRange(Protocol):
+    """What knows how long a kernel describes training, as `nd.trust.Linearity` and `nd.trust.Examination` do."""
+
+    @property
+    def step_range(self) -> str:
+        """How many of the next steps, in a sentence."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -54,6 +68,8 @@ class Verification:
         rulers: What the rank runs along with over log-SNR, see `ntkdiag.claims.description.rulers.ruler_table`.
         shares: What the noise levels with the highest floor take, see `ntkdiag.claims.description.floor_shares`.
         method: How the limits of `claims` were made, in words.
+        step_range: How many of the next training steps the kernel describes, or how to measure that; the last paragraph
+            of `text`.
         diagnosis: What was measured.
     """
 
@@ -63,6 +79,7 @@ class Verification:
     rulers: pd.DataFrame
     shares: pd.DataFrame
     method: str
+    step_range: str
     diagnosis: Diagnosis
 
     def __repr__(self) -> str:
@@ -78,12 +95,17 @@ class Verification:
         rows = self.claims[shown].itertuples(index=False)
         return html_paragraphs(self.text) + html_rows("Effects", shown, rows)
 
+    def beside(self, trust: StepRange) -> Verification:
+        """The same answer, with what is known of the steps that the kernel describes."""
+        before = self.text.removesuffix(f"\n\n{self.step_range}")
+        return replace(self, text=f"{before}\n\n{trust.step_range}", step_range=trust.step_range)
+
     def document(self) -> dict[str, Any]:
         """Everything but the diagnosis, in plain Python values; `from_document` reads it again."""
         tables = {
             name: getattr(self, name).to_dict("records") for name in ("answers", "claims", "rulers", "shares")
         }
-        return {"text": self.text, **tables, "method": self.method}
+        return {"text": self.text, **tables, "method": self.method, "step_range": self.step_range}
 
     @classmethod
     def from_document(cls, document: Any, diagnosis: Diagnosis) -> Verification:
@@ -92,13 +114,15 @@ class Verification:
         Raises:
             KeyError, TypeError, ValueError: it is something else.
         """
-        tables = {name: pd.DataFrame(document[name]) for name in ("answers", "claims", "rulers", "shares")}
+        parts: dict[str, Any] = {
+            name: pd.DataFrame(document[name]) for name in ("answers", "claims", "rulers", "shares")
+        }
         for name, columns in (("answers", ANSWER_COLUMNS), ("claims", COLUMNS)):
-            tables[name] = tables[name][list(columns)]
-        text, method = document["text"], document["method"]
-        if not isinstance(text, str) or not isinstance(method, str):
-            raise TypeError("text and method must be texts")
-        return cls(text=text, method=method, diagnosis=diagnosis, **tables)
+            parts[name] = parts[name][list(columns)]
+        texts = {name: document[name] for name in ("text", "method", "step_range")}
+        if not all(isinstance(text, str) for text in texts.values()):
+            raise TypeError(f"{', '.join(texts)} must be texts")
+        return cls(**parts, **texts, diagnosis=diagnosis)
 
 
 @overload
@@ -117,6 +141,7 @@ def verify(
     extrapolate: bool = False,
     resume: Path | str | None = None,
     progress: Progress | bool | None = None,
+    trust: StepRange | None = None,
 ) -> Verification: ...
 
 
@@ -145,6 +170,7 @@ def verify(
     extrapolate: bool = False,
     resume: Path | str | None = None,
     progress: Progress | bool | None = None,
+    trust: StepRange | None = None,
     recipe: bool = False,
 ) -> Verification | list[Verification] | RecipeVerification:
     """Say what a measurement shows about a network: does its kernel collapse, where, and did training do it.
@@ -160,6 +186,8 @@ def verify(
         fresh: From a seed to a network of the same kind with new initial weights. Without it, and without references named
             "untrained", "untrained 2", …, what training did is not tested.
         controls: How many fresh networks to measure, each at the cost of the network itself.
+        trust: How many of the next training steps the kernel of one network describes, as `nd.trust.linearization` or
+            `nd.trust.examine` found it; the answer ends with it, or with how to get it.
         recipe: The diagnoses are of at least 5 training seeds of one recipe, measured alike; or of recipes that differ in
             target or schedule, each with the same seeds in the same order. A mapping names them in messages.
 
@@ -179,12 +207,14 @@ def verify(
         >>> sorted(found.claims["word"].unique())  # doctest: +SKIP
         ['absent', 'cannot say', 'falls']
     """
+    if trust is not None and (recipe or not isinstance(network, Diagnosis | Denoiser)):
+        raise InputError("trust", expected="one network beside it", got="several diagnoses")
     if recipe:
         _refuse_beside_diagnosis(data, buckets)
         return verify_recipe(_diagnoses(network))
     if isinstance(network, Diagnosis):
         _refuse_beside_diagnosis(data, buckets)
-        return answered(network)
+        return answered(network, trust)
     if isinstance(network, Denoiser):
         if data is None:
             raise InputError(
@@ -228,7 +258,7 @@ def verify(
             progress=progress,
         )
         diagnosis.meta[WOKEN] = list(woken)
-        return answered(diagnosis)
+        return answered(diagnosis, trust)
     diagnoses = _diagnoses(network)
     if not diagnoses:
         raise InputError("what to verify", expected="at least one diagnosis", got="an empty list")
@@ -236,11 +266,12 @@ def verify(
     return [answered(one) for one in diagnoses.values()]
 
 
-def answered(diagnosis: Diagnosis) -> Verification:
+def answered(diagnosis: Diagnosis, trust: StepRange | None = None) -> Verification:
     """The answer from one diagnosis.
 
     Args:
         diagnosis: Its refs "untrained", "untrained 2", … are the controls.
+        trust: As in `verify`; without it, what was measured with the diagnosis stands.
 
     Raises:
         InputError: too few buckets or samples to say anything.
@@ -253,8 +284,11 @@ def answered(diagnosis: Diagnosis) -> Verification:
         for claim, answer in zip(claims, answers, strict=True)
     ]
     found = evidence.effects
+    kept = diagnosis.meta.get(STEP_RANGE)
+    said = (kept if isinstance(kept, str) else NO_STEP_RANGE) if trust is None else _said_by(trust)
     return Verification(
-        text=plain_answer(evidence),
+        text=f"{plain_answer(evidence)}\n\n{said}",
+        step_range=said,
         claims=_claims_table(evidence),
         answers=pd.DataFrame(rows, columns=list(ANSWER_COLUMNS)),
         rulers=ruler_table(diagnosis, found.replicates, found.samples, evidence.kept),
@@ -262,6 +296,14 @@ def answered(diagnosis: Diagnosis) -> Verification:
         method=found.method,
         diagnosis=diagnosis,
     )
+
+
+def _said_by(trust: object) -> str:
+    said = getattr(trust, "step_range", None)
+    if not isinstance(said, str):
+        expected = "what nd.trust.linearization or nd.trust.examine returns"
+        raise InputError("trust", expected=expected, got=kind_of(trust))
+    return said
 
 
 def _claims_table(evidence: Evidence) -> pd.DataFrame:

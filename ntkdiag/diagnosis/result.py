@@ -180,8 +180,11 @@ class Diagnosis:
         """
         return work_of("Diagnosis.report")(self, path, **parts)  # type: ignore[no-any-return]
 
-    def verify(self) -> Any:
+    def verify(self, trust: Any = None) -> Any:
         """Say what this diagnosis shows, as `nd.verify(diagnosis)`.
+
+        Args:
+            trust: As in `nd.verify`.
 
         Returns:
             An `ntkdiag.claims.Verification`.
@@ -193,7 +196,7 @@ class Diagnosis:
             >>> diagnosis.verify()
             Verification(effective rank: ... at the noisy end, ... at the clean end)
         """
-        return work_of("Diagnosis.verify")(self)
+        return work_of("Diagnosis.verify")(self, trust)
 
     def save(self, folder: Path | str, force: bool = False) -> None:
         """Write the folder, whole or not at all.

@@ -26,6 +26,7 @@ from ntkdiag.trust.linearity import linearization
 from ntkdiag.trust.outputs_structure import outputs
 from ntkdiag.trust.real_steps import Weights
 from ntkdiag.trust.sizes import run_sizes_named, sizes_named
+from ntkdiag.trust.step_range import step_range
 
 MANIFEST = "trust.json"
 FORMAT = 1
@@ -67,6 +68,23 @@ class Examination:
 
     def __repr__(self) -> str:
         return f"Examination({', '.join(self.said)})"
+
+    @property
+    def step_range(self) -> str:
+        """How many of the next steps the kernel describes, in a sentence.
+
+        Raises:
+            InputError: that was not measured.
+        """
+        missing = [name for name in ("linearity", "linearity_steps") if name not in self.tables]
+        if missing:
+            raise InputError(
+                "examination", expected=f"a table {missing[0]}", got=", ".join(self.tables) or "none"
+            )
+        most = int(self.tables["linearity_steps"]["step"].max())
+        batch = self.meta.get("batch")
+        by = str(self.meta.get("optimizer", "the optimizer of the run"))
+        return step_range(self.tables["linearity"], most, by, batch if isinstance(batch, int) else None)
 
     def save(self, folder: Path | str, force: bool = False) -> None:
         """Write the folder, whole or not at all.
@@ -188,7 +206,13 @@ def examine(
     else:
         tables |= {"outputs": made.table, "outputs_ends": made.distortion.ends}
         said["outputs"] = made.text
-    meta = {"run": Path(run).name, "level": level, "seed": seed, "optimizer": linear.optimizer}
+    meta = {
+        "run": Path(run).name,
+        "level": level,
+        "seed": seed,
+        "optimizer": linear.optimizer,
+        "batch": linear.batch,
+    }
     return Examination(tables, said, meta)
 
 

@@ -24,9 +24,8 @@ from ntkdiag.trust.linear_model import LinearModel
 from ntkdiag.trust.optimizers import OptimizerLike, Start, start_of
 from ntkdiag.trust.real_steps import Weights, displacements, mean_gradient
 from ntkdiag.trust.sizes import FRACTIONS, Sizes, sizes_named
+from ntkdiag.trust.step_range import TOLERANCE, counted, step_range
 
-# Largest relative error at which the linear model counts as right.
-TOLERANCE = 0.1
 Progress = Callable[[str, int, int], None]
 
 
@@ -73,24 +72,12 @@ class Linearity:
     @property
     def text(self) -> str:
         """What the numbers say, in plain sentences."""
-        return " ".join([self._said_of_steps(), self._said_of_size(), *self._said_of_kernels()])
+        return " ".join([self.step_range, self._said_of_size(), *self._said_of_kernels()])
 
-    def _said_of_steps(self) -> str:
-        tolerance, most = f"{self.tolerance:.0%}", self.sizes.steps
-        low, high = self.good_steps, int(self.buckets["good_steps"].max())
-        if low == most:
-            return (
-                f"This kernel describes at least the next {_steps(most)} at every noise level: the change of the outputs "
-                f"is predicted within {tolerance} ({self.optimizer}, batch {self.batch})."
-            )
-        said = "not even one step" if low == 0 else f"about the next {_steps(low)}"
-        best = float(self.buckets["log_snr"].iloc[int(self.buckets["good_steps"].to_numpy().argmax())])
-        longest = f"{'at least ' if high == most else ''}{_steps(high)}"
-        more = f", and {longest} at log-SNR {best:.1f}" if high > low else ""
-        return (
-            f"This kernel describes {said} at every noise level within {tolerance} of the change of the outputs{more} "
-            f"({self.optimizer}, batch {self.batch})."
-        )
+    @property
+    def step_range(self) -> str:
+        """How many of the next steps the kernel describes, in a sentence."""
+        return step_range(self.buckets, self.sizes.steps, self.optimizer, self.batch, self.tolerance)
 
     def _said_of_size(self) -> str:
         fraction = float(self.buckets["largest_fraction"].min())
@@ -107,7 +94,7 @@ class Linearity:
         counts = pd.Series(found.better).value_counts()
         wins = ", ".join(f"{name} in {count}" for name, count in counts.items())
         return [
-            f"Over {_steps(self.sizes.steps)} the loss changes follow the preconditioned kernel to "
+            f"Over {counted(self.sizes.steps)} the loss changes follow the preconditioned kernel to "
             f"{found.preconditioned_explained:.0%} and the plain kernel to {found.plain_explained:.0%}; "
             f"better by noise level: {wins} of {len(found.better)}."
         ]
@@ -306,7 +293,3 @@ def _last_good(places: object, errors: object, tolerance: float) -> float:
             break
         found = float(place)
     return found
-
-
-def _steps(count: int) -> str:
-    return "1 step" if count == 1 else f"{count:,} steps"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,7 @@ from claims_cases import levels, simulate
 
 import ntkdiag as nd
 from ntkdiag.claims import ANSWER_COLUMNS, CLAIMS, COLUMNS, Verification, verify
+from ntkdiag.claims.verification import NO_STEP_RANGE
 from ntkdiag.cli.output.json_document import plain
 from ntkdiag.errors import InputError
 
@@ -282,7 +285,9 @@ def test_repr_is_short_and_the_document_comes_back() -> None:
     assert found._repr_html_().startswith(
         "<p>In this network the kernel collapses at the noisy end of the range. "
     )
-    assert [part.split()[0] for part in found.text.split("\n\n")] == ["In", "Towards", "Towards", "What"]
+    assert [part.split()[0] for part in found.text.split("\n\n")] == [
+        "In", "Towards", "Towards", "What", "How",
+    ]  # fmt: skip
     text = json.dumps(plain(found.document()), allow_nan=False)
     again = Verification.from_document(json.loads(text), diagnosis)
     assert again.text == found.text and again.method == found.method
@@ -342,3 +347,28 @@ def test_bad_input_is_refused_in_words() -> None:
         verify(simulate(samples=7))
     with pytest.raises(InputError, match="at least 3, one for each third"):
         verify(simulate(samples=16, log_snr=levels(2)))
+
+
+def test_every_answer_ends_with_how_long_the_kernel_describes_training() -> None:
+    diagnosis = simulate(flatness=shaped(0.3, 0.8, 0.8), **RANK)
+    without = verify(diagnosis)
+    assert without.step_range == NO_STEP_RANGE and without.text.endswith(f"\n\n{NO_STEP_RANGE}")
+    assert not re.search(r"\d", NO_STEP_RANGE)  # no number without a measurement
+    known = SimpleNamespace(step_range="This kernel describes about the next 3 steps.")
+    found = verify(diagnosis, trust=known)
+    assert found.text == without.text.replace(NO_STEP_RANGE, known.step_range)
+    assert without.beside(known).text == found.text == found.beside(known).text
+    assert diagnosis.verify(known).text == found.text
+    diagnosis.meta["step_range"] = "Measured with it."
+    assert (
+        verify(diagnosis).text.endswith("\n\nMeasured with it.")
+        and verify(diagnosis, trust=known).text == found.text
+    )
+    diagnosis.meta["step_range"] = 5
+    assert verify(diagnosis).step_range == NO_STEP_RANGE
+    with pytest.raises(
+        InputError, match=r"trust: expected what nd\.trust\.linearization or .* returns; got int"
+    ):
+        verify(diagnosis, trust=3)
+    with pytest.raises(InputError, match="trust: expected one network beside it; got several diagnoses"):
+        verify([diagnosis], trust=known)

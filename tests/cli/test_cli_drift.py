@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import html
 import json
 from pathlib import Path
 
 import pytest
 
+import ntkdiag as nd
 from ntkdiag.cli import main
+from ntkdiag.cli.inputs.loading import load
+from ntkdiag.cli.options.shared import ModelOptions
 from ntkdiag.report import FIGURES
 from ntkdiag.report.page import page as built
-from ntkdiag.trust.examination import TABLES
+from ntkdiag.trust.examination import TABLES, Examination
 
 SMALL = ["--level", "quick", "--buckets", "3"]
 
@@ -58,7 +62,38 @@ def test_tables_a_figure_and_a_page(
         built, "FIGURES", {"output_rank": FIGURES["output_rank"]}
     )  # one figure takes less time
     assert main(["report", str(tmp_path / "d"), "--trust", str(out), "--out", str(page)]) == 0
-    assert "How far to trust this" in page.read_text() and "This kernel describes" in page.read_text()
+    text = page.read_text()
+    assert "How far to trust this" in text and text.count("This kernel describes") == 2
+    assert "was not measured: 'ntkdiag drift" not in text  # beside the verdicts stands what the folder says
+    capsys.readouterr()
+    assert main(["verify", "--from", str(tmp_path / "d"), "--trust", str(out)]) == 0
+    said = Examination.load(out).step_range
+    assert said in " ".join(capsys.readouterr().out.split()) and said in html.unescape(text)
+    assert said in json.loads((out / "trust.json").read_text())["said"]["linearity"]
+    both = ["--from", str(tmp_path / "d"), "--from", str(run)]
+    assert main(["verify", *both, "--trust", str(out)]) == 2
+    assert "--trust: expected one network; got 2 folders of --from" in capsys.readouterr().err
+
+
+def test_verify_of_a_run_measures_how_long_its_kernel_holds(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sizes = ["--buckets", "3", "--samples", "8", "--controls", "0", "--level", "quick"]
+    assert main(["verify", "--model", str(run), *sizes, "--out", str(tmp_path / "v"), "--json"]) == 0
+    printed = capsys.readouterr()
+    said = json.loads(printed.out)["step_range"]
+    found = nd.trust.linearization(*_network_and_data(run), run, buckets=3, level="quick")
+    assert said == found.step_range and "AdamW as at step 4 of the run, batch 8" in said
+    assert "describes costs about as much as" in printed.err
+    diagnosis = tmp_path / "v" / "diagnosis"
+    assert main(["verify", "--from", str(diagnosis)]) == 0  # it stays with the measurement
+    assert said in " ".join(capsys.readouterr().out.split())
+    assert json.loads((tmp_path / "v" / "verdicts.json").read_text())["text"].endswith(said)
+
+
+def _network_and_data(run: Path) -> tuple[nd.Denoiser, nd.data.Data]:
+    loaded = load(ModelOptions(model=str(run)))
+    return loaded.denoiser, loaded.data
 
 
 def test_one_json_document(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

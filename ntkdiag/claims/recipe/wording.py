@@ -40,6 +40,10 @@ _SAYS = {
         INCONCLUSIVE: "Whether directions that tell samples apart are lost there is open",
     },
 }
+_STEPS = (
+    "How many of the next training steps each of these kernels describes was not measured: 'ntkdiag drift RUN' does, for "
+    "one network."
+)
 _SHORT = {STRENGTH: "C1", RANK: "C2", CENTRED: "centred kernel"}
 
 
@@ -71,6 +75,7 @@ def recipe_text(
         f"against a factor of 1.1, corrected over the {len(claims) // len(recipes)} claims and ends of a recipe"
         + ("." if slopes.empty else f"; against 0 for slopes, corrected over all {len(slopes)}.")
     )
+    paragraphs.append(_STEPS)
     return "\n\n".join(paragraphs)
 
 

@@ -81,14 +81,12 @@ def _examine(
     run: Path, level: str, buckets: int, modules: list[str] | None, device: str, seed: int, bars: bool
 ) -> Examination:
     from ntkdiag.cli.inputs.loading import load
-    from ntkdiag.cli.inputs.training_runs import WEIGHTS_FILE
+    from ntkdiag.cli.inputs.step_range import run_weights
     from ntkdiag.train.checkpoints.run_folder import kept_weights
     from ntkdiag.trust.examination import cost, examine
-    from ntkdiag.weights import WeightTable
 
     loaded = load(ModelOptions(model=str(run), device=device, seed=seed))
     controls, _ = loaded.controls(1)
-    weights = WeightTable.load(run / WEIGHTS_FILE) if (run / WEIGHTS_FILE).is_file() else None
     steps = cost(run, level, buckets)
     note(f"note: this costs about as much as {steps:,} training steps of batch 128")
     if len(kept_weights(run)) < 2:
@@ -106,7 +104,7 @@ def _examine(
             seed=seed,
             patterns=modules,
             untrained=next(iter(controls.values()), None),
-            weights=weights,
+            weights=run_weights(run),
             progress=progress,
         )
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ntkdiag.cli.commands.measure import diagnose
+from ntkdiag.cli.inputs.step_range import of_run, stored
 from ntkdiag.cli.options.choices import LEVELS, one_of
 from ntkdiag.cli.options.grouping import grouped, refuse_given
 from ntkdiag.cli.options.shared import Force, Json, MeasureOptions, ModelOptions
@@ -22,6 +23,7 @@ from ntkdiag.errors import InputError, require_int
 if TYPE_CHECKING:
     from ntkdiag.claims import RecipeVerification, Verification
     from ntkdiag.claims.levels import Level
+    from ntkdiag.claims.verification import StepRange
     from ntkdiag.cli.inputs.loading import LoadedModel
     from ntkdiag.diagnosis import Diagnosis
     from ntkdiag.provenance import KeptParts
@@ -59,6 +61,14 @@ def verify(
             "large network quick measures less, in minutes, and so says less. " + one_of(LEVELS),
         ),
     ] = None,
+    trust: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="What 'ntkdiag drift --out' wrote of the network's training run: the answer then says how many of the next "
+            "training steps the kernel describes. Of a training folder as --model it is measured.",
+        ),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -86,8 +96,11 @@ def verify(
         raise InputError(
             "--recipe", expected="--from, a folder for each training seed, beside it", got="none"
         )
+    if trust is not None and len(source or ()) > 1:
+        raise InputError("--trust", expected="one network", got=f"{len(source or ())} folders of --from")
+    steps = stored(trust)
     if not source:
-        _verify_measured(model, how, level, out, force, json)
+        _verify_measured(model, how, level, steps, out, force, json)
         return
     refuse_given((model, how), "beside --from, which measures nothing")
     if level is not None:
@@ -102,21 +115,34 @@ def verify(
     if recipe:
         _say_recipe(answer(diagnoses, recipe=True), out, force, json)
         return
-    found = {name: answer(diagnosis) for name, diagnosis in diagnoses.items()}
+    found = {name: answer(diagnosis, trust=steps) for name, diagnosis in diagnoses.items()}
     if out is not None:
         _write(out, force, found, None)
     _say(found, out, json)
 
 
 def _verify_measured(
-    model: ModelOptions, how: MeasureOptions, level: str | None, out: Path | None, force: bool, json: bool
+    model: ModelOptions,
+    how: MeasureOptions,
+    level: str | None,
+    steps: StepRange | None,
+    out: Path | None,
+    force: bool,
+    json: bool,
 ) -> None:
     """Measure a network, and answer."""
     with unfinished(out) as kept:
         measured = _measure(model, how, level, kept, bars=not json)
+        if steps is None:
+            steps = of_run(
+                Path(model.model or ""), model.device, len(measured.summary), model.seed, bars=not json
+            )
 
         from ntkdiag.claims import verify as answer
+        from ntkdiag.claims.verification import STEP_RANGE
 
+        if steps is not None:
+            measured.meta[STEP_RANGE] = steps.step_range
         found = {_OWN: answer(measured)}
         if out is not None:
             _write(out, force, found, measured)

@@ -117,7 +117,7 @@ def build_page(inputs: ReportInputs) -> Html:
     body = element(
         "main",
         introduction.header(diagnosis),
-        element("section", element("h2", "What it says"), verdict_cards(inputs.verdicts)),
+        element("section", element("h2", "What it says"), verdict_cards(_answer(inputs))),
         introduction.measured(diagnosis),
         introduction.on_what(diagnosis),
         _results(inputs, figures),
@@ -132,6 +132,14 @@ def build_page(inputs: ReportInputs) -> Html:
         element("style", Html(STYLESHEET)),
     )
     return Html(f"<!DOCTYPE html>\n{element('html', head, element('body', body), lang='en')}\n")
+
+
+def _answer(inputs: ReportInputs) -> Verification | None:
+    """The answer, beside what an examination says of the steps that the kernel describes."""
+    verdicts, trust = inputs.verdicts, inputs.trust
+    if verdicts is None or trust is None or "linearity" not in trust.tables:
+        return verdicts
+    return verdicts.beside(trust)
 
 
 def _results(inputs: ReportInputs, figures: Mapping[str, Html]) -> Html:
