@@ -1,6 +1,10 @@
-"""From cells to answers: paired differences to the constant rule, with Holm's correction, and the ties."""
+"""From cells to answers: paired differences to the constant rule, steps to a quality, learning rates, and the ties."""
 
 from __future__ import annotations
+
+import math
+import re
+from typing import Any, NamedTuple
 
 import pandas as pd
 from scipy import stats
@@ -8,32 +12,98 @@ from scipy import stats
 from analysis.erd.rules import CONSTANT, TIES
 from ntkdiag.confidence import quantile
 
-PROBLEM = ["data", "target"]
+KEY = ["data", "target", "learning_rate", "seed", "rule"]
+PROBLEM = KEY[:3]
+MEASURES = (
+    "quality", "fd_features", "mmd_features", "precision", "recall", "density", "coverage", "loss", "steps_to_quality",
+    "spikes", "largest_norm",
+)  # fmt: skip
+_CURVE = re.compile(r"quality_at_(\d+)")
+
+
+class Thresholds(NamedTuple):
+    """The quality that is waited for: the constant rule's mean at `step`; `steps` is the length of the training."""
+
+    step: int
+    steps: int
+
+
+def answers(cells: pd.DataFrame, thresholds: Thresholds) -> dict[str, pd.DataFrame]:
+    """All tables that have rows, by name."""
+    cells = with_steps(cells, thresholds)
+    found = {"differences": differences(cells), "ties": ties(cells), "best_rates": best_rates(cells)}
+    return {name: table for name, table in found.items() if len(table)}
+
+
+def with_steps(cells: pd.DataFrame, thresholds: Thresholds) -> pd.DataFrame:
+    """The cells with the column steps_to_quality: by straight lines between the points of the curve of quality.
+
+    The threshold of a problem is the mean over seeds of the constant rule's quality at one step, which the settings name: no
+    other rule has a say. A training that does not reach it counts with its length, which favours it.
+    """
+    parts = []
+    for _, part in cells.groupby(PROBLEM, sort=False):
+        own = part[part["rule"] == CONSTANT]
+        column = f"quality_at_{thresholds.step}"
+        aim = own[column].mean() if column in part else math.nan
+        reached = [first_step(_curve(row, thresholds.steps), aim) for row in part.to_dict("records")]
+        parts.append(part.assign(threshold=aim, steps_to_quality=reached))
+    return pd.concat(parts)
+
+
+def _curve(row: dict[Any, Any], steps: int) -> list[tuple[int, float]]:
+    points = {int(match[1]): row[name] for name in row if (match := _CURVE.fullmatch(str(name)))}
+    return sorted((points | {steps: row["quality"]}).items())
+
+
+def first_step(curve: list[tuple[int, float]], aim: float) -> float:
+    """Where the curve first is at most `aim`; its last step where it never is, NaN where the curve has a single point."""
+    if len(curve) < 2 or math.isnan(aim) or any(math.isnan(value) for _, value in curve):
+        return math.nan
+    before: tuple[int, float] | None = None
+    for step, value in curve:
+        if value <= aim:
+            if before is None:
+                return float(step)
+            return before[0] + (step - before[0]) * (before[1] - aim) / (before[1] - value)
+        before = step, value
+    return float(curve[-1][0])
 
 
 def differences(cells: pd.DataFrame) -> pd.DataFrame:
     """For each rule, its value minus the constant rule's of the same seed: mean, 95% interval, p of the t test and Holm's.
 
-    Holm's correction (1979) is over the rules of one data set, target and measure.
+    Holm's correction (1979) is over the rules of one data set, target, learning rate and measure.
     """
-    rows = []
+    rows: list[dict[str, Any]] = []
     for problem, part in cells.groupby(PROBLEM, sort=False):
-        for measure in ("quality", "loss"):
+        for measure in (name for name in MEASURES if name in part):
             wide = part.pivot(index="seed", columns="rule", values=measure)
+            if CONSTANT not in wide:
+                continue
             found = []
-            for rule in wide.columns.drop(CONSTANT):
-                change = (wide[rule] - wide[CONSTANT]).dropna()
-                if len(change) < 2:
-                    continue
-                reach = quantile(0.95, len(change) - 1) * change.std() / len(change) ** 0.5
-                found.append(
-                    {**dict(zip(PROBLEM, problem, strict=True)), "measure": measure, "rule": rule, "seeds": len(change),
-                     "constant": wide[CONSTANT].mean(), "difference": change.mean(), "low": change.mean() - reach,
-                     "high": change.mean() + reach, "p": stats.ttest_1samp(change, 0.0).pvalue}
-                )  # fmt: skip
+            for rule in (name for name in part["rule"].unique() if name != CONSTANT):
+                row = paired(wide[rule], wide[CONSTANT])
+                if row:
+                    found.append(
+                        {**dict(zip(PROBLEM, problem, strict=True)), "measure": measure, "rule": rule, **row}
+                    )
             for row, corrected in zip(found, holm([row["p"] for row in found]), strict=True):
                 rows.append(row | {"p_holm": corrected})
     return pd.DataFrame(rows)
+
+
+def paired(values: pd.Series, base: pd.Series) -> dict[str, float]:
+    """Mean of values − base over seeds that have both, with its 95% t interval and p; empty for fewer than two seeds."""
+    change = (values - base).dropna()
+    if len(change) < 2:
+        return {}
+    reach = quantile(0.95, len(change) - 1) * change.std() / len(change) ** 0.5
+    p = stats.ttest_1samp(change, 0.0).pvalue if change.std() > 0 else float((change == 0).all())
+    return {
+        "seeds": len(change), "constant": base[change.index].mean(), "difference": change.mean(),
+        "low": change.mean() - reach, "high": change.mean() + reach, "p": p,
+    }  # fmt: skip
 
 
 def holm(values: list[float]) -> list[float]:
@@ -49,12 +119,45 @@ def holm(values: list[float]) -> list[float]:
 def ties(cells: pd.DataFrame) -> pd.DataFrame:
     """For each pair of rules that are one function, the largest relative difference of the held-out loss over seeds."""
     rows = []
-    for (data, target), part in cells.groupby(PROBLEM, sort=False):
+    for (data, target, rate), part in cells.groupby(PROBLEM, sort=False):
         if target not in TIES:
             continue
         left, right = TIES[target]
         wide = part.pivot(index="seed", columns="rule", values="loss")
         if {left, right} <= set(wide.columns):
             gap = ((wide[left] - wide[right]) / wide[right]).abs().max()
-            rows.append({"data": data, "target": target, "rules": f"{left} = {right}", "largest_gap": gap})
+            rows.append(
+                {
+                    "data": data,
+                    "target": target,
+                    "learning_rate": rate,
+                    "rules": f"{left} = {right}",
+                    "largest_gap": gap,
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def best_rates(cells: pd.DataFrame) -> pd.DataFrame:
+    """Quality of each rule at the learning rate that suits it best, minus that of the constant rule at its own best.
+
+    Only rules and seeds for which more than one rate was trained. The best rate is that of the smallest mean over seeds.
+    """
+    rows: list[dict[str, Any]] = []
+    for (data, target), part in cells.groupby(PROBLEM[:2], sort=False):
+        swept = part.groupby(["rule", "seed"])["learning_rate"].transform("nunique") > 1
+        part = part[swept]
+        if part.empty:
+            continue
+        mean = part.pivot_table(index="learning_rate", columns="rule", values="quality")
+        best = mean.idxmin()
+        chosen = {
+            rule: part[(part["rule"] == rule) & (part["learning_rate"] == rate)].set_index("seed")["quality"]
+            for rule, rate in best.items()
+        }
+        for rule in chosen:
+            row = paired(chosen[rule], chosen[CONSTANT]) if CONSTANT in chosen else {}
+            if rule != CONSTANT and row:
+                rows.append({"data": data, "target": target, "rule": rule, "rate": best[rule],
+                             "constant_rate": best[CONSTANT], **row})  # fmt: skip
     return pd.DataFrame(rows)

@@ -1,15 +1,20 @@
 """Does training with ERD weights give a better network than the constant rule? See README.md.
 
-python -m analysis.erd.run [--size full|tiny] [--out FOLDER]
+python -m analysis.erd.run [--size full|tiny] [--out FOLDER] [--data NAME ...]
 
-A cell is one data set, target, seed and rule. Finished cells are read from cells.csv, and the same command goes on.
+A cell is one target, learning rate, seed and rule of a data set. Finished cells are read from <data>/cells.csv, and the same
+command goes on.
 """
 
 from __future__ import annotations
 
 import itertools
 import json
+import time
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pandas as pd
@@ -17,85 +22,128 @@ import torch
 
 import ntkdiag as nd
 from analysis import command_line
-from analysis.erd.compare import differences, ties
-from analysis.erd.quality import quality
-from analysis.erd.rules import RULES, weights
-from ntkdiag.cli.inputs.loading import load_recipe
-from ntkdiag.cli.inputs.recipe import Recipe
+from analysis.erd.compare import KEY, Thresholds, answers
+from analysis.erd.quality import Judge
+from analysis.erd.rules import CONSTANT, TIES, Measuring, source
+from analysis.fresh_network import fresh_network
 from ntkdiag.provenance import environment, write_json, write_text
+from ntkdiag.state_dicts import load_weights
 from ntkdiag.train import TrainConfig, bucket_losses, sample, train
+from ntkdiag.train.checkpoints.run_folder import kept_weights
+from ntkdiag.train.network_state import copied
 
 HERE = Path(__file__).parent
-KEY = ["data", "target", "seed", "rule"]
 # A row of the history whose gradient norm is this many times the median counts as a spike.
 SPIKE = 5.0
+# Flow matching has a path of its own.
+SCHEDULES = {"flow": "flow"}
 
 
-def cell(name: str, target: str, seed: int, rule: str, config: dict[str, Any]) -> dict[str, Any]:
-    """Train one network and measure it; a seed gives every rule the same start, draws and sampling noise."""
-    chosen = config["data"][name]
-    recipe = Recipe(
-        chosen["model"],
-        chosen["options"],
-        data=name,
-        schedule="cosine",
-        target=target,
-        call="log_snr",
-        seed=seed,
+def planned(plan: dict[str, Any]) -> Iterator[tuple[Any, ...]]:
+    """Keys of all cells: one group of rules after another, and the whole of one seed before the next.
+
+    So a study that is stopped has whole pairs. A rule that is the same function as ERD is a control: it is trained for the
+    first seed, at the end of the first group, whether it is among the rules or not, and for no other seed. The sweep over
+    learning rates, with fewer rules, comes last.
+    """
+    rate = plan["train"]["learning_rate"]
+    for group, rules in enumerate(plan["rules"]):
+        for seed, target in itertools.product(range(plan["seeds"]), plan["targets"]):
+            tied = [rule for rule in TIES.get(target, ()) if rule not in ("erd", CONSTANT)]
+            chosen = [rule for rule in rules if rule not in tied] + (tied if group == seed == 0 else [])
+            yield from ((target, rate, seed, rule) for rule in chosen)
+    sweep = plan["sweep"]
+    yield from (
+        (target, other, seed, rule)
+        for seed, target in itertools.product(range(sweep["seeds"]), plan["targets"])
+        for other, rule in itertools.product(sweep["learning_rates"], sweep["rules"])
     )
-    start = load_recipe(recipe, None, "cpu")
-    table, clipped = weights(rule, target, start.denoiser.schedule, config["clip"])
-    settings = TrainConfig.preset(name, steps=chosen["steps"], seed=seed, log_every=10)
-    result = train(start.denoiser, start.data, table, settings)
+
+
+@cache
+def judge(data: str, count: int, most: int) -> Judge:
+    """The judge of a data set; its classifier is trained once."""
+    return Judge(nd.data.load(data), count, most)
+
+
+def cell(data: str, key: tuple[Any, ...], plan: dict[str, Any], config: dict[str, Any]) -> dict[str, Any]:
+    """Train one network and measure it; a seed gives every rule the same start, draws and sampling noise."""
+    target, rate, seed, rule = key
+    began = time.process_time()
+    start = fresh_network(plan["model"], plan["options"], data, target, seed, SCHEDULES.get(target, "cosine"))
+    used, clipped = source(rule, start, config["clip"], Measuring(**plan["measuring"]), seed)
+    settings = TrainConfig(**plan["train"] | {"learning_rate": rate, "seed": seed, "log_every": 10})
+    judged = judge(data, plan["samples"], plan["held_out"])
+
+    def drawn(denoiser: nd.Denoiser) -> torch.Tensor:
+        return sample(denoiser, plan["samples"], start.data.shape, seed=seed, **plan["sampling"])
+
+    curve = {}
+    with TemporaryDirectory() as folder:
+        result = train(start.denoiser, start.data, used, settings, out=Path(folder, "run"))
+        along = copied(result.denoiser)
+        for step, file in kept_weights(Path(folder, "run")).items():
+            if 0 < step < settings.steps:
+                load_weights(along, file)
+                curve[f"quality_at_{step}"] = judged.quality(drawn(along))
     losses = bucket_losses(result.denoiser, start.data, nd.Buckets.uniform(**config["buckets"]))
     by_bucket = losses.per_sample.mean(dim=1).tolist()
-    shape = tuple(start.data.train[torch.arange(1)].shape[1:])
-    samples = sample(result.denoiser, chosen["samples"], shape, steps=chosen["sampling_steps"], seed=seed)
-    found, floor = quality(samples, start.data, name)
     norms = result.history["grad_norm"]
     return {
-        **dict(zip(KEY, (name, target, seed, rule), strict=True)),
+        **dict(zip(KEY, (data, *key), strict=True)),
         "clipped": clipped,
-        "quality": found,
-        "floor": floor,
+        **judged.judge(drawn(result.denoiser)),
+        **curve,
         "loss": sum(by_bucket) / len(by_bucket),
         **{f"loss_bucket_{index}": value for index, value in enumerate(by_bucket)},
         "spikes": int((norms > SPIKE * norms.median()).sum()),
         "largest_norm": norms.max(),
+        "features": judged.features,
+        "seconds": round(time.process_time() - began, 1),
     }
 
 
-def study(size: str, out: Path) -> None:
-    """Run the cells that are missing, writing each as it ends, and compare."""
-    config = command_line.settings(HERE, size)
+def cells(data: str, config: dict[str, Any], out: Path) -> pd.DataFrame:
+    """Run the cells of a data set that are missing, writing each as it ends."""
+    plan = config["data"][data]
+    asked = {"plan": plan, **{name: config[name] for name in ("buckets", "clip")}}
     out.mkdir(parents=True, exist_ok=True)
     path = out / "cells.csv"
     rows: list[dict[str, Any]] = []
     if path.exists():
-        if json.loads((out / "study.json").read_text())["config"] != config:
+        if json.loads((out / "study.json").read_text())["config"] != asked:
             raise SystemExit(f"{out}: expected cells of the same settings; got others. Choose another --out.")
         rows = pd.read_csv(path).to_dict("records")
-    write_json(out / "study.json", environment() | {"config": config})
+    write_json(out / "study.json", environment() | {"config": asked})
     finished = {tuple(row[name] for name in KEY) for row in rows}
-    for name, chosen in config["data"].items():
-        # Seed by seed, so that a study that is stopped has whole pairs.
-        for seed, target, rule in itertools.product(range(chosen["seeds"]), config["targets"], RULES):
-            if (name, target, seed, rule) in finished:
-                continue
-            rows.append(cell(name, target, seed, rule, config))
+    for key in planned(plan):
+        if (data, *key) not in finished:
+            rows.append(cell(data, key, plan, config))
             write_text(path, pd.DataFrame(rows).to_csv(index=False))
-            print(f"{name} {target} seed {seed} {rule}: quality {rows[-1]['quality']:.4g}", flush=True)
-    cells = pd.DataFrame(rows)
-    for title, table in (("differences", differences(cells)), ("ties", ties(cells))):
-        write_text(out / f"{title}.csv", table.to_csv(index=False, float_format="%.4g"))
-        print(table.to_string(index=False, float_format="%.4g"))
+            print(*key, f"quality {rows[-1]['quality']:.4g}, {rows[-1]['seconds']} s", flush=True)
+    return pd.DataFrame(rows)
+
+
+def study(size: str, out: Path, only: list[str] | None = None) -> None:
+    """Run what is missing of each data set, and compare."""
+    config = command_line.settings(HERE, size)
+    for data in only or config["data"]:
+        found = cells(data, config, out / data)
+        thresholds = Thresholds(
+            config["data"][data]["threshold_step"], config["data"][data]["train"]["steps"]
+        )
+        for title, table in answers(found, thresholds).items():
+            write_text(out / data / f"{title}.csv", table.to_csv(index=False, float_format="%.4g"))
+            print(table.to_string(index=False, float_format="%.4g"))
 
 
 def main() -> None:
     """Parse and run."""
-    chosen = command_line.parser(__doc__, HERE).parse_args()
+    made = command_line.parser(__doc__, HERE)
+    made.add_argument("--data", nargs="+", help="the data sets to run; all by default")
+    chosen = made.parse_args()
     torch.set_num_threads(1)
-    study(chosen.size, chosen.out)
+    study(chosen.size, chosen.out, chosen.data)
 
 
 if __name__ == "__main__":

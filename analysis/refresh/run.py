@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 
 from analysis import command_line
+from analysis.fresh_network import fresh_network
 from analysis.refresh.errors import errors
 from analysis.stopwatch import machine
-from ntkdiag.cli.inputs.loading import LoadedModel, load_recipe
-from ntkdiag.cli.inputs.recipe import Recipe
+from ntkdiag.cli.inputs.loading import LoadedModel
 from ntkdiag.cli.inputs.weighting import weight_source
 from ntkdiag.provenance import environment, write_json, write_text
 from ntkdiag.train import TrainConfig, train
@@ -70,8 +70,7 @@ class TimedRefresher:
 
 def digits_dit(options: dict[str, int]) -> LoadedModel:
     """The network and data of `ntkdiag train --model dit --data digits`."""
-    recipe = Recipe("dit", dict(options), data="digits", schedule="cosine", target="v", call="log_snr")
-    return load_recipe(recipe, None, "cpu")
+    return fresh_network("dit", options, "digits", "v")
 
 
 def trained(start: LoadedModel, weights: WeightSource | None, steps: int) -> None:

@@ -7,6 +7,8 @@ from ntkdiag.errors import explain_calls
 from ntkdiag.state_dicts import WeightsTaken, load_weights, save_weights
 from ntkdiag.train.config import PRESETS, TrainConfig
 from ntkdiag.train.evaluation.bucket_losses import BucketValues, bucket_losses
+from ntkdiag.train.evaluation.feature_network import FeatureNetwork, train_feature_network
+from ntkdiag.train.evaluation.image_quality import frechet_distance, neighbour_shares, polynomial_mmd
 from ntkdiag.train.evaluation.sample_quality import (
     EnergyDistance,
     Estimate,
@@ -25,6 +27,7 @@ __all__ = [
     "BucketValues",
     "EnergyDistance",
     "Estimate",
+    "FeatureNetwork",
     "TrainConfig",
     "TrainResult",
     "WeightsTaken",
@@ -33,12 +36,16 @@ __all__ = [
     "energy_distance",
     "energy_distance_to_data",
     "flow_map",
+    "frechet_distance",
     "load_weights",
     "log_likelihood",
+    "neighbour_shares",
     "own_samples",
+    "polynomial_mmd",
     "sample",
     "save_weights",
     "train",
+    "train_feature_network",
 ]
 
 explain_calls(__name__, "nd.train.train(denoiser, data, weights, config)")

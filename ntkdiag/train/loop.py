@@ -30,7 +30,7 @@ from ntkdiag.train.config import TrainConfig
 from ntkdiag.train.loss import Generators, Labelled, draw_batch
 from ntkdiag.train.own_draws import own_draws
 from ntkdiag.train.state import TrainState
-from ntkdiag.weights.source import WeightSource
+from ntkdiag.weights.source import LearnsFromLosses, WeightSource
 
 # (steps done, steps in all, mean unweighted loss since the last call)
 Report = Callable[[int, int, float], None]
@@ -258,6 +258,8 @@ class _Run:
             norm = self.state.update(weighted + sum(self.config.align * one for one in alignment))
         self.state.meter.add(batch.log_snr, losses, weighted, norm, *alignment)
         if self.weights is not None:
+            if isinstance(self.weights, LearnsFromLosses):
+                self.weights.observe(batch.log_snr, losses.detach())
             self.weights.after_step(self.state.step)
 
     @torch.no_grad()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ntkdiag.errors import explain_calls
+from ntkdiag.weights.learned_uncertainty import LearnedUncertainty
 from ntkdiag.weights.measured.from_diagnosis import measured
 from ntkdiag.weights.measured.scores import SCORES
 from ntkdiag.weights.refresh.history import Record
@@ -10,7 +11,7 @@ from ntkdiag.weights.refresh.refresher import Refresher
 from ntkdiag.weights.rules.catalogue import RULES, Parameter, Rule, register_rule, unregister_rule
 from ntkdiag.weights.rules.effective import effective
 from ntkdiag.weights.rules.evaluate import evaluate
-from ntkdiag.weights.source import WeightSource
+from ntkdiag.weights.source import LearnsFromLosses, WeightSource
 from ntkdiag.weights.tables.from_rule import rule
 from ntkdiag.weights.tables.step_files import save_steps
 from ntkdiag.weights.tables.weight_table import WeightTable
@@ -18,6 +19,8 @@ from ntkdiag.weights.tables.weight_table import WeightTable
 __all__ = [
     "RULES",
     "SCORES",
+    "LearnedUncertainty",
+    "LearnsFromLosses",
     "Parameter",
     "Record",
     "Refresher",

@@ -1,6 +1,6 @@
 """WeightSource: the weights that training uses, a function of log-SNR that may change between steps.
 
-A `WeightTable` never changes; a `Refresher` measures again every few hundred steps.
+A `WeightTable` never changes; a `Refresher` measures again every few hundred steps; a `LearnsFromLosses` follows the losses.
 """
 
 from __future__ import annotations
@@ -27,3 +27,11 @@ class WeightSource(Protocol):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from a state; a state of other weights is refused."""
+
+
+@runtime_checkable
+class LearnsFromLosses(Protocol):
+    """A `WeightSource` that the trainer shows the losses of every step, such as `LearnedUncertainty`."""
+
+    def observe(self, log_snr: Tensor, losses: Tensor) -> None:
+        """Called after every optimiser step, before `after_step`, with log-SNR and unweighted losses of the batch, [N]."""

@@ -1,7 +1,8 @@
-"""The study of training with ERD weights at a tiny size, its ties, and its arithmetic by hand."""
+"""The study of training with ERD weights at a tiny size, its ties, its picture, and its arithmetic by hand."""
 
 from __future__ import annotations
 
+import importlib.util
 import math
 from pathlib import Path
 
@@ -9,35 +10,65 @@ import pandas as pd
 import pytest
 import torch
 
-from analysis.erd import run
-from analysis.erd.compare import differences, holm
-from analysis.erd.quality import frechet
-from analysis.erd.rules import RULES, TIES, weights
-from ntkdiag import schedules
+import ntkdiag as nd
+from analysis import command_line
+from analysis.erd import quality, run
+from analysis.erd.compare import Thresholds, best_rates, differences, first_step, holm, with_steps
+from analysis.erd.rules import CLOSED, CONSTANT, RULES, TIES, Measuring, source, table_of_share, weights
+from analysis.fresh_network import fresh_network
+from ntkdiag.weights import LearnedUncertainty, Refresher
+
+FIGURE = Path(__file__).parents[2] / "figures" / "erd.py"
+PATHS = {"epsilon": "cosine", "v": "cosine", "flow": "flow"}
 
 
 def test_a_stopped_study_goes_on_with_the_same_cells_and_the_rules_that_are_one_function_tie(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    folder = tmp_path / "mixture"
     run.study("tiny", tmp_path)
-    whole = (tmp_path / "cells.csv").read_text()
-    lines = whole.splitlines(keepends=True)
-    assert len(lines) == 1 + 2 * 2 * len(RULES)
-    ties = pd.read_csv(tmp_path / "ties.csv")
-    assert list(ties.target) == list(TIES) and (ties.largest_gap < 1e-5).all()
-    # Four cells are missing: exactly these are run, and they come out the same.
-    (tmp_path / "cells.csv").write_text("".join(lines[:-4]))
+    cells = pd.read_csv(folder / "cells.csv")
+    plan = command_line.settings(run.HERE, "tiny")["data"]["mixture"]
+    assert [tuple(row) for row in cells[run.KEY[1:]].to_numpy().tolist()] == list(run.planned(plan))
+    assert cells.filter(regex="^(quality|loss)").notna().all(axis=None)
+    ties = pd.read_csv(folder / "ties.csv")
+    assert list(ties.rules) == ["erd = debias"] and (ties.largest_gap < 1e-5).all()
+    assert set(pd.read_csv(folder / "differences.csv").rule) == {"erd", "edm2", "gain"}
+    assert list(pd.read_csv(folder / "best_rates.csv").rule) == ["erd"]
+    # Two cells are missing: exactly these are run, and they come out the same, but for the time they take.
+    cells[:-2].to_csv(folder / "cells.csv", index=False)
     calls = []
     cell = run.cell
     monkeypatch.setattr(run, "cell", lambda *a: calls.append(a) or cell(*a))
     run.study("tiny", tmp_path)
-    assert len(calls) == 4
-    assert (tmp_path / "cells.csv").read_text() == whole
+    assert len(calls) == 2
+    again = pd.read_csv(folder / "cells.csv")
+    pd.testing.assert_frame_equal(again.drop(columns="seconds"), cells.drop(columns="seconds"))
+    spec = importlib.util.spec_from_file_location("figure_erd", FIGURE)
+    assert spec is not None and spec.loader is not None
+    figure = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(figure)
+    figure.draw(tmp_path, tmp_path / "erd.png")
+    assert (tmp_path / "erd.png").read_bytes().startswith(b"\x89PNG")
+    # Cells of other settings are not mixed in.
+    (folder / "study.json").write_text('{"config": {}}')
+    with pytest.raises(SystemExit, match="expected cells of the same settings"):
+        run.study("tiny", tmp_path)
+
+
+def test_the_plan_has_every_cell_once_and_whole_seeds_one_after_another() -> None:
+    for plan in command_line.settings(run.HERE, "full")["data"].values():
+        keys = list(run.planned(plan))
+        assert len(set(keys)) == len(keys) and {key[3] for key in keys} <= set(RULES)
+        first = [
+            key for key in keys if key[3] in plan["rules"][0] and key[1] == plan["train"]["learning_rate"]
+        ]
+        assert [key[2] for key in first] == sorted(key[2] for key in first)
 
 
 @pytest.mark.parametrize("target", TIES)
 def test_rules_that_tie_are_one_function(target: str) -> None:
-    schedule = schedules.cosine()
+    schedule = nd.schedules.named(PATHS[target])
     grid = torch.linspace(-15, 15, 31, dtype=torch.float64)
     left, right = (weights(name, target, schedule, 10)[0](grid) for name in TIES[target])
     torch.testing.assert_close(left, right, rtol=1e-12, atol=0)
@@ -47,10 +78,43 @@ def test_only_rules_without_a_mean_are_clipped() -> None:
     clipped = {
         (target, name)
         for target in ("epsilon", "x0", "v")
-        for name in RULES
-        if weights(name, target, schedules.cosine(), 10)[1]
+        for name in CLOSED
+        if weights(name, target, nd.schedules.cosine(), 10)[1]
     }
     assert clipped == {("epsilon", "debias"), ("x0", "debias"), ("x0", "p2_1_half")}
+
+
+def test_measured_rules_are_what_their_names_say() -> None:
+    start = fresh_network("mlp", {"width": 8}, "mixture", "v")
+    measuring = Measuring(samples=6, buckets=3, every=5)
+    found = {name: source(name, start, 10, measuring, 0)[0] for name in ("edm2", "bayes", "gain", "erd")}
+    assert isinstance(found["edm2"], LearnedUncertainty) and isinstance(found["gain"], Refresher)
+    assert found["gain"].every == 5
+    # Of v, ERD's amplitude and the recoverable share both fall where noise hides the data.
+    grid = torch.tensor([-6.0, 0.0], dtype=torch.float64)
+    for name in ("bayes", "erd"):
+        values = found[name](grid)
+        assert 1.5 * values[0] < values[1]
+
+
+def test_weights_by_share_are_its_root() -> None:
+    buckets = nd.Buckets.uniform(-3, 3, 3)
+    table = table_of_share(buckets, torch.tensor([0.04, 0.36, 1.0]), "v")
+    torch.testing.assert_close(table.weight, torch.tensor([1 / 3, 1.0, 5 / 3], dtype=torch.float64))
+    assert table.target == "v" and table.log_snr.tolist() == list(buckets.centers)
+
+
+def test_pictures_are_judged_by_features_beside_their_floors(monkeypatch: pytest.MonkeyPatch) -> None:
+    original = quality.train_feature_network
+    monkeypatch.setattr(quality, "train_feature_network", lambda data: original(data, steps=2))
+    data = nd.data.load("digits")
+    judge = quality.Judge(data, 60, 397)
+    found = judge.judge(torch.zeros(60, 1, 8, 8) + 0.3 * torch.randn(60, 1, 8, 8))
+    names = ("quality", "fd_features", "mmd_features", "precision", "recall", "density", "coverage")
+    assert set(found) == {f"{name}{end}" for name in names for end in ("", "_floor")}
+    assert found["quality"] > 5 * found["quality_floor"] and found["coverage"] < found["coverage_floor"]
+    real = judge.judge(judge.real)
+    assert all(real[name] == real[f"{name}_floor"] for name in names)
 
 
 def test_holm_by_hand() -> None:
@@ -58,22 +122,44 @@ def test_holm_by_hand() -> None:
     assert holm([0.5, 0.9]) == [1.0, 1.0]
 
 
-def test_differences_are_paired_by_seed() -> None:
-    rows = [
-        {"data": "d", "target": "v", "seed": seed, "rule": rule, "quality": value, "loss": value}
-        for rule, values in {"constant": (1.0, 5.0, 9.0), "erd": (0.9, 4.7, 8.8)}.items()
-        for seed, value in enumerate(values)
+def rows(values: dict[str, tuple[float, ...]], rate: float = 1e-3) -> list[dict[str, object]]:
+    return [
+        {"data": "d", "target": "v", "learning_rate": rate, "seed": seed, "rule": rule, "quality": value}
+        for rule, each in values.items()
+        for seed, value in enumerate(each)
     ]
-    found = differences(pd.DataFrame(rows)).iloc[0]
-    assert found.difference == pytest.approx(-0.2)
+
+
+def test_differences_are_paired_by_seed() -> None:
+    cells = pd.DataFrame(rows({CONSTANT: (1.0, 5.0, 9.0), "erd": (0.9, 4.7, 8.8), "gain": (1.0, 5.0, 9.0)}))
+    found, same = differences(cells).to_dict("records")
+    assert found["rule"] == "erd" and found["difference"] == pytest.approx(-0.2)
     # Student's t for 2 degrees of freedom at 97.5% is 4.3027.
-    assert found.high - found.difference == pytest.approx(4.3027 * 0.1 / math.sqrt(3), rel=1e-4)
+    assert found["high"] - found["difference"] == pytest.approx(4.3027 * 0.1 / math.sqrt(3), rel=1e-4)
+    assert (same["difference"], same["p"], same["p_holm"]) == (0.0, 1.0, 1.0)
 
 
-def test_frechet_of_a_shifted_and_scaled_copy() -> None:
-    x = torch.randn(500, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    x = x - x.mean(0)
-    # Covariance C against 4 C: tr(C + 4 C - 2 · 2 C) = tr C; the means are 2 apart in one coordinate.
-    shift = torch.tensor([2.0, 0.0, 0.0], dtype=torch.float64)
-    assert frechet(x, x) == pytest.approx(0, abs=1e-10)
-    assert frechet(x, 2 * x + shift) == pytest.approx(4 + float(x.T.cov().trace()), rel=1e-9)
+def test_the_first_step_at_a_quality_by_hand() -> None:
+    curve = [(100, 8.0), (200, 4.0), (300, 5.0), (400, 1.0)]
+    assert first_step(curve, 6.0) == 150.0 and first_step(curve, 2.0) == 375.0
+    assert first_step(curve, 9.0) == 100.0 and first_step(curve, 0.5) == 400.0
+    assert math.isnan(first_step(curve[:1], 1.0)) and math.isnan(first_step(curve, math.nan))
+
+
+def test_the_threshold_is_the_constant_rules_mean_at_its_step() -> None:
+    cells = pd.DataFrame(rows({CONSTANT: (1.0, 3.0), "erd": (1.0, 2.0)}))
+    cells["quality_at_50"] = [4.0, 6.0, 3.0, 7.0]
+    found = with_steps(cells, Thresholds(50, 100))
+    assert (found.threshold == 5.0).all()
+    assert found.steps_to_quality.tolist() == pytest.approx([50, 50 + 50 / 3, 50, 50 + 50 * 2 / 5])
+
+
+def test_each_rule_is_compared_at_the_rate_that_suits_it() -> None:
+    cells = pd.DataFrame(
+        rows({CONSTANT: (4.0, 6.0), "erd": (1.0, 2.0), "gain": (9.0, 9.0)}, 1e-3)
+        + rows({CONSTANT: (3.0, 5.0), "erd": (8.0, 8.0)}, 2e-3)
+    )
+    found = best_rates(cells).to_dict("records")
+    assert len(found) == 1 and found[0]["rule"] == "erd"
+    assert (found[0]["rate"], found[0]["constant_rate"]) == (1e-3, 2e-3)
+    assert found[0]["difference"] == pytest.approx(-2.5)

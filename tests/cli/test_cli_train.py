@@ -101,6 +101,12 @@ def test_weights_that_follow_the_training_are_kept(call: Any, workspace: Path) -
     assert [record["step"] for record in history] == [3, 6]
 
 
+def test_weights_that_follow_the_losses_are_kept(call: Any, workspace: Path) -> None:
+    assert call("train", *TINY, "--steps", "3", *SHORT, "--weights", "learned", "--out", "run").code == 0
+    kept = WeightTable.load("run/weights.csv")
+    assert kept.name == "learned" and kept.weight.max() > kept.weight.min()
+
+
 def test_a_failed_refresh_is_reported(call: Any, workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from ntkdiag.errors import MeasurementError
 

@@ -41,9 +41,10 @@ class TrainOptions:
         typer.Option(
             metavar="WEIGHTS",
             show_default="constant",
-            help="The loss weights, as one of: constant; a rule with its parameters, such as erd or min_snr:gamma=5; a "
-            "weight table, such as table.csv; refresh:STEPS, which measures the weights again after that many steps, "
-            f"with settings such as refresh:500,score=gsnr,samples=64. The rules are {', '.join(RULES)}. The settings "
+            help="The loss weights, as one of: constant; learned, which follows the losses as EDM2 does; a rule with its "
+            "parameters, such as erd or min_snr:gamma=5; a weight table, such as table.csv; refresh:STEPS, which measures "
+            "the weights again after that many steps, with settings such as refresh:500,score=gsnr,samples=64. "
+            f"The rules are {', '.join(RULES)}. The settings "
             "of refresh are score (learnability, gsnr or gain), samples, probes, buckets, half_life, max_change, power, "
             "floor and budget.",
         ),
@@ -227,11 +228,12 @@ def _write(result: TrainResult, task: _Task, out: Path) -> pd.DataFrame:
     """Write the held-out loss at every noise level and the weights beside the run, and return the losses."""
     from ntkdiag import provenance
     from ntkdiag.cli.inputs.training_runs import LOSSES_FILE, WEIGHTS_FILE, loss_table
-    from ntkdiag.weights import Refresher, WeightTable
+    from ntkdiag.weights import WeightTable
 
     losses = loss_table(_held_out(result, task.loaded))
     provenance.write_text(out / LOSSES_FILE, losses.to_csv(index=False))
-    table = task.weights.table if isinstance(task.weights, Refresher) else task.weights
+    # Weights that change have a table of what they are now.
+    table = getattr(task.weights, "table", task.weights)
     if isinstance(table, WeightTable):
         table.save(out / WEIGHTS_FILE)
     return losses

@@ -1,4 +1,4 @@
-"""The loss weights that --weights names: constant, a rule, a saved table, or weights measured again during training."""
+"""The loss weights that --weights names: constant, learned, a rule, a saved table, or weights measured during training."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from ntkdiag.process.schedules.base import Schedule
     from ntkdiag.weights import Refresher, WeightSource, WeightTable
 
-CONSTANT, REFRESH = "constant", "refresh"
+CONSTANT, LEARNED, REFRESH = "constant", "learned", "refresh"
 # Settings of refresh: those of the measurement (ntkdiag.weights.refresh.kernel_probe), and those of the Refresher.
 _PROBE = {"score": "learnability", "samples": 32, "probes": 1, "buckets": 10}
 _REFRESHER = ("half_life", "max_change", "power", "floor", "budget")
@@ -23,10 +23,10 @@ def weight_source(text: str, loaded: LoadedModel, seed: int) -> WeightSource | N
     """The weights that --weights names, with mean 1 under the schedule of training.
 
     Args:
-        text: "constant", "RULE", "RULE:name=value,...", "table.csv", "table.json", or
+        text: "constant", "learned", "RULE", "RULE:name=value,...", "table.csv", "table.json", or
             "refresh:EVERY,name=value,...".
         loaded: The network before its training.
-        seed: Seed of the samples that a refresh measures on.
+        seed: Seed of the samples that a refresh measures on, and of the features of learned weights.
 
     Returns:
         None for constant weights.
@@ -34,12 +34,14 @@ def weight_source(text: str, loaded: LoadedModel, seed: int) -> WeightSource | N
     Raises:
         InputError: none of these, or a rule, table or setting that cannot be used.
     """
-    from ntkdiag.weights import WeightTable
+    from ntkdiag.weights import LearnedUncertainty, WeightTable
 
     denoiser = loaded.denoiser
     head, _, rest = text.partition(":")
     if text == CONSTANT:
         return None
+    if text == LEARNED:
+        return LearnedUncertainty(denoiser.target, denoiser.schedule, seed=seed)
     if head == REFRESH:
         return _refresher(rest, loaded, seed)
     if Path(text).suffix.lower() in (".csv", ".json"):
