@@ -11,6 +11,7 @@ import torch
 from analysis import command_line
 from analysis.foreign.families import Family, families, wrong_settings
 from analysis.foreign.networks import pictures
+from analysis.foreign.shift import study as shifts
 from ntkdiag.adapters import CheckDraws, check_load
 from ntkdiag.errors import InputError
 from ntkdiag.kernel import gram
@@ -64,10 +65,13 @@ def study(config: dict[str, Any]) -> pd.DataFrame:
 
 def main() -> None:
     options = command_line.parser(__doc__, HERE).parse_args()
-    table = study(command_line.settings(HERE, options.size))
+    config = command_line.settings(HERE, options.size)
+    table, shifted = study(config), shifts(config["shift_seeds"])
     options.out.mkdir(parents=True, exist_ok=True)
     write_text(options.out / "foreign.csv", table.to_csv(index=False, float_format="%.3g"))
+    write_text(options.out / "shift.csv", shifted.to_csv(index=False, float_format="%.3g"))
     print(table.drop(columns=["line"]).to_string(index=False))
+    print(shifted.to_string(index=False))
 
 
 if __name__ == "__main__":

@@ -115,6 +115,27 @@ def test_time_that_runs_the_other_way_is_named(name: str, named: str, largest: f
     assert refused(replace(reading, call=replace(reading.call, time=time))) == named
 
 
+@pytest.mark.parametrize("shift", [3.0, 1 / 3])
+def test_a_shifted_time_is_named(shift: float) -> None:
+    def shifted(log_snr: Tensor) -> Tensor:
+        t = FLOW.time(log_snr)
+        return shift * t / (1 + (shift - 1) * t)
+
+    network = tiny.trained(FLOW, "flow", shifted, 1.0)
+    wrong = Reading(network, FLOW, "flow", Calling(invoke, FLOW.time, "its time"))
+    assert refused(wrong) == f"flow at 1 t, shifted by {shift:.2g}"
+    assert check(replace(wrong, call=replace(wrong.call, time=shifted))).fits
+
+
+def test_a_shift_that_says_how_often_a_level_is_trained_cannot_be_seen() -> None:
+    reading = reading_of("flow")
+    draws = CheckDraws.draw(tiny.pictures(), FLOW)
+    found = [
+        check_load(replace(reading, schedule=schedules.flow(shift=shift)), draws) for shift in (1.0, 3.0, 0.2)
+    ]
+    assert found[0] == found[1] == found[2]
+
+
 @pytest.mark.parametrize("sigma_data", [0.25, 1.0, 2.0])
 def test_another_sigma_data_is_named(sigma_data: float) -> None:
     reading = reading_of("F")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from analysis import command_line
-from analysis.foreign import run
+from analysis.foreign import run, shift
 from analysis.foreign.families import families
 
 
@@ -11,6 +11,12 @@ def test_adapters_are_right_and_wrong_statements_are_caught() -> None:
     table = run.study(command_line.settings(run.HERE, "tiny"))
     assert table["fits"].all() and (table["caught"] == 5).all()
     assert (table["kernel_difference"] < 1e-10).all()
+
+
+def test_a_shift_is_seen_where_it_is_in_the_function() -> None:
+    row = shift.of_density(1.0, 3.0, seed=0)
+    assert row["error, true"] == row["error, stated"] and row["kernel_difference"] == 0
+    assert shift.of_time(3.0, seed=0)["caught"]
 
 
 def test_every_kernel_is_that_of_the_hand_written_call() -> None:
