@@ -11,6 +11,7 @@ import difflib
 import math
 import os
 import sys
+import traceback
 from collections.abc import Callable, Iterable, Mapping
 from numbers import Integral, Real
 from pathlib import Path
@@ -96,6 +97,12 @@ def first_line(error: BaseException) -> str:
     lines = str(error).strip().splitlines()
     kind = type(error).__name__
     return f"{kind}: {_short(lines[0])}" if lines else kind
+
+
+def files_of(error: BaseException) -> list[str]:
+    """The source files that an exception came through, outermost first; of one from another process, those of that one."""
+    there: list[str] | None = getattr(error, "files_there", None)
+    return there or [frame.f_code.co_filename for frame, _ in traceback.walk_tb(error.__traceback__)]
 
 
 def listed(names: Iterable[str], most: int = 6) -> str:

@@ -44,7 +44,7 @@ class ProcessGroup:
     def run(self, job: Callable[..., Any], *args: Any, **options: Any) -> list[Any]:
         """What the job returns in each process; an exception that it raises is its result."""
         for pipe in self.pipes:
-            pipe.send_bytes(pickle.dumps((job, args, options)))
+            pipe.send_bytes(pickle.dumps((sys.path, pickle.dumps((job, args, options)))))
         found = []
         for rank, pipe in enumerate(self.pipes):
             if not pipe.poll(PATIENCE):
@@ -87,10 +87,12 @@ def _work(rank: int, count: int, meeting: Path, pipe: Connection) -> None:
     distributed.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=count)
     while True:
         try:
-            job, args, options = pickle.loads(pipe.recv_bytes())
+            path, work = pickle.loads(pipe.recv_bytes())
         except EOFError:
             return
         try:
+            sys.path[:] = path  # where the test finds its modules
+            job, args, options = pickle.loads(work)
             found = job(*args, **options)
         except Exception as error:
             print("".join(traceback.format_exception(error)), file=sys.stderr)

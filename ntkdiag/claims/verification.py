@@ -142,6 +142,7 @@ def verify(
     resume: Path | str | None = None,
     progress: Progress | bool | None = None,
     trust: StepRange | None = None,
+    distributed: bool = False,
 ) -> Verification: ...
 
 
@@ -172,13 +173,14 @@ def verify(
     progress: Progress | bool | None = None,
     trust: StepRange | None = None,
     recipe: bool = False,
+    distributed: bool = False,
 ) -> Verification | list[Verification] | RecipeVerification:
     """Say what a measurement shows about a network: does its kernel collapse, where, and did training do it.
 
     Args:
         network: A diagnosis, a network to measure, or several diagnoses, each answered by itself unless `recipe`.
-        data, buckets, refs, extrapolate, resume, progress: As in `measure`, for a network; if `buckets` is None, as many as
-            the level says over the range in which the schedule trains.
+        data, buckets, refs, extrapolate, resume, progress, distributed: As in `measure`, for a network; if `buckets` is
+            None, as many as the level says over the range in which the schedule trains.
         level: "quick", "standard" or "thorough": how many samples, probes, controls and buckets, where they are not given.
             Of a large network "quick" measures less, so that it takes minutes; it then says less.
         samples, probes: N and R of each bucket.
@@ -256,6 +258,7 @@ def verify(
             extrapolate=extrapolate,
             resume=resume,
             progress=progress,
+            distributed=distributed,
         )
         diagnosis.meta[WOKEN] = list(woken)
         return answered(diagnosis, trust)

@@ -28,13 +28,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     import typer
 
     from ntkdiag.cli.app import command_line
+    from ntkdiag.cli.inputs.launched import first_alone_speaks
     from ntkdiag.cli.output.messages import escaping, note
     from ntkdiag.errors import InputError, MeasurementError
     from ntkdiag.signals import sigterm_as_interrupt
 
     # typer has no public name for the root of its usage errors (NoSuchOption, MissingParameter, ...).
     usage_error: type[Exception] = typer.BadParameter.__mro__[1]
-    with escaping(), sigterm_as_interrupt() as terminated:
+    with first_alone_speaks(), escaping(), sigterm_as_interrupt() as terminated:
         try:
             code = command_line().main(args=arguments, prog_name="ntkdiag", standalone_mode=False)
         except InputError as error:

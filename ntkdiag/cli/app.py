@@ -17,6 +17,7 @@ from ntkdiag.cli.commands.sample import sample
 from ntkdiag.cli.commands.train import train
 from ntkdiag.cli.commands.verify import verify
 from ntkdiag.cli.commands.weights import weights
+from ntkdiag.cli.inputs.launched import require_shared
 from ntkdiag.cli.options.debugging import with_debug
 from ntkdiag.cli.options.help_text import CommandWithGroups
 from ntkdiag.cli.options.remedies import remedies_as_options
@@ -55,6 +56,7 @@ def _root(
 
     Start with 'ntkdiag demo', then 'ntkdiag measure' on a network of your own.
     """
+    require_shared(context.invoked_subcommand)
     if version:
         from importlib import metadata
 

@@ -15,6 +15,7 @@ from ntkdiag.denoiser import Denoiser
 from ntkdiag.diagnosis.steps import DIRECTION, FORWARD, PROBE, Steps
 from ntkdiag.kernel import CheckOnce, Gram, gram, gram_of
 from ntkdiag.kernel.gram import within_denoiser
+from ntkdiag.kernel.processes import Processes, Share
 from ntkdiag.modes import evaluating
 from ntkdiag.process.buckets import Buckets, PairedDraws
 from ntkdiag.process.log_snr import level_like
@@ -73,12 +74,14 @@ def measure_kernels(
     check: bool | CheckOnce,
     sketch: int,
     most_together: int = MOST_TOGETHER,
+    processes: Processes | None = None,
     parts: KeyedParts | None = None,
 ) -> Kernels:
     """All kernels of one network; see `measure` for the arguments.
 
     Args:
         most_together: See `samples_together`.
+        processes: They share the samples; None for this one alone.
         parts: Finished ones are taken from an interrupted run.
     """
     kept = parts or KeyedParts()
@@ -89,10 +92,18 @@ def measure_kernels(
     of_network, rows = f"of the {name} network", count * samples
     positions = torch.arange(count * samples).reshape(count, samples)
 
-    def predicted(chosen: Tensor | slice = slice(None)) -> dict[str, Any]:
-        rows = rows_of(cond, chosen) if isinstance(chosen, Tensor) else cond
-        values, targets = predict(denoiser, x0[chosen], epsilon[chosen], log_snr[chosen], rows)
+    def predicted(chosen: Tensor) -> dict[str, Any]:
+        values, targets = predict(
+            denoiser, x0[chosen], epsilon[chosen], log_snr[chosen], rows_of(cond, chosen)
+        )
         return {"predictions": values, "wanted": targets}
+
+    def all_predicted() -> dict[str, Any]:
+        if processes is None:
+            return predicted(positions.flatten())
+        share = Share(processes, rows)
+        found = predicted(positions.flatten()[share.ran])
+        return {name: share.of_every(each) for name, each in found.items()}
 
     def same_network(stored: dict[str, Any]) -> bool:
         """Whether the network still predicts what it did: weights say nothing of the code that uses them."""
@@ -103,11 +114,12 @@ def measure_kernels(
         )
 
     outputs = steps.take(
-        f"predictions {of_network}", rows * FORWARD, kept, "predictions", predicted, same_network
+        f"predictions {of_network}", rows * FORWARD, kept, "predictions", all_predicted, same_network
     )
     shared: dict[str, Any] = {
         "engine": engine, "params": params, "epsilon": epsilon, "memory": memory, "seed": probe_seed,
         "check": check, "sketch": sketch, "cond": cond or None,
+        "distributed": processes is not None,
     }  # fmt: skip
 
     def of_residual() -> dict[str, Any]:
@@ -203,11 +215,12 @@ def gradient_energy(
     check: bool | CheckOnce,
     sketch: int,
     seed: int,
+    processes: Processes | None = None,
 ) -> Tensor:
     """‖J_iᵀ v_i / D‖² for a cotangent a sample, normalised as the diagonal of the residual kernel.
 
     Args:
-        denoiser, draws, buckets, engine, params, memory, check, sketch: As in `measure_kernels`.
+        denoiser, draws, buckets, engine, params, memory, check, sketch, processes: As in `measure_kernels`.
         cotangents: v, [B, N, D].
         seed: Of the sketches.
 
@@ -231,6 +244,7 @@ def gradient_energy(
             check=check,
             sketch=sketch,
             seed=seed,
+            distributed=processes is not None,
         )
         energies.append(found[0].diagonal())
     return torch.stack(energies)

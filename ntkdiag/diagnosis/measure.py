@@ -36,6 +36,7 @@ from ntkdiag.diagnosis.preconditions import (
     require_references,
 )
 from ntkdiag.diagnosis.result import LABELS, Diagnosis
+from ntkdiag.diagnosis.shared_parts import SharedParts
 from ntkdiag.diagnosis.steps import DIRECTION, Steps
 from ntkdiag.diagnosis.tables import (
     BucketViews,
@@ -51,6 +52,7 @@ from ntkdiag.errors import require_path, require_positive_int
 from ntkdiag.kernel import CheckOnce
 from ntkdiag.kernel.engines import SKETCH
 from ntkdiag.kernel.parameters import pattern_list
+from ntkdiag.kernel.processes import Processes, in_step
 from ntkdiag.modes import measuring
 from ntkdiag.process.buckets import DEFAULT_COUNT, Buckets, BucketsLike, PairedDraws
 from ntkdiag.progress import Progress, reporting
@@ -76,6 +78,7 @@ def measure(
     extrapolate: bool = False,
     sketch: int = SKETCH,
     resume: Path | str | provenance.KeptParts | None = None,
+    distributed: bool = False,
 ) -> Diagnosis:
     """Measure a network's kernel, spectrum and recoverability per log-SNR bucket.
 
@@ -113,6 +116,9 @@ def measure(
             settings, networks, data or versions are never used. The folder stays: remove it when the diagnosis is saved.
         extrapolate: Also measure buckets at noise levels outside the schedule's support, which the network never saw; the
             summary marks them.
+        distributed: Share the samples of all kernels out over the processes of `torch.distributed`, as in `gram_of`: each
+            process calls this with the same arguments, and gets the same diagnosis. The first one alone shows progress and
+            keeps parts. The full kernel is measured by every process for itself.
 
     Returns:
         A `Diagnosis`.
@@ -132,63 +138,67 @@ def measure(
         >>> nd.Diagnosis.load("runs/diagnosis")
         Diagnosis(buckets=4, refs=[], full=False)
     """
-    require_denoiser("network to measure", denoiser)
-    require_positive_int("samples", samples)
-    require_positive_int("probes", probes)
-    if not (params is None or isinstance(params, str)):
-        params = pattern_list(params)
-    data = as_data(data)
-    buckets = Buckets.of(buckets, denoiser.schedule, extrapolate=extrapolate)
-    if held_out_unseen:
-        data.held_out_for("held_out_unseen")
-    refs = {} if refs is None else require_references(refs)
-    for network in (denoiser, *refs.values()):
-        require_forward(network, data)
-    for reference, network in refs.items():
-        require_comparable(reference, network, denoiser)
-    if full is not None:
-        require_full(full, samples * math.prod(data.shape), params)
-    kept = resume if isinstance(resume, provenance.KeptParts) else None
-    if resume is not None and kept is None:
-        kept = provenance.KeptParts(require_path("resume", resume))
-    draws = PairedDraws.draw(data.train, samples, seed, cond=data.conditions)
-    settings: dict[str, Any] = {
-        "probes": probes, "probe_seed": seed, "engine": engine, "params": params, "memory": memory,
-        "check": check, "sketch": sketch,
-    }  # fmt: skip
-    config = {
-        "buckets": {"edges": list(buckets.edges), "centers": list(buckets.centers)},
-        "samples": samples,
-        "probes": probes,
-        "kernel": "trace",
-        "seed": seed,
-        "params": params,
-    } | ({} if full is None else {"full": asdict(full)})
-    levels = torch.tensor(buckets.centers, dtype=torch.float64)
-    bounds = {
-        "held_out_unseen": held_out_unseen,
-        "candidates": bound_candidates(denoiser, data, levels, seed),
-    }
-    most = samples_together(buckets.count, samples, probes, forward_operations(denoiser, data))
-    settings["most_together"] = most
-    shown = shown_references(refs)
-    noise = DIRECTION * buckets.count * samples
-    exact = noise if knows_optimum(denoiser, data) else 0
-    total = noise - exact + (1 + len(refs)) * (work_of_kernels(buckets.count, samples, probes, most) + exact)
-    if full is not None:
-        total += (1 + len(shown)) * buckets.count * work_of_full(full, samples)
-    with reporting(progress) as report:
-        settings["steps"] = steps = Steps(report, total)
-        main = _diagnose(denoiser, data, buckets, draws, settings, config, name, None, full, bounds, kept)
-        kappa = main.meta["kappa"]  # one scale for all, or their learnabilities could not be compared
-        plain = {key: value for key, value in config.items() if key != "full"}
+    processes = Processes() if distributed else None
+    with in_step(processes):
+        require_denoiser("network to measure", denoiser)
+        require_positive_int("samples", samples)
+        require_positive_int("probes", probes)
+        if not (params is None or isinstance(params, str)):
+            params = pattern_list(params)
+        data = as_data(data)
+        buckets = Buckets.of(buckets, denoiser.schedule, extrapolate=extrapolate)
+        if held_out_unseen:
+            data.held_out_for("held_out_unseen")
+        refs = {} if refs is None else require_references(refs)
+        for network in (denoiser, *refs.values()):
+            require_forward(network, data)
         for reference, network in refs.items():
-            own, part = (config, full) if reference in shown else (plain, None)
-            main.refs[reference] = _diagnose(
-                network, data, buckets, draws, settings, own, reference, kappa, part, bounds, kept
-            )
-        steps.finish()
-    return main
+            require_comparable(reference, network, denoiser)
+        if full is not None:
+            require_full(full, samples * math.prod(data.shape), params)
+        kept = resume if isinstance(resume, provenance.KeptParts) else None
+        if resume is not None and kept is None:
+            kept = provenance.KeptParts(require_path("resume", resume))
+        draws = PairedDraws.draw(data.train, samples, seed, cond=data.conditions)
+        settings: dict[str, Any] = {
+            "probes": probes, "probe_seed": seed, "engine": engine, "params": params, "memory": memory,
+            "check": check, "sketch": sketch, "processes": processes,
+        }  # fmt: skip
+        config = {
+            "buckets": {"edges": list(buckets.edges), "centers": list(buckets.centers)},
+            "samples": samples,
+            "probes": probes,
+            "kernel": "trace",
+            "seed": seed,
+            "params": params,
+        } | ({} if full is None else {"full": asdict(full)})
+        levels = torch.tensor(buckets.centers, dtype=torch.float64)
+        bounds = {
+            "held_out_unseen": held_out_unseen,
+            "candidates": bound_candidates(denoiser, data, levels, seed),
+        }
+        most = samples_together(buckets.count, samples, probes, forward_operations(denoiser, data))
+        settings["most_together"] = most
+        shown = shown_references(refs)
+        noise = DIRECTION * buckets.count * samples
+        exact = noise if knows_optimum(denoiser, data) else 0
+        total = (
+            noise - exact + (1 + len(refs)) * (work_of_kernels(buckets.count, samples, probes, most) + exact)
+        )
+        if full is not None:
+            total += (1 + len(shown)) * buckets.count * work_of_full(full, samples)
+        with reporting(progress if processes is None or processes.rank == 0 else False) as report:
+            settings["steps"] = steps = Steps(report, total)
+            main = _diagnose(denoiser, data, buckets, draws, settings, config, name, None, full, bounds, kept)
+            kappa = main.meta["kappa"]  # one scale for all, or their learnabilities could not be compared
+            plain = {key: value for key, value in config.items() if key != "full"}
+            for reference, network in refs.items():
+                own, part = (config, full) if reference in shown else (plain, None)
+                main.refs[reference] = _diagnose(
+                    network, data, buckets, draws, settings, own, reference, kappa, part, bounds, kept
+                )
+            steps.finish()
+        return main
 
 
 def _diagnose(
@@ -209,6 +219,8 @@ def _diagnose(
     parts = provenance.KeyedParts()
     if kept is not None:
         parts = kept.of(measurement_key(denoiser, data, draws, config, settings))
+    if settings["processes"] is not None:
+        parts = SharedParts(settings["processes"], parts)
     settings = settings | {"check": CheckOnce() if settings["check"] else False}
     kernels = measure_kernels(denoiser, draws, buckets, name=name, parts=parts, **settings)
     views = BucketViews(kernels, buckets.count)
@@ -289,7 +301,9 @@ def _noise_energy(
     """
     if optimal is None:
         return None
-    options = {name: settings[name] for name in ("engine", "params", "memory", "check", "sketch")}
+    options = {
+        name: settings[name] for name in ("engine", "params", "memory", "check", "sketch", "processes")
+    }
     seed = settings["probe_seed"]
     noise = optimal - kernels.wanted
 

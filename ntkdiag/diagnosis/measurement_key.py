@@ -28,13 +28,14 @@ def measurement_key(
     Args:
         denoiser, data, draws: What is measured.
         config: What a diagnosis says of how it was measured.
-        settings: `SETTINGS`, and others that are left out.
+        settings: `SETTINGS`, the processes that share the samples (None for this one alone), and others that are left out.
     """
     facts = _facts(denoiser, data) | {
         "drawn": provenance.digest(draws.x0, draws.epsilon),
         "conditions": {name: provenance.digest(each) for name, each in sorted(draws.cond.items())},
         "config": config,
         "settings": {name: settings[name] for name in SETTINGS},
+        "processes": 1 if settings["processes"] is None else settings["processes"].count,
     }
     return json.dumps(facts, sort_keys=True, default=str)
 

@@ -120,7 +120,7 @@ def test_every_option_reaches_the_measurement(
     assert seen == {
         "samples": 7, "probes": 5, "seed": 11, "engine": "sketch", "sketch": 9, "memory": 2 * 1024**2, "params": ["out.*"],
         "name": "trained", "full": None, "data": "mixture", "edges": (-1.0, 1.0, 3.0), "held_out_unseen": True,
-        "check": False, "extrapolate": False, "resume": None,
+        "check": False, "extrapolate": False, "resume": None, "distributed": False,
     }  # fmt: skip
 
 

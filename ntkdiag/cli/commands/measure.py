@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
 
+from ntkdiag.cli.inputs.launched import of_first
 from ntkdiag.cli.options.choices import KERNELS
 from ntkdiag.cli.options.grouping import grouped, refuse_given
 from ntkdiag.cli.options.shared import Force, Json, MeasureOptions, ModelOptions
@@ -87,11 +88,13 @@ def measure(
     """Measure a network's tangent kernel in each log-SNR bucket: its strength, effective rank and recoverability.
 
     Two measurements are comparable only if --buckets, --samples and --seed are equal. With --out, a measurement that was
-    interrupted or killed goes on when the same command is given again.
+    interrupted or killed goes on when the same command is given again. Started by torchrun, processes share the samples;
+    the first one prints and writes.
 
     \b
     Examples:
       ntkdiag measure --model runs/erd --out runs/erd-measured
+      torchrun --nproc-per-node 2 -m ntkdiag measure --model runs/erd --out runs/erd-measured
       ntkdiag measure --model file.py:function --checkpoint net.pt \\
           --data images.npy --target epsilon --schedule linear_beta --out runs/mine
       ntkdiag measure --model runs/erd --kernel full --top-k 8 --samples 16 --out runs/erd-full
@@ -99,6 +102,7 @@ def measure(
       ntkdiag measure --model runs/classes --by label --samples 160 --out runs/by-class
     """
     paths.check_folder(out, force)
+    out = of_first(out)
     if by is not None:
         require_one_of("--by", by, ("label",))
     settings = full_settings(full)
@@ -192,6 +196,24 @@ def diagnose(
         InputError: an option is wrong; nothing has been measured then.
         MeasurementError: the network returns numbers that are not finite.
     """
+    from ntkdiag.cli.inputs.launched import joined
+
+    with joined(model) as (own, processes):
+        return _diagnose(own, how, bars, least_buckets, full, level, say_cost, kept, processes is not None)
+
+
+def _diagnose(
+    model: ModelOptions,
+    how: MeasureOptions,
+    bars: bool,
+    least_buckets: int,
+    full: FullSettings | None,
+    level: str | None,
+    say_cost: Callable[[LoadedModel, Level], None] | None,
+    kept: KeptParts | None,
+    distributed: bool,
+) -> Diagnosis:
+    """`diagnose`, by one process or by each of several."""
     from ntkdiag.claims.levels import DEFAULT_SIZES, level_named
     from ntkdiag.cli.inputs.loading import load, notes_on
     from ntkdiag.cli.options import parsing
@@ -236,6 +258,7 @@ def diagnose(
             progress=progress,
             extrapolate=how.extrapolate,
             resume=kept,
+            distributed=distributed,
             **sketch,
         )
     if loaded.weights is not None:

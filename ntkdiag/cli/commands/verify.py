@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ntkdiag.cli.commands.measure import diagnose
+from ntkdiag.cli.inputs.launched import is_one_of_several, of_first
 from ntkdiag.cli.inputs.step_range import of_run, stored
 from ntkdiag.cli.options.choices import LEVELS, one_of
 from ntkdiag.cli.options.grouping import grouped, refuse_given
@@ -83,7 +84,7 @@ def verify(
 
     The plain answer comes first, then a word for each statistic and end of the range: falls, rises, absent or cannot
     say. The exit code is 0 whatever they are. With --out, a measurement that was interrupted or killed goes on when the
-    same command is given again.
+    same command is given again. Started by torchrun, processes share the samples; the first one prints and writes.
 
     \b
     Examples:
@@ -100,8 +101,12 @@ def verify(
         raise InputError("--trust", expected="one network", got=f"{len(source or ())} folders of --from")
     steps = stored(trust)
     if not source:
-        _verify_measured(model, how, level, steps, out, force, json)
+        _verify_measured(model, how, level, steps, of_first(out), force, json)
         return
+    if is_one_of_several():
+        raise InputError(
+            "torchrun", expected="a network to measure", got="--from", fix="Start it without torchrun."
+        )
     refuse_given((model, how), "beside --from, which measures nothing")
     if level is not None:
         raise InputError("--level", expected="nothing beside --from, which measures nothing", got=level)

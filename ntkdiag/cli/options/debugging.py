@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ntkdiag.errors import InputError, NtkdiagError, first_line
+from ntkdiag.errors import InputError, NtkdiagError, files_of, first_line
 
 Debug = Annotated[
     bool,
@@ -72,7 +72,7 @@ def raised_by_user(error: BaseException) -> bool:
     library that this package called.
     """
     while not isinstance(error, OSError):  # which says the file, and needs no traceback
-        files = [Path(frame.f_code.co_filename) for frame, _ in traceback.walk_tb(error.__traceback__)]
+        files = [Path(file) for file in files_of(error)]
         own = [place for place, file in enumerate(files) if file.is_relative_to(_PACKAGE)]
         inside = files[own[0] :] if own else []
         called = files[own[-1] + 1 :] if own else []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 
-from ntkdiag.errors import MeasurementError, first_line
+from ntkdiag.errors import MeasurementError, files_of, first_line
 
 
 class OutOfStep(MeasurementError):
@@ -16,17 +16,19 @@ class LostProcess(MeasurementError):
 
 
 def packed(error: Exception) -> bytes:
-    """An exception, to be sent to the other processes of the same program."""
+    """An exception, to be sent to the other processes of the same program, and the files that it came through."""
     try:
-        found = pickle.dumps(error)
+        found = pickle.dumps((error, files_of(error)))
         pickle.loads(found)
     except Exception:  # exceptions of other libraries need not survive this
-        return pickle.dumps(RuntimeError(first_line(error)))
+        return pickle.dumps((RuntimeError(first_line(error)), files_of(error)))
     return found
 
 
 def first_of(failures: list[bytes | None]) -> tuple[int, Exception]:
     """The failure of the first process that failed: its rank, and its exception."""
     rank, failure = next((rank, each) for rank, each in enumerate(failures) if each is not None)
-    found: Exception = pickle.loads(failure)
+    found: Exception
+    found, found.files_there = pickle.loads(failure)  # type: ignore[attr-defined]
+    found.add_note(f"in process {rank}")
     return rank, found

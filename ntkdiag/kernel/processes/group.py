@@ -141,6 +141,13 @@ class Processes:
         self.meet(what)
         return self._each_says(value)
 
+    def first_says(self, what: str, value: Any) -> Any:
+        """What the first process says; a plain value, or tensors in main memory. That of the others does not matter."""
+        found = [value]
+        self.meet(what)
+        self._call(lambda: distributed.broadcast_object_list(found, src=0, group=self._beside))
+        return found[0]
+
     def _each_says(self, value: T) -> list[T]:
         found: list[Any] = [None] * self.count
         self._call(lambda: distributed.all_gather_object(found, value, group=self._beside))

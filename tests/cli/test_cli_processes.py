@@ -1,0 +1,117 @@
+"""Commands under torchrun: processes share the samples, the first one prints and writes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from cli_cases import QUICKLY, TINY, command
+from conftest import Call
+from process_group import ProcessGroup
+
+FAILS = """
+import torch
+class Net(torch.nn.Linear):
+    def forward(self, x, t):
+        if (x[:, 0] > 5).any():
+            raise ValueError("a sample too large")
+        return super().forward(x)
+def net():
+    return Net(2, 2)
+"""
+
+
+def files(folder: Path) -> set[str]:
+    """Names of everything in a folder."""
+    return {str(path.relative_to(folder)) for path in folder.rglob("*")}
+
+
+def test_measure_writes_what_one_process_writes(
+    two_processes: ProcessGroup, call: Call, workspace: Path
+) -> None:
+    arguments = ["measure", *TINY, *QUICKLY, "--out"]
+    (code, out, _), other = two_processes.run(command, workspace, *arguments, "together")
+    assert code == 0
+    assert other == (0, "", "")
+    assert "Written: together" in out
+    assert call(*arguments, "alone").code == 0
+    assert files(workspace / "together") == files(workspace / "alone")
+    together, alone = (pd.read_csv(workspace / name / "summary.csv") for name in ("together", "alone"))
+    columns = ["log_snr", "trace", "effective_rank", "effective_rank_low", "gsnr"]
+    pd.testing.assert_frame_equal(together[columns], alone[columns], rtol=1e-4)
+    assert {path.name for path in workspace.iterdir()} == {"together", "alone"}  # no parts are left
+
+
+def test_verify_prints_one_document(two_processes: ProcessGroup, workspace: Path) -> None:
+    arguments = ["verify", *TINY, *QUICKLY[:-2], "--controls", "0", "--samples", "16", "--json"]
+    (code, out, _), other = two_processes.run(command, workspace, *arguments)
+    assert code == 0
+    assert out.startswith("{")
+    assert other == (0, "", "")
+
+
+def test_an_error_in_the_network_for_a_sample_of_another_process(
+    two_processes: ProcessGroup, workspace: Path
+) -> None:
+    (workspace / "own.py").write_text(FAILS)
+    rows = np.zeros((32, 2), dtype=np.float32)
+    rows[-16:, 0] = 100
+    np.save(workspace / "data.npy", rows)
+    arguments = [
+        "measure",
+        "--model",
+        "own.py:net",
+        "--data",
+        "data.npy",
+        "--target",
+        "v",
+        "--schedule",
+        "cosine",
+    ]
+    first, other = two_processes.run(
+        command, workspace, *arguments, "--buckets", "2", "--samples", "16", "--out", "x"
+    )
+    assert first[0] == other[0] == 2
+    assert first[1] == ""
+    assert "ValueError: a sample too large" in first[2]
+    assert len(first[2].splitlines()) == 1
+    assert not (workspace / "x").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["train", "--out", "x"], "measure or verify"),
+        (["measure", *TINY, "--device", "cuda:1"], "--device: expected cuda"),
+        (["measure", *TINY, "--engine", "exact"], "'auto', 'streaming' or 'sketch'"),
+        (["verify", "--from", "x"], "torchrun: expected a network to measure"),
+        (["measure", "--model", "nothing"], "--model"),
+    ],
+)
+def test_what_is_refused(
+    two_processes: ProcessGroup, workspace: Path, arguments: list[str], said: str
+) -> None:
+    (code, out, err), other = two_processes.run(command, workspace, *arguments)
+    assert code == 2
+    assert out == ""
+    assert said in err
+    assert len(err.splitlines()) == 1
+    assert other == (2, "", "")
+
+
+def test_torchrun(workspace: Path) -> None:
+    arguments = ["measure", *TINY, "--buckets", "2", "--samples", "5", "--controls", "0", "--out", "out"]
+    environment: dict[str, Any] = os.environ | {"OMP_NUM_THREADS": "1"}
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    found = subprocess.run(
+        [*launcher, "-m", "ntkdiag", *arguments], env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert found.returncode == 0, found.stderr
+    assert found.stdout.count("Written: out") == 1
+    assert len(pd.read_csv(workspace / "out" / "summary.csv")) == 2
