@@ -8,7 +8,14 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import AutoencoderKL, AutoencoderTiny, DDIMScheduler, DiTPipeline, DiTTransformer2DModel
+from diffusers import (
+    AutoencoderKL,
+    AutoencoderKLFlux2,
+    AutoencoderTiny,
+    DDIMScheduler,
+    DiTPipeline,
+    DiTTransformer2DModel,
+)
 
 import ntkdiag as nd
 from ntkdiag.errors import InputError
@@ -59,6 +66,37 @@ def test_latents_with_a_mean_and_a_deviation_for_each_channel(tmp_path: Path) ->
         z = vae.encode(pictures()).latent_dist.mean
     shift, scale = (torch.tensor(one)[:, None, None] for one in (mean, deviation))
     torch.testing.assert_close(data.train[:], (z - shift) * 2 / scale, rtol=1e-5, atol=1e-6)
+
+
+def flux2(folder: Path, network: str = "Flux2Transformer2DModel") -> Any:
+    """A VAE with the statistics of its latents in batch norm, as of Flux 2, beside the config of a network."""
+    torch.manual_seed(0)
+    vae = AutoencoderKLFlux2(**KL).eval()
+    vae.bn.running_mean.copy_(torch.linspace(-1, 1, 16))
+    vae.bn.running_var.copy_(torch.linspace(0.5, 2, 16))
+    vae.save_pretrained(folder / "vae")
+    (folder / "transformer").mkdir()
+    (folder / "transformer" / "config.json").write_text(json.dumps({"_class_name": network}))
+    return vae
+
+
+def test_latents_normalised_by_batch_norm(tmp_path: Path) -> None:
+    vae = flux2(tmp_path)
+    data = nd.latents(tmp_path, pictures(3))
+    with torch.no_grad():
+        z = vae.encode(pictures(3)).latent_dist.mean
+        parts = (
+            z.unfold(2, 2, 2).unfold(3, 2, 2).permute(0, 1, 4, 5, 2, 3).flatten(1, 3)
+        )  # channel, row, column
+        wanted = vae.bn(parts)  # in eval mode
+    torch.testing.assert_close(data.train[:], wanted, rtol=1e-5, atol=1e-6)
+    assert data.shape == (16, 4, 4) and "AutoencoderKLFlux2 (running mean and variance)" in data.description
+
+
+def test_batch_norm_beside_another_network_is_refused_by_name(tmp_path: Path) -> None:
+    flux2(tmp_path, "Ideogram4Transformer2DModel")
+    said = refused(tmp_path)
+    assert "got AutoencoderKLFlux2 beside Ideogram4Transformer2DModel" in said and "latents=True" in said
 
 
 def test_a_vae_without_a_posterior(tmp_path: Path) -> None:

@@ -56,6 +56,13 @@ def flux(guidance: bool = False) -> Any:
     )  # fmt: skip
 
 
+def flux2() -> Any:
+    return diffusers.Flux2Transformer2DModel(
+        in_channels=16, num_layers=1, num_single_layers=1, attention_head_dim=16, num_attention_heads=2,
+        joint_attention_dim=12, timestep_guidance_channels=8, axes_dims_rope=(4, 4, 4, 4),
+    )  # fmt: skip
+
+
 def wan() -> Any:
     return diffusers.WanTransformer3DModel(
         patch_size=(1, 2, 2), num_attention_heads=2, attention_head_dim=12, in_channels=4, out_channels=4, text_dim=12,
@@ -82,6 +89,7 @@ FAMILIES: dict[str, Case] = {
     "PixArt": (pixart, (4, 8, 8), TEXT),
     "SD3": (sd3, (4, 8, 8), TEXT | POOLED),
     "Flux": (flux, (4, 8, 8), TEXT | POOLED),
+    "Flux2": (flux2, (16, 4, 3), TEXT),
     "Wan": (wan, (4, 2, 8, 8), TEXT),
     "LTX": (ltx, (4, 2, 8, 8), TEXT | MASK),
     "CogVideoX": (cogvideo, (2, 4, 8, 8), TEXT),
@@ -89,7 +97,7 @@ FAMILIES: dict[str, Case] = {
 
 
 def scheduler(name: str) -> Any:
-    if name in ("SD3", "Flux", "Wan", "LTX"):
+    if name in ("SD3", "Flux", "Flux2", "Wan", "LTX"):
         return diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0)
     return diffusers.DDPMScheduler()
 
@@ -116,6 +124,17 @@ def test_the_prediction_is_that_of_the_models_own_call(name: str) -> None:
                 patches, timestep=time / 1000, img_ids=places, txt_ids=torch.zeros(5, 3), **own
             ).sample
             wanted = out.reshape(2, 4, 4, 4, 2, 2).permute(0, 3, 1, 4, 2, 5).reshape(x.shape)
+        elif name == "Flux2":
+            one = torch.zeros(1)
+            out = model(
+                x.reshape(2, 16, 12).transpose(1, 2),
+                timestep=time / 1000,
+                img_ids=torch.cartesian_prod(one, torch.arange(4.0), torch.arange(3.0), one),
+                txt_ids=torch.cartesian_prod(one, one, one, torch.arange(5.0)),
+                guidance=torch.full((2,), 3.5),
+                **own,
+            ).sample
+            wanted = out.reshape(2, 4, 3, 16).permute(0, 3, 1, 2)
         elif name == "LTX":
             out = model(
                 x.permute(0, 2, 3, 4, 1).reshape(2, -1, 4),

@@ -35,6 +35,7 @@ _NEEDED = {
     "PixArtTransformer2DModel": ("encoder_hidden_states",),
     "SD3Transformer2DModel": ("encoder_hidden_states", "pooled_projections"),
     "FluxTransformer2DModel": ("encoder_hidden_states", "pooled_projections"),
+    "Flux2Transformer2DModel": ("encoder_hidden_states",),
     "AuraFlowTransformer2DModel": ("encoder_hidden_states",),
 }
 # The guidance that distilled networks are called with where none is given.

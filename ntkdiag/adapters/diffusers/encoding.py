@@ -5,8 +5,7 @@ A picture is encoded when it is drawn, and once.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ntkdiag.adapters.diffusers.folder import Folder
+from ntkdiag.adapters.diffusers.latent_scale import LatentScale
 from ntkdiag.conditions import rows_of
 from ntkdiag.data import Data, LazySamples, as_data
 from ntkdiag.data.given import DataLike
@@ -30,7 +30,8 @@ def latents(
     """Pictures encoded by the VAE of a pipeline's folder: data for the network in it.
 
     A latent is (z − shift_factor) · scaling_factor, or (z − latents_mean) · scaling_factor / latents_std, by the VAE's
-    config; z is the mean of the VAE's posterior, where it has one, so that a picture has one latent.
+    config, or with batch norm (Flux 2) (z − running_mean) / √(running_var + ε), of patches as channels; z is the mean of
+    the VAE's posterior, where it has one, so that a picture has one latent.
 
     Args:
         folder: A pipeline's folder with vae/, or a name in the local cache, as `nd.Denoiser.from_pretrained` takes it.
@@ -54,7 +55,8 @@ def latents(
     parts = Folder.find(folder, scheduler_needed=False)
     if parts.vae is None:
         raise InputError(str(folder), expected="a pipeline's folder with vae/", got="one without")
-    encoder = _Encoder(parts.read_vae().to(device), parts.vae)
+    network = str(parts.model_config().get("_class_name"))
+    encoder = _Encoder(parts.read_vae().to(device), parts.vae, network)
     given = as_data(data)
     require_positive_int("most", most)
     some = _chosen(len(given.train), most, seed)
@@ -78,28 +80,11 @@ def latents(
 class _Encoder:
     """A VAE with the scale of its latents."""
 
-    def __init__(self, vae: nn.Module, path: Path) -> None:
+    def __init__(self, vae: nn.Module, path: Path, network: str) -> None:
         self.vae, self.path = vae.requires_grad_(False), path
-        config = getattr(vae, "config", {})
-        self.channels = config.get("in_channels")
-        stated = {name: _constant(vae, config, name) for name in ("latents_mean", "latents_std")}
-        mean, deviation = stated["latents_mean"], stated["latents_std"]
-        if hasattr(vae, "bn") or (mean is None) != (deviation is None):
-            raise InputError(
-                str(path),
-                expected="a VAE that states scaling_factor and shift_factor",
-                got=type(vae).__name__,
-            )
-        scaling = _number(path, config, "scaling_factor", 1.0)
-        if scaling == 0:
-            raise InputError(str(path), expected="a scaling_factor other than 0", got="0")
-        shift = _number(path, config, "shift_factor", 0.0)
-        self.shift = torch.tensor(shift) if mean is None else mean
-        self.factor = torch.tensor(scaling) if deviation is None else scaling / deviation
-        scale = (
-            f"scaling {scaling:g}, shift {shift:g}" if mean is None else f"scaling {scaling:g}, mean and std"
-        )
-        self.text = f"encoded by {type(vae).__name__} ({scale})"
+        self.channels = getattr(vae, "config", {}).get("in_channels")
+        self.scale = LatentScale.of(vae, path, network)
+        self.text = f"encoded by {type(vae).__name__} ({self.scale.text})"
 
     def samples(self, pictures: Samples, rows: Tensor) -> LazySamples:
         """The latents of some pictures."""
@@ -129,8 +114,7 @@ class _Encoder:
                 expected=f"pictures that {self.path.name}/ encodes",
                 got=f"shape {list(pictures.shape[1:])}: {first_line(error)}",
             ) from error
-        shift, factor = (_over_channels(part, found) for part in (self.shift, self.factor))
-        return ((found.float() - shift) * factor).cpu()
+        return self.scale(found).cpu()
 
 
 class _Latents:
@@ -157,8 +141,8 @@ class _Latents:
         encoder = self.encoder
         return (
             self.pictures[self.rows[rows]],
-            encoder.shift,
-            encoder.factor,
+            encoder.scale.shift,
+            encoder.scale.factor,
             *encoder.vae.state_dict().values(),
         )
 
@@ -176,26 +160,6 @@ def _mean(output: Any) -> Tensor:
     if not isinstance(found, Tensor):
         raise TypeError(f"encode returns {type(output).__name__}, without latents")
     return found
-
-
-def _constant(vae: nn.Module, config: Mapping[str, Any], name: str) -> Tensor | None:
-    """A number for each channel, in the config or a buffer."""
-    stated = config.get(name)
-    found = dict(vae.named_buffers()).get(name) if stated is None else torch.tensor(stated)
-    return None if found is None else found.detach().float().reshape(-1)
-
-
-def _number(path: Path, config: Mapping[str, Any], name: str, usual: float) -> float:
-    value = config.get(name)
-    if value is None:
-        return usual
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise InputError(str(path), expected=f"a finite number as {name}", got=repr(value))
-    return float(value)
-
-
-def _over_channels(part: Tensor, like: Tensor) -> Tensor:
-    return part.to(like.device).reshape(-1, *(1,) * (like.ndim - 2))
 
 
 def _chosen(count: int, most: int, seed: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""Models of diffusers that take an image or a video as a sequence of patches: Flux, LTX-Video."""
+"""Models of diffusers that take an image or a video as a sequence of patches: Flux, Flux 2, LTX-Video."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ def packed_call(network: nn.Module, x_name: str, time_name: str) -> PackedCall |
     kind = type(network).__name__
     if kind == "FluxTransformer2DModel":
         return lambda x, time, cond: _flux(network, x, time, cond)
+    if kind == "Flux2Transformer2DModel":
+        return lambda x, time, cond: _flux2(network, x, time, cond)
     if kind == "LTXVideoTransformer3DModel":
         return lambda x, time, cond: _ltx(network, x, time, cond)
     return None
@@ -40,11 +42,47 @@ def _flux(network: nn.Module, x: Tensor, time: Tensor, cond: Mapping[str, Any]) 
     return unpack(output, rows, columns)
 
 
+def _flux2(network: nn.Module, x: Tensor, time: Tensor, cond: Mapping[str, Any]) -> Tensor:
+    """Flux 2 on latents [N, 4C, H, W], whose channels are patches already; a place's fourth number counts words."""
+    _require("latents of Flux 2", x, 4, ())
+    rows, columns = x.shape[2:]
+    given = dict(cond)
+    places = torch.nn.functional.pad(_places(rows, columns), (0, 1))
+    ids = given.pop("img_ids", places.to(x))
+    words = torch.arange(given["encoder_hidden_states"].shape[1])
+    text_ids = given.pop("txt_ids", torch.nn.functional.pad(words[:, None], (3, 0)).to(x))
+    output = network(
+        hidden_states=x.flatten(2).transpose(1, 2),
+        timestep=time,
+        img_ids=ids,
+        txt_ids=text_ids,
+        return_dict=False,
+        **given,
+    )[0]
+    image: Tensor = output.transpose(1, 2).reshape(x.shape[0], -1, rows, columns)
+    return image
+
+
 def pack(x: Tensor) -> Tensor:
     """[N, C, H, W] → [N, H/2 · W/2, 4C]; in a patch channel comes first, then row, then column."""
+    return to_channels(x, _SIDE).flatten(2).transpose(1, 2)
+
+
+def to_channels(x: Tensor, side: int) -> Tensor:
+    """Patches as channels, [N, C, H, W] → [N, side² C, H/side, W/side], in the order of `pack`.
+
+    Raises:
+        InputError: sides that patches do not divide.
+    """
+    if x.ndim != 4 or x.shape[2] % side or x.shape[3] % side:
+        raise InputError(
+            "latents",
+            expected=f"[N, channels, height, width] with sides that {side} divides",
+            got=list(x.shape),
+        )
     samples, channels, height, width = x.shape
-    parts = x.reshape(samples, channels, height // _SIDE, _SIDE, width // _SIDE, _SIDE)
-    return parts.permute(0, 2, 4, 1, 3, 5).reshape(samples, -1, channels * _SIDE**2)
+    parts = x.reshape(samples, channels, height // side, side, width // side, side)
+    return parts.permute(0, 1, 3, 5, 2, 4).reshape(samples, -1, height // side, width // side)
 
 
 def unpack(patches: Tensor, rows: int, columns: int) -> Tensor:
