@@ -80,12 +80,14 @@ def drift(
 def _examine(
     run: Path, level: str, buckets: int, modules: list[str] | None, device: str, seed: int, bars: bool
 ) -> Examination:
-    from ntkdiag.cli.inputs.loading import load
+    from ntkdiag.cli.inputs.loading import load, loading_notes
     from ntkdiag.cli.inputs.step_range import run_weights
     from ntkdiag.train.checkpoints.run_folder import kept_weights
     from ntkdiag.trust.examination import cost, examine
 
     loaded = load(ModelOptions(model=str(run), device=device, seed=seed))
+    for text in loading_notes(loaded):
+        note(text)
     controls, _ = loaded.controls(1)
     steps = cost(run, level, buckets)
     note(f"note: this costs about as much as {steps:,} training steps of batch 128")
