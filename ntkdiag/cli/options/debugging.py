@@ -43,7 +43,10 @@ def with_debug(command: Callable[..., None]) -> Callable[..., None]:
     def run(debug: bool = False, **given: Any) -> None:
         try:
             command(**given)
-        except (Exception, SystemExit) as error:  # code that leaves Python would end the command without a word
+        except (
+            Exception,
+            SystemExit,
+        ) as error:  # code that leaves Python would end the command without a word
             theirs = raised_by_user(error)
             if debug and (theirs or isinstance(error, NtkdiagError)):
                 traceback.print_exception(error, file=sys.stderr)
