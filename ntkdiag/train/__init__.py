@@ -5,7 +5,8 @@ It shows whether loss weights help. It never measures a kernel: the weights are 
 
 from ntkdiag.errors import explain_calls
 from ntkdiag.state_dicts import WeightsTaken, load_weights, save_weights
-from ntkdiag.train.config import PRESETS, TrainConfig
+from ntkdiag.train.config import TrainConfig
+from ntkdiag.train.cost import Cost, training_cost
 from ntkdiag.train.evaluation.bucket_losses import BucketValues, bucket_losses
 from ntkdiag.train.evaluation.feature_network import FeatureNetwork, train_feature_network
 from ntkdiag.train.evaluation.image_quality import frechet_distance, neighbour_shares, polynomial_mmd
@@ -19,15 +20,18 @@ from ntkdiag.train.evaluation.sample_quality import (
 from ntkdiag.train.loop import TrainResult, train
 from ntkdiag.train.loss import Batch, denoising_losses
 from ntkdiag.train.own_samples import own_samples
+from ntkdiag.train.presets import PRESETS, Preset
 from ntkdiag.train.sampling import flow_map, sample
 
 __all__ = [
     "PRESETS",
     "Batch",
     "BucketValues",
+    "Cost",
     "EnergyDistance",
     "Estimate",
     "FeatureNetwork",
+    "Preset",
     "TrainConfig",
     "TrainResult",
     "WeightsTaken",
@@ -46,6 +50,7 @@ __all__ = [
     "save_weights",
     "train",
     "train_feature_network",
+    "training_cost",
 ]
 
 explain_calls(__name__, "nd.train.train(denoiser, data, weights, config)")

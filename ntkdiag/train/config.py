@@ -1,4 +1,4 @@
-"""The settings of one training run, and presets: two of seconds to minutes on two CPU cores, and one for fine-tuning."""
+"""The settings of one training run."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ntkdiag.errors import require_int, require_number, require_one_of, require_positive_int, require_type
+from ntkdiag.train.presets import Preset
 
 OPTIMIZERS = ("adamw", "sgd", "muon")
 
@@ -79,11 +80,11 @@ class TrainConfig:
 
     @classmethod
     def preset(cls, name: str, **overrides: Any) -> TrainConfig:
-        """Settings that suit a data set of this package, or a network that is trained already.
+        """The settings of a preset, which suit its network and data.
 
         Args:
-            name: "digits" (the DiT of the default size), "mixture" (the MLP of the default size) or "fine_tuning" (a
-                pretrained network: a hundredth of their learning rate, as diffusers' own scripts take it).
+            name: "digits", "fashion", "fine_tuning", "images", "latents", "mixture", or the path of a preset's file (see
+                `Preset`).
             overrides: Settings that differ from the preset.
 
         Raises:
@@ -93,7 +94,7 @@ class TrainConfig:
             >>> nd.train.TrainConfig.preset("mixture", steps=200).batch
             256
         """
-        return cls.from_dict(PRESETS[require_one_of("preset", name, PRESETS)] | overrides)
+        return cls.from_dict(Preset.named(name).training | overrides)
 
     @classmethod
     def from_dict(cls, settings: Mapping[str, Any]) -> TrainConfig:
@@ -121,10 +122,4 @@ _BELOW = {
     "ema_decay": 1.0,
     "condition_dropout": 1.0,
     "align": None,
-}
-
-PRESETS: dict[str, dict[str, Any]] = {
-    "digits": {"steps": 4000, "batch": 128, "learning_rate": 2e-3},
-    "mixture": {"steps": 4000, "batch": 256, "learning_rate": 2e-3, "log_every": 100},
-    "fine_tuning": {"steps": 1000, "batch": 16, "learning_rate": 1e-5, "log_every": 20},
 }

@@ -16,7 +16,6 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from ntkdiag.conditions import placed
 from ntkdiag.data import Data, as_data
 from ntkdiag.data.given import DataLike
 from ntkdiag.denoiser import Denoiser, require_denoiser
@@ -153,25 +152,6 @@ def _require_weights(weights: object) -> None:
     )
 
 
-def _labelled(denoiser: Denoiser, data: Data, place: Tensor, dropout: float) -> Labelled | None:
-    """The conditions that the network takes; None where it takes none.
-
-    Raises:
-        InputError: conditions that the data lacks, or conditions to drop where there are none or nothing stands for none.
-    """
-    cond = placed(denoiser.conditions_from(data.conditions), place)
-    if dropout and not cond:
-        raise InputError(
-            "condition_dropout",
-            expected="0 for a network that takes no conditions",
-            got=dropout,
-            fix="Build the network with {classes}, or name what it takes with {conditions}.",
-            arguments={"classes": "K", "conditions": None},
-        )
-    null = placed(denoiser.null_conditions(1), place) if dropout else {}
-    return Labelled(cond, null, dropout) if cond else None
-
-
 class _Run:
     """The state and the steps of one call of `train`."""
 
@@ -187,7 +167,7 @@ class _Run:
         self.config, self.data, self.weights, self.folder = config, data, weights, folder
         place = next((p for p in denoiser.network.parameters() if p.requires_grad), torch.empty(0))
         self.samples = data.train.to(place)
-        self.labelled = _labelled(denoiser, data, place, config.condition_dropout)
+        self.labelled = Labelled.of(denoiser, data, place, config.condition_dropout)
         self.state = TrainState(denoiser, config, buckets, self._aligner(denoiser, place))
         self.rows: list[dict[str, float]] = []
         self.seconds = 0.0

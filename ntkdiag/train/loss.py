@@ -7,8 +7,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ntkdiag.conditions import Conditions, replaced, rows_of
+from ntkdiag.conditions import Conditions, placed, replaced, rows_of
+from ntkdiag.data import Data
 from ntkdiag.denoiser import Denoiser
+from ntkdiag.errors import InputError
 from ntkdiag.process.log_snr import level_like
 from ntkdiag.process.points import Points
 from ntkdiag.process.schedules.base import Schedule
@@ -44,6 +46,25 @@ class Labelled(NamedTuple):
     cond: Conditions
     null: Conditions
     dropout: float
+
+    @classmethod
+    def of(cls, denoiser: Denoiser, data: Data, place: Tensor, dropout: float) -> Labelled | None:
+        """The conditions that a network takes, like `place` in device and dtype; None where it takes none.
+
+        Raises:
+            InputError: conditions that the data lacks, or some to drop where there are none or nothing stands for none.
+        """
+        cond = placed(denoiser.conditions_from(data.conditions), place)
+        if dropout and not cond:
+            raise InputError(
+                "condition_dropout",
+                expected="0 for a network that takes no conditions",
+                got=dropout,
+                fix="Build the network with {classes}, or name what it takes with {conditions}.",
+                arguments={"classes": "K", "conditions": None},
+            )
+        null = placed(denoiser.null_conditions(1), place) if dropout else {}
+        return cls(cond, null, dropout) if cond else None
 
 
 def draw_batch(

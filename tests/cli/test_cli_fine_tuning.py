@@ -28,7 +28,6 @@ from safetensors.torch import load_file
 from ntkdiag import data as datasets
 from ntkdiag.diagnosis import Diagnosis
 from ntkdiag.train.checkpoints.checkpoint import read_manifest
-from ntkdiag.train.config import PRESETS
 
 SHORT = ["--batch", "8", "--setting", "log_every=2", "--setting", "checkpoint_every=2"]
 COUNT = 24
@@ -80,7 +79,7 @@ def test_a_folder_is_trained_on_other_data_and_measured(pipeline: Path, call: An
 
     found = call(*run, "--steps", "20", "--learning-rate", "1e-3", "--setting", "warmup=0", "--out", "run")
     assert found.code == 0 and "load check: untrained, or trained on other data" in found.err
-    assert read_manifest("run").config["batch"] == PRESETS["fine_tuning"]["batch"]
+    assert read_manifest("run").config["batch"] == TrainConfig.preset("fine_tuning").batch
     tuned = average("run")
     assert not any(torch.equal(start[name], tuned[name]) for name in start if name.endswith("weight"))
     before, after = (pd.read_csv(f"{name}/losses.csv")["loss"].mean() for name in ("still", "run"))

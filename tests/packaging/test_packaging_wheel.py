@@ -21,7 +21,9 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-MODULES = {str(path.relative_to(ROOT)) for path in (ROOT / "ntkdiag").rglob("*.py")} | {"ntkdiag/py.typed"}
+MODULES = {
+    str(path.relative_to(ROOT)) for kind in ("*.py", "*.toml") for path in (ROOT / "ntkdiag").rglob(kind)
+} | {"ntkdiag/py.typed"}
 
 
 def run(*command: str | Path, cwd: Path) -> str:

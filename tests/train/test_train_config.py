@@ -5,14 +5,14 @@ import dataclasses
 import pytest
 
 from ntkdiag.errors import InputError
-from ntkdiag.train import PRESETS, TrainConfig
+from ntkdiag.train import PRESETS, Preset, TrainConfig
 
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_presets_resolve_and_can_be_overridden(name):
     config = TrainConfig.preset(name, steps=7, seed=9)
     assert (config.steps, config.seed) == (7, 9)
-    assert config.batch == PRESETS[name]["batch"]
+    assert config.batch == Preset.named(name).training["batch"]
 
 
 def test_a_config_survives_a_round_trip_through_a_mapping():
@@ -55,5 +55,8 @@ def test_settings_out_of_range_are_refused(settings, words):
 
 
 def test_unknown_preset_is_refused():
-    with pytest.raises(InputError, match=r"preset: expected one of digits, mixture.*Did you mean 'digits'\?"):
+    with pytest.raises(
+        InputError,
+        match=r"preset: expected one of digits, fashion, images, latents, mixture.*Did you mean 'digits'\?",
+    ):
         TrainConfig.preset("digit")

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from ntkdiag.cli.inputs.loading import LoadedModel
-    from ntkdiag.train import BucketValues, TrainConfig, TrainResult
+    from ntkdiag.train import BucketValues, Preset, TrainConfig, TrainResult
     from ntkdiag.weights import WeightSource
 
 
@@ -52,9 +52,11 @@ class TrainOptions:
     preset: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME",
-            show_default="fine_tuning for a folder, else that of the data, if there is one",
-            help="The settings to start from. " + one_of(PRESETS),
+            metavar="NAME|FILE.toml",
+            show_default="the settings alone: fine_tuning for a folder, digits or mixture for that data",
+            help="What the run starts from: network, data, process, weights and settings; every other option changes it. "
+            + one_of(PRESETS)
+            + " A file has the form that --dry-run prints.",
         ),
     ] = None
     steps: Annotated[int | None, typer.Option(metavar="N", help="Number of optimizer steps in all.")] = None
@@ -94,11 +96,20 @@ def train(
     model: ModelOptions,
     how: TrainOptions,
     out: Annotated[
-        Path,
+        Path | None,
         typer.Option(
-            metavar="FOLDER", help="The folder for checkpoints, averaged weights and the loss history."
+            metavar="FOLDER",
+            show_default="none, which only --dry-run allows",
+            help="The folder for checkpoints, averaged weights and the loss history.",
         ),
-    ],
+    ] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Train and write nothing: print the whole configuration in the form of a preset, and what the run costs.",
+        ),
+    ] = False,
     resume: Annotated[
         bool,
         typer.Option(
@@ -117,7 +128,18 @@ def train(
       ntkdiag train --model dit --data digits --weights erd --out runs/erd
       ntkdiag train --model my-pipeline --data pictures --weights erd --out runs/tuned
       ntkdiag train --resume --out runs/erd --steps 8000
+      ntkdiag train --preset fashion --batch 64 --dry-run
     """
+    if dry_run:
+        for option, given in (("--resume", resume), ("--force", force), ("--out", out)):
+            if given:
+                raise InputError(
+                    option, expected="nothing beside --dry-run, which writes nothing", got=str(given)
+                )
+        _print_plan(_fresh(model, how), json)
+        return
+    if out is None:
+        raise InputError("--out", expected="a folder, or --dry-run", got="neither")
     if resume:
         beside = "beside --resume, which continues the run with its own settings"
         refuse_given((model, how), beside, allowed=("steps", "device"))
@@ -150,8 +172,10 @@ class _Task:
 def _fresh(model: ModelOptions, how: TrainOptions) -> _Task:
     """A new run."""
     from ntkdiag import provenance
-    from ntkdiag.cli.inputs.loading import load_new, loading_notes
-    from ntkdiag.cli.inputs.weighting import CONSTANT, weight_source
+    from ntkdiag.cli.inputs.loading import load_new, loading_notes, recipe_of
+    from ntkdiag.cli.inputs.preset_recipe import preset_recipe
+    from ntkdiag.cli.inputs.weighting import CONSTANT, is_file, weight_source
+    from ntkdiag.train import Preset
 
     if model.model is not None and provenance.is_run(Path(model.model)):
         raise InputError(
@@ -160,18 +184,20 @@ def _fresh(model: ModelOptions, how: TrainOptions) -> _Task:
             got=f"the run {model.model}",
             fix="Continue a run with --resume, or start from its weights with --checkpoint.",
         )
-    loaded = load_new(model)
-    text = how.weights or CONSTANT
+    preset = None if how.preset is None else Preset.named(how.preset)
+    recipe = recipe_of(model) if preset is None else preset_recipe(model, preset)
+    loaded = load_new(model, recipe=recipe)
+    text = how.weights or (CONSTANT if preset is None else preset.weights)
     notes = {
         "recipe": loaded.recipe.to_dict(),
         "checkpoint": None if model.checkpoint is None else str(model.checkpoint.resolve()),
         "weights_key": None if loaded.weights is None else loaded.weights.key,
-        "weights": str(Path(text).resolve()) if Path(text).suffix else text,
+        "weights": str(Path(text).resolve()) if is_file(text) else text,
     }
-    config = _config(how, FINE_TUNING if loaded.recipe.is_folder else loaded.data.name, model.seed)
+    config = _config(how, preset or _settings_for(loaded), recipe.seed)
     for line in loading_notes(loaded):
         note(line)
-    return _Task(loaded, config, weight_source(text, loaded, model.seed), notes)
+    return _Task(loaded, config, weight_source(text, loaded, recipe.seed), notes)
 
 
 def _stored(out: Path, model: ModelOptions, how: TrainOptions) -> _Task:
@@ -196,16 +222,40 @@ def _stored(out: Path, model: ModelOptions, how: TrainOptions) -> _Task:
     return _Task(loaded, config, weight_source(notes["weights"], loaded, recipe.seed), notes)
 
 
-def _config(how: TrainOptions, usual: str, seed: int) -> TrainConfig:
-    """The usual preset, if there is one, or the one that was named, with the settings that the user changed."""
-    from ntkdiag.train import PRESETS, TrainConfig
+def _settings_for(loaded: LoadedModel) -> Preset | None:
+    """The preset whose settings count where none is named."""
+    from ntkdiag.cli.options.choices import DATASETS
+    from ntkdiag.train import Preset
+
+    if loaded.recipe.is_folder:
+        return Preset.named(FINE_TUNING)
+    return Preset.named(loaded.data.name) if loaded.data.name in DATASETS else None
+
+
+def _config(how: TrainOptions, preset: Preset | None, seed: int) -> TrainConfig:
+    """The settings of a preset, with those that the user changed."""
+    from ntkdiag.train import TrainConfig
 
     changes = {name: getattr(how, name) for name in ("steps", "batch", "learning_rate", "optimizer", "align")}
     given = {name: value for name, value in changes.items() if value is not None}
-    given |= parsing.pairs("--setting", how.setting) | {"seed": seed}
-    if how.preset is not None or usual in PRESETS:
-        return TrainConfig.preset(how.preset or usual, **given)
-    return TrainConfig.from_dict(given)
+    given |= parsing.pairs("--setting", how.setting)
+    start = {} if preset is None else preset.training
+    return TrainConfig.from_dict(start | given | {"seed": seed})
+
+
+def _print_plan(task: _Task, as_json: bool) -> None:
+    """What --dry-run prints."""
+    from ntkdiag.cli.inputs.preset_recipe import as_preset
+    from ntkdiag.cli.output.cost_text import cost_text
+    from ntkdiag.train import training_cost
+
+    plan = as_preset(task.loaded.recipe, task.notes["weights"], task.config)
+    cost = training_cost(task.loaded.denoiser, task.loaded.data, task.config)
+    if as_json:
+        print_json({"preset": plan.model_dump(), "cost": asdict(cost)})
+        return
+    say(plan.text())
+    say(cost_text(cost))
 
 
 def _run(task: _Task, out: Path, resume: bool, force: bool, progress: Progress) -> TrainResult:

@@ -104,18 +104,20 @@ def load_new(
     null_label: int | None = None,
     samples: int | None = None,
     kept: KeptParts | None = None,
+    recipe: Recipe | None = None,
 ) -> LoadedModel:
     """As `load`, of a network that is in no training folder; one in a folder of save_pretrained is checked on the data.
 
     Args:
         options, null_label, kept: As in `load`.
         samples: As in `load`; None for a command that trains, which needs all.
+        recipe: In place of that of the options.
 
     Raises:
         InputError: as `load`; or the load check refuses.
     """
     loaded = load_recipe(
-        recipe_of(options),
+        recipe or recipe_of(options),
         options.checkpoint,
         options.device,
         weights_key=options.weights_key,

@@ -44,10 +44,15 @@ def weight_source(text: str, loaded: LoadedModel, seed: int) -> WeightSource | N
         return LearnedUncertainty(denoiser.target, denoiser.schedule, seed=seed)
     if head == REFRESH:
         return _refresher(rest, loaded, seed)
-    if Path(text).suffix.lower() in (".csv", ".json"):
+    if is_file(text):
         return fixed(WeightTable.load(text).normalised(denoiser.schedule))
     parameters = parsing.rule_parameters("--weights", _items(rest))
     return fixed(closed_form("--weights", head, denoiser.target, denoiser.schedule, parameters))
+
+
+def is_file(text: str) -> bool:
+    """Whether --weights names a file; a rule's parameter may have a point too."""
+    return Path(text).suffix.lower() in (".csv", ".json")
 
 
 def closed_form(

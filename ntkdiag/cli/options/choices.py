@@ -22,7 +22,7 @@ RULES = (
     "sigmoid", "erd", "uniform", "cosmap",
 )  # fmt: skip
 SCORES = ("amplitude", "bayes", "learnability", "gsnr", "gain", "contamination")
-PRESETS = ("digits", "mixture", "fine_tuning")
+PRESETS = ("digits", "fashion", "fine_tuning", "images", "latents", "mixture")
 OPTIMIZERS = ("adamw", "sgd", "muon")
 SETTINGS = (
     "weight_decay", "beta1", "beta2", "gradient_clip", "warmup", "ema_decay", "log_every", "checkpoint_every", "keep_every",
