@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ntkdiag.errors import require_int, require_number, require_one_of, require_positive_int, require_type
+from ntkdiag.train.noise_levels import SAMPLING
 from ntkdiag.train.presets import Preset
 
 OPTIMIZERS = ("adamw", "sgd", "muon")
@@ -35,6 +36,9 @@ class TrainConfig:
             `nd.trust.drift` can measure along the run; 0 keeps none.
         condition_dropout: Share of samples that are trained without their conditions, in [0, 1), as guidance needs it (0.1
             is usual); for a network that takes conditions and says what stands for none.
+        stratified: Draw one noise level from each of `batch` parts of equal probability, which lowers the noise of the loss.
+        sampling: "density" draws noise levels by the schedule's density and multiplies losses by their weights; "table"
+            draws them in proportion to the weights too, and divides the losses by these: the same objective, another variance.
         align: Weight of the alignment loss, at least 0: features of one module are drawn towards those of a small encoder of
             the clean samples, which is trained once on the data (REPA-like, see `ntkdiag.train.alignment`). 0 for none.
         align_module: Name of that module; None for the one a third of the way through the longest list of modules.
@@ -61,6 +65,8 @@ class TrainConfig:
     checkpoint_every: int = 500
     keep_every: int = 0
     condition_dropout: float = 0.0
+    stratified: bool = False
+    sampling: str = "density"
     optimizer: str = "adamw"
     align: float = 0.0
     align_module: str | None = None
@@ -75,6 +81,8 @@ class TrainConfig:
         if self.gradient_clip is not None:
             require_number("gradient_clip (None for no clipping)", self.gradient_clip, above=0.0)
         require_one_of("optimizer", self.optimizer, OPTIMIZERS)
+        require_one_of("sampling", self.sampling, SAMPLING)
+        require_type("stratified", self.stratified, bool, "true or false")
         if self.align_module is not None:
             require_type("align_module", self.align_module, str, "the name of a module")
 

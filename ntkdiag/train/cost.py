@@ -66,8 +66,8 @@ def training_cost(denoiser: Denoiser, data: DataLike, config: TrainConfig) -> Co
         raise InputError("network", expected="at least one parameter that requires grad", got="none")
     place = trained[0]
     samples = data.train[: config.batch].to(place)
-    labelled = Labelled.of(denoiser, data, place, config.condition_dropout)
-    made = Generators(*(torch.Generator(place.device).manual_seed(config.seed) for _ in Generators._fields))
+    labelled = Labelled.of(denoiser, data, place, dropout=0.0)
+    made = Generators(*(torch.Generator(place.device).manual_seed(config.seed) for _ in range(3)))
 
     def seconds(count: int) -> float:
         started = time.perf_counter()

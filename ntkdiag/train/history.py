@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ntkdiag.errors import MeasurementError
 from ntkdiag.process.buckets import Buckets
+from ntkdiag.train.loss import Batch
 
 _SCALARS = ("loss", "weighted_loss", "grad_norm")
 # The column of a run that aligns features.
@@ -41,16 +42,24 @@ class Meter:
         }
         self.filled = 0
 
-    def add(
-        self, log_snr: Tensor, losses: Tensor, weighted: Tensor, grad_norm: Tensor, *also: Tensor
-    ) -> None:
-        """Add one step: log-SNR and unweighted losses [N], weighted mean loss, norm of the gradient, other numbers."""
+    def add(self, batch: Batch, losses: Tensor, weighted: Tensor, grad_norm: Tensor, *also: Tensor) -> None:
+        """Add one step.
+
+        Args:
+            batch: Its samples; where their levels were not drawn by the training density, the means are corrected for that.
+            losses: Unweighted losses [N].
+            weighted: Weighted mean loss.
+            grad_norm: Norm of the gradient.
+            also: Other numbers.
+        """
         losses = losses.detach()
+        counts = torch.ones_like(losses) if batch.ratio is None else batch.ratio
+        losses = losses * counts
         numbers = [losses.mean(), weighted, grad_norm, *also]
         self.state["scalars"][self.filled] = torch.stack([one.detach() for one in numbers])
-        place = self.buckets.assign(log_snr) % len(self.state["sums"])
+        place = self.buckets.assign(batch.log_snr) % len(self.state["sums"])
         self.state["sums"].index_add_(0, place, losses.to(self.state["sums"]))
-        self.state["counts"].index_add_(0, place, torch.ones_like(losses, dtype=torch.float32))
+        self.state["counts"].index_add_(0, place, counts.to(self.state["counts"]))
         self.filled += 1
 
     def check(self, step: int) -> None:

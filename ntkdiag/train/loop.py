@@ -26,7 +26,8 @@ from ntkdiag.signals import deferred_interrupt
 from ntkdiag.train.alignment.aligner import Aligner, fresh_aligner, losses_beside
 from ntkdiag.train.checkpoints.run_folder import Progress, RunFolder, describe_problem
 from ntkdiag.train.config import TrainConfig
-from ntkdiag.train.loss import Generators, Labelled, draw_batch
+from ntkdiag.train.loss import Batch, Generators, Labelled, draw_batch
+from ntkdiag.train.noise_levels import NoiseLevels
 from ntkdiag.train.own_draws import own_draws
 from ntkdiag.train.state import TrainState
 from ntkdiag.weights.source import LearnsFromLosses, WeightSource
@@ -118,6 +119,8 @@ def train(
             expected=f"weights for the target the denoiser predicts, {denoiser.target}",
             got=f"weights for {weights.target}",
         )
+    if config.sampling == "table" and weights is None:
+        raise InputError("sampling='table'", expected="loss weights to draw the levels by", got="none")
     if resume and out is None:
         raise InputError("resume", expected="out=, the folder of the run to continue", got="no folder")
     data = as_data(data)
@@ -168,6 +171,8 @@ class _Run:
         place = next((p for p in denoiser.network.parameters() if p.requires_grad), torch.empty(0))
         self.samples = data.train.to(place)
         self.labelled = Labelled.of(denoiser, data, place, config.condition_dropout)
+        drawn_by = weights if config.sampling == "table" else None
+        self.levels = NoiseLevels(denoiser.schedule, config.stratified, drawn_by)
         self.state = TrainState(denoiser, config, buckets, self._aligner(denoiser, place))
         self.rows: list[dict[str, float]] = []
         self.seconds = 0.0
@@ -230,21 +235,27 @@ class _Run:
     def _step(self) -> None:
         denoiser = self.state.denoiser
         batch = draw_batch(
-            self.samples, denoiser.schedule, self.config.batch, self.state.generators, self.labelled
+            self.samples,
+            denoiser.schedule,
+            self.config.batch,
+            self.state.generators,
+            self.labelled,
+            self.levels,
         )
         with own_draws(self.config.seed, self.state.step, self.state.device):
             losses, *alignment = losses_beside(self.state.aligner, denoiser, batch)
-            weighted = (self._weight(batch.log_snr) * losses).mean()
+            weighted = (self._weight(batch) * losses).mean()
             norm = self.state.update(weighted + sum(self.config.align * one for one in alignment))
-        self.state.meter.add(batch.log_snr, losses, weighted, norm, *alignment)
+        self.state.meter.add(batch, losses, weighted, norm, *alignment)
         if self.weights is not None:
             if isinstance(self.weights, LearnsFromLosses):
                 self.weights.observe(batch.log_snr, losses.detach())
             self.weights.after_step(self.state.step)
 
     @torch.no_grad()
-    def _weight(self, log_snr: Tensor) -> Tensor:
-        return torch.ones_like(log_snr) if self.weights is None else self.weights(log_snr)
+    def _weight(self, batch: Batch) -> Tensor:
+        weight = torch.ones_like(batch.log_snr) if self.weights is None else self.weights(batch.log_snr)
+        return weight if batch.ratio is None else weight * batch.ratio
 
     def _log(self, progress: Report | None) -> None:
         row = {"step": self.state.step, **self.state.meter.row(), "seconds": self.seconds}

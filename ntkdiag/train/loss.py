@@ -14,15 +14,26 @@ from ntkdiag.errors import InputError
 from ntkdiag.process.log_snr import level_like
 from ntkdiag.process.points import Points
 from ntkdiag.process.schedules.base import Schedule
+from ntkdiag.train.noise_levels import NoiseLevels
 
 
 class Batch(NamedTuple):
-    """The samples of one training step: data [N, *shape], noise [N, *shape], log-SNR [N], and conditions by name or None."""
+    """The samples of one training step.
+
+    Attributes:
+        x0, epsilon: Data and noise, [N, *shape].
+        log_snr: [N].
+        cond: Conditions by name, or None.
+        ratio: How many times each loss counts because its level was not drawn by the training density, [N]; None for 1.
+        drawn: Which training samples they are, [N]; None where that is not known.
+    """
 
     x0: Tensor
     epsilon: Tensor
     log_snr: Tensor
     cond: Any = None
+    ratio: Tensor | None = None
+    drawn: Tensor | None = None
 
 
 class Generators(NamedTuple):
@@ -73,6 +84,7 @@ def draw_batch(
     count: int,
     generators: Generators,
     labelled: Labelled | None = None,
+    levels: NoiseLevels | None = None,
 ) -> Batch:
     """Draw a training batch, with replacement, on the device of the data and the generators.
 
@@ -82,15 +94,16 @@ def draw_batch(
         count: Samples to draw, N.
         generators: Random generators of data, noise, log-SNR, and of dropped conditions if there are any.
         labelled: Conditions of the samples, for a network that takes them.
+        levels: How the log-SNR is drawn; None for at random from that density.
     """
     device = train.device
     index = torch.randint(len(train), (count,), generator=generators.data, device=device)
     x0 = train[index]
     epsilon = torch.randn(x0.shape, generator=generators.noise, device=device, dtype=x0.dtype)
-    level = level_like(schedule.sample(count, generators.level), x0)
-    return Batch(
-        x0, epsilon, level, None if labelled is None else _conditions(labelled, index, generators.drop)
-    )
+    level, ratio = (levels or NoiseLevels(schedule)).draw(count, generators.level)
+    cond = None if labelled is None else _conditions(labelled, index, generators.drop)
+    level, ratio = level_like(level, x0), None if ratio is None else level_like(ratio, x0)
+    return Batch(x0, epsilon, level, cond, ratio, index)
 
 
 def _conditions(labelled: Labelled, index: Tensor, drop: torch.Generator | None) -> dict[str, Tensor]:

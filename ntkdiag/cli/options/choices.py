@@ -26,7 +26,7 @@ PRESETS = ("digits", "fashion", "fine_tuning", "images", "latents", "mixture")
 OPTIMIZERS = ("adamw", "sgd", "muon")
 SETTINGS = (
     "weight_decay", "beta1", "beta2", "gradient_clip", "warmup", "ema_decay", "log_every", "checkpoint_every", "keep_every",
-    "condition_dropout", "align_module",
+    "condition_dropout", "stratified", "sampling", "align_module",
 )  # fmt: skip
 ARGUMENTS = ("snr", "log_snr", "sigma", "timesteps")
 THEMES = ("light", "dark")
