@@ -38,7 +38,7 @@ class TrainConfig:
             is usual); for a network that takes conditions and says what stands for none.
         stratified: Draw one noise level from each of `batch` parts of equal probability, which lowers the noise of the loss.
         sampling: "density" draws noise levels by the schedule's density and multiplies losses by their weights; "table"
-            draws them in proportion to the weights too, and divides the losses by these: the same objective, another variance.
+            draws them in proportion to the weights too, and divides the losses by them: the same objective, other variance.
         align: Weight of the alignment loss, at least 0: features of one module are drawn towards those of a small encoder of
             the clean samples, which is trained once on the data (REPA-like, see `ntkdiag.train.alignment`). 0 for none.
         align_module: Name of that module; None for the one a third of the way through the longest list of modules.

@@ -1,6 +1,6 @@
-"""Samples from a denoiser, along the probability-flow ODE.
+"""Samples from a denoiser: by Heun's method along the probability-flow ODE, by DDIM, or by ancestral sampling.
 
-On the variance-preserving scale z = x/√(α²+σ²) every path is a quarter turn: with the angle φ given by
+Of the ODE: on the variance-preserving scale z = x/√(α²+σ²) every path is a quarter turn: with the angle φ given by
 tan φ = σ/α = e^{-log_snr/2}, z = cos φ x0 + sin φ ε and dz/dφ = -sin φ x0 + cos φ ε, which is the v target.
 So one solver works for all schedules and, by conversion to v, for all targets.
 """
@@ -15,10 +15,15 @@ from torch import Tensor
 
 from ntkdiag.conditions import Conditions, checked_conditions, placed, rows_of
 from ntkdiag.denoiser import Denoiser, require_denoiser
-from ntkdiag.errors import InputError, require_number, require_positive_int
+from ntkdiag.errors import InputError, require_number, require_one_of, require_positive_int
 from ntkdiag.modes import evaluating
 from ntkdiag.process import target
 from ntkdiag.process.log_snr import expand, level_like
+from ntkdiag.randomness import generator
+from ntkdiag.train.denoising_steps import Noise, denoising_steps
+from ntkdiag.train.guidance import guided
+
+SAMPLERS = ("heun", "ddim", "ancestral")
 
 # Beyond this log-SNR nothing visible happens to data of unit scale; beyond this quantile of the training density
 # a network has hardly been trained (both tuned here).
@@ -79,14 +84,15 @@ def sample(
     cond: Conditions | Tensor | None = None,
     guidance: float | None = None,
     batch: int = 1024,
+    sampler: str = "heun",
 ) -> Tensor:
-    """Draw samples: noise is carried to high log-SNR along the ODE and denoised there once more.
+    """Draw samples: noise is carried to high log-SNR and denoised there once more.
 
     Args:
         denoiser: Network, schedule and target.
         count: Number of samples.
         shape: Shape of one sample.
-        steps: Steps of the solver.
+        steps: Steps of the sampler, of equal log-SNR.
         seed: Seed of the noise, which depends on nothing else: for one seed, all networks start from the same noise.
         log_snr_range: Log-SNR at the start and the end; by default where the schedule trains, within [-10, 10].
         cond: Conditions of the samples by name, [count, ...]; a tensor where the network takes a single one. With None a
@@ -95,18 +101,22 @@ def sample(
             condition (Ho & Salimans 2022, arXiv 2207.12598, equation 6 with w − 1 for their w). 1 is no guidance, 0 ignores
             the condition. All targets are affine in each other at one x, so that one w means the same for all.
         batch: Samples per network call.
+        sampler: "heun" (see `flow_map`; two network calls a step), "ddim" (one call a step, no fresh noise), or "ancestral"
+            (one call a step, and noise as in the reverse process). See `ntkdiag.train.denoising_steps`.
 
     Returns:
         [count, *shape] in the network's dtype, on its device.
 
     Raises:
-        InputError: a count or number of steps below 1, a range whose start is not below its end, conditions that do not fit
-            the network, or guidance where nothing is known that stands for no condition.
+        InputError: a count or number of steps below 1, an unknown sampler, a range whose start is not below its end,
+            conditions that do not fit the network, or guidance where nothing is known that stands for no condition.
 
     Example:
         >>> network = nd.models.build("mlp", (2,))
         >>> denoiser = nd.Denoiser(network, nd.schedules.cosine(), "v", call="log_snr")
         >>> sample(denoiser, 10, (2,), steps=4).shape
+        torch.Size([10, 2])
+        >>> sample(denoiser, 10, (2,), steps=8, sampler="ddim").shape
         torch.Size([10, 2])
         >>> labelled = nd.Denoiser(nd.models.build("mlp", (2,), classes=3), nd.schedules.cosine(), "v", call="log_snr")
         >>> sample(labelled, 10, (2,), steps=4, cond={"label": torch.full((10,), 2)}, guidance=2.0).shape
@@ -115,6 +125,8 @@ def sample(
     require_denoiser("network to sample from", denoiser)
     require_positive_int("count", count)
     require_positive_int("batch", batch)
+    require_positive_int("steps", steps)
+    require_one_of("sampler", sampler, SAMPLERS)
     if guidance is not None:
         require_number("guidance", guidance)
     start, stop = log_snr_range or _trained_range(denoiser)
@@ -127,8 +139,13 @@ def sample(
         for chosen in torch.arange(count).split(batch):
             some = placed(rows_of(given, chosen), like) or None
             z = noise[chosen].to(like)
-            x = flow_map(denoiser, z * _path_scale(denoiser, start, z), start, stop, steps, some, guidance)
-            prediction = _prediction(denoiser, x, level_like(stop, x).expand(len(x)), some, guidance)
+            x = z * _path_scale(denoiser, start, z)
+            if sampler == "heun":
+                x = flow_map(denoiser, x, start, stop, steps, some, guidance)
+            else:
+                fresh = _fresh_noise(seed, noise.shape, chosen, z) if sampler == "ancestral" else None
+                x = denoising_steps(denoiser, x, start, stop, steps, some, guidance, fresh)
+            prediction = guided(denoiser, x, level_like(stop, x).expand(len(x)), some, guidance)
             parts.append(target.to_x0(denoiser.target, denoiser.schedule, stop, prediction, x))
     return torch.cat(parts)
 
@@ -142,21 +159,21 @@ def _conditions(denoiser: Denoiser, cond: Conditions | Tensor | None, count: int
     return denoiser.conditions_from(checked_conditions("cond", cond, count))
 
 
-def _prediction(denoiser: Denoiser, x: Tensor, level: Tensor, cond: Any, guidance: float | None) -> Tensor:
-    conditioned: Tensor = denoiser(x, level, cond)
-    if guidance is None:
-        return conditioned
-    if cond is None or not denoiser.conditions:
-        raise InputError("guidance", expected="a network with conditions to guide by", got="none")
-    without: Tensor = denoiser(x, level, placed(denoiser.null_conditions(len(x)), x))
-    return without + guidance * (conditioned - without)
+def _fresh_noise(seed: int, shape: torch.Size, chosen: Tensor, like: Tensor) -> Noise:
+    """The noise of each step, drawn for all samples, so that it does not depend on the batches."""
+
+    def noise(step: int) -> Tensor:
+        drawn = torch.randn(shape, generator=generator(seed, f"sampling step {step}"), dtype=torch.float64)
+        return drawn[chosen].to(like)
+
+    return noise
 
 
 def _direction(denoiser: Denoiser, z: Tensor, log_snr: Tensor, cond: Any, guidance: float | None) -> Tensor:
     """dz/dφ, which is the prediction as v."""
     x = z * _path_scale(denoiser, log_snr, z)
     level = level_like(log_snr, z).expand(len(z))
-    prediction = _prediction(denoiser, x, level, cond, guidance)
+    prediction = guided(denoiser, x, level, cond, guidance)
     return target.convert(prediction, x, level, denoiser.schedule, denoiser.target, "v")
 
 

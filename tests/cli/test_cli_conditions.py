@@ -79,6 +79,19 @@ def test_it_is_verified(trained: str, capsys: Any) -> None:
     assert found["text"] and found["claims"]
 
 
+def test_samplers_start_from_the_same_noise_and_differ(trained: str, tmp_path: Path, capsys: Any) -> None:
+    words = ("sample", "--model", trained, "--count", "4", "--label", "3", "--guidance", "2", "--out")
+    drawn = {}
+    for name, steps in (("heun", 40), ("ddim", 80), ("ancestral", 80)):
+        out = str(tmp_path / f"{name}.npy")
+        done = run(capsys, *words, out, "--sampler", name, "--steps", str(steps))
+        assert (done["sampler"], done["steps"]) == (name, steps)
+        drawn[name] = np.load(out)
+    spread = drawn["heun"].std()
+    assert 0 < np.abs(drawn["heun"] - drawn["ddim"]).mean() < 0.1 * spread  # both follow the ODE
+    assert np.abs(drawn["heun"] - drawn["ancestral"]).mean() > 0.2 * spread
+
+
 def test_a_class_is_sampled_with_guidance(trained: str, tmp_path: Path, capsys: Any) -> None:
     words = ("sample", "--model", trained, "--count", "6", "--steps", "2", "--out")
     threes = run(capsys, *words, str(tmp_path / "3.npy"), "--label", "3", "--guidance", "2")
@@ -156,6 +169,7 @@ def test_what_cannot_be_drawn_is_refused(trained: str, tmp_path: Path, capsys: A
     words = ("sample", "--model", trained, "--count", "3", "--steps", "1", "--out", out)
     assert "--label: expected a label from 0 to 10; got 11" in refused(capsys, *words, "--label", "11")
     assert "--guidance: expected --label beside it" in refused(capsys, *words, "--guidance", "2")
+    assert "--sampler: expected one of heun, ddim, ancestral" in refused(capsys, *words, "--sampler", "dim")
     plain = ("sample", "--model", "dit", *SMALL, "--count", "3", "--steps", "1", "--out", out)
     assert "--label: expected a network that takes labels and nothing else; got no conditions" in refused(
         capsys, *plain, "--label", "1"

@@ -24,6 +24,7 @@ from ntkdiag.process.target import TARGETS
 from ntkdiag.report.drawing.theme import THEMES
 from ntkdiag.train import PRESETS, TrainConfig
 from ntkdiag.train.config import OPTIMIZERS
+from ntkdiag.train.sampling import SAMPLERS
 from ntkdiag.weights import RULES, SCORES
 from ntkdiag.weights.audit.argument import ARGUMENTS
 
@@ -37,7 +38,7 @@ EVERY_COMMAND = pytest.mark.parametrize("name", COMMANDS)
 LISTED = {
     "model": MODELS, "data": DATASETS, "schedule": SCHEDULES, "target": TARGETS, "call": choices.CALLS,
     "engine": ENGINES, "kernel": choices.KERNELS, "level": LEVELS, "rule": RULES, "score": SCORES, "preset": PRESETS,
-    "setting": choices.SETTINGS, "argument": ARGUMENTS, "theme": THEMES, "weights": RULES,
+    "setting": choices.SETTINGS, "sampler": SAMPLERS, "argument": ARGUMENTS, "theme": THEMES, "weights": RULES,
 }  # fmt: skip
 
 
@@ -68,7 +69,7 @@ def test_the_lists_of_choices_are_those_of_the_rooms_that_own_them() -> None:
         (choices.MODELS, MODELS), (choices.DATASETS, DATASETS), (choices.SCHEDULES, SCHEDULES),
         (choices.TARGETS, TARGETS), (choices.ENGINES, ENGINES), (choices.RULES, RULES), (choices.SCORES, SCORES),
         (choices.PRESETS, PRESETS), (choices.ARGUMENTS, ARGUMENTS), (choices.THEMES, THEMES),
-        (choices.SETTINGS, settings - with_own_options), (choices.OPTIMIZERS, OPTIMIZERS),
+        (choices.SAMPLERS, SAMPLERS), (choices.SETTINGS, settings - with_own_options), (choices.OPTIMIZERS, OPTIMIZERS),
     ]:  # fmt: skip
         assert set(listed) == set(owned) and len(listed) == len(owned)
     assert set(choices.KERNELS) <= set(KERNELS)

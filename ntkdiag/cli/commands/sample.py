@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ntkdiag.cli.options.choices import SAMPLERS, one_of
 from ntkdiag.cli.options.grouping import grouped
 from ntkdiag.cli.options.shared import Force, Json, ModelOptions
 from ntkdiag.cli.output import paths
 from ntkdiag.cli.output.json_document import print_json
 from ntkdiag.cli.output.messages import note, say
-from ntkdiag.errors import InputError, require_positive_int
+from ntkdiag.errors import InputError, require_one_of, require_positive_int
 from ntkdiag.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -36,8 +37,19 @@ def sample(
     ],
     count: Annotated[int, typer.Option(metavar="N", help="Number of samples.")] = 512,
     steps: Annotated[
-        int, typer.Option(metavar="N", help="Number of steps of Heun's method, of two network calls each.")
+        int,
+        typer.Option(
+            metavar="N", help="Number of steps; heun calls the network twice in each, the others once."
+        ),
     ] = 32,
+    sampler: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="How noise becomes samples: along the probability-flow ODE (heun, ddim), or with fresh noise in each step. "
+            + one_of(SAMPLERS),
+        ),
+    ] = "heun",
     label: Annotated[
         int | None,
         typer.Option(
@@ -56,12 +68,13 @@ def sample(
     force: Force = False,
     json: Json = False,
 ) -> None:
-    """Draw samples along the probability-flow ODE, and measure their distance to held-out data.
+    """Draw samples, and measure their distance to held-out data.
 
     \b
     Examples:
       ntkdiag sample --model runs/erd --out erd.npy
       ntkdiag sample --model runs/classes --label 3 --guidance 2 --out threes.npy
+      ntkdiag sample --model runs/classes --label 3 --sampler ddim --steps 50 --out threes.npy
     """
     from ntkdiag.cli.inputs.loading import load, notes_on
     from ntkdiag.train import sample as draw
@@ -71,13 +84,15 @@ def sample(
     paths.check_file(picture, force, (".png",))
     require_positive_int("--count", count)
     require_positive_int("--steps", steps)
+    require_one_of("--sampler", sampler, SAMPLERS)
     if guidance is not None and label is None:
         raise InputError("--guidance", expected="--label beside it", got="no label")
     loaded = load(model)
     cond = None if label is None else _condition(loaded, label, count)
     with progress_bar(not json) as bars:
         bars("sampling", 0, 1)
-        how: dict[str, Any] = {"steps": steps, "seed": model.seed, "cond": cond, "guidance": guidance}
+        how: dict[str, Any] = {"steps": steps, "seed": model.seed, "sampler": sampler}
+        how |= {"cond": cond, "guidance": guidance}
         drawn = draw(loaded.denoiser, count, loaded.data.shape, **how).float().cpu()
         bars("sampling", 1, 1)
     for text in notes_on(loaded, controls_missing=False):
@@ -87,7 +102,9 @@ def sample(
     quality = quality_of(drawn, loaded)
     written = _write(drawn, loaded, out, picture)
     if json:
-        print_json({"count": count, "steps": steps, "quality": quality, "written": written})
+        print_json(
+            {"count": count, "steps": steps, "sampler": sampler, "quality": quality, "written": written}
+        )
         return
     from ntkdiag.cli.output.tables import quality_text
 

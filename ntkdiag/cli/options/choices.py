@@ -28,6 +28,7 @@ SETTINGS = (
     "weight_decay", "beta1", "beta2", "gradient_clip", "warmup", "ema_decay", "log_every", "checkpoint_every", "keep_every",
     "condition_dropout", "stratified", "sampling", "align_module",
 )  # fmt: skip
+SAMPLERS = ("heun", "ddim", "ancestral")
 ARGUMENTS = ("snr", "log_snr", "sigma", "timesteps")
 THEMES = ("light", "dark")
 
