@@ -29,9 +29,13 @@ class TrainConfig:
         gradient_clip: Largest norm of the gradient of all parameters together; None for no clipping.
         warmup: Steps in which the learning rate rises linearly from learning_rate / warmup; 0 for none.
         ema_decay: Decay of the averaged weights, in [0, 1); smaller in the first steps (see `moving_average`).
+        ema_width: Relative width of a power-function average in place of `ema_decay`, above 0 and below 0.2887, such as 0.1
+            (see `moving_average`); None for `ema_decay`.
         seed: Seed of three generators: for the data points, the noise and the noise levels.
         log_every: Steps that one row of the history averages over.
         checkpoint_every: Steps between checkpoints.
+        keep_checkpoints: How many checkpoints are kept, the last ones. To go back to an earlier one, copy its .json over
+            training.json.
         keep_every: Steps between averaged weights that are kept to the end, beside the initial and the last ones, so that
             `nd.trust.drift` can measure along the run; 0 keeps none.
         condition_dropout: Share of samples that are trained without their conditions, in [0, 1), as guidance needs it (0.1
@@ -60,9 +64,11 @@ class TrainConfig:
     gradient_clip: float | None = 1.0
     warmup: int = 100
     ema_decay: float = 0.999
+    ema_width: float | None = None
     seed: int = 0
     log_every: int = 50
     checkpoint_every: int = 500
+    keep_checkpoints: int = 1
     keep_every: int = 0
     condition_dropout: float = 0.0
     stratified: bool = False
@@ -72,7 +78,7 @@ class TrainConfig:
     align_module: str | None = None
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch", "log_every", "checkpoint_every"):
+        for name in ("steps", "batch", "log_every", "checkpoint_every", "keep_checkpoints"):
             require_positive_int(name, getattr(self, name))
         for name in ("warmup", "seed", "keep_every"):
             require_int(name, getattr(self, name), at_least=0)
@@ -80,6 +86,8 @@ class TrainConfig:
             require_number(name, getattr(self, name), at_least=0.0, below=high)
         if self.gradient_clip is not None:
             require_number("gradient_clip (None for no clipping)", self.gradient_clip, above=0.0)
+        if self.ema_width is not None:
+            require_number("ema_width (None for ema_decay)", self.ema_width, above=0.0, below=_WIDEST)
         require_one_of("optimizer", self.optimizer, OPTIMIZERS)
         require_one_of("sampling", self.sampling, SAMPLING)
         require_type("stratified", self.stratified, bool, "true or false")
@@ -120,6 +128,9 @@ class TrainConfig:
         """Learning rate of a step; the first step is 0."""
         return self.learning_rate * (min(1.0, (step + 1) / self.warmup) if self.warmup else 1.0)
 
+
+# Just above the relative width of the plain mean of all steps, 1/√12.
+_WIDEST = 0.2887
 
 # Settings that are numbers of at least 0, and the bound that they are below.
 _BELOW = {

@@ -1,22 +1,30 @@
 """The history of a training run: the loss, in the mean and by bucket, accumulated on the device between two rows.
 
-Only `check` and `row`, which are called once in many steps, wait for the device.
+Only `failure` and `row`, which are called once in many steps, wait for the device.
 """
 
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from ntkdiag.errors import MeasurementError
 from ntkdiag.process.buckets import Buckets
 from ntkdiag.train.loss import Batch
 
 _SCALARS = ("loss", "weighted_loss", "grad_norm")
 # The column of a run that aligns features.
 ALIGN_LOSS = "align_loss"
+
+
+class Failure(NamedTuple):
+    """A step whose loss or gradient was not finite: its number, its place since the last row, and the numbers in words."""
+
+    step: int
+    place: int
+    values: str
 
 
 class Meter:
@@ -62,24 +70,18 @@ class Meter:
         self.state["counts"].index_add_(0, place, counts.to(self.state["counts"]))
         self.filled += 1
 
-    def check(self, step: int) -> None:
-        """Raise an error if the loss or the gradient was not finite in a step since the last row.
+    def failure(self, step: int) -> Failure | None:
+        """The first step since the last row whose loss or gradient was not finite; None if there is none.
 
         Args:
-            step: Number of steps done.
-
-        Raises:
-            MeasurementError: it was not; the error names the step.
+            step: Number of the last step that was added.
         """
         rows = self.state["scalars"][: self.filled].tolist()
-        for offset, row in enumerate(rows):
+        for place, row in enumerate(rows):
             if not all(map(math.isfinite, row)):
                 values = ", ".join(f"{name} {value:g}" for name, value in zip(self.names, row, strict=True))
-                failed = step - self.filled + offset + 1
-                raise MeasurementError(
-                    f"training: expected a finite loss and gradient; got {values} at step {failed}. "
-                    "Lower learning_rate, or check whether the loss weights are infinite at some log-SNR."
-                )
+                return Failure(step - self.filled + place + 1, place, values)
+        return None
 
     def row(self) -> dict[str, float]:
         """Means since the last row, by column of the history; NaN for a bucket without samples."""

@@ -26,6 +26,7 @@ from ntkdiag.signals import deferred_interrupt
 from ntkdiag.train.alignment.aligner import Aligner, fresh_aligner, losses_beside
 from ntkdiag.train.checkpoints.run_folder import Progress, RunFolder, describe_problem
 from ntkdiag.train.config import TrainConfig
+from ntkdiag.train.failure import RecentSteps, described
 from ntkdiag.train.loss import Batch, Generators, Labelled, draw_batch
 from ntkdiag.train.noise_levels import NoiseLevels
 from ntkdiag.train.own_draws import own_draws
@@ -36,6 +37,8 @@ from ntkdiag.weights.source import LearnsFromLosses, WeightSource
 Report = Callable[[int, int, float], None]
 
 _BUCKETS = 10
+# Devices that need not be waited for in each step.
+_AT_ONCE = ("cpu",)
 
 
 @dataclass(frozen=True)
@@ -88,7 +91,8 @@ def train(
         config: Settings.
         buckets: Buckets of the history, a count or edges; by default ten in which training draws equally often.
         out: Folder for checkpoints and, at the end, average.safetensors and history.csv.
-        resume: Continue from the checkpoint in `out`; only `steps`, `checkpoint_every` and `keep_every` may have changed.
+        resume: Continue from the checkpoint in `out`; only `steps`, `checkpoint_every`, `keep_checkpoints` and
+            `keep_every` may have changed.
         force: Replace an earlier run in `out`.
         progress: Called at every row of the history with (steps done, steps in all, mean unweighted loss).
         notes: JSON-able remarks that are stored in training.json.
@@ -98,7 +102,8 @@ def train(
 
     Raises:
         InputError: arguments that do not fit together, a folder in use, or a checkpoint of another run.
-        MeasurementError: the loss or the gradient is no longer finite; the last checkpoint is kept.
+        MeasurementError: the loss or the gradient is no longer finite; the error names the step, its samples and buckets.
+            The last checkpoint is kept, and the state at the failure is written beside it.
         KeyboardInterrupt: Ctrl-C; if `out` is given, a checkpoint was written before.
 
     Example:
@@ -174,6 +179,7 @@ class _Run:
         drawn_by = weights if config.sampling == "table" else None
         self.levels = NoiseLevels(denoiser.schedule, config.stratified, drawn_by)
         self.state = TrainState(denoiser, config, buckets, self._aligner(denoiser, place))
+        self.recent = RecentSteps(config.log_every, config.batch, self.state.device)
         self.rows: list[dict[str, float]] = []
         self.seconds = 0.0
 
@@ -244,9 +250,14 @@ class _Run:
         )
         with own_draws(self.config.seed, self.state.step, self.state.device):
             losses, *alignment = losses_beside(self.state.aligner, denoiser, batch)
-            weighted = (self._weight(batch) * losses).mean()
-            norm = self.state.update(weighted + sum(self.config.align * one for one in alignment))
+            each = self._weight(batch) * losses
+            weighted = each.mean()
+            norm = self.state.gradients(weighted + sum(self.config.align * one for one in alignment))
+        self.recent.add(self.state.meter.filled, batch, each)
         self.state.meter.add(batch, losses, weighted, norm, *alignment)
+        if self.state.device.type in _AT_ONCE and not (weighted.isfinite() and norm.isfinite()):
+            self._check(batch)  # before the step, which would spoil the network
+        self.state.take_step()
         if self.weights is not None:
             if isinstance(self.weights, LearnsFromLosses):
                 self.weights.observe(batch.log_snr, losses.detach())
@@ -264,10 +275,26 @@ class _Run:
         if progress is not None:
             progress(self.state.step, self.config.steps, row["loss"])
 
-    def _check(self) -> None:
-        try:
-            self.state.meter.check(self.state.step)
-        except MeasurementError as error:
-            if self.folder is None:
-                raise
-            raise MeasurementError(f"{error} The last checkpoint is kept in {self.folder.path}.") from error
+    def _check(self, ahead: Batch | None = None) -> None:
+        """Stop if the loss or the gradient was not finite in a step since the last row.
+
+        Args:
+            ahead: The batch of a step that is not done yet.
+
+        Raises:
+            MeasurementError: it was not; the error names step, samples and buckets. The state is kept in the run's folder.
+        """
+        failed = self.state.meter.failure(self.state.step + (ahead is not None))
+        if failed is None:
+            return
+        step = self.recent.tensors(failed.place)
+        kept = ""
+        if self.folder is not None:
+            drawn = {} if ahead is None else {"x0": ahead.x0, "epsilon": ahead.epsilon}
+            file = self.folder.save_failure(self.state, failed.step, step | drawn)
+            kept = f" The last checkpoint is kept in {self.folder.path}, the state at the failure in {file.name}."
+        raise MeasurementError(
+            f"training: expected a finite loss and gradient; got {failed.values} at step {failed.step}. "
+            f"{described(step, self.state.meter.buckets)} "
+            f"Lower learning_rate, or check whether the loss weights are infinite at some log-SNR.{kept}"
+        )

@@ -40,7 +40,7 @@ class TrainState:
         self, denoiser: Denoiser, config: TrainConfig, buckets: Buckets, aligner: Aligner | None = None
     ) -> None:
         self.denoiser = denoiser
-        self.average = Average(denoiser, config.ema_decay)
+        self.average = Average(denoiser, config.ema_decay, config.ema_width)
         self.trained = {name: p for name, p in denoiser.network.named_parameters() if p.requires_grad}
         if not self.trained:
             raise InputError("network", expected="at least one parameter that requires grad", got="none")
@@ -55,20 +55,22 @@ class TrainState:
         self.meter = Meter(buckets, config.log_every, self.device, also)
         self.step = 0
 
-    def update(self, loss: Tensor) -> Tensor:
-        """Do one optimizer step on a loss; returns the norm of the gradient before clipping."""
+    def gradients(self, loss: Tensor) -> Tensor:
+        """Gradients of a loss, clipped; returns their norm before that."""
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
-            for group in optimizer.param_groups:
-                group["lr"] = self.config.rate(self.step)
         loss.backward()
         limit = math.inf if self.config.gradient_clip is None else self.config.gradient_clip
-        norm = torch.nn.utils.clip_grad_norm_(self.learned.values(), limit)
+        return torch.nn.utils.clip_grad_norm_(self.learned.values(), limit)
+
+    def take_step(self) -> None:
+        """One step of the optimizers by the gradients, and of the average."""
         for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = self.config.rate(self.step)
             optimizer.step()
         self.average.update(self.step)
         self.step += 1
-        return norm
 
     def tensors(self) -> dict[str, Tensor]:
         """A copy of the whole state on the CPU; each name begins with its part: model, average, held, optimizer, ..."""

@@ -27,6 +27,7 @@ from safetensors.torch import load_file
 
 from ntkdiag import data as datasets
 from ntkdiag.diagnosis import Diagnosis
+from ntkdiag.train import TrainConfig
 from ntkdiag.train.checkpoints.checkpoint import read_manifest
 
 SHORT = ["--batch", "8", "--setting", "log_every=2", "--setting", "checkpoint_every=2"]

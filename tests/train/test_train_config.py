@@ -38,6 +38,11 @@ def test_warm_up_rises_linearly_and_stays():
         ({"learning_rate": "fast"}, "learning_rate.*got 'fast'"),
         ({"ema_decay": 1.0}, "ema_decay: expected a number of at least 0 and below 1; got 1.0"),
         ({"beta2": 1.0}, "beta2"),
+        ({"ema_width": 0.2888}, "ema_width"),
+        ({"ema_width": 0.0}, "ema_width"),
+        ({"keep_checkpoints": 0}, "keep_checkpoints: expected an integer of at least 1"),
+        ({"sampling": "tabel"}, "sampling: expected one of density, table; got 'tabel'"),
+        ({"stratified": 1}, "stratified: expected true or false"),
         (
             {"gradient_clip": 0.0},
             r"gradient_clip \(None for no clipping\): expected a number above 0; got 0.0",

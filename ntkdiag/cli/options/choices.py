@@ -25,8 +25,8 @@ SCORES = ("amplitude", "bayes", "learnability", "gsnr", "gain", "contamination")
 PRESETS = ("digits", "fashion", "fine_tuning", "images", "latents", "mixture")
 OPTIMIZERS = ("adamw", "sgd", "muon")
 SETTINGS = (
-    "weight_decay", "beta1", "beta2", "gradient_clip", "warmup", "ema_decay", "log_every", "checkpoint_every", "keep_every",
-    "condition_dropout", "stratified", "sampling", "align_module",
+    "weight_decay", "beta1", "beta2", "gradient_clip", "warmup", "ema_decay", "ema_width", "log_every", "checkpoint_every",
+    "keep_checkpoints", "keep_every", "condition_dropout", "stratified", "sampling", "align_module",
 )  # fmt: skip
 SAMPLERS = ("heun", "ddim", "ancestral")
 ARGUMENTS = ("snr", "log_snr", "sigma", "timesteps")

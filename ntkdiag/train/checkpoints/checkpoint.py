@@ -21,6 +21,8 @@ from ntkdiag.errors import InputError
 from ntkdiag.tensor_files import read_safetensors
 
 MANIFEST = "training.json"
+# A checkpoint, the copy of its record, or what a dead process left of one.
+_CHECKPOINT = re.compile(r"checkpoint-(\d+)(.*)")
 
 
 class Manifest(BaseModel):
@@ -60,30 +62,54 @@ def tensor_file(step: int) -> str:
     return f"checkpoint-{step:08d}.safetensors"
 
 
-def write_checkpoint(folder: Path, manifest: Manifest, tensors: dict[str, Tensor]) -> None:
-    """Write a checkpoint; the previous one is deleted last.
+def write_checkpoint(folder: Path, manifest: Manifest, tensors: dict[str, Tensor], keep: int = 1) -> None:
+    """Write a checkpoint; those that are not kept are deleted last.
 
     Args:
         folder: An existing folder.
         manifest: The content of training.json; `tensors` names the tensor file to write.
         tensors: Contiguous tensors that share no memory.
+        keep: How many checkpoints to keep; with more than one, each has a copy of its training.json beside it.
 
     Raises:
         InputError: the folder cannot be written to.
     """
     path = folder / manifest.tensors
     # Every step has its own file, so the file that training.json names at this moment is not overwritten.
+    write_tensors(path, tensors)
+    # Not write_json, which sorts the keys: the columns of the history must keep their order.
+    text = json.dumps(manifest.model_dump(), indent=2, allow_nan=False) + "\n"
+    if keep > 1:
+        provenance.write_text(path.with_suffix(".json"), text)
+    provenance.write_text(folder / MANIFEST, text)
+    _remove_old(folder, manifest.step, keep)
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
+    """Write tensors to a .safetensors file, whole or not at all.
+
+    Args:
+        path: The file.
+        tensors: Contiguous tensors that share no memory.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
     with provenance.written(path) as file:
         try:
             safetensors.torch.save_file(tensors, file)
         except safetensors.SafetensorError as error:
             raise _system_error(error) from error
-    # Not write_json, which sorts the keys: the columns of the history must keep their order.
-    text = json.dumps(manifest.model_dump(), indent=2, allow_nan=False)
-    provenance.write_text(folder / MANIFEST, text + "\n")
-    for old in folder.glob("checkpoint-*"):
-        if old != path:
-            old.unlink(missing_ok=True)
+
+
+def _remove_old(folder: Path, step: int, keep: int) -> None:
+    """Remove checkpoints but the last ones: those of later steps too, which a run that went back has left."""
+    found = {file: match for file in folder.iterdir() if (match := _CHECKPOINT.match(file.name))}
+    steps = sorted({int(match[1]) for match in found.values() if int(match[1]) <= step})
+    for file, match in found.items():
+        kept = int(match[1]) in steps[-keep:] and (keep > 1 or match[2] == ".safetensors")
+        if not kept:
+            file.unlink(missing_ok=True)
 
 
 def _system_error(error: safetensors.SafetensorError) -> OSError:

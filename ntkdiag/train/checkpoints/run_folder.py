@@ -6,11 +6,13 @@ With `keep_every` it also keeps averaged weights along the way.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
+from torch import Tensor
 
 from ntkdiag import provenance
 from ntkdiag.conditions import described
@@ -21,6 +23,7 @@ from ntkdiag.process.buckets import Buckets
 from ntkdiag.state_dicts import save_weights
 from ntkdiag.train.checkpoints.checkpoint import Manifest, read_checkpoint, tensor_file, write_checkpoint
 from ntkdiag.train.config import TrainConfig
+from ntkdiag.train.failure import save_failure
 from ntkdiag.train.history import from_columns, to_columns
 from ntkdiag.train.state import TrainState
 
@@ -31,7 +34,7 @@ KEPT_FOLDER = "kept"
 _KEPT_FILE = re.compile(r"step-(\d{8,})\.safetensors")
 
 # Settings in which a resumed run may differ, since they change no step that was done before.
-_FREE = ("steps", "checkpoint_every", "keep_every")
+_FREE = ("steps", "checkpoint_every", "keep_checkpoints", "keep_every")
 
 
 class Progress(NamedTuple):
@@ -97,7 +100,11 @@ class RunFolder:
             environment=provenance.environment(state.device),
             notes=self.notes,
         )
-        write_checkpoint(folder, manifest, state.tensors())
+        write_checkpoint(folder, manifest, state.tensors(), self.config.keep_checkpoints)
+
+    def save_failure(self, state: TrainState, number: int, step: Mapping[str, Tensor]) -> Path:
+        """Write the state and the samples of a step that failed; see `ntkdiag.train.failure`."""
+        return save_failure(self.path, number, state.tensors(), step)
 
     def load(self, state: TrainState) -> Progress:
         """Restore a state from the checkpoint.

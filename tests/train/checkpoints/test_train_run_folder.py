@@ -166,3 +166,22 @@ def test_a_checkpoint_with_a_part_missing_is_refused(tmp_path, name, words):
     safetensors.torch.save_file(tensors, path)
     with pytest.raises(InputError, match=words):
         train(small_denoiser(), small_data(), None, QUICK, out=out, resume=True)
+
+
+@pytest.mark.parametrize("keep", [1, 2, 3])
+def test_the_last_checkpoints_are_kept_and_one_can_go_back(tmp_path, keep):
+    out = tmp_path / "run"
+    config = dataclasses.replace(QUICK, checkpoint_every=3, keep_checkpoints=keep)
+    whole = train(small_denoiser(), small_data(), Doubling(), config, out=out)
+    names = sorted(path.name for path in out.glob("checkpoint-*"))
+    kinds = [".safetensors"] if keep == 1 else [".json", ".safetensors"]
+    assert names == [f"checkpoint-{step:08d}{kind}" for step in (3, 6, 9, 12)[-keep:] for kind in kinds]
+    if keep == 1:
+        return
+    (out / "training.json").write_bytes((out / "checkpoint-00000009.json").read_bytes())
+    assert read_manifest(out).step == 9
+    again = train(small_denoiser(), small_data(), Doubling(), config, out=out, resume=True)
+    assert all(
+        torch.equal(value, again.denoiser.state_dict()[n]) for n, value in whole.denoiser.state_dict().items()
+    )
+    assert sorted(path.name for path in out.glob("checkpoint-*")) == names
