@@ -17,7 +17,7 @@ import pandas as pd
 import torch
 
 from analysis import command_line
-from analysis.sketch import cost, estimate, many, resnet
+from analysis.sketch import agreement, cost, estimate, many, resnet
 from analysis.stopwatch import machine
 from ntkdiag.provenance import environment, write_json, write_text
 
@@ -51,6 +51,7 @@ def study(size: str, out: Path, only: list[str]) -> None:
     config = command_line.settings(HERE, size)
     tables: dict[str, Callable[[], list[dict[str, Any]]]] = {
         "estimate": lambda: [estimate.checked(name, config["estimate"]) for name in config["networks"]],
+        "agreement": lambda: agreement.compared(config["agreement"]),
         "accuracy": lambda: cost.accuracies(config["step"]),
         "times": lambda: cost.timings(config["growth"]),
         "memory": lambda: peaks(size, config),

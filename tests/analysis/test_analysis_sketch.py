@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from analysis.sketch import cost, estimate, many, networks, resnet
+from analysis.sketch import agreement, cost, estimate, many, networks, resnet
 from analysis.sketch.run import HERE
 from ntkdiag.kernel import gram_of
 
@@ -67,6 +67,22 @@ def test_ranks_of_the_digits_have_a_row_for_each_bucket_and_number() -> None:
     assert (table.effective_rank.between(1, table.N)).all()
     for _, curve in table.groupby("log_snr"):
         assert curve.effective_rank.is_monotonic_increasing
+
+
+def test_a_sketch_gives_the_statistics_of_the_exact_kernel() -> None:
+    table = pd.DataFrame(agreement.compared(CONFIG["agreement"])).set_index("statistic")
+    assert list(table.index) == list(agreement.STATISTICS)
+    assert (table.inside <= table.buckets).all() and (table.buckets[:5] == 2).all()
+    assert table.difference["trace"] < 1
+
+
+def test_agreement_by_hand() -> None:
+    exact = pd.DataFrame({"a": [1.0, 2.0, 3.0], "a_low": [0.0, 1.0, np.nan], "a_high": [2.0, 5.0, 4.0]})
+    other = pd.DataFrame({"a": [1.5, 7.0, 3.0], "a_low": [0.5, 6.0, 2.0], "a_high": [4.5, 14.0, 4.0]})
+    found = agreement.row("a", exact, other)
+    assert (found["buckets"], found["inside"]) == (2, 1)  # the third has no interval in one of the two
+    assert found["difference"] == pytest.approx(2.5)
+    assert found["width"] == pytest.approx(2)
 
 
 def test_a_resnet_20_has_its_published_size() -> None:
