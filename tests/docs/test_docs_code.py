@@ -48,10 +48,12 @@ def _smaller(words: list[str]) -> list[str]:
 
 @pytest.fixture
 def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An empty working folder; measurements and trainings in Python become small."""
+    """An empty working folder; measurements and trainings in Python become small, and pages have two figures."""
     import ntkdiag as nd
     from ntkdiag.claims import verification
     from ntkdiag.diagnosis import measure
+    from ntkdiag.report.figures import FIGURES
+    from ntkdiag.report.page import page
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
@@ -64,6 +66,8 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(nd, "measure", measured)
     monkeypatch.setattr(verification, "measure", measured)
+    monkeypatch.setattr(page, "FIGURES", {name: FIGURES[name] for name in ("effective_rank", "trace")})
+    monkeypatch.setattr("ntkdiag.report.save_figures", lambda *arguments, **parts: {})
     preset = TrainConfig.preset
     monkeypatch.setattr(TrainConfig, "preset", lambda name, **given: preset(name, **given | {"steps": 4}))
 
