@@ -28,7 +28,7 @@ class KernelComparison:
         true: Mean loss change over continuations, [B].
         plain, preconditioned: Predictions, [B], each with its fitted factor.
         better: "plain", "preconditioned" or "cannot say", B of them: whose error is smaller, with a paired 95% interval over
-            continuations.
+            continuations; one continuation has none.
         plain_explained, preconditioned_explained: 1 − Σ (prediction − true)²/Σ true² over buckets; at most 1.
     """
 
@@ -44,7 +44,7 @@ def compare_kernels(true: Array, plain: Array, preconditioned: Array) -> KernelC
     """Compare the predictions of two kernels.
 
     Args:
-        true: Loss changes, [R, B] of R ≥ 2 continuations.
+        true: Loss changes, [R, B] of R ≥ 1 continuations.
         plain, preconditioned: First-order changes in any unit, [B].
 
     Example:
@@ -76,6 +76,8 @@ def _explained(prediction: Array, true: Array) -> float:
 
 def _word(difference: Array) -> str:
     """Whose error is smaller, by the t-interval of the paired differences [R]."""
+    if len(difference) < 2:
+        return UNDECIDED
     reach = quantile(LEVEL, len(difference) - 1) * float(difference.std(ddof=1)) / np.sqrt(len(difference))
     mean = float(difference.mean())
     if mean - reach > 0:

@@ -41,7 +41,7 @@ class Linearity:
         fractions: bucket, log_snr, fraction, error: the mean over continuations.
         steps: repeat, step, bucket, log_snr, error, true_change and predicted_change of the loss. An error is
             ‖f(θ + Δ) − f(θ) − J Δ‖ / ‖J Δ‖ over samples and outputs; NaN where J Δ is 0.
-        comparison: Of the plain and the preconditioned kernel; None without a running Adam or with one continuation.
+        comparison: Of the plain and the preconditioned kernel; None without a running Adam.
         optimizer: Which, and where its state is from.
         batch: Samples in a real step.
         sizes: Samples, continuations and steps.
@@ -93,10 +93,15 @@ class Linearity:
             return []
         counts = pd.Series(found.better).value_counts()
         wins = ", ".join(f"{name} in {count}" for name, count in counts.items())
+        by_level = (
+            f"better by noise level: {wins} of {len(found.better)}."
+            if self.sizes.repeats > 1
+            else "which is better at a noise level takes several continuations, as at level standard."
+        )
         return [
             f"Over {counted(self.sizes.steps)} the loss changes follow the preconditioned kernel to "
             f"{found.preconditioned_explained:.0%} and the plain kernel to {found.plain_explained:.0%}; "
-            f"better by noise level: {wins} of {len(found.better)}."
+            + by_level
         ]
 
 
@@ -160,7 +165,7 @@ def linearization(
         min(base.samples, len(given.train)) if samples is None else require_positive_int("samples", samples),
         base.repeats if repeats is None else require_positive_int("repeats", repeats),
         base.steps if steps is None else require_positive_int("steps", steps),
-        max(1, base.gradients),
+        base.gradients,
     )
     if batch is not None:
         require_positive_int("batch", batch)
@@ -245,7 +250,7 @@ def _compared(
 ) -> KernelComparison | None:
     """The plain and the preconditioned kernel beside the loss changes of the last real step."""
     scale = start.preconditioner
-    if scale is None or sizes.repeats < 2:
+    if scale is None:
         return None
     gradient = dict(zip(model.names, mean_gradient(start, data, weights, sizes.gradients, seed), strict=True))
     residual = model.outputs - model.wanted

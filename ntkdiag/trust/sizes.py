@@ -23,8 +23,9 @@ class Sizes:
         samples: N of every bucket.
         repeats: Continuations of training from the same state, with batches of their own.
         steps: Real steps of each.
-        gradients: Batches of the mean gradient by which the plain and the preconditioned kernel are compared; with one
-            repeat they are not, since a single continuation has no spread.
+        gradients: Batches of the mean gradient by which the plain and the preconditioned kernel are compared. With one
+            repeat each is compared with the loss changes alone: a single continuation has no spread, so that which is better
+            at a noise level cannot be said.
     """
 
     samples: int
@@ -41,12 +42,12 @@ class Sizes:
     def training_steps(self, buckets: int, batch: int = 128) -> int:
         """About how many training steps of a batch the comparison costs."""
         points = self.repeats * (len(self.grid) * _PUSH_AND_FORWARD + (len(FRACTIONS) - 1) * _FORWARD)
-        kernels = 0.0 if self.repeats < 2 else 2 * _PUSH_AND_FORWARD
-        real = self.repeats * self.steps + (0 if self.repeats < 2 else self.gradients)
+        kernels = 2 * _PUSH_AND_FORWARD
+        real = self.repeats * self.steps + self.gradients
         return max(1, round(real + _WIDE * (points + kernels) * buckets * self.samples / batch))
 
 
-LEVELS = {"quick": Sizes(8, 1, 8, 0), "standard": Sizes(16, 4, 32, 8), "thorough": Sizes(32, 8, 128, 16)}
+LEVELS = {"quick": Sizes(8, 1, 8, 4), "standard": Sizes(16, 4, 32, 8), "thorough": Sizes(32, 8, 128, 16)}
 
 
 def sizes_named(name: str) -> Sizes:
