@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 
 from ntkdiag import provenance
 from ntkdiag.report.drawing import style, theme
-from ntkdiag.report.drawing.axes import colour_bar, log_axis
-from ntkdiag.report.formatting import level
+from ntkdiag.report.drawing.axes import log_axis
+from ntkdiag.report.drawing.step_map import draw_step_map
 from ntkdiag.report.render import to_bytes
 
 ROOT = Path(__file__).parent.parent
@@ -33,7 +33,7 @@ def draw(results: Path, out: Path) -> None:
         errors(first, steps)
         for axes, (data, target) in zip(others, networks, strict=True):
             own = drift[(drift["data"] == data) & (drift["target"] == target)]
-            ranks(axes, own, f"{data}, {target}")
+            draw_step_map(axes, own, "effective_rank", f"{data}, {target}", (0.0, None))
         picture = to_bytes(figure, "png", dpi=150)
     out.parent.mkdir(parents=True, exist_ok=True)
     provenance.write_bytes(out, picture)
@@ -53,19 +53,6 @@ def errors(axes: Axes, steps: pd.DataFrame) -> None:
     axes.set_xlabel("real optimizer steps")
     axes.set_ylabel("error / linear change of the outputs")
     axes.legend(fontsize=7)
-
-
-def ranks(axes: Axes, drift: pd.DataFrame, title: str) -> None:
-    """Effective rank, training steps across and noise levels up."""
-    matrix = drift.pivot(index="log_snr", columns="step", values="effective_rank").sort_index()
-    image = axes.imshow(matrix.to_numpy(), origin="lower", aspect="auto", interpolation="nearest", vmin=0)
-    axes.set_xticks(range(matrix.shape[1]), [f"{step:,}" for step in matrix.columns], rotation=45)
-    axes.set_yticks(range(len(matrix)), [level(value) for value in matrix.index])
-    axes.grid(False)
-    axes.set_xlabel("training step")
-    axes.set_ylabel("log-SNR")
-    axes.set_title(title, loc="left")
-    colour_bar(axes, image, "")
 
 
 def main() -> None:

@@ -137,6 +137,9 @@ def test_a_training_run_goes_on_from_its_checkpoint(tmp_path):
         "cannot say",
     }
     assert "at step 6 of the run" in found.optimizer
+    quick = nd.trust.linearization(result.denoiser, small_data(), tmp_path / "run", buckets=3, level="quick")
+    assert quick.comparison is not None and set(quick.buckets["kernel"]) == {"cannot say"}
+    assert "takes several continuations, as at level standard" in quick.text
     known = start.preconditioner
     assert known is not None and set(known) == set(live)
     assert all(torch.equal(known[n], p) for n, p in adam(start.optimizers[0], start.denoiser).items())
@@ -178,6 +181,12 @@ def test_either_kernel_can_win_and_neither():
     assert compare_kernels(true, right, right).better == ("cannot say", "cannot say")
     turned = compare_kernels(true, -right, right)
     assert turned.plain.tolist() == [0, 0] and turned.plain_explained == 0
+
+
+def test_one_continuation_has_no_spread():
+    alone = compare_kernels(np.array([[-2.0, -1.0]]), np.array([-4.0, -2.0]), np.array([1.0, -5.0]))
+    assert alone.better == ("cannot say", "cannot say")
+    assert alone.plain_explained == 1 and alone.preconditioned_explained < 0.5
 
 
 def test_a_frozen_output_has_no_relative_error():

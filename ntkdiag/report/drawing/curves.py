@@ -10,7 +10,7 @@ import numpy as np
 from ntkdiag.report.columns import column, ordered, positive, require_finite
 from ntkdiag.report.drawing import style, theme
 from ntkdiag.report.drawing.axes import log_axis, log_snr_axis, whole_ticks
-from ntkdiag.report.drawing.labels import label_line_ends, line_end
+from ntkdiag.report.drawing.labels import End, label_line_ends, line_end
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -63,6 +63,31 @@ def _set_scale(axes: Axes, scale: Scale) -> None:
         whole_ticks(axes)
     else:
         axes.axhline(0, color=theme.current().muted, lw=0.9)
+
+
+def draw_lines(
+    axes: Axes,
+    lines: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    looks: Mapping[str, style.Line] | None = None,
+    marker_size: float = 0.0,
+) -> list[End]:
+    """Lines by name, without intervals.
+
+    Args:
+        axes: Where to draw.
+        lines: Name → points x and y, [n] each; NaN leaves a gap.
+        looks: Name → colour, dashes, marker; by default those of `style.lines`.
+        marker_size: In points; 0 for none.
+
+    Returns:
+        Where each ends, for `label_line_ends`.
+    """
+    ends, drawn = [], looks or style.lines(lines)
+    for name, (x, y) in lines.items():
+        look = drawn[name]
+        axes.plot(x, y, **look.plot, marker=look.marker if marker_size else None, ms=marker_size)
+        ends += line_end(name, x, y, look)
+    return ends
 
 
 def draw_with_interval(

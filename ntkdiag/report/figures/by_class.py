@@ -10,7 +10,8 @@ import numpy as np
 from ntkdiag.report.columns import column, require_finite
 from ntkdiag.report.drawing import style, theme
 from ntkdiag.report.drawing.axes import colour_bar, log_snr_axis, whole_ticks
-from ntkdiag.report.drawing.labels import label_line_ends, line_end
+from ntkdiag.report.drawing.curves import draw_lines
+from ntkdiag.report.drawing.labels import label_line_ends
 from ntkdiag.report.figure_decorator import figure
 from ntkdiag.report.figure_order import Group
 from ntkdiag.report.formatting import level
@@ -58,12 +59,12 @@ def draw_by_class(axes: Axes, found: ByClass, panel: str) -> None:
 def _draw_ranks(axes: Axes, found: ByClass, name: str, label: str) -> None:
     rows = found.classes[found.classes["samples"] > 0].sort_values("log_snr")
     classes = rows["label"].drop_duplicates().sort_values()[:MOST]
-    looks = style.lines([f"class {one}" for one in classes])
-    ends = []
-    for one in classes:
-        own, look = rows[rows["label"] == one], looks[f"class {one}"]
-        axes.plot(own["log_snr"], own[name], marker=look.marker, ms=3, **look.plot)
-        ends += line_end(str(one), column(own, "log_snr"), column(own, name), look)
+    looks = dict(
+        zip(map(str, classes), style.lines([f"class {one}" for one in classes]).values(), strict=True)
+    )
+    own = {str(one): rows[rows["label"] == one] for one in classes}
+    lines = {one: (column(part, "log_snr"), column(part, name)) for one, part in own.items()}
+    ends = draw_lines(axes, lines, looks, marker_size=3)
     axes.set_ylim(bottom=0)
     whole_ticks(axes)
     log_snr_axis(axes, column(rows, "log_snr"))

@@ -10,8 +10,8 @@ from ntkdiag.errors import InputError
 from ntkdiag.report.columns import column, ordered, require_finite
 from ntkdiag.report.drawing import style, theme
 from ntkdiag.report.drawing.axes import log_axis, log_snr_axis, whole_ticks
-from ntkdiag.report.drawing.curves import MOST_MARKED
-from ntkdiag.report.drawing.labels import label_line_ends, label_points, line_end
+from ntkdiag.report.drawing.curves import MOST_MARKED, draw_lines
+from ntkdiag.report.drawing.labels import label_line_ends, label_points
 from ntkdiag.report.figure_decorator import figure
 from ntkdiag.report.figure_order import Group
 from ntkdiag.report.formatting import level, number
@@ -75,11 +75,8 @@ def draw_profile(axes: Axes, diagnosis: Diagnosis) -> None:
     if np.isfinite(rank).any():
         curves["effective rank / largest"] = rank / np.nanmax(rank)
     drawn = style.lines(curves) | {"effective rank / largest": style.emphasised(style.line("trained"))}
-    ends = []
-    for name, values in curves.items():
-        look = drawn[name]
-        axes.plot(log_snr, values, **look.plot, marker=look.marker, ms=4 if len(values) <= MOST_MARKED else 2)
-        ends += line_end(name, log_snr, values, look)
+    lines = {name: (log_snr, values) for name, values in curves.items()}
+    ends = draw_lines(axes, lines, drawn, marker_size=4 if len(log_snr) <= MOST_MARKED else 2)
     axes.set_ylim(-0.03, max(1.03, axes.get_ylim()[1]))
     axes.set_ylabel("share, from 0 to 1")
     log_snr_axis(axes, log_snr)

@@ -9,12 +9,12 @@ import numpy as np
 
 from ntkdiag.errors import InputError
 from ntkdiag.report.columns import column, require_finite
-from ntkdiag.report.drawing import style
-from ntkdiag.report.drawing.axes import colour_bar, log_axis, log_snr_axis, whole_ticks
-from ntkdiag.report.drawing.labels import label_line_ends, line_end
+from ntkdiag.report.drawing.axes import log_axis, log_snr_axis, whole_ticks
+from ntkdiag.report.drawing.curves import draw_lines
+from ntkdiag.report.drawing.labels import label_line_ends
+from ntkdiag.report.drawing.step_map import draw_step_map
 from ntkdiag.report.figure_decorator import figure
 from ntkdiag.report.figure_order import Group
-from ntkdiag.report.formatting import level
 from ntkdiag.report.inputs import TRUST
 
 if TYPE_CHECKING:
@@ -57,20 +57,7 @@ def draw_drift(axes: Axes, found: Examination, panel: str) -> None:
         InputError: the drift was not measured.
     """
     name, rows = DRIFT_PANELS[panel], table(found, "drift")
-    matrix = rows.pivot(index="log_snr", columns="step", values=name).sort_index()
-    values = matrix.to_numpy(dtype=float)
-    require_finite("drift", values.ravel())
-    low, high = _BOUNDS.get(name, (None, None))
-    image = axes.imshow(
-        values, cmap="viridis", vmin=low, vmax=high, origin="lower", interpolation="nearest", aspect="auto"
-    )
-    axes.set_xticks(range(values.shape[1]), [f"{int(step):,}" for step in matrix.columns], rotation=45)
-    axes.set_yticks(range(len(values)), [level(value) for value in matrix.index])
-    axes.grid(False)
-    axes.set_xlabel("training step")
-    axes.set_ylabel("log-SNR")
-    axes.set_title(panel, loc="left")
-    colour_bar(axes, image, "")  # the title of the panel says what it is
+    draw_step_map(axes, rows, name, panel, _BOUNDS.get(name, (None, None)))
 
 
 @figure(
@@ -92,13 +79,11 @@ def draw_linear_error(axes: Axes, found: Examination) -> None:
     means = table(found, "linearity_steps").groupby(["step", "log_snr"])["error"].mean()
     rows = pd.DataFrame(means).reset_index()
     require_finite("linear_error", column(rows, "error"))
-    names = {int(step): f"{int(step):,} step{'s' if step > 1 else ''}" for step in rows["step"].unique()}
-    ends = []
-    for step, look in zip(names, style.lines(names.values()).values(), strict=True):
+    lines = {}
+    for step in sorted(rows["step"].unique()):
         own = rows[rows["step"] == step].sort_values("log_snr")
-        x, y = column(own, "log_snr"), column(own, "error")
-        axes.plot(x, y, **look.plot)
-        ends += line_end(names[step], x, y, look)
+        lines[f"{int(step):,} step{'s' if step > 1 else ''}"] = column(own, "log_snr"), column(own, "error")
+    ends = draw_lines(axes, lines)
     axes.axhline(0.1, color="grey", lw=1)
     if (column(rows, "error") > 0).any():
         log_axis(axes, "y")
@@ -162,12 +147,10 @@ def draw_output_rank(axes: Axes, found: Examination) -> None:
 
 
 def _draw_ranks(axes: Axes, lines: dict[str, pd.DataFrame], name: str) -> None:
-    ends = []
-    for label, look in style.lines(lines).items():
-        x, y = column(lines[label], "log_snr"), column(lines[label], name)
-        require_finite(name, y)
-        axes.plot(x, y, **look.plot)
-        ends += line_end(label, x, y, look)
+    drawn = {label: (column(one, "log_snr"), column(one, name)) for label, one in lines.items()}
+    for _, values in drawn.values():
+        require_finite(name, values)
+    ends = draw_lines(axes, drawn)
     axes.set_ylim(bottom=0)
     whole_ticks(axes)
     log_snr_axis(axes, np.concatenate([column(one, "log_snr") for one in lines.values()]))
