@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from analysis.refresh.run import EVERY, HERE, LIMIT, study, summary
+from ntkdiag.weights.refresh.kernel_probe import PROBED
 
 CONFIG = json.loads((HERE / "config.json").read_text())
 
@@ -20,10 +21,9 @@ def test_the_study_runs_and_every_refresh_is_made(tmp_path: Path) -> None:
     assert (table.refreshing > 0).all() and (table.refreshed > table.refreshing).all()
     assert len(pd.read_csv(tmp_path / "summary.csv")) == 1
     moved = pd.read_csv(tmp_path / "errors.csv").set_index(["score", "cause"]).change
-    assert set(moved.index) == {
-        (s, c) for s in ("learnability", "gsnr") for c in ("sketch", "probe", "batch")
-    }
-    assert moved["gsnr", "probe"] == 0 < moved["learnability", "probe"]  # its residual kernel has no probe
+    assert set(moved.index) == {(s, c) for s in PROBED for c in ("sketch", "probe", "batch")}
+    # A residual kernel has no probe.
+    assert moved["gsnr", "probe"] == moved["gain", "probe"] == 0 < moved["learnability", "probe"]
     little = moved.xs("sketch", level=1)  # of a network of this width little is sketched
     assert little.between(1e-9, 0.01).all()
 
