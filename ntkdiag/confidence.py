@@ -25,6 +25,11 @@ class Interval:
         stderr: Standard error in units of the value; NaN with the ends.
         level: Nominal coverage in (0, 1).
         method: How it was made, in words.
+
+    Example:
+        >>> found = nd.spectra.mean_interval(np.array([1.0, 2.0, 3.0]), scale="linear")
+        >>> found.value, found.level
+        (2.0, 0.9)
     """
 
     value: float

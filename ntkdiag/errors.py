@@ -124,7 +124,13 @@ def _short(text: str) -> str:
 
 
 class MeasurementError(NtkdiagError, RuntimeError):
-    """The input was acceptable but the measurement failed (non-finite values, a guard that tripped)."""
+    """The input was acceptable but the measurement failed (non-finite values, a guard that tripped).
+
+    Example:
+        >>> raise MeasurementError("training: expected a finite loss; got nan at step 3.")
+        Traceback (most recent call last):
+        ntkdiag.errors.MeasurementError: training: expected a finite loss; got nan at step 3.
+    """
 
 
 def require_one_of(what: str, got: str, allowed: Iterable[str]) -> str:

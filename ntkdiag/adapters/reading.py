@@ -46,6 +46,13 @@ class Calling:
         defaults: From the noisy input to arguments that are used where no condition gives them.
         fixed: Whether time and scale are the user's own affair, inside `invoke`, and cannot be exchanged.
         whole_times: Whether the time is rounded to a whole number (int64), as tables of embeddings need.
+
+    Example:
+        >>> from ntkdiag.adapters import Calling
+        >>> network = torch.nn.Linear(2, 2)
+        >>> calling = Calling(lambda net, x, time, cond: net(x), time=torch.sigmoid, time_name="α²", sign=-1.0)
+        >>> nd.Denoiser(network, nd.schedules.cosine(), "v", call=calling)(torch.zeros(3, 2), 0.0).shape
+        torch.Size([3, 2])
     """
 
     invoke: Invoke
@@ -98,6 +105,11 @@ class Reading:
         schedule: The process that it was trained on.
         target: What the call predicts.
         call: How it is called.
+
+    Example:
+        >>> reading = denoiser.reading
+        >>> reading.target, reading.call.time_name
+        ('v', 'log-SNR')
     """
 
     network: nn.Module

@@ -128,8 +128,10 @@ def effects(
         InputError: too few buckets or samples, kernels that do not fit, unknown names.
 
     Example:
-        found = effects(summary["log_snr"], diagnosis.grams["trace"], diagnosis.grams.get("per_probe"))
-        print(found["effective_rank", "noisy"].word)
+        >>> from ntkdiag.claims import effects
+        >>> found = effects(diagnosis.summary["log_snr"], diagnosis.grams["trace"], diagnosis.grams.get("per_probe"))
+        >>> found["effective_rank", "noisy"].word in ("falls", "rises", "absent", "cannot say")
+        True
     """
     kernels, probes = _checked(log_snr, grams, per_probe)
     samples, count = kernels.shape[-1], 0 if probes is None else probes.shape[1]

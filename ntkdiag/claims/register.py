@@ -46,9 +46,12 @@ def claim(name: str, statement: str, *, reads: Sequence[str] = ()) -> Callable[[
         InputError: the name is taken.
 
     Example:
-        @claim("C8", "The stable rank falls towards both ends.", reads=["stable_rank"])
-        def stable_rank_falls(evidence):
-            return falls("stable_rank", evidence)
+        >>> from ntkdiag.claims import CLAIMS, claim, falls
+        >>> @claim("C8", "The stable rank falls towards both ends.", reads=["stable_rank"])
+        ... def stable_rank_falls(evidence):
+        ...     return falls("stable_rank", evidence)
+        >>> CLAIMS.pop("C8").statement
+        'The stable rank falls towards both ends.'
     """
     if name in CLAIMS:
         raise InputError(

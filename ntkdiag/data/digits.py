@@ -18,6 +18,11 @@ def digits(seed: int = 0) -> Data:
 
     Args:
         seed: Seed of the split.
+
+    Example:
+        >>> digits = nd.data.digits()
+        >>> digits.shape, len(digits.train), digits.labels.unique().numel()
+        ((1, 8, 8), 1400, 10)
     """
     from sklearn.datasets import load_digits
 

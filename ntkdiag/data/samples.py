@@ -50,6 +50,18 @@ class LazySamples:
         reader: Where they come from.
         rows: Which rows of it, in order; all by default.
         what: Name of the samples in errors.
+
+    Example:
+        >>> class Squares:
+        ...     shape, dtype = (1,), torch.float32
+        ...     def __len__(self):
+        ...         return 100
+        ...     def read(self, rows):
+        ...         return torch.tensor(rows).float().square()[:, None]
+        ...     def where(self, row):
+        ...         return f"number {row}"
+        >>> nd.data.LazySamples(Squares())[3:6].flatten()
+        tensor([ 9., 16., 25.])
     """
 
     def __init__(self, reader: Reader, rows: Tensor | None = None, what: str = "data") -> None:
@@ -119,6 +131,10 @@ def in_memory(samples: Samples, numbers: int | None = None, seed: int = 0) -> Te
         samples: [N, *shape].
         numbers: Most numbers in it, if not all of them: of more samples a random choice is taken.
         seed: Seed of the choice.
+
+    Example:
+        >>> nd.data.in_memory(torch.arange(40.0).reshape(20, 2), numbers=10).shape  # five of the samples
+        torch.Size([5, 2])
     """
     width = max(1, samples.shape[1:].numel())
     most = len(samples) if numbers is None else max(1, numbers // width)

@@ -305,6 +305,12 @@ class PairedDraws:
 
     Raises:
         InputError: `x0` and `epsilon` differ in shape, or a condition has another number of rows.
+
+    Example:
+        >>> from ntkdiag.process.buckets import PairedDraws
+        >>> draws = PairedDraws.draw(data.train, 16, seed=0)
+        >>> draws.x0.shape, len(draws)
+        (torch.Size([16, 2]), 16)
     """
 
     x0: Tensor

@@ -46,6 +46,10 @@ def amplitude(target: str, schedule: Schedule | None, log_snr: Level, convention
 
     Raises:
         InputError: unknown target or convention, a missing schedule, or "official" for score or F.
+
+    Example:
+        >>> amplitude("epsilon", None, torch.tensor([-2.0, 0.0]))  # σ of the unit-variance path
+        tensor([0.9385, 0.7071])
     """
     level = as_level(log_snr)
     found = log_amplitude(target, schedule, level, convention).exp()
@@ -53,7 +57,12 @@ def amplitude(target: str, schedule: Schedule | None, log_snr: Level, convention
 
 
 def log_amplitude(target: str, schedule: Schedule | None, log_snr: Tensor, convention: str = "vp") -> Tensor:
-    """ln of `amplitude`, exact also where the amplitude would overflow or vanish; same arguments, finite log-SNR."""
+    """ln of `amplitude`, exact also where the amplitude would overflow or vanish; same arguments, finite log-SNR.
+
+    Example:
+        >>> log_amplitude("x0", None, torch.tensor([-2000.0]))  # ln α, though α underflows
+        tensor([-1000.])
+    """
     require_one_of("convention", convention, CONVENTIONS)
     name = target_name(target)
     path = _path(name, schedule, convention)

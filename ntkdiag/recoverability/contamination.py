@@ -29,6 +29,11 @@ def contamination(noise_energy: Array, residual_energy: Array, level: float = 0.
 
     Raises:
         InputError: energies that are not pairs.
+
+    Example:
+        >>> noise, residual = np.array([1.0, 2.0, 1.0, 2.0]), np.array([4.0, 8.0, 4.0, 8.0])
+        >>> contamination(noise, residual).value
+        0.25
     """
     noise, residual = np.asarray(noise_energy, float), np.asarray(residual_energy, float)
     if noise.shape != residual.shape or noise.ndim != 1 or len(noise) == 0:

@@ -34,6 +34,12 @@ class GradientGain:
         low, high: Ends of its interval; NaN for fewer than 4 samples.
         alignment: ⟨ḡ_b, ḡ⟩, unbiased.
         energy: E‖g_b‖² of one sample, unbiased.
+
+    Example:
+        >>> gradients = np.array([[1.0, 0.1], [1.0, -0.1], [1.0, 0.0], [1.1, 0.0]] * 2)
+        >>> found = gradient_gain(gradients @ gradients.T, [0.5, 0.5])
+        >>> bool(np.allclose(found.value, found.alignment / found.energy))
+        True
     """
 
     value: Array

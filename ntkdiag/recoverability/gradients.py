@@ -33,6 +33,11 @@ class GradientSignal:
         signal: Mean off-diagonal entry of G, unbiased for ‖E g‖²; negative by chance where there is none.
         total: Mean diagonal entry, unbiased for E‖g‖².
         ratio: signal / (total − signal), the gradient signal-to-noise ratio of one sample; NaN where all agree.
+
+    Example:
+        >>> gradients = np.array([[1.0, 1.0], [1.0, -1.0]])
+        >>> gradient_signal(gradients @ gradients.T)
+        GradientSignal(signal=0.0, total=2.0, ratio=0.0)
     """
 
     signal: float
@@ -45,6 +50,12 @@ def gradient_signal(residual_gram: Array) -> GradientSignal:
 
     Raises:
         InputError: fewer than two samples.
+
+    Example:
+        >>> gradients = np.array([[1.0, 1.0], [1.0, -1.0], [1.0, 0.0]])
+        >>> found = gradient_signal(gradients @ gradients.T)
+        >>> round(found.signal, 6), round(found.total, 6)
+        (0.666667, 1.666667)
     """
     require_pairs(residual_gram.shape[0])
     found = evaluate_all(("gradient_signal", "trace", "gsnr"), residual_gram)
@@ -58,6 +69,12 @@ class GradientCosines:
     Attributes:
         value: The estimate.
         low, high: Ends of its interval.
+
+    Example:
+        >>> gradients = np.array([[1.0, 0.1], [1.0, -0.1], [1.0, 0.0], [1.1, 0.0]] * 2)  # two buckets, the same four samples
+        >>> found = gradient_cosines(gradients @ gradients.T, 2)
+        >>> found.value.round(2).tolist()
+        [[1.0, 1.0], [1.0, 1.0]]
     """
 
     value: Array
@@ -70,6 +87,11 @@ def gradient_cosine(residual_gram: Array, buckets: int) -> Array:
 
     Raises:
         InputError: as `gradient_cosines`.
+
+    Example:
+        >>> gradients = np.array([[1.0, 0.1], [1.0, -0.1], [1.0, 0.0], [1.1, 0.0]] * 2)
+        >>> gradient_cosine(gradients @ gradients.T, 2).round(2).tolist()
+        [[1.0, 1.0], [1.0, 1.0]]
     """
     return gradient_cosines(residual_gram, buckets).value
 
@@ -91,6 +113,12 @@ def gradient_cosines(residual_gram: Array, buckets: int, level: float = 0.9) -> 
 
     Raises:
         InputError: fewer than two samples a bucket, or rows that do not divide into buckets.
+
+    Example:
+        >>> one = np.array([[1.0, 0.1], [1.0, -0.1], [1.0, 0.0], [1.1, 0.0]])
+        >>> gradients = np.concatenate([one, -one])  # a second bucket that pulls the other way
+        >>> gradient_cosines(gradients @ gradients.T, 2).value.round(2).tolist()
+        [[1.0, -1.0], [-1.0, 1.0]]
     """
     require_level(level)
     blocks = bucket_blocks(residual_gram, buckets)

@@ -34,6 +34,10 @@ def learnability(eigenvalues: Array, vectors: Array, signal: Array, kappa: float
 
     Raises:
         InputError: κ is not a positive number.
+
+    Example:
+        >>> learnability(np.array([1.0, 0.0]), np.eye(2), np.array([[1.0], [1.0]]), kappa=1.0)
+        0.25
     """
     require_number("kappa", kappa, above=0)
     kept = np.clip(eigenvalues, 0, None)
@@ -50,6 +54,10 @@ def contraction(eigenvalues: Array, share: Array, time: float) -> float:
 
     Returns:
         C in [0, 1] for e_k ≥ 0.
+
+    Example:
+        >>> contraction(np.array([1.0, 0.0]), np.array([0.5, 0.5]), time=50.0)  # half has no eigenvalue
+        0.5
     """
     return float((share * np.exp(-2 * time * eigenvalues)).sum())
 
@@ -65,6 +73,11 @@ def median_half_life(eigenvalues: Array, vectors: Array, residual: Array) -> flo
     Returns:
         τ in units of 1/e; infinite when half of the energy lies where the kernel has no eigenvalue above
         `RESOLUTION` of its largest; NaN for a zero residual.
+
+    Example:
+        >>> time = median_half_life(np.array([1.0, 1.0]), np.eye(2), np.array([[1.0], [2.0]]))
+        >>> round(time, 4)  # ln 2 / 2
+        0.3466
     """
     share = _shares(vectors, residual)
     if np.isnan(share).any():

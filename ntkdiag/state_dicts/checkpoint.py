@@ -37,6 +37,12 @@ class WeightsTaken:
         key: Where they lie in it; "." for the top level.
         ema: Whether the key says that they are an exponential moving average.
         others: Keys of other weights of the file that fit the network.
+
+    Example:
+        >>> nd.train.save_weights(denoiser, "weights.safetensors")
+        >>> taken = nd.train.load_weights(denoiser, "weights.safetensors")
+        >>> taken.key, taken.ema
+        ('.', False)
     """
 
     file: str

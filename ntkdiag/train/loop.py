@@ -55,6 +55,13 @@ class TrainResult:
         buckets: The buckets of the history's columns.
         config: The settings.
         step: Number of steps done.
+
+    Example:
+        >>> config = nd.train.TrainConfig(steps=4, batch=8, log_every=2)
+        >>> start = nd.Denoiser(nd.models.build("mlp", (2,), width=8), nd.schedules.cosine(), "v", call="log_snr")
+        >>> result = nd.train.train(start, data, None, config)
+        >>> result.step, len(result.history)
+        (4, 2)
     """
 
     denoiser: Denoiser

@@ -26,6 +26,11 @@ class Batch(NamedTuple):
         cond: Conditions by name, or None.
         ratio: How many times each loss counts because its level was not drawn by the training density, [N]; None for 1.
         drawn: Which training samples they are, [N]; None where that is not known.
+
+    Example:
+        >>> batch = nd.train.Batch(torch.zeros(3, 2), torch.randn(3, 2), torch.tensor([-1.0, 0.0, 1.0]))
+        >>> batch.cond is None
+        True
     """
 
     x0: Tensor
@@ -124,6 +129,11 @@ def denoising_losses(denoiser: Denoiser, batch: Batch) -> Tensor:
 
     Returns:
         Unweighted losses [N], ≥ 0.
+
+    Example:
+        >>> batch = nd.train.Batch(torch.zeros(3, 2), torch.randn(3, 2), torch.tensor([-1.0, 0.0, 1.0]))
+        >>> nd.train.denoising_losses(denoiser, batch).shape
+        torch.Size([3])
     """
     x, wanted = denoiser.training_pair(batch.x0, batch.epsilon, batch.log_snr)
     losses: Tensor = (denoiser(x, batch.log_snr, batch.cond) - wanted).square().flatten(1).mean(dim=1)

@@ -60,6 +60,11 @@ def flow_map(
 
     Raises:
         InputError: `steps` is not a positive integer, or guidance of a network without conditions.
+
+    Example:
+        >>> noisier = nd.train.flow_map(denoiser, data.train[:4].float(), start=2.0, stop=-2.0, steps=4)
+        >>> noisier.shape
+        torch.Size([4, 2])
     """
     require_positive_int("steps", steps)
     levels = torch.linspace(start, stop, steps + 1, dtype=torch.float64)

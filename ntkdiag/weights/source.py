@@ -12,7 +12,12 @@ from torch import Tensor
 
 @runtime_checkable
 class WeightSource(Protocol):
-    """Loss weights for one target."""
+    """Loss weights for one target.
+
+    Example:
+        >>> isinstance(nd.weights.rule("erd", "v"), nd.weights.WeightSource)
+        True
+    """
 
     target: str
 

@@ -57,6 +57,11 @@ class LoadCheck:
         closest: The neighbour with the smallest error, and that error; where it is clear from a few samples, that of the
             stated reading times the ratio on those.
         samples, levels: How many samples, and at which log-SNR.
+
+    Example:
+        >>> found = denoiser.load_check(data)
+        >>> found.fits, found.stated  # it is not trained
+        (False, 'v at log-SNR')
     """
 
     stated: str

@@ -36,6 +36,11 @@ class Spectrum:
         negative_mass: Σ|negative| / Σ|e| in [0, 1]; 0 for a zero matrix. Round-off leaves about 1e-16, so a
             value that can be seen means the matrix is not a Gram matrix, or is a noisy estimate of one.
         vectors: Unit eigenvectors in columns, [N, N], in the order of `values`; None from `eigenvalues`.
+
+    Example:
+        >>> found = nd.spectra.eigenvalues(np.diag([2.0, 6.0]))  # of K / N
+        >>> found.values, found.samples, found.negative_mass
+        (array([3., 1.]), 2, 0.0)
     """
 
     values: Array
@@ -76,6 +81,10 @@ def eigenpairs(matrix: GramLike | Gram) -> Spectrum:
 
     Raises:
         InputError: as `eigenvalues`.
+
+    Example:
+        >>> nd.spectra.eigenpairs(np.diag([2.0, 6.0])).vectors[:, 0].round(12) ** 2  # of the largest eigenvalue
+        array([0., 1.])
     """
     gram = gram_array(_measured(matrix))
     values, vectors = np.linalg.eigh(gram / len(gram))

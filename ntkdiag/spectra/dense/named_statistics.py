@@ -46,6 +46,13 @@ class Statistic:
         at_most_samples: Whether it cannot exceed N; upper ends of intervals are then clipped to it.
         maximum: Largest possible value otherwise.
         tail_factor: By how much the kurtosis that N samples show is multiplied, see `interval_from_replicates`.
+
+    Example:
+        >>> share = nd.spectra.Statistic(
+        ...     "first_share", "eigenvalues", lambda e: e[..., 0] / e.sum(axis=-1), "log", "expectation at N"
+        ... )
+        >>> nd.spectra.evaluate(share, np.diag([6.0, 2.0]))
+        np.float64(0.75)
     """
 
     name: str
@@ -159,6 +166,10 @@ def evaluate(name: str | Statistic, grams: GramLike) -> Array:
 
     Raises:
         InputError: unknown name, or Grams that are not finite, not square or empty.
+
+    Example:
+        >>> nd.spectra.evaluate("trace", np.stack([np.eye(4), 2 * np.eye(4)]))
+        array([1., 2.])
     """
     chosen = statistic(name)
     array = real_array(grams, "Gram matrices")

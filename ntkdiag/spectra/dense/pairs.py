@@ -40,6 +40,11 @@ def participation_ratio_pairs(
 
     Raises:
         InputError: a bad matrix, `stderr` and `per_probe` together, or shapes and means that do not match.
+
+    Example:
+        >>> features = np.random.default_rng(0).normal(size=(400, 10))
+        >>> 9 < nd.spectra.participation_ratio_pairs(features @ features.T) < 11  # ten directions of equal strength
+        True
     """
     return float(pair_ratio(pair_sums(pair_products(*checked_noise(matrix, stderr, per_probe)))))
 

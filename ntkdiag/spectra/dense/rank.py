@@ -53,6 +53,10 @@ def participation_ratio(kernel: HasSpectrum) -> float:
 
     Raises:
         InputError: as `effective_rank`.
+
+    Example:
+        >>> round(nd.spectra.participation_ratio(np.diag([2.0, 1.0, 1.0])), 6)  # 4² / 6
+        2.666667
     """
     return float(rank_formulas.participation_ratio(descending_eigenvalues(kernel)))
 
@@ -68,6 +72,10 @@ def stable_rank(kernel: HasSpectrum) -> float:
 
     Raises:
         InputError: as `effective_rank`.
+
+    Example:
+        >>> nd.spectra.stable_rank(np.diag([2.0, 1.0, 1.0]))
+        2.0
     """
     return float(rank_formulas.stable_rank(descending_eigenvalues(kernel)))
 
@@ -84,6 +92,10 @@ def numerical_rank(kernel: HasSpectrum, tol: float = 1e-6) -> int:
 
     Raises:
         InputError: tol outside [0, 1), or as `effective_rank`.
+
+    Example:
+        >>> nd.spectra.numerical_rank(np.diag([1.0, 1e-3, 1e-9, 0.0]))
+        2
     """
     require_number("tol", tol, at_least=0, below=1)
     return int(rank_formulas.numerical_rank(descending_eigenvalues(kernel), tol))
@@ -102,6 +114,10 @@ def top_k_energy(kernel: HasSpectrum, k: int = 8) -> float:
 
     Raises:
         InputError: k < 1, or as `effective_rank`.
+
+    Example:
+        >>> nd.spectra.top_k_energy(np.diag([5.0, 3.0, 1.0, 1.0]), k=2)
+        0.8
     """
     require_positive_int("k", k)
     return float(rank_formulas.top_k_energy(descending_eigenvalues(kernel), k))
@@ -120,6 +136,10 @@ def decay_exponent(kernel: HasSpectrum, first: int = 1, last: int = 8) -> float:
 
     Raises:
         InputError: first < 1 or last ≤ first, or as `effective_rank`.
+
+    Example:
+        >>> round(nd.spectra.decay_exponent(np.diag(np.arange(1.0, 21) ** -1.5)), 6)
+        1.5
     """
     require_positive_int("first", first)
     require_int("last", last, at_least=first + 1)

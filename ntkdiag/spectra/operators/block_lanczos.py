@@ -33,6 +33,12 @@ class TopEigenpairs:
         converged: Whether every residual is within the tolerance.
         products: Number of operator-vector products.
         restarts: How often the space was continued from random directions: where it closed, and to search for copies.
+
+    Example:
+        >>> matrix = torch.diag(torch.arange(1.0, 31, dtype=torch.float64))
+        >>> top = nd.spectra.top_eigenpairs(lambda v: matrix @ v, matrix, 30, count=2)
+        >>> top.converged, tuple(top.vectors.shape)
+        (True, (30, 2))
     """
 
     values: Tensor
@@ -75,8 +81,10 @@ def top_eigenpairs(
         MeasurementError: products that are NaN, infinite, or too small for their dtype.
 
     Example:
-        operator = NTKOperator(denoiser, x, log_snr)
-        top = top_eigenpairs(operator.apply, operator.like, operator.shape[0], count=16)
+        >>> operator = nd.NTKOperator(denoiser, torch.randn(4, 2), 0.0)
+        >>> top = nd.spectra.top_eigenpairs(operator.apply, operator.like, operator.shape[0], count=3)
+        >>> top.values.shape, top.converged
+        (torch.Size([3]), True)
     """
     scaled = ScaledOperator(apply, like, size)
     require_positive_int("count", count)

@@ -37,6 +37,12 @@ class Quadrature:
         size: Dimension of the space that the vectors sample: n minus the number of `known` eigenvalues.
         known: Eigenvalues that were deflated, [k]; they enter sums exactly.
         products: Number of operator-vector products.
+
+    Example:
+        >>> matrix = torch.diag(torch.linspace(1, 2, 20, dtype=torch.float64))
+        >>> rule = nd.spectra.lanczos_quadrature(lambda v: matrix @ v, matrix, 20, vectors=4, steps=6)
+        >>> rule.weights.sum(axis=1).round(12), rule.size
+        (array([1., 1., 1., 1.]), 20)
     """
 
     nodes: Array
@@ -78,6 +84,12 @@ def lanczos_quadrature(
     Raises:
         InputError: numbers out of range, an operator that is not square, known pairs of another size.
         MeasurementError: products that are NaN, infinite, or too small for their dtype.
+
+    Example:
+        >>> matrix = torch.diag(torch.linspace(1, 2, 20, dtype=torch.float64))
+        >>> rule = nd.spectra.lanczos_quadrature(lambda v: matrix @ v, matrix, 20, vectors=8, steps=10)
+        >>> 29 < 20 * float((rule.weights * rule.nodes).sum(axis=1).mean()) < 31  # the trace is 30
+        True
     """
     scaled = ScaledOperator(apply, like, size)
     for name, value in (("vectors", vectors), ("steps", steps)):
@@ -106,6 +118,12 @@ def entropy_effective_rank(rule: Quadrature, level: float = 0.9) -> Interval:
     Returns:
         The interval covers the operator's own effective rank; quadrature with too few steps blurs close eigenvalues
         and overstates it slightly.
+
+    Example:
+        >>> matrix = torch.eye(10, dtype=torch.float64)
+        >>> rule = nd.spectra.lanczos_quadrature(lambda v: matrix @ v, matrix, 10, vectors=3, steps=1)
+        >>> round(nd.spectra.entropy_effective_rank(rule).value, 6)
+        10.0
     """
     largest = max((float(part.max()) for part in (rule.nodes, rule.known) if part.size), default=0.0)
     unit = largest if largest > 0 else 1.0  # the rank has no unit, and squares may leave the range of float64
@@ -139,6 +157,13 @@ def density(
 
     Raises:
         InputError: a grid that is no vector of finite numbers, a width or level out of range.
+
+    Example:
+        >>> matrix = torch.eye(10, dtype=torch.float64)
+        >>> rule = nd.spectra.lanczos_quadrature(lambda v: matrix @ v, matrix, 10, vectors=3, steps=1)
+        >>> value, low, high = nd.spectra.density(rule, np.linspace(-1, 1, 201))
+        >>> round(float(value.sum() * 0.01), 6)  # ten eigenvalues at ln 1
+        10.0
     """
     require_number("width", width, above=0)
     require_level(level)

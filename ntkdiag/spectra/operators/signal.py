@@ -29,6 +29,12 @@ class SignalSpectrum:
         lower, upper: (nodes, weights) of the Gauss rule, and of the rule with a further node at 0; weights sum to 1. Where
             the Krylov space closed the two are the same to rounding, and exact.
         products: Number of operator-vector products.
+
+    Example:
+        >>> matrix = torch.diag(torch.tensor([2.0, 1.0], dtype=torch.float64))
+        >>> found = nd.spectra.signal_spectrum(lambda v: matrix @ v, torch.tensor([1.0, 0.0], dtype=torch.float64))
+        >>> found.lower  # all of the signal at the eigenvalue 2
+        (array([2.]), array([1.]))
     """
 
     lower: tuple[Array, Array]
@@ -65,6 +71,13 @@ def signal_spectrum(apply: Apply, signal: Tensor, *, steps: int = 40) -> SignalS
     Raises:
         InputError: steps not positive, a signal that is no vector of finite numbers, an operator that is not square.
         MeasurementError: products that are NaN, infinite, or too small for their dtype.
+
+    Example:
+        >>> matrix = torch.diag(torch.tensor([3.0, 2.0, 1.0], dtype=torch.float64))
+        >>> signal = torch.tensor([1.0, 1.0, 0.0], dtype=torch.float64)
+        >>> nodes, weights = nd.spectra.signal_spectrum(lambda v: matrix @ v, signal).lower
+        >>> sorted(nodes.round(6).tolist()), weights.round(6).tolist()
+        ([2.0, 3.0], [0.5, 0.5])
     """
     require_positive_int("steps", steps)
     _require_signal(signal)

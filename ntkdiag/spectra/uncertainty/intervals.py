@@ -25,7 +25,14 @@ def subsample_interval(
     stderr: GramLike | None = None,
     per_probe: GramLike | None = None,
 ) -> Interval:
-    """Interval of one statistic: `subsample_intervals` for a single name."""
+    """Interval of one statistic: `subsample_intervals` for a single name.
+
+    Example:
+        >>> features = np.random.default_rng(0).normal(size=(40, 5))
+        >>> found = nd.spectra.subsample_interval("trace", features @ features.T)
+        >>> found.low < 5 < found.high  # E ‖feature‖²
+        True
+    """
     chosen = statistic(name)
     return subsample_intervals([chosen], matrix, level=level, stderr=stderr, per_probe=per_probe)[chosen.name]
 
@@ -64,8 +71,10 @@ def subsample_intervals(
         InputError: bad matrices, unknown names, arguments out of range.
 
     Example:
-        found = subsample_intervals(["trace", "effective_rank"], diagnosis.grams["trace"][0])
-        print(found["effective_rank"].low, found["effective_rank"].high)
+        >>> gram = diagnosis.grams["trace"][0]
+        >>> found = nd.spectra.subsample_intervals(["trace", "effective_rank"], gram)
+        >>> found["trace"].low < found["trace"].value < found["trace"].high
+        True
     """
     chosen = [statistic(name) for name in names]
     samples = len(gram_array(matrix))
@@ -110,6 +119,13 @@ def contrast_interval(
 
     Raises:
         InputError: as `subsample_intervals`.
+
+    Example:
+        >>> features = np.random.default_rng(0).normal(size=(2, 40, 5)) * np.array([1, 2])[:, None, None]
+        >>> grams = features @ features.transpose(0, 2, 1)
+        >>> found = nd.spectra.contrast_interval("trace", grams, lambda s: np.log(s[..., 1] / s[..., 0]))
+        >>> bool(found.low < np.log(4) < found.high)
+        True
     """
     samples = gram_array(matrices, "matrices", leading=("B",)).shape[-1]
     buckets = leave_out_in_buckets(name, matrices, per_probe=per_probe)
@@ -130,6 +146,12 @@ def contrast_of_replicates(
         buckets: The statistic in every bucket, without the same samples (and the same probes).
         contrast, level, scale: As in `contrast_interval`.
         samples: N.
+
+    Example:
+        >>> parts = [nd.spectra.Replicates(value, value + np.array([-0.1, 0.1, 0.2, -0.2])) for value in (2.0, 5.0)]
+        >>> found = nd.spectra.contrast_of_replicates(parts, lambda s: s[..., 1] - s[..., 0], samples=4)
+        >>> found.value, found.high - found.low < 1e-9  # the same samples move both
+        (3.0, True)
     """
     probes = [bucket.without_probe for bucket in buckets if bucket.without_probe is not None]
     combined = Replicates(

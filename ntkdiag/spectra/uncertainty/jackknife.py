@@ -62,6 +62,13 @@ def interval_from_replicates(
 
     Raises:
         InputError: level or scale unknown, or not 2 … N groups.
+
+    Example:
+        >>> losses = np.array([1.0, 2.0, 4.0, 5.0])
+        >>> without = np.array([np.delete(losses, sample).mean() for sample in range(4)])
+        >>> found = nd.spectra.interval_from_replicates(nd.spectra.Replicates(3.0, without), samples=4)
+        >>> round(found.stderr, 6), round(float(losses.std(ddof=1)) / 2, 6)
+        (0.912871, 0.912871)
     """
     require_level(level)
     require_one_of("scale", scale, _SCALES)
@@ -110,6 +117,11 @@ def mean_interval(values: GramLike, *, level: float = 0.9, scale: Scale = "log")
 
     Raises:
         InputError: fewer than 2 numbers, not finite, or a level or scale that is unknown.
+
+    Example:
+        >>> found = nd.spectra.mean_interval(np.random.default_rng(1).exponential(size=100))
+        >>> found.low < 1 < found.high
+        True
     """
     sample = real_array(values, "per-sample values")
     if sample.ndim != 1 or len(sample) < 2:

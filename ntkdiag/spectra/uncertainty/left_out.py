@@ -34,6 +34,12 @@ class Replicates:
         value: The statistic on all samples and probes; where probes were left out, without the bias of their number.
         without_samples: Its value without each group of samples, [G]; the groups of `sample_groups`.
         without_probe: Its value without each probe, [R]; None where probes stay fixed.
+
+    Example:
+        >>> losses = np.array([1.0, 2.0, 4.0, 5.0])
+        >>> without = np.array([np.delete(losses, sample).mean() for sample in range(4)])
+        >>> nd.spectra.Replicates(losses.mean(), without).value
+        np.float64(3.0)
     """
 
     value: float

@@ -35,6 +35,11 @@ def rarefaction(
 
     Raises:
         InputError: a bad matrix, sizes out of range or not increasing.
+
+    Example:
+        >>> table = nd.spectra.rarefaction(np.eye(8), sizes=[1, 4, 8])
+        >>> table["effective_rank"].round(6).tolist()
+        [1.0, 4.0, 8.0]
     """
     gram = gram_array(matrix)
     samples = len(gram)

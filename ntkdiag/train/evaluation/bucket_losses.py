@@ -32,6 +32,11 @@ class BucketValues:
     Args:
         buckets: The B buckets, measured at their centers.
         per_sample: [B, N] float64 on the CPU; column n is the same data point and noise in every row.
+
+    Example:
+        >>> values = nd.train.bucket_losses(denoiser, data, 4, samples=16)
+        >>> list(values.table().columns), float((values - values).per_sample.abs().max())
+        (['bucket', 'log_snr', 'samples', 'mean', 'stderr', 'low', 'high'], 0.0)
     """
 
     buckets: Buckets

@@ -28,6 +28,10 @@ class Estimate:
         value: The estimate.
         stderr: Its standard error.
         low, high: Ends of its confidence interval.
+
+    Example:
+        >>> nd.train.Estimate(value=1.0, stderr=0.1, low=0.8, high=1.2).value
+        1.0
     """
 
     value: float
@@ -49,6 +53,11 @@ class EnergyDistance:
     Attributes:
         samples: Distance between samples and held-out data.
         floor: Distance between as many real samples and the same held-out data, as a perfect sampler would have.
+
+    Example:
+        >>> found = nd.train.energy_distance_to_data(data.train[:50], data.held_out[:50], data.train)
+        >>> found.floor.low <= found.floor.value <= found.floor.high
+        True
     """
 
     samples: Estimate
@@ -119,6 +128,11 @@ def energy_distance_to_data(
 
     Raises:
         InputError: fewer than three samples on a side, or samples of different shapes.
+
+    Example:
+        >>> shifted = nd.train.energy_distance_to_data(data.train[:50] + 3, data.held_out[:50], data.train)
+        >>> shifted.floor.high < shifted.samples.low  # further than real samples are
+        True
     """
     order = torch.randperm(len(real), generator=torch.Generator().manual_seed(seed))
     chosen = real[order[: len(samples)].to(real.device)]
@@ -140,6 +154,11 @@ def log_likelihood(samples: Tensor, oracle: MixtureOracle, confidence: float = 0
 
     Raises:
         InputError: fewer than two samples, or samples of another shape.
+
+    Example:
+        >>> real = nd.train.log_likelihood(data.held_out, data.oracle)
+        >>> nd.train.log_likelihood(data.held_out + 3, data.oracle).high < real.low
+        True
     """
     if len(samples) < 2:
         raise InputError("log-likelihood", expected="at least 2 samples", got=len(samples))

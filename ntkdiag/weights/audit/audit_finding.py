@@ -50,6 +50,11 @@ class AuditFinding:
         severity: "mistake" (the audit fails), "warning" (harmless under conditions that the text names), "note".
         text: One line for people.
         log_snr: Where, or None.
+
+    Example:
+        >>> found = nd.audit(lambda snr: snr.clamp(max=5), "v", rule="min_snr", gamma=5)
+        >>> found.findings[0].severity
+        'mistake'
     """
 
     name: str

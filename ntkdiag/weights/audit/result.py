@@ -27,6 +27,11 @@ class Audit:
         mean: Mean weight under the schedule's density, cut at log-SNR ±15; None without a schedule.
         trend: How the weight goes with log-SNR: constant, rising, falling, neither, or unknown.
         effective_trend: The same of the effective weight; None without a schedule.
+
+    Example:
+        >>> found = nd.audit(lambda snr: snr.clamp(max=5) / snr, "epsilon")
+        >>> found.rule
+        'min_snr(gamma=5) on epsilon'
     """
 
     target: str

@@ -75,6 +75,11 @@ def measured(
     Raises:
         InputError: unknown score, a missing column or target, a score that is not finite (the bucket
             is named), or one that is known too badly to be a weight (the number of samples that would do is named).
+
+    Example:
+        >>> table = nd.weights.measured(diagnosis, score="amplitude", schedule=nd.schedules.cosine())
+        >>> table.target, len(table.log_snr)
+        ('v', 4)
     """
     shape = ScoreToWeight(power, floor, cap)
     if not hasattr(diagnosis, "summary"):

@@ -22,6 +22,11 @@ class Record:
         cost: Its duration in training steps of average length; 0 where no time is measured.
         log_snr, score: What was measured; empty if nothing was, or if that failed.
         weight: The new weights at that log-SNR; empty if not accepted.
+
+    Example:
+        >>> record = nd.weights.Record(step=500, accepted=False, reason="the kernel is not finite")
+        >>> record.accepted, record.cause
+        (False, 'asked')
     """
 
     step: int

@@ -72,6 +72,13 @@ def probe_score(
 
     Raises:
         InputError: unknown score, too few samples for it, a kernel of zero, or what `gram` refuses.
+
+    Example:
+        >>> from ntkdiag.weights.refresh.kernel_probe import probe_score
+        >>> from ntkdiag.process.buckets import PairedDraws
+        >>> score = probe_score(denoiser, PairedDraws.draw(data.train, 8, seed=0), 3)
+        >>> [len(part) for part in score()]  # log-SNR and amplitude of three buckets
+        [3, 3]
     """
     require_one_of("score of a refresh", score, PROBED)
     buckets = Buckets.of(buckets, denoiser.schedule)

@@ -60,6 +60,14 @@ class Refresher:
 
     Raises:
         InputError: a setting out of range, or initial weights for another target.
+
+    Example:
+        >>> def score():  # measures the network that is trained
+        ...     return torch.tensor([-4.0, 0.0, 4.0]), torch.tensor([1.0, 2.0, 1.0])
+        >>> weights = nd.weights.Refresher(score, "v", nd.schedules.cosine(), every=100)
+        >>> weights.after_step(100)
+        >>> [record.accepted for record in weights.history]
+        [True]
     """
 
     def __init__(

@@ -44,6 +44,10 @@ class Parameter:
             "sigma" (a noise level σ/α) or "log_snr". An audit searches the noise levels that it sees. Left out: "snr"
             for a parameter that cannot be negative, otherwise "log_snr".
         exponent: Whether the weight is some function of log-SNR to this power; an audit then solves for it.
+
+    Example:
+        >>> nd.weights.RULES["min_snr"].parameters["gamma"].default
+        5.0
     """
 
     default: float | str
@@ -94,6 +98,10 @@ class Rule:
         parameters: What may be set.
         reference: Where the rule was published.
         at_zero_snr: From the parameters to the weight at SNR 0, for a rule that sets one in place of its limit.
+
+    Example:
+        >>> nd.weights.RULES["min_snr"].home, nd.weights.RULES["min_snr"].text
+        ('x0', 'min(SNR, γ) on x0')
     """
 
     name: str
@@ -203,6 +211,14 @@ def unregister_rule(name: str) -> None:
 
     Raises:
         InputError: no such rule.
+
+    Example:
+        >>> @nd.weights.register_rule("half", home="epsilon", text="1/2")
+        ... def half(log_snr):
+        ...     return torch.full_like(log_snr, 0.5).log()
+        >>> nd.weights.unregister_rule("half")
+        >>> "half" in nd.weights.RULES
+        False
     """
     del _registered[find(name).name]
 

@@ -38,6 +38,13 @@ def effective(
 
     Raises:
         InputError: as for `evaluate`.
+
+    Example:
+        >>> cosine = nd.schedules.cosine()
+        >>> levels = torch.tensor([-2.0, 0.0])
+        >>> weight = nd.weights.effective("constant_epsilon", "epsilon", cosine, levels)
+        >>> bool(torch.allclose(weight, cosine.density(levels)))
+        True
     """
     form = find(rule)
     values = form.settle(parameters)

@@ -54,6 +54,10 @@ def evaluate(
 
     Raises:
         InputError: unknown rule, target or parameter; a missing schedule; NaN; a weight that is not finite.
+
+    Example:
+        >>> nd.weights.evaluate("min_snr", "epsilon", torch.tensor([-2.0, 0.0, 3.0]))  # min(γ / SNR, 1)
+        tensor([1.0000, 1.0000, 0.2489])
     """
     form = find(rule)
     values = form.settle(parameters)

@@ -40,6 +40,11 @@ def rule(
 
     Raises:
         InputError: see `evaluate` and `WeightTable.normalised`.
+
+    Example:
+        >>> table = nd.weights.rule("erd", "v", nd.schedules.cosine())
+        >>> table(torch.tensor([0.0])).shape, table.target
+        (torch.Size([1]), 'v')
     """
     form = ClosedForm.of(name, target_name(target), schedule, clip, parameters)
     grid = _grid(schedule)

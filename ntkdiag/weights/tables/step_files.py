@@ -28,6 +28,12 @@ def save_steps(table: WeightTable, schedule: Schedule, path: Path | str) -> None
 
     Raises:
         InputError: another suffix, a continuous schedule, or a folder that cannot be written to.
+
+    Example:
+        >>> schedule = nd.schedules.linear_beta(steps=100)
+        >>> nd.weights.save_steps(nd.weights.rule("min_snr", "epsilon", schedule), schedule, "steps.npy")
+        >>> np.load("steps.npy").shape
+        (100,)
     """
     suffix = require_one_of(f"suffix of {path}", Path(path).suffix.lower(), STEP_SUFFIXES)
     weight = table.to_steps(schedule)
