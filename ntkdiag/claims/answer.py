@@ -35,6 +35,11 @@ class Answer:
             the claim do different things; "holds" or "does not hold" for claims about the whole range; "described" or "not
             testable" for claims that one network cannot decide.
         text: One or two sentences with the numbers.
+
+    Example:
+        >>> from ntkdiag.claims import Answer
+        >>> Answer(noisy="falls", clean="absent", text="The rank falls where the input is noisiest.").noisy
+        'falls'
     """
 
     noisy: str
@@ -51,6 +56,13 @@ def falls(statistics: Sequence[str] | str, evidence: Evidence) -> Answer:
 
     Returns:
         An answer whose words are those that all statistics share.
+
+    Example:
+        >>> from ntkdiag.claims import falls
+        >>> from ntkdiag.claims.evidence import gather
+        >>> answer = falls("trace", gather(diagnosis, ["trace"]))
+        >>> answer.text.split(":")[0]
+        'Trace'
     """
     names = [statistics] if isinstance(statistics, str) else list(statistics)
     words = {end: _shared([evidence.word(name, end) for name in names]) for end in ENDS}
@@ -64,12 +76,24 @@ def judged(word: str, text: str) -> Answer:
 
 
 def described(text: str) -> Answer:
-    """The answer to a claim of which one network shows numbers, without a word for or against it."""
+    """The answer to a claim of which one network shows numbers, without a word for or against it.
+
+    Example:
+        >>> from ntkdiag.claims import described
+        >>> described("The strongest direction takes 40% of the kernel.").clean
+        'described'
+    """
     return Answer(DESCRIBED, DESCRIBED, text)
 
 
 def untestable(why: str) -> Answer:
-    """The answer to a claim that no measurement of this network could decide, for the reason given."""
+    """The answer to a claim that no measurement of this network could decide, for the reason given.
+
+    Example:
+        >>> from ntkdiag.claims import untestable
+        >>> untestable("the posterior of the data is not known").text
+        'Not testable for one network: the posterior of the data is not known.'
+    """
     return Answer(NOT_TESTABLE, NOT_TESTABLE, f"Not testable for one network: {why}.")
 
 

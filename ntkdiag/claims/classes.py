@@ -46,6 +46,13 @@ class ByClass:
             `Verification.claims`: label, statistic, end, middle, at_end, effect, low, high, stderr, word, note. Limits hold
             together within a class. Empty below 8 samples a class or 3 buckets.
         first: Which class loses most of its rank towards noise, in a sentence; empty where that is not known.
+
+    Example:
+        >>> import pandas as pd
+        >>> classes = pd.DataFrame({"label": [0, 1], "log_snr": [0.0, 0.0], "available": [40, 50], "samples": [40, 40]})
+        >>> found = ByClass(classes, pd.DataFrame(), pd.DataFrame(), first="Class 1 loses most of its rank.")
+        >>> found.first
+        'Class 1 loses most of its rank.'
     """
 
     classes: pd.DataFrame

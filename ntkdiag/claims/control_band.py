@@ -33,6 +33,12 @@ class ControlBand:
         learned: "learned": the effect lies outside the band. "as untrained": inside. "no claim": outside, but raw and net
             effect have opposite signs, so that the network falls where it has lost less than a fresh one, or the reverse.
             "not tested": too few controls, or an effect that is not defined.
+
+    Example:
+        >>> from ntkdiag.claims import control_band
+        >>> band = control_band(1.0, [0.0, 0.1, -0.1])  # a fall of 1 beside fresh networks that do not fall
+        >>> band.learned, band.net
+        ('learned', 1.0)
     """
 
     controls: int
@@ -50,6 +56,11 @@ def control_band(effect: float, controls: Sequence[float], level: float = BAND_L
         effect: Of the network.
         controls: Of K fresh networks on the same draws.
         level: Of the prediction interval, in (0, 1).
+
+    Example:
+        >>> from ntkdiag.claims import control_band
+        >>> control_band(0.05, [0.0, 0.1, -0.1]).learned
+        'as untrained'
     """
     values = np.asarray(controls, dtype=float)
     count = len(values)

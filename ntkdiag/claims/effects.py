@@ -51,6 +51,12 @@ class Effect:
         stderr: Standard error of the effect.
         word: falls, rises, absent or cannot say.
         note: Why there are no limits; empty where there are.
+
+    Example:
+        >>> from ntkdiag.claims import effects
+        >>> one = effects(diagnosis.summary["log_snr"], diagnosis.grams["trace"])["trace", "noisy"]
+        >>> round(one.effect, 6) == round(float(np.log(one.middle / one.at_end)), 6)
+        True
     """
 
     statistic: str
@@ -76,6 +82,12 @@ class EffectTable:
         samples, probes: N and R; R is 0 where the kernel was not estimated from probes.
         method: How the limits were made, in words.
         replicates: Statistic → its values in every bucket, on all samples and without parts of them.
+
+    Example:
+        >>> from ntkdiag.claims import effects
+        >>> table = effects(diagnosis.summary["log_snr"], diagnosis.grams["trace"], statistics=["trace"])
+        >>> [(one.statistic, one.end) for one in table.effects], table.samples
+        ([('trace', 'noisy'), ('trace', 'clean')], 8)
     """
 
     effects: tuple[Effect, ...]
@@ -176,6 +188,12 @@ def effect_values(
 
     Raises:
         InputError: as `effects`.
+
+    Example:
+        >>> from ntkdiag.claims import effect_values
+        >>> grams = np.stack([np.eye(8), 4 * np.eye(8), np.eye(8)])  # four times as strong in the middle
+        >>> effect_values([-5.0, 0.0, 5.0], grams, statistics=["trace"])[("trace", "noisy")] == np.log(4)
+        np.True_
     """
     logs = log_values(log_snr, grams, per_probe, statistics=statistics)
     return {(name, end): _weighted(logs[name], contrast(log_snr, end)) for name in statistics for end in ENDS}

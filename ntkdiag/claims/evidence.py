@@ -27,6 +27,12 @@ class Evidence:
         effects: Of every statistic that some claim reads, at both ends, with limits that hold for all of them together.
         bands: (statistic, end) → the same effect in fresh networks.
         kept: Which buckets enter, [B]: those at noise levels that training sees.
+
+    Example:
+        >>> from ntkdiag.claims.evidence import gather
+        >>> evidence = gather(diagnosis, ["trace"])  # as a claim that reads the trace is given it
+        >>> evidence.word("trace", "noisy"), evidence.controls
+        ('absent', 0)
     """
 
     diagnosis: Diagnosis

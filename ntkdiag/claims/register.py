@@ -22,6 +22,11 @@ class Claim:
         reads: Kernel statistics that the answer needs, names of `ntkdiag.spectra.STATISTICS`. Each adds two effects to those
             whose limits hold together.
         examine: Evidence of one diagnosis → `Answer`.
+
+    Example:
+        >>> from ntkdiag.claims import CLAIMS
+        >>> CLAIMS["C2"].name, "effective_rank" in CLAIMS["C2"].reads
+        ('C2', True)
     """
 
     name: str

@@ -71,6 +71,11 @@ class Verification:
         step_range: How many of the next training steps the kernel describes, or how to measure that; the last paragraph
             of `text`.
         diagnosis: What was measured.
+
+    Example:
+        >>> found = diagnosis.verify()
+        >>> sorted(found.claims["end"].unique()), found.diagnosis is diagnosis
+        (['clean', 'noisy'], True)
     """
 
     text: str

@@ -69,6 +69,15 @@ def fresh_controls(
 
     Raises:
         InputError: a negative count, or something else than a `Denoiser`.
+
+    Example:
+        >>> from ntkdiag.diagnosis import fresh_controls
+        >>> def fresh(seed):
+        ...     network = nd.models.build("mlp", (2,), seed, width=16)
+        ...     return nd.Denoiser(network, nd.schedules.cosine(), "v", call="log_snr")
+        >>> controls, woken = fresh_controls(fresh, denoiser, data.train, count=2)
+        >>> list(controls)
+        ['untrained', 'untrained 2']
     """
     if isinstance(fresh, nn.Module) or not callable(fresh):
         raise InputError(

@@ -77,6 +77,12 @@ class FullKernel:
         contraction: time (gradient flow, in 1/e), low and high (bounds on the share of the residual's energy that is left;
             exact where they are equal).
         eigenfunctions: [B, top_k, N, *shape], unit norm over (N, *shape).
+
+    Example:
+        >>> settings = nd.FullSettings(top_k=2, trace_vectors=3, quadrature_vectors=2)
+        >>> full = nd.measure(denoiser, data, 2, samples=4, full=settings).full
+        >>> full.eigenfunctions.shape  # two buckets, two eigenfunctions, four samples in the plane
+        torch.Size([2, 2, 4, 2])
     """
 
     summary: pd.DataFrame

@@ -28,6 +28,13 @@ class LoopWeights(Wrapped):
 
     Attributes:
         steps: Optimiser steps done.
+
+    Example:
+        >>> from accelerate import Accelerator
+        >>> weights = LoopWeights(Accelerator(cpu=True), nd.weights.rule("erd", "v"))
+        >>> weights.step()  # after optimizer.step()
+        >>> weights(torch.zeros(4)).shape, weights.steps
+        (torch.Size([4]), 1)
     """
 
     def __init__(self, accelerator: Any, weights: WeightSource | Path | str) -> None:

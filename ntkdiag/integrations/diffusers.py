@@ -44,6 +44,11 @@ class ScriptWeights(Wrapped):
 
     Raises:
         InputError: weights for another target than the loss is taken of, or a scheduler that is not recognised.
+
+    Example:
+        >>> weights = ScriptWeights(nd.weights.rule("min_snr", "epsilon"), nd.schedules.linear_beta(), "epsilon")
+        >>> weights(torch.tensor([0, 500, 999])).shape
+        torch.Size([3])
     """
 
     def __init__(

@@ -77,6 +77,11 @@ class WeightedEDMLoss(_EDMWeights):
 
     Raises:
         InputError: weights for another target.
+
+    Example:
+        >>> loss = WeightedEDMLoss(nd.weights.rule("constant_epsilon", "F", nd.schedules.edm()))
+        >>> loss(lambda x, sigma, labels, augment_labels: x, torch.zeros(4, 3, 8, 8)).shape
+        torch.Size([4, 3, 8, 8])
     """
 
     def __init__(
@@ -123,6 +128,11 @@ class WeightedEDM2Loss(_EDMWeights):
     Args:
         uncertainty: Whether u is used nevertheless; False makes the loss the weighted squared error alone.
         weights, P_mean, P_std, sigma_data, generator: As in `WeightedEDMLoss`; defaults are EDM2's own.
+
+    Example:
+        >>> loss = WeightedEDM2Loss(nd.weights.rule("constant_epsilon", "F", nd.schedules.edm()))
+        >>> loss.weight(torch.tensor([0.5])).shape
+        torch.Size([1])
     """
 
     def __init__(

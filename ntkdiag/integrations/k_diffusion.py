@@ -64,6 +64,14 @@ def attach(denoiser: Any, weights: WeightSource | Path | str) -> SigmaWeighting:
 
     Raises:
         InputError: not such a denoiser, or weights for another target.
+
+    Example:
+        >>> class Denoiser(torch.nn.Module):  # stands for k_diffusion.layers.Denoiser
+        ...     sigma_data, weighting = 0.5, staticmethod(torch.ones_like)
+        >>> denoiser = Denoiser()
+        >>> weighting = attach(denoiser, nd.weights.rule("constant_epsilon", "F", nd.schedules.edm()))
+        >>> denoiser.weighting is weighting, weighting(torch.tensor([0.5, 2.0])).shape
+        (True, torch.Size([2]))
     """
     if not hasattr(denoiser, "weighting") or not hasattr(denoiser, "sigma_data"):
         raise InputError("denoiser", expected="a k_diffusion.layers.Denoiser", got=type(denoiser).__name__)

@@ -30,6 +30,11 @@ class WeightCallback(Wrapped, Callback):
     Args:
         weights: The same object that the module calls; or the path of a table, which the module then calls as
             `callback.source`.
+
+    Example:
+        >>> callback = WeightCallback(nd.weights.rule("erd", "v"))  # trainer = Trainer(callbacks=[callback])
+        >>> callback.source(torch.zeros(4)).shape
+        torch.Size([4])
     """
 
     def __init__(self, weights: WeightSource | Path | str) -> None:

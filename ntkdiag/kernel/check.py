@@ -33,6 +33,13 @@ class CheckOnce:
 
     The first call of a kind (of directions, of inputs, of parameters) is checked. The others leave the same parameters to
     the same slower engines.
+
+    Example:
+        >>> from ntkdiag.kernel import CheckOnce
+        >>> once, x = CheckOnce(), torch.randn(4, 2)
+        >>> grams = [nd.gram(denoiser, x, log_snr, probes=1, check=once) for log_snr in (-2.0, 2.0)]  # compared in the first
+        >>> len(grams)
+        2
     """
 
     def __init__(self) -> None:

@@ -25,6 +25,14 @@ def adam(optimizer: torch.optim.Optimizer, network: nn.Module) -> dict[str, Tens
 
     Raises:
         InputError: another optimizer, or a parameter it has no second moment for.
+
+    Example:
+        >>> network = torch.nn.Linear(2, 1)
+        >>> optimizer = torch.optim.Adam(network.parameters(), eps=0.0)
+        >>> network(torch.ones(1, 2)).sum().backward()
+        >>> optimizer.step()
+        >>> adam(optimizer, network)["weight"]  # the size of a gradient of 1
+        tensor([[1., 1.]])
     """
     groups = {id(p): group for group in optimizer.param_groups for p in group["params"]}
     found: dict[str, Tensor] = {}

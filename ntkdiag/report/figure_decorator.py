@@ -29,6 +29,11 @@ class ReportFigure(Generic[T]):
 
     Attributes:
         function: `function(axes, part)`, or `function(axes, part, panel)` where there are panels.
+
+    Example:
+        >>> figure = nd.report.FIGURES["trace"]
+        >>> figure.name, figure.group.name
+        ('trace', 'STRENGTH')
     """
 
     name: str
@@ -109,6 +114,15 @@ def figure(
 
     Raises:
         InputError: a figure of that name exists.
+
+    Example:
+        >>> from ntkdiag.report.inputs import DIAGNOSIS
+        >>> @nd.report.figure("trace_squared", draws=DIAGNOSIS, group=nd.report.Group.APPENDIX, title="…", caption="…")
+        ... def trace_squared(axes, diagnosis):
+        ...     axes.plot(diagnosis.summary["log_snr"], diagnosis.summary["trace"] ** 2)
+        >>> "trace_squared" in nd.report.FIGURES
+        True
+        >>> unregister("trace_squared")
     """
 
     def register(function: Callable[..., None]) -> Callable[..., None]:

@@ -9,7 +9,12 @@ from enum import Enum
 
 
 class Group(Enum):
-    """The questions under which figures stand, in the order of the page; the value is the heading."""
+    """The questions under which figures stand, in the order of the page; the value is the heading.
+
+    Example:
+        >>> [group.name for group in nd.report.Group][-1]
+        'APPENDIX'
+    """
 
     RANK = "How many directions are left to learn in"
     STRENGTH = "How fast training can lower the loss"

@@ -35,6 +35,11 @@ class ReportInputs:
         samples: Name → generated samples [N, 1|3, H, W] or [N, 2]; real data is named "data".
         quality: A row a run and metric: run, metric, value, low, high.
         trust: How far to trust the kernel, as `nd.trust.examine` returns it.
+
+    Example:
+        >>> from ntkdiag.report.inputs import ReportInputs
+        >>> ReportInputs(diagnosis).verdicts is None
+        True
     """
 
     diagnosis: Diagnosis
@@ -71,6 +76,11 @@ class Part(Generic[T]):
     Attributes:
         name: As messages call it.
         take: Returns the part, or raises an `InputError` that says how to provide it.
+
+    Example:
+        >>> from ntkdiag.report.inputs import DIAGNOSIS, ReportInputs
+        >>> DIAGNOSIS.take(ReportInputs(diagnosis)) is diagnosis
+        True
     """
 
     name: str

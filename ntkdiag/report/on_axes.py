@@ -39,6 +39,11 @@ def draw(
     Raises:
         InputError: neither a column of numbers nor a figure, a figure of several panels, nothing to draw, or an unknown
             theme.
+
+    Example:
+        >>> axes = nd.report.draw(diagnosis, "effective_rank")
+        >>> "log-SNR" in axes.get_xlabel()
+        True
     """
     inputs = ReportInputs(diagnosis)
     require_type("what to plot", what, str, "the name of a statistic, such as 'effective_rank'")

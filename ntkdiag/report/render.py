@@ -73,6 +73,11 @@ def save_figures(
 
     Raises:
         InputError: the folder cannot be written to.
+
+    Example:
+        >>> written = nd.report.save_figures("figures", diagnosis)
+        >>> written["trace"].name
+        'trace.png'
     """
     folder = require_path("folder", folder)
     inputs = ReportInputs(diagnosis, **parts)

@@ -28,7 +28,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Table:
-    """Headings and rows of text, a cell a heading."""
+    """Headings and rows of text, a cell a heading.
+
+    Example:
+        >>> table = nd.report.Table(("log-SNR", "trace"), (("−2", "5.1"),))
+        >>> table.rows[0]
+        ('−2', '5.1')
+    """
 
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
@@ -73,6 +79,11 @@ def summary_table(
         log-SNR (with an asterisk where the schedule never trains), trace, top eigenvalue, effective rank [interval], of
         the untrained control if there is one, participation ratio from pairs, amplitude, Bayes share, gradient SNR
         [interval], weights, losses.
+
+    Example:
+        >>> table = nd.report.summary_table(diagnosis)
+        >>> table.columns[0], len(table.rows)
+        ('log-SNR', 4)
     """
     require_measured(diagnosis)
     summary = ordered(diagnosis.summary)

@@ -53,6 +53,11 @@ class Drift:
         ends: A row a step, rank and end of the log-SNR range: step, statistic, end, effect, low, high, word, as in
             `ntkdiag.claims.effects`; empty where buckets or samples are too few for intervals.
         samples, probes: N and R.
+
+    Example:
+        >>> import pandas as pd
+        >>> nd.trust.Drift(pd.DataFrame({"step": [0, 0, 500, 500]}), pd.DataFrame(), samples=8, probes=3)
+        Drift(steps=[0, 500])
     """
 
     table: pd.DataFrame

@@ -57,6 +57,10 @@ class Examination:
         tables: Name → table, of those in `TABLES` that were measured.
         said: "linearity", "drift", "features", "outputs" → what the numbers say, in plain sentences.
         meta: The run and the sizes; plain JSON values.
+
+    Example:
+        >>> nd.trust.Examination(tables={}, said={"drift": "The rank falls from step 300 on."}, meta={})
+        Examination(drift)
     """
 
     tables: dict[str, pd.DataFrame]

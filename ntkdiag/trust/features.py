@@ -48,6 +48,12 @@ class Features:
         between: network, module, log_snr_a, log_snr_b, cka: features at one noise level against those at another.
         ends: A row a network, module and end: whether the centred effective rank falls there; see `ntkdiag.claims.effects`.
         samples: N.
+
+    Example:
+        >>> import pandas as pd
+        >>> table = pd.DataFrame({"module": ["blocks.0", "blocks.1"]})
+        >>> nd.trust.Features(table, between=pd.DataFrame(), ends=pd.DataFrame(), samples=16)
+        Features(modules=2, samples=16)
     """
 
     table: pd.DataFrame

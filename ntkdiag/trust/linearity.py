@@ -48,6 +48,14 @@ class Linearity:
         tolerance: See `buckets`.
         dtype: In which network and linear model were compared.
         method: How J u was computed.
+
+    Example:
+        >>> import pandas as pd
+        >>> from ntkdiag.trust.sizes import sizes_named
+        >>> buckets, empty = pd.DataFrame({"log_snr": [-4.0, 4.0], "good_steps": [8, 2]}), pd.DataFrame()
+        >>> how = {"optimizer": "SGD", "batch": 32, "sizes": sizes_named("quick"), "tolerance": 0.1, "dtype": "float32"}
+        >>> nd.trust.Linearity(buckets, empty, empty, None, method="forward mode", **how).good_steps
+        2
     """
 
     buckets: pd.DataFrame

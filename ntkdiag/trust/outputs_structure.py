@@ -37,6 +37,11 @@ class Outputs:
         distortion: Structure beside that of the best prediction, with intervals; see `ntkdiag.claims.distortion`.
         source: Whose posterior the best prediction is of.
         samples: N.
+
+    Example:
+        >>> found = nd.trust.outputs(denoiser, data, buckets=3, samples=8)
+        >>> found.samples, len(found.table)
+        (8, 3)
     """
 
     table: pd.DataFrame

@@ -36,7 +36,12 @@ class WeightSource(Protocol):
 
 @runtime_checkable
 class LearnsFromLosses(Protocol):
-    """A `WeightSource` that the trainer shows the losses of every step, such as `LearnedUncertainty`."""
+    """A `WeightSource` that the trainer shows the losses of every step, such as `LearnedUncertainty`.
+
+    Example:
+        >>> isinstance(nd.weights.rule("erd", "v"), nd.weights.LearnsFromLosses)  # a table does not change
+        False
+    """
 
     def observe(self, log_snr: Tensor, losses: Tensor) -> None:
         """Called after every optimiser step, before `after_step`, with log-SNR and unweighted losses of the batch, [N]."""

@@ -42,6 +42,12 @@ class RecipeVerification:
         slopes: C3 and what the ranks follow between recipes, a row a statistic and ruler: claim, statistic, follows,
             recipes (their number), slope of ln statistic on ln ruler with low, high, p, verdict, … as in `claims`. Empty
             where C3 is not testable.
+
+    Example:
+        >>> import pandas as pd
+        >>> rows = pd.DataFrame({"recipe": ["v"], "claim": ["C2"], "end": ["noisy"], "verdict": ["supported"]})
+        >>> print(RecipeVerification("The rank falls at the noisy end in all five seeds.", rows, pd.DataFrame()))
+        The rank falls at the noisy end in all five seeds.
     """
 
     text: str

@@ -67,6 +67,10 @@ def write_page(
 
     Raises:
         InputError: the file cannot be written.
+
+    Example:
+        >>> nd.report.write_page("page.html", diagnosis).name
+        'page.html'
     """
     path = require_path("file of the page", path)
     inputs = ReportInputs(diagnosis, verdicts, tables, runs, samples, quality, trust)

@@ -33,6 +33,11 @@ class FeatureNetwork(nn.Module):
 
     Raises:
         InputError: samples that are no pictures, or a size below 1.
+
+    Example:
+        >>> network = nd.train.FeatureNetwork((1, 8, 8), classes=10, features=16)
+        >>> sum(parameter.numel() for parameter in network.parameters()) > 0
+        True
     """
 
     def __init__(self, shape: tuple[int, ...], classes: int, features: int = 32) -> None:

@@ -53,6 +53,17 @@ def rule(
 
     Raises:
         InputError: a function that has a rule already.
+
+    Example:
+        >>> from ntkdiag.kernel.streaming.rules import RULES, rule
+        >>> @rule("bilinear", [torch.nn.functional.bilinear])
+        ... def bilinear(input1, input2, weight, bias=None):
+        ...     return {
+        ...         "weight": lambda grad, input1, input2: torch.einsum("nto,nti,ntj->noij", grad, input1, input2),
+        ...         "bias": lambda grad: grad.sum(1),
+        ...     }
+        >>> RULES.pop(torch.nn.functional.bilinear)[0]  # docs/extend/layer_rule.py measures with it
+        'bilinear'
     """
 
     def register(formulas: Formulas) -> Formulas:
