@@ -32,6 +32,10 @@ class Cost:
         passes: The same, in units of the training data.
         flops: Floating-point operations of the forward and backward of all samples; a multiply-add is two.
         seconds: Time of these on this device, without optimizer, evaluation or refreshed weights.
+
+    Example:
+        >>> nd.train.Cost(parameters=1138, samples=800, passes=0.2, flops=5e6, seconds=0.1).samples
+        800
     """
 
     parameters: int

@@ -58,7 +58,7 @@ def sizes_named(name: str) -> Sizes:
 
     Example:
         >>> sizes_named("quick").grid, sizes_named("quick").training_steps(10)
-        ((1, 2, 4, 8), 17)
+        ((1, 2, 4, 8), 24)
     """
     return LEVELS[require_one_of("level", name, LEVELS)]
 
