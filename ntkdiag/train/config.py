@@ -38,6 +38,7 @@ class TrainConfig:
             training.json.
         keep_every: Steps between averaged weights that are kept to the end, beside the initial and the last ones, so that
             `nd.trust.drift` can measure along the run; 0 keeps none.
+        sample_every: Steps between samples of the averaged network in the run's folder, from the same noise; 0 for none.
         condition_dropout: Share of samples that are trained without their conditions, in [0, 1), as guidance needs it (0.1
             is usual); for a network that takes conditions and says what stands for none.
         stratified: Draw one noise level from each of `batch` parts of equal probability, which lowers the noise of the loss.
@@ -70,6 +71,7 @@ class TrainConfig:
     checkpoint_every: int = 500
     keep_checkpoints: int = 1
     keep_every: int = 0
+    sample_every: int = 0
     condition_dropout: float = 0.0
     stratified: bool = False
     sampling: str = "density"
@@ -80,7 +82,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         for name in ("steps", "batch", "log_every", "checkpoint_every", "keep_checkpoints"):
             require_positive_int(name, getattr(self, name))
-        for name in ("warmup", "seed", "keep_every"):
+        for name in ("warmup", "seed", "keep_every", "sample_every"):
             require_int(name, getattr(self, name), at_least=0)
         for name, high in _BELOW.items():
             require_number(name, getattr(self, name), at_least=0.0, below=high)

@@ -24,9 +24,12 @@ from ntkdiag.modes import in_mode
 from ntkdiag.process.buckets import Buckets, BucketsLike
 from ntkdiag.signals import deferred_interrupt
 from ntkdiag.train.alignment.aligner import Aligner, fresh_aligner, losses_beside
-from ntkdiag.train.checkpoints.run_folder import Progress, RunFolder, describe_problem
+from ntkdiag.train.checkpoints.run_folder import EVENTS_FOLDER, Progress, RunFolder, describe_problem
 from ntkdiag.train.config import TrainConfig
 from ntkdiag.train.failure import RecentSteps, described
+from ntkdiag.train.logs.pictures import grid, shown_samples
+from ntkdiag.train.logs.tables import history_table, weights_in_force
+from ntkdiag.train.logs.tensorboard import TensorBoard
 from ntkdiag.train.loss import Batch, Generators, Labelled, draw_batch
 from ntkdiag.train.noise_levels import NoiseLevels
 from ntkdiag.train.own_draws import own_draws
@@ -50,8 +53,8 @@ class TrainResult:
             sample from this one and measure it.
         history: A row for every `log_every` steps, with means since the previous row: step, loss (unweighted),
             weighted_loss, grad_norm (before clipping), align_loss (of a run that aligns features; part of no other
-            loss), loss_bucket_0 ... (unweighted; NaN if no sample was in that bucket), seconds (spent in training since
-            its start).
+            loss), loss_bucket_0 ... (unweighted; NaN if no sample was in that bucket), weight_bucket_0 ... (the weight in
+            force at the centre of each; not for constant weights), seconds (spent in training since its start).
         buckets: The buckets of the history's columns.
         config: The settings.
         step: Number of steps done.
@@ -97,9 +100,10 @@ def train(
         weights: Weights for the denoiser's target, preferably of mean 1 under its schedule; None for 1 everywhere.
         config: Settings.
         buckets: Buckets of the history, a count or edges; by default ten in which training draws equally often.
-        out: Folder for checkpoints and, at the end, average.safetensors and history.csv.
-        resume: Continue from the checkpoint in `out`; only `steps`, `checkpoint_every`, `keep_checkpoints` and
-            `keep_every` may have changed.
+        out: Folder for checkpoints, and with each of them history.csv and, of refreshed weights, refreshes.csv; for samples
+            along the way, and events where TensorBoard is installed; at the end for average.safetensors.
+        resume: Continue from the checkpoint in `out`; only `steps`, `checkpoint_every`, `keep_checkpoints`,
+            `keep_every` and `sample_every` may have changed.
         force: Replace an earlier run in `out`.
         progress: Called at every row of the history with (steps done, steps in all, mean unweighted loss).
         notes: JSON-able remarks that are stored in training.json.
@@ -148,11 +152,14 @@ def train(
     else:
         run.begin(force)
     with in_mode(denoiser, training=True), deferred_interrupt() as interrupted:
-        run.train(interrupted, progress)
-    history = pd.DataFrame(run.rows).astype({"step": "int64"})
+        try:
+            run.train(interrupted, progress)
+        finally:
+            run.close()
+    history = history_table(run.rows)
     average = run.state.average.denoiser.eval()
     if folder is not None:
-        folder.finish(average, history)
+        folder.finish(average)
     return TrainResult(average, history, buckets, config, run.state.step)
 
 
@@ -187,6 +194,7 @@ class _Run:
         self.levels = NoiseLevels(denoiser.schedule, config.stratified, drawn_by)
         self.state = TrainState(denoiser, config, buckets, self._aligner(denoiser, place))
         self.recent = RecentSteps(config.log_every, config.batch, self.state.device)
+        self.events = None if folder is None else TensorBoard(folder.path / EVENTS_FOLDER, buckets)
         self.rows: list[dict[str, float]] = []
         self.seconds = 0.0
 
@@ -226,11 +234,25 @@ class _Run:
                 self._log(progress)
             if self.folder is not None and (last or done % (self.config.keep_every or done + 1) == 0):
                 self.folder.keep(self.state)
+            if self.folder is not None and done % (self.config.sample_every or done + 1) == 0:
+                self._show(self.folder)
             stop = interrupted()
             if last or stop or done % self.config.checkpoint_every == 0:
                 self.save()
             if stop:
                 raise KeyboardInterrupt
+
+    def close(self) -> None:
+        """End what is written along the way."""
+        if self.events is not None:
+            self.events.close()
+
+    def _show(self, folder: RunFolder) -> None:
+        samples = shown_samples(self.state.average.denoiser, self.data)
+        folder.show(samples, self.state.step)
+        pixels = grid(samples)
+        if self.events is not None and pixels is not None:
+            self.events.picture(pixels, self.state.step)
 
     def save(self) -> None:
         """Write a checkpoint.
@@ -276,8 +298,12 @@ class _Run:
         return weight if batch.ratio is None else weight * batch.ratio
 
     def _log(self, progress: Report | None) -> None:
-        row = {"step": self.state.step, **self.state.meter.row(), "seconds": self.seconds}
+        meter = self.state.meter
+        weights = weights_in_force(self.weights, meter.buckets, self.samples[:1])
+        row = {"step": self.state.step, **meter.row(), **weights, "seconds": self.seconds}
         self.rows.append(row)
+        if self.events is not None:
+            self.events.row(row)
         self.state.meter.reset()
         if progress is not None:
             progress(self.state.step, self.config.steps, row["loss"])

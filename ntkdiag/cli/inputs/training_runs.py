@@ -52,13 +52,13 @@ def read_run(folder: Path) -> dict[str, Any]:
     import pandas as pd
 
     from ntkdiag.train.checkpoints.checkpoint import read_manifest
-    from ntkdiag.train.checkpoints.run_folder import HISTORY_FILE
+    from ntkdiag.train.checkpoints.run_folder import AVERAGE_FILE, HISTORY_FILE
 
     read_manifest(folder)
-    if not (folder / HISTORY_FILE).is_file():
+    if not (folder / AVERAGE_FILE).is_file() or not (folder / HISTORY_FILE).is_file():
         raise InputError(
             str(folder),
-            expected=f"a finished training run with {HISTORY_FILE}",
+            expected=f"a finished training run with {AVERAGE_FILE} and {HISTORY_FILE}",
             got="an unfinished one",
             fix=f"Finish it with: ntkdiag train --resume --out {folder}",
         )

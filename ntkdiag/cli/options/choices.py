@@ -26,7 +26,7 @@ PRESETS = ("digits", "fashion", "fine_tuning", "images", "latents", "mixture")
 OPTIMIZERS = ("adamw", "sgd", "muon")
 SETTINGS = (
     "weight_decay", "beta1", "beta2", "gradient_clip", "warmup", "ema_decay", "ema_width", "log_every", "checkpoint_every",
-    "keep_checkpoints", "keep_every", "condition_dropout", "stratified", "sampling", "align_module",
+    "keep_checkpoints", "keep_every", "sample_every", "condition_dropout", "stratified", "sampling", "align_module",
 )  # fmt: skip
 SAMPLERS = ("heun", "ddim", "ancestral")
 ARGUMENTS = ("snr", "log_snr", "sigma", "timesteps")

@@ -1,17 +1,18 @@
-"""The folder of a training run: a checkpoint during the run, averaged weights and history at its end.
+"""The folder of a training run: checkpoints and tables during the run, averaged weights at its end.
 
-With `keep_every` it also keeps averaged weights along the way.
+With `keep_every` it also keeps averaged weights along the way, with `sample_every` samples.
 """
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import pandas as pd
+import numpy as np
 from torch import Tensor
 
 from ntkdiag import provenance
@@ -25,16 +26,22 @@ from ntkdiag.train.checkpoints.checkpoint import Manifest, read_checkpoint, tens
 from ntkdiag.train.config import TrainConfig
 from ntkdiag.train.failure import save_failure
 from ntkdiag.train.history import from_columns, to_columns
+from ntkdiag.train.logs.pictures import grid, png
+from ntkdiag.train.logs.tables import history_table, refreshes_table
 from ntkdiag.train.state import TrainState
 
 AVERAGE_FILE = "average.safetensors"
 HISTORY_FILE = "history.csv"
+REFRESHES_FILE = "refreshes.csv"
+# Samples of steps along the run, and events for TensorBoard.
+SAMPLES_FOLDER = "samples"
+EVENTS_FOLDER = "tensorboard"
 # Averaged weights of steps along the run.
 KEPT_FOLDER = "kept"
 _KEPT_FILE = re.compile(r"step-(\d{8,})\.safetensors")
 
 # Settings in which a resumed run may differ, since they change no step that was done before.
-_FREE = ("steps", "checkpoint_every", "keep_checkpoints", "keep_every")
+_FREE = ("steps", "checkpoint_every", "keep_checkpoints", "keep_every", "sample_every")
 
 
 class Progress(NamedTuple):
@@ -83,9 +90,25 @@ class RunFolder:
             kept.mkdir(exist_ok=True)
             save_weights(state.average.denoiser, kept / f"step-{state.step:08d}.safetensors")
 
+    def show(self, samples: Tensor, step: int) -> None:
+        """Write samples of a step, and a picture of them if they are pictures."""
+        shown = self.path / SAMPLES_FOLDER
+        shown.mkdir(exist_ok=True)
+        file = io.BytesIO()
+        np.save(file, samples.numpy())
+        provenance.write_bytes(shown / f"step-{step:08d}.npy", file.getvalue())
+        pixels = grid(samples)
+        if pixels is not None:
+            provenance.write_bytes(shown / f"step-{step:08d}.png", png(pixels))
+
     def save(self, state: TrainState, progress: Progress) -> None:
-        """Write a checkpoint of this state."""
+        """Write a checkpoint of this state, and the tables so far."""
         self._write(self.path, state, progress)
+        if progress.rows:
+            provenance.write_text(self.path / HISTORY_FILE, history_table(progress.rows).to_csv(index=False))
+        refreshes = refreshes_table(progress.weights)
+        if refreshes is not None:
+            provenance.write_text(self.path / REFRESHES_FILE, refreshes.to_csv(index=False))
 
     def _write(self, folder: Path, state: TrainState, progress: Progress) -> None:
         manifest = Manifest(
@@ -117,10 +140,9 @@ class RunFolder:
         state.load(tensors, manifest.step, manifest.filled, str(self.path))
         return Progress(from_columns(manifest.history), manifest.seconds, manifest.weights)
 
-    def finish(self, average: Denoiser, history: pd.DataFrame) -> None:
-        """Write the averaged weights and the history."""
+    def finish(self, average: Denoiser) -> None:
+        """Write the averaged weights."""
         save_weights(average, self.path / AVERAGE_FILE)
-        provenance.write_text(self.path / HISTORY_FILE, history.to_csv(index=False))
 
     def _check_same(self, manifest: Manifest) -> None:
         now = {**asdict(self.config), **self.problem}
