@@ -30,11 +30,19 @@ def deferred_interrupt() -> AbstractContextManager[Callable[[], bool]]:
 def sigterm_as_interrupt() -> AbstractContextManager[Callable[[], bool]]:
     """Treat SIGTERM, which batch systems send before they kill a process, like Ctrl-C.
 
+    Also where Ctrl-C itself is ignored, as in what a script starts in the background.
+
     Returns:
         A context manager that yields a function: whether SIGTERM came. It is always False where
         `deferred_interrupt` is.
     """
-    return _recorded(signal.SIGTERM, signal.SIG_DFL, lambda first: signal.raise_signal(signal.SIGINT))
+
+    def interrupt(first: bool) -> None:
+        if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+            raise KeyboardInterrupt
+        signal.raise_signal(signal.SIGINT)
+
+    return _recorded(signal.SIGTERM, signal.SIG_DFL, interrupt)
 
 
 @contextmanager

@@ -37,6 +37,17 @@ def test_sigterm_is_passed_on_as_ctrl_c_every_time_and_told_apart() -> None:
             assert terminated()
 
 
+def test_sigterm_takes_effect_where_ctrl_c_is_ignored() -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as in what a script starts in the background
+    try:
+        with sigterm_as_interrupt() as terminated:
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGTERM)
+            assert terminated()
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def test_ctrl_c_is_not_sigterm() -> None:
     with sigterm_as_interrupt() as terminated:
         with pytest.raises(KeyboardInterrupt):

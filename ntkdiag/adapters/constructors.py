@@ -25,6 +25,7 @@ from ntkdiag.adapters.uvit import uvit
 from ntkdiag.data import as_data
 from ntkdiag.data.given import DataLike
 from ntkdiag.process.schedules.base import Schedule
+from ntkdiag.progress import Progress
 
 Conditions = Mapping[str, Tensor]
 
@@ -294,7 +295,13 @@ class FromElsewhere:
         """
         return cls._checked(uvit(network, schedule, null_label), data, cond)
 
-    def load_check(self, data: DataLike, cond: Conditions | None = None, seed: int = 0) -> LoadCheck:
+    def load_check(
+        self,
+        data: DataLike,
+        cond: Conditions | None = None,
+        seed: int = 0,
+        progress: Progress | None = None,
+    ) -> LoadCheck:
         """Does the network fit what is stated of it better than it fits neighbouring statements?
 
         On a few samples its error under the stated target, time and sign is compared with that under other targets (epsilon,
@@ -304,6 +311,7 @@ class FromElsewhere:
             data: Samples, as `nd.measure` takes them.
             cond: Conditions of the training samples by name, [M, ...] each; those of the data by default.
             seed: Of the choice of samples and noise.
+            progress: Called with (description, calls of the network done, calls in total).
 
         Returns:
             What was found; its text is one line.
@@ -319,7 +327,7 @@ class FromElsewhere:
         samples = as_data(data)
         given = self.conditions_from(samples.conditions) if cond is None else cond
         draws = CheckDraws.draw(samples.train, self.reading.schedule, given or None, seed)
-        return check_load(self.reading, draws)
+        return check_load(self.reading, draws, progress)
 
     @classmethod
     def _checked(cls, reading: Reading, data: DataLike | None, cond: Conditions | None) -> Self:

@@ -243,7 +243,10 @@ def test_calls_that_are_no_better_see_few_samples(name: str, steps: int) -> None
         seen.append(len(x))
         return invoke(network, x, time, cond)
 
-    found = check(replace(reading, call=replace(reading.call, invoke=counting)))
+    steps, wrapped = list[Any](), replace(reading, call=replace(reading.call, invoke=counting))
+    draws = CheckDraws.draw(tiny.pictures(), reading.schedule)
+    found = check_load(wrapped, draws, lambda *step: steps.append(step))
+    assert steps[0][:2] == ("load check", 0) and steps[-1][1] == steps[-1][2] > 5
     own = found.samples * len(found.levels)
     assert own < sum(seen) <= 4 * own
     assert found.closest == check(reading).closest

@@ -47,12 +47,12 @@ def test_the_check_can_be_left_out(pipeline: Path, call: Callable[..., Any], tmp
 
 
 def test_the_check_is_not_made_again_after_an_interruption(
-    pipeline: Path, call: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    pipeline: Path, call: Callable[..., Any], workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def stop(*args: Any) -> Any:
         raise KeyboardInterrupt
 
-    def fail(*args: Any) -> Any:
+    def fail(*args: Any, **options: Any) -> Any:
         raise AssertionError("checked again")
 
     arguments = ["measure", "--model", pipeline, *QUICKLY, "--out", "mine"]
@@ -62,7 +62,7 @@ def test_the_check_is_not_made_again_after_an_interruption(
     assert stopped.code == 130 and "1 finished part beside mine" in stopped.err
     with monkeypatch.context() as patch:
         patch.setattr(Denoiser, "load_check", fail)
-        other = call(*arguments, "--scheduler", scheduler(tmp_path / "other"))
+        other = call(*arguments, "--scheduler", scheduler(workspace / "other"))
         assert other.code == 2 and "checked again" in other.err  # it is another statement
         found = call(*arguments)
     assert found.code == 0

@@ -31,6 +31,7 @@ from ntkdiag.adapters.reading import Calling, Reading
 from ntkdiag.errors import InputError
 from ntkdiag.modes import evaluating
 from ntkdiag.process.target import coefficients
+from ntkdiag.progress import Progress
 
 # Probability that chance alone makes one of all readings look better.
 _MISS = 1e-3
@@ -110,12 +111,13 @@ class _Found:
         return explains and self.ratio < 1 and self.errors.overall < _HOPELESS
 
 
-def check_load(reading: Reading, draws: CheckDraws) -> LoadCheck:
+def check_load(reading: Reading, draws: CheckDraws, progress: Progress | None = None) -> LoadCheck:
     """Compare the stated reading of a network with its neighbours.
 
     Args:
         reading: What is stated.
         draws: Samples and levels.
+        progress: Called with ("load check", calls done, calls in total).
 
     Returns:
         What was found.
@@ -124,7 +126,7 @@ def check_load(reading: Reading, draws: CheckDraws) -> LoadCheck:
         InputError: a neighbour fits clearly better, which is named; or the forward fails.
     """
     with evaluating(reading.network) as like:
-        search = _Search(reading, draws.to(like))
+        search = _Search(reading, draws.to(like), progress or (lambda what, done, total: None))
         search.read(neighbours.callings(reading))
         chosen = search.better()
         if chosen is None and not search.fits:
@@ -153,6 +155,7 @@ class _Search:
     Args:
         reading: What is stated.
         draws: Samples and levels, where the network is.
+        progress: See `check_load`.
 
     Attributes:
         name: What is stated, in words.
@@ -161,8 +164,8 @@ class _Search:
         found: Other readings.
     """
 
-    def __init__(self, reading: Reading, draws: CheckDraws) -> None:
-        self._reading, self._draws = reading, draws
+    def __init__(self, reading: Reading, draws: CheckDraws, progress: Progress) -> None:
+        self._reading, self._draws, self._progress = reading, draws, progress
         self._few = draws.part(slice(max(2, len(draws.x0) // _FEW)))
         self.name = f"{reading.target} at {reading.call.time_name}"
         self.found: list[_Found] = []
@@ -194,7 +197,9 @@ class _Search:
 
     def read(self, callings: Iterable[tuple[str, Calling]]) -> None:
         """Add every meaning of the output under other ways of calling."""
-        for name, call in callings:
+        listed = list(callings)
+        for place, (name, call) in enumerate(listed):
+            self._progress("load check", place, len(listed))
             told = times_and_scales(call, self._draws.levels)
             if not told[0].isfinite().all() or any(is_same(told, before) for before in self._seen):
                 continue
@@ -209,6 +214,7 @@ class _Search:
                     continue
                 readings = self._readings(name, call, torch.cat([few, rest], 1), self._draws)
             self.found += readings
+        self._progress("load check", len(listed), len(listed))
 
     @property
     def _target(self) -> tuple[Tensor, Tensor]:

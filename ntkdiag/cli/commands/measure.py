@@ -228,7 +228,7 @@ def _diagnose(
         require_int("--controls", how.controls, at_least=0)
     sketch = _sketch(how)
     memory = parsing.size("--memory", how.memory)
-    loaded = load(model, how.null_label, how.samples or most.samples, kept)
+    loaded = load(model, how.null_label, how.samples or most.samples, kept, bars)
     path = loaded.denoiser.schedule
     given = None if how.buckets is None else parsing.buckets(how.buckets, how.range, path)
     sizes = _sizes(level, loaded, how, None if given is None else len(given))

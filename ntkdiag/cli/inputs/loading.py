@@ -14,6 +14,7 @@ from ntkdiag.cli.options.choices import DATASETS, MODELS
 from ntkdiag.cli.options.shared import ModelOptions
 from ntkdiag.cli.output.messages import note
 from ntkdiag.errors import InputError, first_line
+from ntkdiag.progress import progress_bar
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -78,7 +79,11 @@ class LoadedModel:
 
 
 def load(
-    options: ModelOptions, null_label: int | None = None, samples: int = 0, kept: KeptParts | None = None
+    options: ModelOptions,
+    null_label: int | None = None,
+    samples: int = 0,
+    kept: KeptParts | None = None,
+    bars: bool = False,
 ) -> LoadedModel:
     """Build the network, load its weights and its data, and run one forward.
 
@@ -87,6 +92,7 @@ def load(
         null_label: The label of all samples, if not their own.
         samples: How many are needed at least, where not all of the data are encoded.
         kept: Where what the load check finds is kept, and taken from after an interruption.
+        bars: Whether to show its progress.
 
     Raises:
         InputError: one of these steps is impossible.
@@ -96,7 +102,7 @@ def load(
 
         if not is_folder(Path(options.model)):
             return _from_run(Path(options.model), options, null_label, samples)
-    return load_new(options, null_label, samples, kept)
+    return load_new(options, null_label, samples, kept, bars=bars)
 
 
 def load_new(
@@ -105,11 +111,12 @@ def load_new(
     samples: int | None = None,
     kept: KeptParts | None = None,
     recipe: Recipe | None = None,
+    bars: bool = False,
 ) -> LoadedModel:
     """As `load`, of a network that is in no training folder; one in a folder of save_pretrained is checked on the data.
 
     Args:
-        options, null_label, kept: As in `load`.
+        options, null_label, kept, bars: As in `load`.
         samples: As in `load`; None for a command that trains, which needs all.
         recipe: In place of that of the options.
 
@@ -127,11 +134,11 @@ def load_new(
     if loaded.recipe.is_folder and options.load_check and loaded.data.from_network:
         note("note: the load check needs data that the network did not draw itself, so it was left out")
     elif loaded.recipe.is_folder and options.load_check:
-        note(str(_load_check(loaded, kept)))
+        note(str(_load_check(loaded, kept, bars)))
     return loaded
 
 
-def _load_check(loaded: LoadedModel, kept: KeptParts | None) -> LoadCheck:
+def _load_check(loaded: LoadedModel, kept: KeptParts | None, bars: bool) -> LoadCheck:
     """What the load check finds, or found before an interruption."""
     from ntkdiag.adapters.load_check import LoadCheck
     from ntkdiag.diagnosis.measurement_key import load_check_key
@@ -140,7 +147,10 @@ def _load_check(loaded: LoadedModel, kept: KeptParts | None) -> LoadCheck:
     denoiser, data = loaded.denoiser, loaded.data
     made = loaded.recipe.to_dict() | {"diffusers": version("diffusers")}
     parts = KeyedParts() if kept is None else kept.of(load_check_key(denoiser, data, made))
-    return LoadCheck(**parts.take("load check", lambda: asdict(denoiser.load_check(data))))
+    with progress_bar(bars) as progress:
+        return LoadCheck(
+            **parts.take("load check", lambda: asdict(denoiser.load_check(data, progress=progress)))
+        )
 
 
 def recipe_of(options: ModelOptions) -> Recipe:
