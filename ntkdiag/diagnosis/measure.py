@@ -51,6 +51,7 @@ from ntkdiag.diagnosis.zero_start import zero_last_layer
 from ntkdiag.errors import require_path, require_positive_int
 from ntkdiag.kernel import CheckOnce
 from ntkdiag.kernel.engines import SKETCH
+from ntkdiag.kernel.gathered import gathered
 from ntkdiag.kernel.parameters import pattern_list
 from ntkdiag.kernel.processes import Processes, in_step
 from ntkdiag.modes import measuring
@@ -118,7 +119,8 @@ def measure(
             summary marks them.
         distributed: Share the samples of all kernels out over the processes of `torch.distributed`, as in `gram_of`: each
             process calls this with the same arguments, and gets the same diagnosis. The first one alone shows progress and
-            keeps parts. The full kernel is measured by every process for itself.
+            keeps parts. The full kernel is measured by every process for itself. Networks sharded by `fully_shard` are
+            gathered until the end, all of them in each process.
 
     Returns:
         A `Diagnosis`.
@@ -139,7 +141,7 @@ def measure(
         Diagnosis(buckets=4, refs=[], full=False)
     """
     processes = Processes() if distributed else None
-    with in_step(processes):
+    with in_step(processes), gathered(processes, denoiser, refs):
         require_denoiser("network to measure", denoiser)
         require_positive_int("samples", samples)
         require_positive_int("probes", probes)

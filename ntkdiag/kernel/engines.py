@@ -22,6 +22,7 @@ from ntkdiag.kernel.autograd import gradients_set_aside
 from ntkdiag.kernel.check import Check, CheckOnce
 from ntkdiag.kernel.directions import Directions
 from ntkdiag.kernel.fallback import slow_grams
+from ntkdiag.kernel.gathered import gathered
 from ntkdiag.kernel.guards import guarded_output, require_same
 from ntkdiag.kernel.inference_mode import outside_inference_mode, usable
 from ntkdiag.kernel.parameters import select_parameters
@@ -97,37 +98,37 @@ def run(
             plain autograd.
     """
     processes = _processes(engine) if distributed else None
-    with in_step(processes):
+    with in_step(processes), gathered(processes, module):
         require_one_of("engine", engine, ENGINES)
         if memory is not None:
             require_positive_int("memory, in bytes", memory)
         require_type("module", module, nn.Module, "a torch.nn.Module")
         samples = require_batch(inputs)
         parameters = select_parameters(module, params)
-    with in_step(processes), outside_inference_mode(), measuring(module), gradients_set_aside(module):
-        problem = Problem(
-            module,
-            parameters,
-            tuple(usable(tensor) for tensor in inputs),
-            directions,
-            group or (lambda name: ""),
-            {name: 1 / p for name, p in checked(preconditioner, parameters).items()},
-            memory,
-            in_one_sweep=engine == "auto" and may_sketch and preconditioner is None,
-            share=None if processes is None else Share(processes, samples),
-        )
-        if processes is not None:
-            require_alike(processes, _given(problem, engine, sketch, seed))
-        if engine == "sketch":
-            problem = _sketched(problem, sketch, seed)
-        try:
-            grams, coverage = _grams(problem, engine, check)
-        except SeveralSweeps as several:
-            why = f"{problem.samples} samples, and memory for {several.fit} in one sweep"
-            if isinstance(check, CheckOnce):
-                check.forget(problem)
-            problem = _sketched(problem, sketch, seed)
-            grams, coverage = _grams(problem, "sketch", check, why)
+        with outside_inference_mode(), measuring(module), gradients_set_aside(module):
+            problem = Problem(
+                module,
+                parameters,
+                tuple(usable(tensor) for tensor in inputs),
+                directions,
+                group or (lambda name: ""),
+                {name: 1 / p for name, p in checked(preconditioner, parameters).items()},
+                memory,
+                in_one_sweep=engine == "auto" and may_sketch and preconditioner is None,
+                share=None if processes is None else Share(processes, samples),
+            )
+            if processes is not None:
+                require_alike(processes, _given(problem, engine, sketch, seed))
+            if engine == "sketch":
+                problem = _sketched(problem, sketch, seed)
+            try:
+                grams, coverage = _grams(problem, engine, check)
+            except SeveralSweeps as several:
+                why = f"{problem.samples} samples, and memory for {several.fit} in one sweep"
+                if isinstance(check, CheckOnce):
+                    check.forget(problem)
+                problem = _sketched(problem, sketch, seed)
+                grams, coverage = _grams(problem, "sketch", check, why)
     total = sum(list(grams.values())[1:], start=next(iter(grams.values())))
     count = sum(p.numel() for p in parameters.values())
     sketched = problem.sketch is not None

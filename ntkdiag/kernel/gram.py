@@ -21,8 +21,10 @@ from ntkdiag.errors import InputError, MeasurementError, require_one_of, require
 from ntkdiag.kernel import engines
 from ntkdiag.kernel.check import CheckOnce
 from ntkdiag.kernel.directions import given, residual
+from ntkdiag.kernel.gathered import gathered
 from ntkdiag.kernel.parameters import pattern_list, select_parameters
 from ntkdiag.kernel.probes import all_outputs, mean_probe, orthonormal_probes, sign_probes
+from ntkdiag.kernel.processes import Processes, in_step
 from ntkdiag.notebook import html_facts
 from ntkdiag.process.log_snr import level_like
 from ntkdiag.randomness import generator
@@ -153,39 +155,41 @@ def gram(
         >>> gram(denoiser, torch.zeros(5, 2), 0.0).matrix.shape
         torch.Size([5, 5])
     """
-    require_denoiser("network", denoiser)
-    require_one_of("kernel", kernel, KERNELS)
-    place = next(iter(select_parameters(denoiser.network, params).values()))
-    x0, level, noise = _checked_inputs(x0, log_snr, epsilon, seed, place)
-    x, wanted = denoiser.training_pair(x0, noise, level)
-    inputs = denoiser.inputs(x, level, cond)
-    shape, device = x.shape[1:], place.device
-    options: dict[str, Any] = {
-        "params": within_denoiser(params),
-        "engine": engine,
-        "memory": memory,
-        "group": None if groups is None else lambda name: groups(_bare(name)),
-        "preconditioner": _prefixed(preconditioner),
-        "check": check,
-        "sketch": sketch,
-        "seed": seed,
-        "distributed": distributed,
-    }
-    if kernel == "full":
-        found = _row_kernel(denoiser, inputs, all_outputs(shape, x.dtype).to(device), options)
-    elif kernel == "subspace":
-        basis = orthonormal_probes(shape, probes, seed, x.dtype)
-        found = _row_kernel(denoiser, inputs, basis.to(device), options)
-    elif kernel == "residual":
-        found = engines.run(denoiser, inputs, residual(wanted), **options)
-    else:
-        trace = kernel == "trace"
-        chosen = mean_probe(shape, x.dtype)
-        if trace:
-            chosen = sign_probes(shape, probes, seed, x.dtype, exhaust=engine != "sketch")
-        noisy = trace and 2 <= probes < math.prod(shape)
-        found = engines.run(denoiser, inputs, given(chosen.to(device)), may_sketch=noisy, **options)
-    return _finished(found, kernel, shape, level)
+    processes = Processes() if distributed else None
+    with in_step(processes), gathered(processes, denoiser):
+        require_denoiser("network", denoiser)
+        require_one_of("kernel", kernel, KERNELS)
+        place = next(iter(select_parameters(denoiser.network, params).values()))
+        x0, level, noise = _checked_inputs(x0, log_snr, epsilon, seed, place)
+        x, wanted = denoiser.training_pair(x0, noise, level)
+        inputs = denoiser.inputs(x, level, cond)
+        shape, device = x.shape[1:], place.device
+        options: dict[str, Any] = {
+            "params": within_denoiser(params),
+            "engine": engine,
+            "memory": memory,
+            "group": None if groups is None else lambda name: groups(_bare(name)),
+            "preconditioner": _prefixed(preconditioner),
+            "check": check,
+            "sketch": sketch,
+            "seed": seed,
+            "distributed": distributed,
+        }
+        if kernel == "full":
+            found = _row_kernel(denoiser, inputs, all_outputs(shape, x.dtype).to(device), options)
+        elif kernel == "subspace":
+            basis = orthonormal_probes(shape, probes, seed, x.dtype)
+            found = _row_kernel(denoiser, inputs, basis.to(device), options)
+        elif kernel == "residual":
+            found = engines.run(denoiser, inputs, residual(wanted), **options)
+        else:
+            trace = kernel == "trace"
+            chosen = mean_probe(shape, x.dtype)
+            if trace:
+                chosen = sign_probes(shape, probes, seed, x.dtype, exhaust=engine != "sketch")
+            noisy = trace and 2 <= probes < math.prod(shape)
+            found = engines.run(denoiser, inputs, given(chosen.to(device)), may_sketch=noisy, **options)
+        return _finished(found, kernel, shape, level)
 
 
 def gram_of(
@@ -229,7 +233,8 @@ def gram_of(
         distributed: Share the samples out over the processes of the default group of `torch.distributed`. Every process
             calls this with the same arguments, and gets the same result. None of them runs another's samples or holds the
             gradients of all. For the engines "auto", "streaming" and "sketch"; `memory` is that of each process. What fails
-            in one process raises the same error in all.
+            in one process raises the same error in all. The parameters of a network sharded by `fully_shard` are gathered:
+            each process holds all of them until the kernel is done.
 
     Returns:
         [R, N, N] float64 on the CPU: entry (r, i, j) = (J_iᵀ v_ri) · (J_jᵀ v_rj).
