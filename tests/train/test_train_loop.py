@@ -290,15 +290,23 @@ def test_every_schedule_and_target_can_be_trained_on():
             assert np.isfinite(history.loss).all()
 
 
-def test_a_transformer_resumes_too(tmp_path):
-    """Buffers, attention and many parameters: the same bytes."""
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("dit", {"width": 8, "depth": 1, "heads": 2}),
+        ("unet", {"channels": 4, "attention": 4}),
+        ("uvit", {"width": 8, "depth": 3, "heads": 2}),
+    ],
+)
+def test_networks_of_images_resume_too(tmp_path, name, options):
+    """Buffers, attention, norms and many parameters: the same bytes."""
     images = torch.randn(40, 1, 4, 4, generator=torch.Generator().manual_seed(0))
     from ntkdiag.data import Data
 
     data = Data("noise", images[:30], images[30:])
 
     def fresh():
-        network = models.build("dit", (1, 4, 4), width=8, depth=1, heads=2, frequencies=4)
+        network = models.build(name, (1, 4, 4), frequencies=4, **options)
         return Denoiser(network, schedules.cosine(), "epsilon", call="log_snr")
 
     train(fresh(), data, None, dataclasses.replace(QUICK, steps=6), out=tmp_path / "run")

@@ -67,7 +67,7 @@ def verify(
         typer.Option(
             metavar="FOLDER",
             help="What 'ntkdiag drift --out' wrote of the network's training run: the answer then says how many of the next "
-            "training steps the kernel describes. Of a training folder as --model it is measured.",
+            "training steps the kernel describes. Of a training folder it is measured.",
         ),
     ] = None,
     out: Annotated[
