@@ -15,8 +15,8 @@ from ntkdiag.confidence import quantile
 KEY = ["data", "target", "learning_rate", "seed", "rule"]
 PROBLEM = KEY[:3]
 MEASURES = (
-    "quality", "fd_features", "mmd_features", "precision", "recall", "density", "coverage", "loss", "steps_to_quality",
-    "spikes", "largest_norm",
+    "quality", "fd_features", "mmd_features", "sliced_wasserstein", "precision", "recall", "density", "coverage", "loss",
+    "steps_to_quality", "spikes", "largest_norm",
 )  # fmt: skip
 _CURVE = re.compile(r"quality_at_(\d+)")
 

@@ -11,6 +11,7 @@ from ntkdiag.train import (
     frechet_distance,
     neighbour_shares,
     polynomial_mmd,
+    sliced_wasserstein,
     train_feature_network,
 )
 
@@ -55,4 +56,5 @@ class Judge:
         ours, held_out = map(self.network.features, (samples, self.held_out))
         found["fd_features"] = frechet_distance(ours, held_out)
         found["mmd_features"] = polynomial_mmd(ours, held_out)
+        found["sliced_wasserstein"] = sliced_wasserstein(samples, self.held_out)
         return found | neighbour_shares(ours, held_out)

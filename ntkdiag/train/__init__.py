@@ -9,7 +9,12 @@ from ntkdiag.train.config import TrainConfig
 from ntkdiag.train.cost import Cost, training_cost
 from ntkdiag.train.evaluation.bucket_losses import BucketValues, bucket_losses
 from ntkdiag.train.evaluation.feature_network import FeatureNetwork, train_feature_network
-from ntkdiag.train.evaluation.image_quality import frechet_distance, neighbour_shares, polynomial_mmd
+from ntkdiag.train.evaluation.image_quality import (
+    frechet_distance,
+    neighbour_shares,
+    polynomial_mmd,
+    sliced_wasserstein,
+)
 from ntkdiag.train.evaluation.sample_quality import (
     EnergyDistance,
     Estimate,
@@ -48,6 +53,7 @@ __all__ = [
     "polynomial_mmd",
     "sample",
     "save_weights",
+    "sliced_wasserstein",
     "train",
     "train_feature_network",
     "training_cost",

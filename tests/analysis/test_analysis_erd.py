@@ -110,7 +110,16 @@ def test_pictures_are_judged_by_features_beside_their_floors(monkeypatch: pytest
     data = nd.data.load("digits")
     judge = quality.Judge(data, 60, 397)
     found = judge.judge(torch.zeros(60, 1, 8, 8) + 0.3 * torch.randn(60, 1, 8, 8))
-    names = ("quality", "fd_features", "mmd_features", "precision", "recall", "density", "coverage")
+    names = (
+        "quality",
+        "fd_features",
+        "mmd_features",
+        "sliced_wasserstein",
+        "precision",
+        "recall",
+        "density",
+        "coverage",
+    )
     assert set(found) == {f"{name}{end}" for name in names for end in ("", "_floor")}
     assert found["quality"] > 5 * found["quality_floor"] and found["coverage"] < found["coverage_floor"]
     real = judge.judge(judge.real)

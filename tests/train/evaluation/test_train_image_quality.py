@@ -16,6 +16,7 @@ from ntkdiag.train import (
     frechet_distance,
     neighbour_shares,
     polynomial_mmd,
+    sliced_wasserstein,
     train_feature_network,
 )
 
@@ -57,6 +58,21 @@ def test_mmd_is_unbiased_and_that_of_its_definition() -> None:
     assert polynomial_mmd(x, y) == pytest.approx(truth, rel=1e-12)
     same = np.array([polynomial_mmd(normal(4, 2, 2 * s + 10), normal(4, 2, 2 * s + 11)) for s in range(1500)])
     assert abs(same.mean()) < 4 * same.std() / math.sqrt(len(same)) and 0.3 < (same < 0).mean() < 0.7
+
+
+def test_sliced_wasserstein_of_a_shift_and_of_unequal_numbers() -> None:
+    x = normal(40, 3, 0)
+    # E⟨s, θ⟩² = ‖s‖²/d over the sphere, here 4/3; the same along every direction for a shift.
+    shift = torch.tensor([2.0, 0.0, 0.0], dtype=torch.float64)
+    assert sliced_wasserstein(x, x + shift, directions=20_000) == pytest.approx((4 / 3) ** 0.5, rel=0.03)
+    assert sliced_wasserstein(x, x[torch.randperm(40)]) == 0
+    # In one dimension 4 against 6 points is 12 against 12, each repeated.
+    a, b = normal(4, 1, 1), normal(6, 1, 2) + 1
+    whole = (
+        (a.repeat_interleave(3, 0).sort(0).values - b.repeat_interleave(2, 0).sort(0).values).square().mean()
+    )
+    assert sliced_wasserstein(a, b) == pytest.approx(float(whole.sqrt()), rel=1e-12)
+    assert sliced_wasserstein(x, x + 1, seed=1) != sliced_wasserstein(x, x + 1)
 
 
 def test_neighbour_shares_by_another_search() -> None:
