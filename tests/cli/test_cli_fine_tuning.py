@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from cli_cases import QUICKLY
+from cli_cases import QUICKLY, TINY
 from diffusers import (
     AutoencoderKL,
     DDIMScheduler,
@@ -26,6 +26,8 @@ from diffusers import (
 from safetensors.torch import load_file
 
 from ntkdiag import data as datasets
+from ntkdiag.cli.inputs.loading import load
+from ntkdiag.cli.options.shared import ModelOptions
 from ntkdiag.diagnosis import Diagnosis
 from ntkdiag.train import TrainConfig
 from ntkdiag.train.checkpoints.checkpoint import read_manifest
@@ -119,6 +121,17 @@ def test_a_latent_run_that_was_stopped_ends_as_if_nothing_had_been(
     ):
         done = call(command[0], "--model", "run", *command[1:], *(QUICKLY if command == ["verify"] else []))
         assert done.code == 0, done.err
+
+
+def test_held_out_samples_are_known_to_be_unseen_only_after_fresh_weights(
+    dit: list[Any], trained: Path, call: Any, workspace: Path
+) -> None:
+    """What a folder or a checkpoint was trained on is not known."""
+    weights = trained / "average.safetensors"
+    assert call("train", *TINY, "--checkpoint", weights, "--steps", "2", *SHORT, "--out", "again").code == 0
+    assert call("train", *dit, "--steps", "2", "--out", "run").code == 0
+    known = {name: load(ModelOptions(model=str(name))).held_out_unseen for name in (trained, "again", "run")}
+    assert known == {trained: True, "again": False, "run": False}
 
 
 def test_all_pictures_are_trained_on(dit: list[Any], call: Any, monkeypatch: pytest.MonkeyPatch) -> None:

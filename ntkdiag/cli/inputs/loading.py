@@ -219,7 +219,7 @@ def load_recipe(
             raise InputError("--null-label", expected="a network that takes labels", got=got)
         data = data.at_condition(label=null_label)
     _try(denoiser, data)
-    return LoadedModel(denoiser, data, recipe, weights, "digest" in (trained_on or {}))
+    return LoadedModel(denoiser, data, recipe, weights)
 
 
 def run_recipe(folder: Path) -> Recipe:
@@ -246,7 +246,8 @@ def _from_run(folder: Path, options: ModelOptions, null_label: int | None, sampl
                 expected=f"nothing beside --model {folder}, which determines it",
                 got=str(given),
             )
-    recipe, trained_on = run_recipe(folder), dict(read_manifest(folder).problem["data"])
+    manifest, recipe = read_manifest(folder), run_recipe(folder)
+    trained_on = dict(manifest.problem["data"])
     if not (folder / AVERAGE_FILE).is_file():
         raise InputError(
             str(folder),
@@ -271,7 +272,11 @@ def _from_run(folder: Path, options: ModelOptions, null_label: int | None, sampl
         )
         trained_on.pop("digest", None)
     average, needed = folder / AVERAGE_FILE, None if options.data is None else samples
-    return load_recipe(recipe, average, options.device, trained_on, null_label=null_label, samples=needed)
+    loaded = load_recipe(recipe, average, options.device, trained_on, null_label=null_label, samples=needed)
+    began_elsewhere = (
+        recipe.is_folder or manifest.notes.get("checkpoint") is not None
+    )  # perhaps on these very samples
+    return replace(loaded, held_out_unseen="digest" in trained_on and not began_elsewhere)
 
 
 def _check_data(data: Data, trained_on: dict[str, Any]) -> None:

@@ -298,7 +298,8 @@ class MeasureOptions:
         typer.Option(
             "--held-out-unseen",
             help="State that the network was not trained on the part of the data that is held out, so that its loss there "
-            "bounds the loss that no training removes. This is known of the networks of 'ntkdiag train'.",
+            "bounds the loss that no training removes. This is known of the networks of 'ntkdiag train' that began from "
+            "fresh weights.",
         ),
     ] = False
     controls: Annotated[
