@@ -29,6 +29,7 @@ HERE = Path(__file__).parent
 COMMAND = "import sys; from ntkdiag.cli import main; sys.exit(main())"
 DOWN = ("DownBlock2D", "AttnDownBlock2D", "AttnDownBlock2D", "DownBlock2D")
 UP = ("UpBlock2D", "AttnUpBlock2D", "AttnUpBlock2D", "UpBlock2D")
+ARGUMENTS = ("verify", "--model", "unet", "--data", "pictures.npy", "--level", "quick", "--out", "answer")
 # Finished parts at which the first run is stopped: load check, outputs, gradients, and one noise level.
 STOPPED_AT = 4
 
@@ -51,11 +52,15 @@ def pictures(file: Path) -> None:
     np.save(file, torch.nn.functional.interpolate(train, size=32, mode="bilinear").numpy())
 
 
-def run(arguments: list[str], stop: KeptParts | None = None) -> dict[str, Any]:
-    """Give the command, and stop it by Ctrl-C once so many parts are kept."""
+def run(folder: Path, stop: KeptParts | None = None) -> dict[str, Any]:
+    """Give the command in a folder, and stop it by Ctrl-C once so many parts are kept."""
     before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     process = subprocess.Popen(
-        [sys.executable, "-c", COMMAND, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", COMMAND, *ARGUMENTS],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     try:
         while stop is not None and process.poll() is None and len(stop) < STOPPED_AT:
@@ -79,22 +84,11 @@ def measured(folder: Path) -> dict[str, Any]:
     """Both runs, and which parts the second did not make again."""
     parameters = network_folder(folder / "unet")
     pictures(folder / "pictures.npy")
-    out = folder / "answer"
-    arguments = [
-        "verify",
-        "--model",
-        str(folder / "unet"),
-        "--data",
-        str(folder / "pictures.npy"),
-        "--level",
-        "quick",
-    ]
-    arguments += ["--out", str(out)]
     kept = KeptParts(folder / ".answer.unfinished")
-    first = run(arguments, kept)
+    first = run(folder, kept)
     assert first["code"] == 130, first
     parts = len(kept)
-    second = run(arguments)
+    second = run(folder)
     assert second["code"] == 0, second
     assert any("goes on from finished parts" in line for line in second["said"]), second
     return {
