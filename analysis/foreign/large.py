@@ -29,7 +29,7 @@ HERE = Path(__file__).parent
 COMMAND = "import sys; from ntkdiag.cli import main; sys.exit(main())"
 DOWN = ("DownBlock2D", "AttnDownBlock2D", "AttnDownBlock2D", "DownBlock2D")
 UP = ("UpBlock2D", "AttnUpBlock2D", "AttnUpBlock2D", "UpBlock2D")
-ARGUMENTS = ("verify", "--model", "unet", "--data", "pictures.npy", "--level", "quick", "--out", "answer")
+ARGUMENTS = ("verify", "--model", "pipeline", "--data", "pictures.npy", "--level", "quick", "--out", "answer")
 # Finished parts at which the first run is stopped: load check, outputs, gradients, and one noise level.
 STOPPED_AT = 4
 
@@ -82,7 +82,7 @@ def run(folder: Path, stop: KeptParts | None = None) -> dict[str, Any]:
 
 def measured(folder: Path) -> dict[str, Any]:
     """Both runs, and which parts the second did not make again."""
-    parameters = network_folder(folder / "unet")
+    parameters = network_folder(folder / "pipeline")
     pictures(folder / "pictures.npy")
     kept = KeptParts(folder / ".answer.unfinished")
     first = run(folder, kept)
