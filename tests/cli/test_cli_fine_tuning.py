@@ -28,6 +28,7 @@ from safetensors.torch import load_file
 from ntkdiag import data as datasets
 from ntkdiag.cli.inputs.loading import load
 from ntkdiag.cli.options.shared import ModelOptions
+from ntkdiag.denoiser import Denoiser
 from ntkdiag.diagnosis import Diagnosis
 from ntkdiag.train import TrainConfig
 from ntkdiag.train.checkpoints.checkpoint import read_manifest
@@ -74,17 +75,20 @@ def interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_folder_is_trained_on_other_data_and_measured(pipeline: Path, call: Any, workspace: Path) -> None:
     start = dict(UNet2DModel.from_pretrained(pipeline / "unet").state_dict())
-    np.save("negated.npy", -datasets.load("digits").train[:300].numpy())
+    np.save("negated.npy", -datasets.load("digits").train[:150].numpy())
     run = ["train", "--model", pipeline, "--data", "negated.npy"]
     still = ["--steps", "1", "--learning-rate", "0", "--no-load-check", "--batch", "64"]
     assert call(*run, *still, "--out", "still").code == 0
     torch.testing.assert_close(average("still"), start, rtol=1e-6, atol=1e-7)
 
-    found = call(*run, "--steps", "20", "--learning-rate", "1e-3", "--setting", "warmup=0", "--out", "run")
+    found = call(*run, "--steps", "15", "--learning-rate", "1e-3", "--setting", "warmup=0", "--out", "run")
     assert found.code == 0 and "load check: untrained, or trained on other data" in found.err
     assert read_manifest("run").config["batch"] == TrainConfig.preset("fine_tuning").batch
     tuned = average("run")
     assert not any(torch.equal(start[name], tuned[name]) for name in start if name.endswith("weight"))
+    again = Denoiser.from_pretrained("run/pretrained")
+    torch.testing.assert_close(dict(again.network.state_dict()), tuned, rtol=0, atol=0)
+    assert again.schedule == Denoiser.from_pretrained(pipeline).schedule and again.target == "v"
     before, after = (pd.read_csv(f"{name}/losses.csv")["loss"].mean() for name in ("still", "run"))
     assert after < before / 2
 
@@ -105,6 +109,8 @@ def test_a_latent_run_that_was_stopped_ends_as_if_nothing_had_been(
     assert call("train", "--resume", "--out", "run").code == 0
     assert call("train", *dit, "--steps", "5", "--weights", "erd", "--out", "whole").code == 0
     torch.testing.assert_close(average("run"), average("whole"), rtol=0, atol=0)
+    written = DiTTransformer2DModel.from_pretrained("run/pretrained").state_dict()
+    torch.testing.assert_close(dict(written), average("run"), rtol=0, atol=0)
     other = call("train", *dit, "--steps", "5", "--weights", "erd", "--seed", "1", "--out", "other")
     assert other.code == 0 and not torch.equal(*(next(iter(average(n).values())) for n in ("run", "other")))
 

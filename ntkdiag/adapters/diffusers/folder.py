@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from ntkdiag import provenance
 from ntkdiag.errors import InputError, first_line, listed
-from ntkdiag.provenance import read_text
 from ntkdiag.tensor_files import INDEX_SUFFIX, read_safetensors, read_sharded
 
 _PIPELINE = "model_index.json"
@@ -109,6 +109,22 @@ class Folder:
                 .safetensors, or of other names and shapes.
         """
         return _read(self.model, seed)
+
+    def write_with(self, weights: Path, out: Path) -> None:
+        """Write a model's folder with the same configs and other weights, and its scheduler in it.
+
+        Args:
+            weights: A .safetensors file of the model's own names, which is copied.
+            out: The folder; one that was written before gets the new weights.
+
+        Raises:
+            InputError: it cannot be written to.
+        """
+        (out / "scheduler").mkdir(parents=True, exist_ok=True)
+        provenance.write_bytes(out / f"{_WEIGHTS}.safetensors", weights.read_bytes())
+        provenance.write_text(out / _MODEL, provenance.read_text(self.model / _MODEL))
+        if self.scheduler is not None:
+            provenance.write_text(out / "scheduler" / _SCHEDULER, provenance.read_text(self.scheduler))
 
     def read_vae(self) -> nn.Module:
         """The VAE with its weights, made by diffusers.
@@ -240,7 +256,7 @@ def _config(path: Path) -> dict[str, Any]:
         InputError: it is none, or names code from elsewhere.
     """
     try:
-        content: Any = json.loads(read_text(path))
+        content: Any = json.loads(provenance.read_text(path))
     except InputError:
         raise
     except (ValueError, RecursionError) as error:

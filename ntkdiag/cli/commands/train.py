@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from ntkdiag.cli.inputs.loading import LoadedModel
+    from ntkdiag.cli.inputs.recipe import Recipe
     from ntkdiag.train import BucketValues, Preset, TrainConfig, TrainResult
     from ntkdiag.weights import WeightSource
 
@@ -275,11 +276,16 @@ def _run(task: _Task, out: Path, resume: bool, force: bool, progress: Progress) 
 
 
 def _write(result: TrainResult, task: _Task, out: Path) -> pd.DataFrame:
-    """Write the held-out loss at every noise level and the weights beside the run, and return the losses."""
+    """Write the held-out loss at every noise level and the weights beside the run, and return the losses.
+
+    Of a network that came in a folder also such a folder with the averaged weights.
+    """
     from ntkdiag import provenance
     from ntkdiag.cli.inputs.training_runs import LOSSES_FILE, WEIGHTS_FILE, loss_table
     from ntkdiag.weights import WeightTable
 
+    if task.loaded.recipe.is_folder:
+        _write_pretrained(task.loaded.recipe, out)
     losses = loss_table(_held_out(result, task.loaded))
     provenance.write_text(out / LOSSES_FILE, losses.to_csv(index=False))
     # Weights that change have a table of what they are now.
@@ -287,6 +293,14 @@ def _write(result: TrainResult, task: _Task, out: Path) -> pd.DataFrame:
     if isinstance(table, WeightTable):
         table.save(out / WEIGHTS_FILE)
     return losses
+
+
+def _write_pretrained(recipe: Recipe, out: Path) -> None:
+    from ntkdiag.adapters.diffusers import Folder
+    from ntkdiag.cli.inputs.training_runs import PRETRAINED_FOLDER
+    from ntkdiag.train.checkpoints.run_folder import AVERAGE_FILE
+
+    Folder.find(recipe.model, recipe.scheduler).write_with(out / AVERAGE_FILE, out / PRETRAINED_FOLDER)
 
 
 def _held_out(result: TrainResult, loaded: LoadedModel) -> BucketValues:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from ntkdiag.train import BucketValues
 
 LOSSES_FILE = "losses.csv"
+# Of a network that came in a folder of save_pretrained: such a folder with the averaged weights.
+PRETRAINED_FOLDER = "pretrained"
 WEIGHTS_FILE = "weights.csv"
 # Held-out samples in each bucket, and the seed of their noise; equal for every run, so that differences are paired.
 _SAMPLES, _SEED = 1024, 0
