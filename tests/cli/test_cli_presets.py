@@ -73,6 +73,12 @@ def test_a_dry_run_prints_a_preset_of_the_same_run_and_writes_nothing(call: Any,
     assert again.out.partition("#")[0] == plan.out.partition("#")[0]
 
 
+def test_a_dry_run_says_what_a_preset_cannot(call: Any, workspace: Path, trained: Path) -> None:
+    weights = trained / "average.safetensors"
+    plan = call("train", *TINY, "--checkpoint", weights, "--dry-run")
+    assert f"\n# beside it: --checkpoint {weights}\n" in plan.out
+
+
 def test_a_rule_with_a_broken_number_resumes(call: Any, workspace: Path) -> None:
     run = ["train", *TINY, "--weights", "min_snr:gamma=2.5", "--batch", "8"]
     assert call(*run, "--steps", "1", "--out", "run").code == 0

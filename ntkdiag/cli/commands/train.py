@@ -256,7 +256,22 @@ def _print_plan(task: _Task, as_json: bool) -> None:
         print_json({"preset": plan.model_dump(), "cost": asdict(cost)})
         return
     say(plan.text())
+    for option in _beside_a_preset(task):
+        say(f"# beside it: {option}")
     say(cost_text(cost))
+
+
+def _beside_a_preset(task: _Task) -> list[str]:
+    """What the run takes that a preset does not say."""
+    recipe, notes = task.loaded.recipe, task.notes
+    said = {
+        "--checkpoint": notes["checkpoint"],
+        "--weights-key": notes["weights_key"] if notes["checkpoint"] else None,
+        "--scheduler": recipe.scheduler,
+        "--timesteps": recipe.timesteps,
+    }
+    options = [f"{name} {value}" for name, value in said.items() if value]
+    return [*options, *(["--latents"] if recipe.latents else [])]
 
 
 def _run(task: _Task, out: Path, resume: bool, force: bool, progress: Progress) -> TrainResult:
