@@ -15,7 +15,14 @@ from torch import Tensor, nn
 
 import ntkdiag as nd
 from ntkdiag.denoiser import Denoiser
-from ntkdiag.diagnosis.full_kernel import DATA_MODES, FullKernel, FullSettings, measure_full
+from ntkdiag.diagnosis.full_kernel import (
+    DATA_MODES,
+    FullKernel,
+    FullSettings,
+    measure_full,
+    work_of_full,
+)
+from ntkdiag.diagnosis.steps import Steps
 from ntkdiag.errors import InputError
 from ntkdiag.process import schedules, target
 from ntkdiag.process.bayes.principal import Principal
@@ -306,9 +313,10 @@ def test_the_network_is_measured_in_eval_mode_and_left_in_its_own() -> None:
 
 def test_progress_is_reported() -> None:
     reported: list[tuple[str, int, int]] = []
-    measured(
-        "mlp",
-        settings=FullSettings(top_k=1, quadrature_vectors=0),
-        progress=lambda *step: reported.append(step),
-    )
-    assert reported == [("full kernel", done, 3) for done in range(4)]
+    settings = FullSettings(top_k=1, quadrature_vectors=0)
+    work = work_of_full(settings, samples=6)
+    steps = Steps(lambda *step: reported.append(step), 3 * work)
+    measured("mlp", samples=6, settings=settings, steps=steps)
+    assert [done for _, done, _ in reported] == [0, work, work, 2 * work, 2 * work, 3 * work]
+    named = "measuring · full kernel of the given network, noise level {} of 3"
+    assert [what for what, _, _ in reported[::2]] == [named.format(place) for place in (1, 2, 3)]
