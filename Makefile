@@ -44,6 +44,12 @@ peers speed growth sketch: $(DEV)
 	$(BIN)/python -m analysis.$@.run
 	$(ENV) $(BIN)/python figures/$@.py
 
+# Kernels of one, two and four processes: differences, efficiency, and what the plan says of their cost.
+.PHONY: processes
+
+processes: $(DEV)
+	$(BIN)/python -m analysis.processes.run
+
 # Do the intervals cover, and what does N do to a rank? (half an hour on one core)
 .PHONY: coverage
 

@@ -115,3 +115,25 @@ def test_torchrun(workspace: Path) -> None:
     assert found.returncode == 0, found.stderr
     assert found.stdout.count("Written: out") == 1
     assert len(pd.read_csv(workspace / "out" / "summary.csv")) == 2
+
+
+def test_the_plan_of_a_measurement_is_printed_and_nothing_measured(call: Call, workspace: Path) -> None:
+    found = call("measure", *TINY, *QUICKLY, "--plan", "4")
+    assert found.code == 0
+    assert "4 processes" in found.out
+    assert [line.split("  ")[0] for line in found.out.splitlines()[1:6]] == [
+        "predictions", "residual kernel", "trace kernel", "noise of the target", "in all"
+    ]  # fmt: skip
+    document = call("measure", *TINY, *QUICKLY, "--plan", "4", "--json").document
+    assert document["processes"] == 4
+    assert document["whole"]["operations"] == sum(part["operations"] for part in document["parts"]) > 0
+    assert list(workspace.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--out", "x"], ["--by", "label"], ["--kernel", "full"], ["--engine", "exact"]]
+)
+def test_what_a_plan_does_not_count_is_refused(call: Call, workspace: Path, arguments: list[str]) -> None:
+    found = call("measure", *TINY, "--plan", "2", *arguments)
+    assert found.code == 2
+    assert len(found.err.splitlines()) == 1

@@ -13,16 +13,19 @@ from torch import Tensor, distributed, nn
 from ntkdiag.denoiser import Denoiser
 from ntkdiag.errors import MeasurementError
 from ntkdiag.kernel import gram, gram_of
+from ntkdiag.kernel.directions import given
+from ntkdiag.kernel.engines import run
 from ntkdiag.kernel.processes import Processes
 from ntkdiag.kernel.sketch import matrix_of
 from ntkdiag.models import build
 from ntkdiag.process import schedules
 
 
-def of_case(name: str, samples: int, dtype: torch.dtype = torch.float64, **options: Any) -> Tensor:
-    """The kernel of one of the networks of `cases`, [2, N, N]."""
+def of_case(name: str, samples: int, dtype: torch.dtype = torch.float64, **options: Any) -> dict[str, Any]:
+    """The kernel of one of the networks of `cases`, [2, N, N], and what served its parameters."""
     module, inputs = CASES[name](0, samples, dtype)
-    return gram_of(module, inputs, cotangents_for(module, inputs), **options)
+    found = run(module, inputs, given(cotangents_for(module, inputs)), **options)
+    return {"kernel": found.per_probe, "coverage": found.coverage}
 
 
 def of_model(model: str, samples: int, dtype: torch.dtype = torch.float64, **options: Any) -> dict[str, Any]:
@@ -172,8 +175,8 @@ def preconditioned(**options: Any) -> Tensor:
         rows, columns = (1 + torch.rand(size, generator=generator, dtype=torch.float64) for size in shape)
         return (rows[:, None] * columns).reshape(parameter.shape)
 
-    given = {name: factors(parameter) for name, parameter in module.named_parameters()}
-    return gram_of(module, inputs, cotangents_for(module, inputs), preconditioner=given, **options)
+    by_name = {name: factors(parameter) for name, parameter in module.named_parameters()}
+    return gram_of(module, inputs, cotangents_for(module, inputs), preconditioner=by_name, **options)
 
 
 def fully_sharded(kind: str, *, shard: bool = True, **options: Any) -> dict[str, Any]:
@@ -230,3 +233,21 @@ def sharded_measurement(distributed: bool) -> dict[str, Any]:
         name: torch.as_tensor(one.summary[columns].to_numpy())
         for name, one in (("own", found), ("untrained", found.refs["untrained"]))
     }
+
+
+def traffic(name: str, samples: int, **options: Any) -> float:
+    """Bytes of gradients and outputs that this process receives from others for a kernel of a case."""
+    received = 0
+    usual = Processes._all_to_all
+
+    def counted(self: Processes, what: str, sent: Tensor, to: list[int], of: list[int]) -> Tensor:
+        nonlocal received
+        received += sent.element_size() * (sum(of) - of[self.rank])
+        return usual(self, what, sent, to, of)
+
+    Processes._all_to_all = counted  # type: ignore[method-assign]
+    try:
+        of_case(name, samples, torch.float32, distributed=True, **options)
+    finally:
+        Processes._all_to_all = usual  # type: ignore[method-assign]
+    return received

@@ -82,6 +82,15 @@ def measure(
             "by_class.csv, between_classes.csv and class_ends.csv. Ten classes need 160 samples or more.",
         ),
     ] = None,
+    plan: Annotated[
+        int | None,
+        typer.Option(
+            metavar="PROCESSES",
+            min=1,
+            help="Print what the measurement would cost each of so many processes, 1 without torchrun, and stop: "
+            "operations, bytes exchanged, memory and a guess of the time.",
+        ),
+    ] = None,
     force: Force = False,
     json: Json = False,
 ) -> None:
@@ -106,6 +115,10 @@ def measure(
     if by is not None:
         require_one_of("--by", by, ("label",))
     settings = full_settings(full)
+    if plan is not None:
+        unused = [name for name, value in (("--out", out), ("--by", by)) if value is not None]
+        _say_plan(model, how, plan, settings, unused, json)
+        return
     with unfinished(out) as kept:
         diagnosis = diagnose(model, how, bars=not json, full=settings, kept=kept)
         classes = None if by is None else _by_class(diagnosis)
@@ -127,6 +140,44 @@ def measure(
         note("Nothing was written; --out FOLDER keeps the diagnosis.")
     else:
         say(f"\nWritten: {out}   (next: ntkdiag report {out} --out page.html)")
+
+
+def _say_plan(
+    model: ModelOptions,
+    how: MeasureOptions,
+    processes: int,
+    full: FullSettings | None,
+    unused: list[str],
+    json: bool,
+) -> None:
+    """Print what the measurement would cost."""
+    if full is not None or unused:
+        got = unused[0] if unused else "--kernel full"
+        raise InputError("--plan", expected="nothing beside it that it does not count or write", got=got)
+    from ntkdiag.cli.inputs.asked import what_is_asked
+    from ntkdiag.cli.output.plan_text import plan_text
+    from ntkdiag.diagnosis.plan import plan
+
+    asked = what_is_asked(model, how)
+    found = plan(
+        asked.loaded.denoiser,
+        asked.loaded.data,
+        len(asked.buckets),
+        samples=asked.sizes.samples,
+        probes=asked.sizes.probes,
+        engine=how.engine,
+        params=how.params,
+        processes=processes,
+        networks=1 + asked.sizes.controls,
+        **asked.sketch,
+    )
+    if json:
+        parts = found.table.to_dict("records")
+        print_json(
+            {"processes": processes, "parts": parts, "whole": found.whole, "left_out": list(found.left_out)}
+        )
+        return
+    say(plan_text(found))
 
 
 def _by_class(diagnosis: Diagnosis) -> ByClass:
@@ -214,44 +265,29 @@ def _diagnose(
     distributed: bool,
 ) -> Diagnosis:
     """`diagnose`, by one process or by each of several."""
-    from ntkdiag.claims.levels import DEFAULT_SIZES, level_named
-    from ntkdiag.cli.inputs.loading import load, notes_on
-    from ntkdiag.cli.options import parsing
+    from ntkdiag.cli.inputs.asked import what_is_asked
+    from ntkdiag.cli.inputs.loading import notes_on
     from ntkdiag.diagnosis import measure as measure_network
     from ntkdiag.diagnosis.controls import WOKEN
 
-    most = DEFAULT_SIZES if level is None else level_named(level)
-    for name in ("probes", "samples"):
-        if getattr(how, name) is not None:
-            require_positive_int(f"--{name}", getattr(how, name))
-    if how.controls is not None:
-        require_int("--controls", how.controls, at_least=0)
-    sketch = _sketch(how)
-    memory = parsing.size("--memory", how.memory)
-    loaded = load(model, how.null_label, how.samples or most.samples, kept, bars)
-    path = loaded.denoiser.schedule
-    given = None if how.buckets is None else parsing.buckets(how.buckets, how.range, path)
-    sizes = _sizes(level, loaded, how, None if given is None else len(given))
-    buckets = parsing.buckets(str(sizes.buckets), how.range, path) if given is None else given
-    if len(buckets) < least_buckets:
-        raise InputError("--buckets", expected=f"at least {least_buckets}, to see a trend", got=len(buckets))
-    samples = min(sizes.samples, len(loaded.data.train)) if how.samples is None else how.samples
+    asked = what_is_asked(model, how, level, least_buckets, kept, bars)
+    loaded, buckets, sizes = asked.loaded, asked.buckets, asked.sizes
     controls, woken = loaded.controls(sizes.controls)
     if say_cost is not None:
-        say_cost(loaded, replace(sizes, samples=samples, controls=len(controls)))
+        say_cost(loaded, replace(sizes, controls=len(controls)))
     with progress_bar(bars) as progress:
         diagnosis = measure_network(
             loaded.denoiser,
             loaded.data,
             buckets,
-            samples=samples,
+            samples=sizes.samples,
             probes=sizes.probes,
             seed=model.seed,
             refs=controls,
             engine=how.engine,
             check=how.check,
             params=how.params,
-            memory=memory,
+            memory=asked.memory,
             name="trained" if loaded.trained else "given",
             full=full,
             held_out_unseen=how.held_out_unseen or loaded.held_out_unseen,
@@ -259,7 +295,7 @@ def _diagnose(
             extrapolate=how.extrapolate,
             resume=kept,
             distributed=distributed,
-            **sketch,
+            **asked.sketch,
         )
     if loaded.weights is not None:
         diagnosis.meta["network"]["weights"] = asdict(loaded.weights)
@@ -267,34 +303,6 @@ def _diagnose(
     for text in notes_on(loaded, controls_missing=sizes.controls > 0 and not controls, woken=woken):
         note(text)
     return diagnosis
-
-
-def _sizes(level: str | None, loaded: LoadedModel, how: MeasureOptions, buckets: int | None) -> Level:
-    """What the user gave, and for the rest what the level says."""
-    from ntkdiag.claims.levels import DEFAULT_SIZES, QUICK, fitting
-    from ntkdiag.diagnosis.work import forward_operations
-
-    given = {"samples": how.samples, "probes": how.probes, "controls": how.controls, "buckets": buckets}
-    if level is None:
-        known = {name: value for name, value in given.items() if value is not None}
-        return replace(DEFAULT_SIZES, **known)
-    operations = forward_operations(loaded.denoiser, loaded.data) if level == QUICK else 0
-    sizes = fitting(level, operations, **given)
-    if sizes != fitting(level, 0, **given):
-        note(
-            "note: of so large a network quick measures less, so more of the answer will be 'cannot say'; --samples, "
-            "--probes and --buckets, or --level standard, measure more"
-        )
-    return sizes
-
-
-def _sketch(how: MeasureOptions) -> dict[str, int]:
-    """The size of the sketch, where the user gave one."""
-    if how.sketch is None:
-        return {}
-    if how.engine not in ("auto", "sketch"):
-        raise InputError("--sketch", expected="--engine sketch beside it", got=f"--engine {how.engine}")
-    return {"sketch": require_positive_int("--sketch", how.sketch)}
 
 
 def document(diagnosis: Diagnosis) -> dict[str, Any]:

@@ -17,6 +17,8 @@ NETWORKS = (
     "conv_2d", "conv_transposed_1d", "tied_embedding", "tied_transposed", "tied_over_time", "table_of_labels",
     "table_bag", "table_derived", "unused_parameters", "recompute_first", "recurrent_cells", "learned_queries",
 )  # fmt: skip
+# Networks whose kernel only the check finds to be wrong, in one process too.
+NEED_THE_CHECK = ("recompute_first",)
 
 
 def assert_same(found: Tensor, expected: Tensor, share: float) -> None:
@@ -28,9 +30,12 @@ def assert_same(found: Tensor, expected: Tensor, share: float) -> None:
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("name", NETWORKS)
 def test_two_processes_find_the_kernel_of_one(two_processes: ProcessGroup, name: str, engine: str) -> None:
-    options = {"engine": engine, "sketch": 2}
+    # without the check, which would leave what is wrong to another engine
+    options = {"engine": engine, "sketch": 2, "check": name in NEED_THE_CHECK}
     found = two_processes.same(shared_jobs.of_case, name, 5, distributed=True, **options)
-    assert_same(found, shared_jobs.of_case(name, 5, **options), 1e-12)
+    expected = shared_jobs.of_case(name, 5, **options)
+    assert_same(found["kernel"], expected["kernel"], 1e-12)
+    assert found["coverage"] == expected["coverage"]
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -47,7 +52,7 @@ def test_models_across_noise_levels_in_float32(two_processes: ProcessGroup, mode
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("options", [{"memory": 1}, {"memory": 60_000}, {"kernel": "residual"}])
 def test_tiles_and_kernels(two_processes: ProcessGroup, options: dict[str, Any], engine: str) -> None:
-    every = {"engine": engine, "sketch": 4} | options
+    every = {"engine": engine, "sketch": 4, "check": False} | options
     if "kernel" in options:
         every |= {"probes": None}
     found = two_processes.same(_dit, distributed=True, **every)
@@ -62,7 +67,7 @@ def _dit(probes: None = None, **options: Any) -> Tensor:
 def test_one_sample_leaves_a_process_idle(two_processes: ProcessGroup, engine: str) -> None:
     for samples in (1, 2):
         found = two_processes.same(shared_jobs.of_case, "conv_2d", samples, engine=engine, distributed=True)
-        assert_same(found, shared_jobs.of_case("conv_2d", samples, engine=engine), 1e-12)
+        assert_same(found["kernel"], shared_jobs.of_case("conv_2d", samples, engine=engine)["kernel"], 1e-12)
 
 
 def test_groups_add_up(two_processes: ProcessGroup) -> None:
@@ -80,7 +85,7 @@ def _layer(name: str) -> str:
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_a_preconditioner(two_processes: ProcessGroup, engine: str) -> None:
-    options = {"engine": engine, "sketch": 2}
+    options = {"engine": engine, "sketch": 2, "check": False}
     found = two_processes.same(shared_jobs.preconditioned, distributed=True, **options)
     assert_same(found, shared_jobs.preconditioned(**options), 1e-12)
 

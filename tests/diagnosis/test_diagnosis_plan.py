@@ -1,0 +1,41 @@
+"""The plan of a measurement: what grows with what, and what the command says."""
+
+from __future__ import annotations
+
+import pytest
+from diagnosis_cases import POINTS, mlp
+
+from ntkdiag.diagnosis.plan import plan
+from ntkdiag.errors import InputError
+
+
+def whole(**change: object) -> dict[str, float]:
+    return plan(mlp(), POINTS, **({"buckets": 3, "samples": 16, "probes": 2} | change)).whole  # type: ignore[arg-type]
+
+
+def test_twice_the_processes_do_half_the_work_each() -> None:
+    one, two, four = (whole(processes=count) for count in (1, 2, 4))
+    assert one["received_bytes"] == 0
+    assert one["operations"] / 2 <= two["operations"] < 0.7 * one["operations"]
+    assert two["operations"] / 2 <= four["operations"] < 0.7 * two["operations"]
+    assert two["received_bytes"] > 0
+
+
+@pytest.mark.parametrize("change", [{"samples": 32}, {"probes": 4}, {"buckets": 6}, {"networks": 3}])
+def test_more_of_anything_costs_more(change: dict[str, int]) -> None:
+    assert whole(**change)["operations"] > 1.3 * whole()["operations"]
+
+
+def test_many_samples_are_measured_bucket_by_bucket() -> None:
+    """Of more than 4,096 samples in all buckets, products between buckets are formed for few alone."""
+    some, many = (
+        plan(mlp(), POINTS, 10, samples=samples).table.set_index("part")["operations"]
+        for samples in (400, 800)
+    )
+    assert many["residual kernel"] > 3 * some["residual kernel"]
+    assert many["trace kernel"] < 2 * some["trace kernel"]
+
+
+def test_slow_engines_have_no_plan() -> None:
+    with pytest.raises(InputError, match="whose cost is known"):
+        whole(engine="exact")
