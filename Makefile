@@ -38,9 +38,9 @@ docs: $(DOCS)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --clean
 
 # The benchmarks: each makes its results and its figure again (minutes, on an idle machine).
-.PHONY: peers speed growth sketch
+.PHONY: peers speed growth sketch grids
 
-peers speed growth sketch: $(DEV)
+peers speed growth sketch grids: $(DEV)
 	$(BIN)/python -m analysis.$@.run
 	$(ENV) $(BIN)/python figures/$@.py
 
