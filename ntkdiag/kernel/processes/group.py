@@ -166,23 +166,26 @@ class Processes:
             mine = part(i, self.rank)
             return (rows, *tensors[i].shape[1:-1], mine.stop - mine.start)
 
-        sent = [
-            [tensor[..., part(i, rank)].reshape(-1) for i, tensor in enumerate(tensors)]
-            for rank in range(self.count)
+        def pieces(rank: int) -> list[Tensor]:
+            return [tensor[..., part(i, rank)] for i, tensor in enumerate(tensors)]
+
+        sent = [[] if rank == self.rank else pieces(rank) for rank in range(self.count)]
+        to = [sum(piece.numel() for piece in each) for each in sent]
+        shapes = [[shape(i, rows) for i in range(len(tensors))] for rows in counts]
+        of = [0 if rank == self.rank else sum(map(math.prod, each)) for rank, each in enumerate(shapes)]
+        values = torch.cat([tensors[0].new_empty(0), *(piece.reshape(-1) for each in sent for piece in each)])
+        known = [(tuple(tensor.shape[1:]), tensor.dtype) for tensor in tensors]
+        received = self._all_to_all(f"{what} {known} {list(counts)}", values, to, of).split(of)
+        found = [
+            pieces(rank)
+            if rank == self.rank
+            else [
+                flat.reshape(size)
+                for flat, size in zip(received[rank].split([*map(math.prod, each)]), each, strict=True)
+            ]
+            for rank, each in enumerate(shapes)
         ]
-        to = [sum(len(each) for each in pieces) for pieces in sent]
-        sizes = [[math.prod(shape(i, rows)) for i in range(len(tensors))] for rows in counts]
-        of = [sum(each) for each in sizes]
-        values = torch.cat([each for pieces in sent for each in pieces])
-        shapes = [(tuple(tensor.shape[1:]), tensor.dtype) for tensor in tensors]
-        received = self._all_to_all(f"{what} {shapes} {list(counts)}", values, to, of)
-        pieces = [values.split(each) for values, each in zip(received.split(of), sizes, strict=True)]
-        return [
-            torch.cat(
-                [of_rank[i].reshape(shape(i, rows)) for of_rank, rows in zip(pieces, counts, strict=True)]
-            )
-            for i in range(len(tensors))
-        ]
+        return [torch.cat(of_tensor) for of_tensor in zip(*found, strict=True)]
 
     def _all_to_all(self, what: str, sent: Tensor, to: list[int], of: list[int]) -> Tensor:
         """Values for each process in turn → values of each process in turn; as bytes: some backends know few dtypes."""
