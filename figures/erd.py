@@ -65,7 +65,7 @@ def draw_changes(axes: Axes, table: pd.DataFrame) -> None:
     axes.set_yticks(range(len(rules)), rules)
     axes.invert_yaxis()
     if len(table):
-        most = 1.3 * (table["difference"] / table["constant"]).abs().max() * 100 + 1
+        most = 1.7 * (table["difference"] / table["constant"]).abs().max() * 100 + 1
         axes.set_xlim(-most, most)
     axes.set_xlabel("change against the constant rule, % (left is better)")
     axes.legend(title="target", loc="best")

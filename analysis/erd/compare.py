@@ -31,7 +31,12 @@ class Thresholds(NamedTuple):
 def answers(cells: pd.DataFrame, thresholds: Thresholds) -> dict[str, pd.DataFrame]:
     """All tables that have rows, by name."""
     cells = with_steps(cells, thresholds)
-    found = {"differences": differences(cells), "ties": ties(cells), "best_rates": best_rates(cells)}
+    found = {
+        "differences": differences(cells),
+        "by_bucket": by_bucket(cells),
+        "ties": ties(cells),
+        "best_rates": best_rates(cells),
+    }
     return {name: table for name, table in found.items() if len(table)}
 
 
@@ -90,6 +95,26 @@ def differences(cells: pd.DataFrame) -> pd.DataFrame:
                     )
             for row, corrected in zip(found, holm([row["p"] for row in found]), strict=True):
                 rows.append(row | {"p_holm": corrected})
+    return pd.DataFrame(rows)
+
+
+def by_bucket(cells: pd.DataFrame) -> pd.DataFrame:
+    """Held-out loss of each bucket relative to the constant rule's of the same seed, minus 1, the mean over seeds."""
+    columns = [name for name in cells if str(name).startswith("loss_bucket_")]
+    rows: list[dict[str, Any]] = []
+    for problem, part in cells.groupby(PROBLEM, sort=False):
+        base = part[part["rule"] == CONSTANT].set_index("seed")[columns]
+        for rule, own in part.groupby("rule", sort=False):
+            change = (own.set_index("seed")[columns] / base - 1).dropna(how="all")
+            if rule != CONSTANT and len(change) > 1:
+                rows.append(
+                    {
+                        **dict(zip(PROBLEM, problem, strict=True)),
+                        "rule": rule,
+                        "seeds": len(change),
+                        **change.mean(),
+                    }
+                )
     return pd.DataFrame(rows)
 
 

@@ -44,7 +44,7 @@ def planned(plan: dict[str, Any]) -> Iterator[tuple[Any, ...]]:
 
     So a study that is stopped has whole pairs. A rule that is the same function as ERD is a control: it is trained for the
     first seed, at the end of the first group, whether it is among the rules or not, and for no other seed. The sweep over
-    learning rates, with fewer rules, comes last.
+    learning rates, with fewer rules and targets, comes after the first group.
     """
     rate = plan["train"]["learning_rate"]
     for group, rules in enumerate(plan["rules"]):
@@ -52,12 +52,16 @@ def planned(plan: dict[str, Any]) -> Iterator[tuple[Any, ...]]:
             tied = [rule for rule in TIES.get(target, ()) if rule not in ("erd", CONSTANT)]
             chosen = [rule for rule in rules if rule not in tied] + (tied if group == seed == 0 else [])
             yield from ((target, rate, seed, rule) for rule in chosen)
-    sweep = plan["sweep"]
-    yield from (
-        (target, other, seed, rule)
-        for seed, target in itertools.product(range(sweep["seeds"]), plan["targets"])
-        for other, rule in itertools.product(sweep["learning_rates"], sweep["rules"])
-    )
+        if group == 0:
+            yield from swept(**plan["sweep"])
+
+
+def swept(
+    seeds: int, targets: list[str], learning_rates: list[float], rules: list[str]
+) -> Iterator[tuple[Any, ...]]:
+    """Keys of the sweep over learning rates."""
+    for seed, target, rate, rule in itertools.product(range(seeds), targets, learning_rates, rules):
+        yield target, rate, seed, rule
 
 
 @cache

@@ -13,7 +13,7 @@ import torch
 import ntkdiag as nd
 from analysis import command_line
 from analysis.erd import quality, run
-from analysis.erd.compare import Thresholds, best_rates, differences, first_step, holm, with_steps
+from analysis.erd.compare import Thresholds, best_rates, by_bucket, differences, first_step, holm, with_steps
 from analysis.erd.rules import CLOSED, CONSTANT, RULES, TIES, Measuring, source, table_of_share, weights
 from analysis.fresh_network import fresh_network
 from ntkdiag.weights import LearnedUncertainty, Refresher
@@ -146,6 +146,14 @@ def test_differences_are_paired_by_seed() -> None:
     # Student's t for 2 degrees of freedom at 97.5% is 4.3027.
     assert found["high"] - found["difference"] == pytest.approx(4.3027 * 0.1 / math.sqrt(3), rel=1e-4)
     assert (same["difference"], same["p"], same["p_holm"]) == (0.0, 1.0, 1.0)
+
+
+def test_losses_of_buckets_are_relative_to_the_same_seed() -> None:
+    cells = pd.DataFrame(rows({CONSTANT: (1.0, 1.0), "erd": (1.0, 1.0), "gain": (1.0,)}))
+    cells["loss_bucket_0"], cells["loss_bucket_1"] = [1.0, 10.0, 0.8, 9.0, 7.0], [2.0, 2.0, 2.0, 3.0, 7.0]
+    (found,) = by_bucket(cells).to_dict("records")
+    assert (found["rule"], found["seeds"]) == ("erd", 2)
+    assert found["loss_bucket_0"] == pytest.approx(-0.15) and found["loss_bucket_1"] == pytest.approx(0.25)
 
 
 def test_the_first_step_at_a_quality_by_hand() -> None:
