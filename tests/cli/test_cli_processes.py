@@ -12,7 +12,6 @@ import numpy as np
 import pandas as pd
 import pytest
 from cli_cases import QUICKLY, TINY, command
-from conftest import Call
 from process_group import ProcessGroup
 
 FAILS = """
@@ -33,7 +32,7 @@ def files(folder: Path) -> set[str]:
 
 
 def test_measure_writes_what_one_process_writes(
-    two_processes: ProcessGroup, call: Call, workspace: Path
+    two_processes: ProcessGroup, call: Any, workspace: Path
 ) -> None:
     arguments = ["measure", *TINY, *QUICKLY, "--out"]
     (code, out, _), other = two_processes.run(command, workspace, *arguments, "together")
@@ -117,7 +116,7 @@ def test_torchrun(workspace: Path) -> None:
     assert len(pd.read_csv(workspace / "out" / "summary.csv")) == 2
 
 
-def test_the_plan_of_a_measurement_is_printed_and_nothing_measured(call: Call, workspace: Path) -> None:
+def test_the_plan_of_a_measurement_is_printed_and_nothing_measured(call: Any, workspace: Path) -> None:
     found = call("measure", *TINY, *QUICKLY, "--plan", "4")
     assert found.code == 0
     assert "4 processes" in found.out
@@ -133,7 +132,7 @@ def test_the_plan_of_a_measurement_is_printed_and_nothing_measured(call: Call, w
 @pytest.mark.parametrize(
     "arguments", [["--out", "x"], ["--by", "label"], ["--kernel", "full"], ["--engine", "exact"]]
 )
-def test_what_a_plan_does_not_count_is_refused(call: Call, workspace: Path, arguments: list[str]) -> None:
+def test_what_a_plan_does_not_count_is_refused(call: Any, workspace: Path, arguments: list[str]) -> None:
     found = call("measure", *TINY, "--plan", "2", *arguments)
     assert found.code == 2
     assert len(found.err.splitlines()) == 1
