@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ntkdiag import provenance
-from ntkdiag.report.drawing import theme
+from ntkdiag.report.drawing import style, theme
 from ntkdiag.report.render import to_bytes
 
 ROOT = Path(__file__).parent.parent
@@ -23,6 +23,8 @@ TITLES = {
     "loss": "held-out loss, unweighted, of the target",
 }
 TARGETS = {"epsilon": "ε", "x0": "x0", "v": "v", "flow": "flow"}
+RULES = {"erd": "ERD", "min_snr_5": "min-SNR 5", "soft_min_snr_5": "soft min-SNR 5", "p2_1_1": "P2(1, 1)"}
+RULES |= {"p2_1_half": "P2(1, ½)", "bayes": "recoverable share", "edm2": "learned u(σ)", "gsnr": "GSNR"}
 
 
 def draw(results: Path, out: Path) -> None:
@@ -32,8 +34,9 @@ def draw(results: Path, out: Path) -> None:
         figure = Figure(figsize=(13, 1 + 3.6 * len(found)), layout="constrained")
         panels = figure.subplots(len(found), len(TITLES), squeeze=False)
         for row, (data, table) in zip(panels, found.items(), strict=True):
-            # The sweep over learning rates has fewer rules; the first rate is that of the study.
-            table = table[table["learning_rate"] == table["learning_rate"].iloc[0]]
+            # The sweep over learning rates has fewer rules than the study's own rate.
+            rates = table.groupby("learning_rate")["rule"].nunique()
+            table = table[table["learning_rate"] == rates.idxmax()]
             for axes, measure in zip(row, TITLES, strict=True):
                 draw_changes(axes, table[table["measure"] == measure])
                 axes.set_title(f"{data}: {TITLES[measure]}")
@@ -59,10 +62,11 @@ def draw_changes(axes: Axes, table: pd.DataFrame) -> None:
             fmt="o",
             ms=4,
             capsize=2,
+            color=style.line(target).colour,
             label=f"{TARGETS[target]} ({part['seeds'].max()} seeds)",
         )
-    axes.axvline(0, color="0.5", lw=1)
-    axes.set_yticks(range(len(rules)), rules)
+    axes.axvline(0, color=theme.current().muted, lw=1)
+    axes.set_yticks(range(len(rules)), [RULES.get(rule, rule) for rule in rules])
     axes.invert_yaxis()
     if len(table):
         most = 1.7 * (table["difference"] / table["constant"]).abs().max() * 100 + 1

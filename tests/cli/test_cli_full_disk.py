@@ -279,6 +279,7 @@ def test_nothing_writes_but_by_what_writes_whole_files() -> None:
         if writes.search(line)
         and "pickle.load" not in line
         and '.open("rb")' not in line
+        and "os.devnull" not in line
         and not line.strip().startswith((">>>", '"', "#"))
     ]
     assert found == [

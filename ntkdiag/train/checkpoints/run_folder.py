@@ -94,9 +94,9 @@ class RunFolder:
         """Write samples of a step, and a picture of them if they are pictures."""
         shown = self.path / SAMPLES_FOLDER
         shown.mkdir(exist_ok=True)
-        file = io.BytesIO()
-        np.save(file, samples.numpy())
-        provenance.write_bytes(shown / f"step-{step:08d}.npy", file.getvalue())
+        buffer = io.BytesIO()
+        np.save(buffer, samples.numpy())
+        provenance.write_bytes(shown / f"step-{step:08d}.npy", buffer.getvalue())
         pixels = grid(samples)
         if pixels is not None:
             provenance.write_bytes(shown / f"step-{step:08d}.png", png(pixels))
