@@ -160,12 +160,12 @@ def units(work: Work, pass_seconds: float, gemm_rate: float) -> tuple[float, ...
 
 # Fitted by `python -m analysis.processes.run` (its rates.json) on processor seconds.
 RATES = Rates(
-    passes=0.52,
-    contraction=1.15,
-    sketching=1.65,
-    per_sign=7.3e-8,
-    per_use=3.1e-4,
-    per_byte=3.7e-9,
+    passes=0.56,
+    contraction=1.08,
+    sketching=1.73,
+    per_sign=6.7e-8,
+    per_use=3.3e-4,
+    per_byte=2.9e-9,
     per_meeting=0.0,
     constant=0.0,
 )
