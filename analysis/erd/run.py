@@ -35,6 +35,8 @@ from ntkdiag.train.network_state import copied
 HERE = Path(__file__).parent
 # A row of the history whose gradient norm is this many times the median counts as a spike.
 SPIKE = 5.0
+# Settings that say which cells there are; with other ones, cells that are finished stay as they are.
+WHICH = ("seeds", "targets", "rules", "sweep")
 # Flow matching has a path of its own.
 SCHEDULES = {"flow": "flow"}
 
@@ -115,7 +117,7 @@ def cells(data: str, config: dict[str, Any], out: Path) -> pd.DataFrame:
     path = out / "cells.csv"
     rows: list[dict[str, Any]] = []
     if path.exists():
-        if json.loads((out / "study.json").read_text())["config"] != asked:
+        if of_a_cell(json.loads((out / "study.json").read_text())["config"]) != of_a_cell(asked):
             raise SystemExit(f"{out}: expected cells of the same settings; got others. Choose another --out.")
         rows = pd.read_csv(path).to_dict("records")
     write_json(out / "study.json", environment() | {"config": asked})
@@ -126,6 +128,12 @@ def cells(data: str, config: dict[str, Any], out: Path) -> pd.DataFrame:
             write_text(path, pd.DataFrame(rows).to_csv(index=False))
             print(*key, f"quality {rows[-1]['quality']:.4g}, {rows[-1]['seconds']} s", flush=True)
     return pd.DataFrame(rows)
+
+
+def of_a_cell(config: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a study that decide what a cell is; the others say which cells there are, and may change."""
+    plan = {name: value for name, value in config.get("plan", {}).items() if name not in WHICH}
+    return config | {"plan": plan}
 
 
 def study(size: str, out: Path, only: list[str] | None = None) -> None:

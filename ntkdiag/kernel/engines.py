@@ -142,8 +142,7 @@ def _processes(engine: str) -> Processes:
             "engine",
             expected="'auto', 'streaming' or 'sketch', which processes can share",
             got=repr(engine),
-            fix="Choose one of them, or leave {distributed} out.",
-            arguments={"distributed": None},
+            fix="Choose one of them, or measure by one process alone.",
         )
     return Processes()
 

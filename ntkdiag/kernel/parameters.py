@@ -60,10 +60,10 @@ def require_whole(module: nn.Module) -> None:
             "network",
             expected="whole parameters on one device",
             got=kind,
-            fix="Give {distributed} in every process to nd.gram, nd.gram_of, nd.measure or nd.verify, which gather the "
-            "parameters of fully_shard. Or build the network once more without sharding, load the gathered weights "
-            "(get_model_state_dict of torch.distributed.checkpoint.state_dict, with a full state dict), and pass that.",
-            arguments={"distributed": True},
+            fix="Call nd.gram, nd.gram_of, nd.measure or nd.verify in every process with their argument 'distributed', "
+            "which gathers the parameters of fully_shard. Or build the network once more without sharding, load the "
+            "gathered weights (get_model_state_dict of torch.distributed.checkpoint.state_dict, with a full state dict), "
+            "and pass that.",
         )
 
 

@@ -56,6 +56,14 @@ def test_a_stopped_study_goes_on_with_the_same_cells_and_the_rules_that_are_one_
         run.study("tiny", tmp_path)
 
 
+def test_more_cells_leave_the_finished_ones_as_they_are_and_other_settings_do_not() -> None:
+    config = {"clip": 10, "plan": {"seeds": 3, "rules": [["erd"]], "train": {"steps": 9}}}
+    more = {"clip": 10, "plan": {"seeds": 5, "rules": [["erd", "gain"]], "train": {"steps": 9}}}
+    longer = {"clip": 10, "plan": {"seeds": 3, "rules": [["erd"]], "train": {"steps": 10}}}
+    assert run.of_a_cell(config) == run.of_a_cell(more)
+    assert run.of_a_cell(config) != run.of_a_cell(longer)
+
+
 def test_the_plan_has_every_cell_once_and_whole_seeds_one_after_another() -> None:
     for plan in command_line.settings(run.HERE, "full")["data"].values():
         keys = list(run.planned(plan))

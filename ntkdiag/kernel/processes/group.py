@@ -47,8 +47,7 @@ class Processes:
                 "distributed",
                 expected="a group of processes, made by torch.distributed.init_process_group in each of them",
                 got="no group",
-                fix="Start the program with torchrun and make one, or leave {distributed} out.",
-                arguments={"distributed": None},
+                fix="Start the program with torchrun and make one in each process, or measure by one process alone.",
             )
         self.rank: int = distributed.get_rank()
         self.count: int = distributed.get_world_size()

@@ -73,7 +73,7 @@ def test_the_same_things(two_processes: ProcessGroup) -> None:
 def test_engines_that_processes_do_not_share(two_processes: ProcessGroup, engine: str) -> None:
     found = one_error(two_processes.errors(shared_jobs.of_rank, 6, engine=engine))
     assert isinstance(found, InputError)
-    assert "leave distributed= out" in str(found)
+    assert "measure by one process alone" in str(found)
 
 
 def test_different_places(two_processes: ProcessGroup) -> None:
