@@ -109,9 +109,8 @@ def main() -> None:
     )
     parser.add_argument("--out", type=Path, default=HERE / "results", help="the folder for large.json")
     options = parser.parse_args()
-    signal.signal(
-        signal.SIGINT, signal.default_int_handler
-    )  # a shell may have it ignored, also by what is started here
+    # A shell may have it ignored, also by what is started here.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with tempfile.TemporaryDirectory() as folder:
         found = measured(Path(folder))
     options.out.mkdir(parents=True, exist_ok=True)

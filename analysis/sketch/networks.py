@@ -62,11 +62,13 @@ def _convolutions(samples: int) -> Network:
     return nn.Sequential(*parts, nn.ConvTranspose2d(32, 3, 4, stride=2)), (torch.randn(samples, 3, 8, 8),)
 
 
-def _tied(samples: int) -> Network:
+def tied(samples: int) -> Network:
+    """A weight that is used twice."""
     return Tied(), (torch.randn(samples, 6, 16),)
 
 
-def _words(samples: int) -> Network:
+def words(samples: int) -> Network:
+    """Tables of embeddings."""
     return Words(), (torch.randint(0, 40, (samples, 12)),)
 
 
@@ -75,19 +77,25 @@ _NETWORKS: dict[str, Callable[[int], Network]] = {
     "dit": _dit,
     "unet": _unet,
     "convolutions": _convolutions,
-    "tied": _tied,
-    "embeddings": _words,
+    "tied": tied,
+    "embeddings": words,
 }
 NAMES = tuple(_NETWORKS)
 
 
 def build(name: str, samples: int) -> Network:
-    """A network in float64 in eval mode, moved off the zeros that some begin with, and its inputs; always the same."""
+    """A network in float64 in eval mode, and its inputs; always the same."""
+    module, inputs = moved(_NETWORKS[name], samples, 0.1)
+    wide = tuple(t.double() if t.is_floating_point() else t for t in inputs)
+    return module.double(), wide
+
+
+def moved(make: Callable[[int], Network], samples: int, by: float) -> Network:
+    """A network in eval mode, moved at random off the zeros that some begin with, and its inputs; always the same."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        module, inputs = _NETWORKS[name](samples)
+        module, inputs = make(samples)
         with torch.no_grad():
             for parameter in module.parameters():
-                parameter.add_(0.1 * torch.randn_like(parameter))
-    wide = tuple(t.double() if t.is_floating_point() else t for t in inputs)
-    return module.double().eval(), wide
+                parameter.add_(by * torch.randn_like(parameter))
+    return module.eval(), inputs

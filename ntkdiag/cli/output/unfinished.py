@@ -31,9 +31,8 @@ def unfinished(out: Path | None) -> Iterator[KeptParts | None]:
     try:
         yield kept
     except BaseException as error:
-        if isinstance(error, NtkdiagError) and not isinstance(
-            error.__cause__, OSError
-        ):  # such as a full disk
+        system_error = isinstance(error.__cause__, OSError)
+        if isinstance(error, NtkdiagError) and not system_error:
             if not of_earlier_runs:
                 kept.remove()
         elif kept.finished:
