@@ -24,7 +24,7 @@ FIGURES = (
     "rarefaction",
 )
 WIDTH, COLORS = 840, 256
-PAGE_SIZE = (1000, 3070)  # the answer, its cards, and what was measured on what
+PAGE_SIZE = (1000, 3160)  # the answer, its cards, and what was measured on what
 
 
 def save(image: Image.Image, name: str, width: int = WIDTH) -> None:
