@@ -24,6 +24,7 @@ ROOMS = (
     "randomness",
     "signals",
     "progress",
+    "distributed",
     "tensor_files",
     "conditions",
     "process",

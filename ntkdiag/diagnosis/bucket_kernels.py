@@ -13,9 +13,9 @@ from torch import Tensor
 from ntkdiag.conditions import Conditions, repeated, rows_of
 from ntkdiag.denoiser import Denoiser
 from ntkdiag.diagnosis.steps import DIRECTION, FORWARD, PROBE, Steps
+from ntkdiag.distributed import Processes, Share
 from ntkdiag.kernel import CheckOnce, Gram, gram, gram_of
 from ntkdiag.kernel.gram import within_denoiser
-from ntkdiag.kernel.processes import Processes, Share
 from ntkdiag.modes import evaluating
 from ntkdiag.process.buckets import Buckets, PairedDraws
 from ntkdiag.process.log_snr import level_like

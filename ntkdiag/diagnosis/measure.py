@@ -48,12 +48,12 @@ from ntkdiag.diagnosis.tables import (
 )
 from ntkdiag.diagnosis.work import forward_operations
 from ntkdiag.diagnosis.zero_start import zero_last_layer
+from ntkdiag.distributed import Processes, in_step
 from ntkdiag.errors import require_path, require_positive_int
 from ntkdiag.kernel import CheckOnce
 from ntkdiag.kernel.engines import SKETCH
 from ntkdiag.kernel.gathered import gathered
 from ntkdiag.kernel.parameters import pattern_list
-from ntkdiag.kernel.processes import Processes, in_step
 from ntkdiag.modes import measuring
 from ntkdiag.process.buckets import DEFAULT_COUNT, Buckets, BucketsLike, PairedDraws
 from ntkdiag.progress import Progress, reporting

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ntkdiag.kernel.processes import Processes
+from ntkdiag.distributed import Processes
 from ntkdiag.provenance import KeyedParts
 from ntkdiag.provenance.kept_parts import Part
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor, nn
 
+from ntkdiag.distributed import Processes, Share, in_step
+from ntkdiag.distributed.alike import Fact, of_values, of_weights, require_alike
 from ntkdiag.errors import (
     InputError,
     MeasurementError,
@@ -28,8 +30,6 @@ from ntkdiag.kernel.inference_mode import outside_inference_mode, usable
 from ntkdiag.kernel.parameters import select_parameters
 from ntkdiag.kernel.preconditioner import checked
 from ntkdiag.kernel.problem import Problem, few_samples
-from ntkdiag.kernel.processes import Processes, Share, in_step
-from ntkdiag.kernel.processes.alike import Fact, of_values, of_weights, require_alike
 from ntkdiag.kernel.sketch import sketch_of
 from ntkdiag.kernel.streaming import gram_streaming
 from ntkdiag.kernel.streaming.refusal import SeveralSweeps

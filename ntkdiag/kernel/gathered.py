@@ -13,8 +13,8 @@ from typing import Any
 
 from torch import nn
 
+from ntkdiag.distributed import Processes
 from ntkdiag.errors import MeasurementError
-from ntkdiag.kernel.processes import Processes
 
 # Dictionaries of a module that hold hooks of its forward.
 _HOOKS = ("_forward_pre_hooks", "_forward_hooks")

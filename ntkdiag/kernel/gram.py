@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ntkdiag.denoiser import Denoiser, require_denoiser
+from ntkdiag.distributed import Processes, in_step
 from ntkdiag.errors import InputError, MeasurementError, require_one_of, require_type
 from ntkdiag.kernel import engines
 from ntkdiag.kernel.check import CheckOnce
@@ -24,7 +25,6 @@ from ntkdiag.kernel.directions import given, residual
 from ntkdiag.kernel.gathered import gathered
 from ntkdiag.kernel.parameters import pattern_list, select_parameters
 from ntkdiag.kernel.probes import all_outputs, mean_probe, orthonormal_probes, sign_probes
-from ntkdiag.kernel.processes import Processes, in_step
 from ntkdiag.notebook import html_facts
 from ntkdiag.process.log_snr import level_like
 from ntkdiag.randomness import generator

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from ntkdiag.distributed import Share
 from ntkdiag.kernel.directions import Directions
-from ntkdiag.kernel.processes import Share
 from ntkdiag.kernel.sketch import Sketch
 
 

@@ -11,11 +11,11 @@ from streaming_truth import cotangents_for
 from torch import Tensor, distributed, nn
 
 from ntkdiag.denoiser import Denoiser
+from ntkdiag.distributed import Processes
 from ntkdiag.errors import MeasurementError
 from ntkdiag.kernel import gram, gram_of
 from ntkdiag.kernel.directions import given
 from ntkdiag.kernel.engines import run
-from ntkdiag.kernel.processes import Processes
 from ntkdiag.kernel.sketch import matrix_of
 from ntkdiag.models import build
 from ntkdiag.process import schedules

@@ -16,7 +16,7 @@ from ntkdiag.cli.options.shared import ModelOptions
 from ntkdiag.errors import InputError
 
 if TYPE_CHECKING:
-    from ntkdiag.kernel.processes import Processes
+    from ntkdiag.distributed import Processes
 
 # What torchrun sets and batch systems do not.
 _MARK = "TORCHELASTIC_RUN_ID"
@@ -83,7 +83,7 @@ def joined(model: ModelOptions) -> Iterator[tuple[ModelOptions, Processes | None
     import torch
     from torch import distributed
 
-    from ntkdiag.kernel.processes import Processes
+    from ntkdiag.distributed import Processes
 
     place = model.device
     if place.startswith("cuda:"):

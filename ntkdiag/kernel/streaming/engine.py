@@ -13,11 +13,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from ntkdiag.distributed import OutOfStep, in_step
 from ntkdiag.kernel.check import Check
 from ntkdiag.kernel.eager import plain_eager
 from ntkdiag.kernel.fallback import add_grams, slow_grams
 from ntkdiag.kernel.problem import Problem
-from ntkdiag.kernel.processes import OutOfStep, in_step
 from ntkdiag.kernel.streaming.memory import is_out_of_memory, memory_budget, samples_at_once, samples_that_fit
 from ntkdiag.kernel.streaming.recording.forward import Network
 from ntkdiag.kernel.streaming.recording.rehearsal import Rehearsal, rehearse, rehearsed_samples

@@ -11,9 +11,9 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor
 
+from ntkdiag.distributed import Share
+from ntkdiag.distributed.alike import Fact, of_values, require_alike
 from ntkdiag.kernel.problem import Problem
-from ntkdiag.kernel.processes import Share
-from ntkdiag.kernel.processes.alike import Fact, of_values, require_alike
 from ntkdiag.kernel.streaming.sweep import AllSamples
 
 # Bytes that a process receives in one exchange; tuned here: few exchanges, and little memory beside the activations.

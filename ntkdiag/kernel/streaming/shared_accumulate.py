@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ntkdiag.kernel.processes import Processes
+from ntkdiag.distributed import Processes
 from ntkdiag.kernel.streaming.accumulate import Accumulator
 from ntkdiag.kernel.streaming.contraction.contract import contract
 from ntkdiag.kernel.streaming.contraction.gradients import (

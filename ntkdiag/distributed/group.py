@@ -17,8 +17,8 @@ from zlib import crc32
 import torch
 from torch import Tensor, distributed
 
+from ntkdiag.distributed.failure import LostProcess, OutOfStep, first_of, packed
 from ntkdiag.errors import InputError
-from ntkdiag.kernel.processes.failure import LostProcess, OutOfStep, first_of, packed
 
 # Numbers beside the name of an exchange.
 _NUMBERS = 3

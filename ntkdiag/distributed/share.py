@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ntkdiag.kernel.processes.group import Processes
+from ntkdiag.distributed.group import Processes
 
 
 @dataclass(frozen=True)

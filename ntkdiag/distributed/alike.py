@@ -9,8 +9,8 @@ from zlib import crc32
 import torch
 from torch import Tensor
 
+from ntkdiag.distributed.group import Processes
 from ntkdiag.errors import InputError
-from ntkdiag.kernel.processes.group import Processes
 
 # Relative difference of sums of numbers that devices may round differently.
 _ROUNDING = 1e-4
