@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pandas as pd
 import torch
 from torch import Tensor
 
@@ -15,29 +19,45 @@ from ntkdiag.train import (
     train_feature_network,
 )
 
+# Draws whose mean is the floor.
+_FLOOR_DRAWS = 8
+
 
 class Judge:
     """Compares samples with the held-out data.
 
+    The classifier behind the features learns from one half of the training data, and the floors are drawn from the other:
+    of pictures that it has learned from, features are unlike those of held-out ones, which have nothing to do with samples.
+
     Args:
-        data: Its training part gives the floors.
-        count: Samples that are judged: as many real ones give the floor.
+        data: Its training part gives the classifier and the floors.
+        count: Samples that are judged: as many real ones give the floor, or all that there are.
         most: Held-out samples that are used, at most.
 
     Attributes:
+        unseen: Training samples that the classifier has not learned from.
         features: Hash of the classifier behind the features; empty where the data are no labelled pictures.
     """
 
     def __init__(self, data: Data, count: int, most: int) -> None:
         held_out = data.held_out_for("the quality of samples")
-        self.data, self.held_out = data, held_out[torch.arange(min(most, len(held_out)))]
-        order = torch.randperm(len(data.train), generator=torch.Generator().manual_seed(0))[:count]
-        self.real = data.train[order]
-        self.network = (
-            train_feature_network(data) if len(data.shape) == 3 and data.labels is not None else None
-        )
+        self.held_out = held_out[torch.arange(min(most, len(held_out)))]
+        order = torch.randperm(len(data.train), generator=torch.Generator().manual_seed(0))
+        self.network = None
+        if len(data.shape) == 3 and data.labels is not None:
+            seen, order = order.tensor_split(2)
+            half = replace(data, train=data.train[seen], labels=data.labels[seen], cond={}, held_out_cond={})
+            self.network = train_feature_network(half)
+        self.unseen = data.train[order]
         self.features = "" if self.network is None else self.network.digest[:16]
-        self.floors = {f"{name}_floor": value for name, value in self._measures(self.real).items()}
+        floors = pd.DataFrame([self._measures(real) for real in self._real(count)]).mean()
+        self.floors = {f"{name}_floor": value for name, value in floors.items()}
+
+    def _real(self, count: int) -> Iterator[Tensor]:
+        """Draws of real samples, each without replacement."""
+        for seed in range(_FLOOR_DRAWS):
+            chosen = torch.randperm(len(self.unseen), generator=torch.Generator().manual_seed(seed))
+            yield self.unseen[chosen[:count]]
 
     def quality(self, samples: Tensor) -> float:
         """The distance that thresholds are set on, smaller is better: Fréchet of pixels, or energy distance of points."""

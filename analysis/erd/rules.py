@@ -29,13 +29,17 @@ CLOSED: dict[str, tuple[str, dict[str, Any]]] = {
     "p2_1_half": ("p2", {"k": 1.0, "gamma": 0.5}),
     "debias": ("debias", {}),
 }
+# The experiment on the middle of the noise levels: the factor within |log-SNR| < 2, beside 1 outside, and how far the edge
+# between the two reaches. Nothing else tells these rules from the constant one.
+MIDDLE = {"middle": 3.0, "ends": 1 / 3}
+_REACH, _EDGE = 2.0, 0.5
 # Scores of the network's kernel, measured again during training.
 REFRESHED = ("learnability", "gsnr", "gain")
 # The recoverable share is a number of the data, so it is measured once; EDM2's weights follow the losses.
 BAYES, EDM2 = "bayes", "edm2"
-RULES = (*CLOSED, EDM2, BAYES, *REFRESHED)
-# MATH section 6: on this target the two rules are the same function.
-TIES = {"epsilon": ("erd", "p2_1_half"), "v": ("erd", "debias"), "flow": ("erd", CONSTANT)}
+RULES = (*CLOSED, *MIDDLE, EDM2, BAYES, *REFRESHED)
+# MATH section 6: on this target the two rules are the same function. The first is the control, trained for one seed.
+TIES = {"epsilon": ("p2_1_half", "erd"), "v": ("debias", "erd"), "flow": ("erd", CONSTANT)}
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,8 @@ def source(
     if name in CLOSED:
         table, clipped = weights(name, target, schedule, clip)
         return fixed(table), clipped
+    if name in MIDDLE:
+        return fixed(table_of_middle(name, target, schedule)), False
     if name == EDM2:
         return LearnedUncertainty(target, schedule, seed=seed), False
     draws = PairedDraws.draw(data.train, measuring.samples, seed)
@@ -75,6 +81,13 @@ def source(
         return fixed(table_of_share(buckets, truth.share, target).normalised(schedule)), False
     score = probe_score(denoiser, draws, buckets, name, seed=seed)
     return Refresher(score, target, schedule, every=measuring.every), False
+
+
+def table_of_middle(name: str, target: str, schedule: Schedule) -> WeightTable:
+    """More or less weight between log-SNR −2 and 2 than outside, of mean 1."""
+    grid = torch.linspace(-20, 20, 161, dtype=torch.float64)
+    inside = torch.sigmoid((grid + _REACH) / _EDGE) - torch.sigmoid((grid - _REACH) / _EDGE)
+    return WeightTable(grid, MIDDLE[name] ** inside, target, name).normalised(schedule)
 
 
 @dataclass(frozen=True)

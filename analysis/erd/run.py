@@ -24,7 +24,7 @@ import ntkdiag as nd
 from analysis import command_line
 from analysis.erd.compare import KEY, Thresholds, answers
 from analysis.erd.quality import Judge
-from analysis.erd.rules import CONSTANT, TIES, Measuring, source
+from analysis.erd.rules import RULES, TIES, Measuring, source
 from analysis.fresh_network import fresh_network
 from ntkdiag.provenance import environment, write_json, write_text
 from ntkdiag.state_dicts import load_weights
@@ -44,26 +44,32 @@ SCHEDULES = {"flow": "flow"}
 def planned(plan: dict[str, Any]) -> Iterator[tuple[Any, ...]]:
     """Keys of all cells: one group of rules after another, and the whole of one seed before the next.
 
-    So a study that is stopped has whole pairs. A rule that is the same function as ERD is a control: it is trained for the
-    first seed, at the end of the first group, whether it is among the rules or not, and for no other seed. The sweep over
-    learning rates, with fewer rules and targets, comes after the first group.
+    So a study that is stopped has whole pairs. A rule that is the same function as another is a control: it is trained for
+    the first seed, at the end of the first group, whether it is among the rules or not, and for no other seed. The sweep
+    over learning rates, with fewer rules and targets, comes after the group that it names by its number from 0.
     """
     rate = plan["train"]["learning_rate"]
     for group, rules in enumerate(plan["rules"]):
         for seed, target in itertools.product(range(plan["seeds"]), plan["targets"]):
-            tied = [rule for rule in TIES.get(target, ()) if rule not in ("erd", CONSTANT)]
-            chosen = [rule for rule in rules if rule not in tied] + (tied if group == seed == 0 else [])
-            yield from ((target, rate, seed, rule) for rule in chosen)
-        if group == 0:
+            chosen = [rule for rule in rules if not is_control(rule, target)]
+            controls = [rule for rule in RULES if is_control(rule, target) and group == seed == 0]
+            yield from ((target, rate, seed, rule) for rule in chosen + controls)
+        if group == plan["sweep"]["after"]:
             yield from swept(**plan["sweep"])
 
 
+def is_control(rule: str, target: str) -> bool:
+    """Whether the rule is another one's function on this target, and not the one that is compared."""
+    return target in TIES and rule == TIES[target][0]
+
+
 def swept(
-    seeds: int, targets: list[str], learning_rates: list[float], rules: list[str]
+    seeds: int, targets: list[str], learning_rates: list[float], rules: list[str], after: int
 ) -> Iterator[tuple[Any, ...]]:
-    """Keys of the sweep over learning rates."""
+    """Keys of the sweep over learning rates, without controls."""
     for seed, target, rate, rule in itertools.product(range(seeds), targets, learning_rates, rules):
-        yield target, rate, seed, rule
+        if not is_control(rule, target):
+            yield target, rate, seed, rule
 
 
 @cache
@@ -119,7 +125,11 @@ def cells(data: str, config: dict[str, Any], out: Path) -> pd.DataFrame:
     if path.exists():
         if of_a_cell(json.loads((out / "study.json").read_text())["config"]) != of_a_cell(asked):
             raise SystemExit(f"{out}: expected cells of the same settings; got others. Choose another --out.")
-        rows = pd.read_csv(path).to_dict("records")
+        found = pd.read_csv(path, dtype={"features": str}).fillna({"features": ""})
+        require_same_features(
+            path, set(found["features"]), judge(data, plan["samples"], plan["held_out"]).features
+        )
+        rows = found.to_dict("records")
     write_json(out / "study.json", environment() | {"config": asked})
     finished = {tuple(row[name] for name in KEY) for row in rows}
     for key in planned(plan):
@@ -128,6 +138,15 @@ def cells(data: str, config: dict[str, Any], out: Path) -> pd.DataFrame:
             write_text(path, pd.DataFrame(rows).to_csv(index=False))
             print(*key, f"quality {rows[-1]['quality']:.4g}, {rows[-1]['seconds']} s", flush=True)
     return pd.DataFrame(rows)
+
+
+def require_same_features(path: Path, found: set[str], features: str) -> None:
+    """Refuse to go on with cells that another classifier has judged: their distances do not compare."""
+    if found - {features}:
+        raise SystemExit(
+            f"{path}: expected cells judged by the features '{features}'; got '{', '.join(sorted(found))}'. "
+            "Choose another --out."
+        )
 
 
 def of_a_cell(config: dict[str, Any]) -> dict[str, Any]:

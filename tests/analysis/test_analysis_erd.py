@@ -14,7 +14,17 @@ import ntkdiag as nd
 from analysis import command_line
 from analysis.erd import quality, run
 from analysis.erd.compare import Thresholds, best_rates, by_bucket, differences, first_step, holm, with_steps
-from analysis.erd.rules import CLOSED, CONSTANT, RULES, TIES, Measuring, source, table_of_share, weights
+from analysis.erd.rules import (
+    CLOSED,
+    CONSTANT,
+    RULES,
+    TIES,
+    Measuring,
+    source,
+    table_of_middle,
+    table_of_share,
+    weights,
+)
 from analysis.fresh_network import fresh_network
 from ntkdiag.weights import LearnedUncertainty, Refresher
 
@@ -32,8 +42,8 @@ def test_a_stopped_study_goes_on_with_the_same_cells_and_the_rules_that_are_one_
     assert [tuple(row) for row in cells[run.KEY[1:]].to_numpy().tolist()] == list(run.planned(plan))
     assert cells.filter(regex="^(quality|loss)").notna().all(axis=None)
     ties = pd.read_csv(folder / "ties.csv")
-    assert list(ties.rules) == ["erd = debias"] and (ties.largest_gap < 1e-5).all()
-    assert set(pd.read_csv(folder / "differences.csv").rule) == {"erd", "edm2", "gain"}
+    assert list(ties.rules) == ["debias = erd"] and (ties.largest_gap < 1e-5).all()
+    assert set(pd.read_csv(folder / "differences.csv").rule) == {"erd", "middle", "edm2", "gain"}
     assert list(pd.read_csv(folder / "best_rates.csv").rule) == ["erd"]
     # Two cells are missing: exactly these are run, and they come out the same, but for the time they take.
     cells[:-2].to_csv(folder / "cells.csv", index=False)
@@ -72,6 +82,28 @@ def test_the_plan_has_every_cell_once_and_whole_seeds_one_after_another() -> Non
             key for key in keys if key[3] in plan["rules"][0] and key[1] == plan["train"]["learning_rate"]
         ]
         assert [key[2] for key in first] == sorted(key[2] for key in first)
+
+
+def test_a_control_is_trained_for_one_seed_and_is_not_in_the_sweep() -> None:
+    for plan in command_line.settings(run.HERE, "full")["data"].values():
+        keys = list(run.planned(plan))
+        for target, (control, other) in TIES.items():
+            assert [key[2] for key in keys if key[0] == target and key[3] == control] == [0]
+            assert len([key for key in keys if key[0] == target and key[3] == other]) >= plan["seeds"]
+
+
+@pytest.mark.parametrize("target", ["epsilon", "flow"])
+def test_the_middle_alone_is_moved(target: str) -> None:
+    schedule = nd.schedules.named(PATHS[target])
+    more, less = (table_of_middle(name, target, schedule) for name in ("middle", "ends"))
+    grid = torch.tensor([-9.0, -4.0, 0.0, 4.0, 9.0], dtype=torch.float64)
+    for table, ratio in ((more, 3.0), (less, 1 / 3)):
+        assert table.mean_under(schedule) == pytest.approx(1, rel=1e-6)
+        values = table(grid) / table(grid)[0]
+        expected = torch.tensor([1, 1, ratio, 1, 1], dtype=torch.float64)
+        torch.testing.assert_close(values, expected, rtol=0.05, atol=0)
+    drawn = schedule.sample(20_000, torch.Generator().manual_seed(0))
+    assert float(more(drawn).mean()) == pytest.approx(1, abs=0.02)
 
 
 @pytest.mark.parametrize("target", TIES)
@@ -114,7 +146,12 @@ def test_weights_by_share_are_its_root() -> None:
 
 def test_pictures_are_judged_by_features_beside_their_floors(monkeypatch: pytest.MonkeyPatch) -> None:
     original = quality.train_feature_network
-    monkeypatch.setattr(quality, "train_feature_network", lambda data: original(data, steps=2))
+    seen = []
+    monkeypatch.setattr(
+        quality,
+        "train_feature_network",
+        lambda data: seen.append(data.train) or original(data, steps=2),
+    )
     data = nd.data.load("digits")
     judge = quality.Judge(data, 60, 397)
     found = judge.judge(torch.zeros(60, 1, 8, 8) + 0.3 * torch.randn(60, 1, 8, 8))
@@ -130,8 +167,20 @@ def test_pictures_are_judged_by_features_beside_their_floors(monkeypatch: pytest
     )
     assert set(found) == {f"{name}{end}" for name in names for end in ("", "_floor")}
     assert found["quality"] > 5 * found["quality_floor"] and found["coverage"] < found["coverage_floor"]
-    real = judge.judge(judge.real)
-    assert all(real[name] == real[f"{name}_floor"] for name in names)
+    # The floor is the mean of draws of digits that the classifier has not learned from.
+    (learned,) = seen
+    assert len(learned) == len(judge.unseen) == len(data.train) // 2
+    rows = torch.cat([learned, judge.unseen]).flatten(1)
+    assert torch.equal(rows.unique(dim=0), data.train.flatten(1).unique(dim=0))
+    draws = [judge.judge(real)["fd_features"] for real in judge._real(60)]
+    assert found["fd_features_floor"] == pytest.approx(sum(draws) / len(draws)) and len(set(draws)) > 1
+
+
+def test_cells_of_another_classifier_are_refused(tmp_path: Path) -> None:
+    run.require_same_features(tmp_path, {"a1"}, "a1")
+    run.require_same_features(tmp_path, set(), "a1")
+    with pytest.raises(SystemExit, match="judged by the features 'a1'; got 'a1, b2'"):
+        run.require_same_features(tmp_path, {"a1", "b2"}, "a1")
 
 
 def test_holm_by_hand() -> None:
