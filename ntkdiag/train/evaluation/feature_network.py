@@ -82,8 +82,8 @@ def train_feature_network(
 ) -> FeatureNetwork:
     """Train a `FeatureNetwork` on the labels of the training pictures.
 
-    Its features of pictures that it has learned from are unlike those of others. A floor, what real pictures score, is that of
-    pictures it has not learned from: train it on a part of the data.
+    Its features of pictures that it has learned from are unlike those of others. A floor, what real pictures score, is that
+    of pictures it has not learned from: train it on a part of the data.
 
     Args:
         data: Pictures with labels.
