@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ntkdiag import provenance
 from ntkdiag.errors import InputError
+from ntkdiag.provenance.unfinished import usual_mode
 from ntkdiag.tensor_files import read_safetensors
 
 MANIFEST = "training.json"
@@ -98,6 +99,7 @@ def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
     with provenance.written(path) as file:
         try:
             safetensors.torch.save_file(tensors, file)
+            file.chmod(usual_mode(0o666))  # safetensors makes files that their owner alone may read
         except safetensors.SafetensorError as error:
             raise _system_error(error) from error
 
