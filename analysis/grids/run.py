@@ -26,14 +26,16 @@ _STEPS, _SEED = 32, 0
 
 
 def trained(plan: dict[str, Any], data: nd.data.Data, run: Path) -> nd.Denoiser:
-    """The averaged network of a plan; read from the folder of its run where that is done already."""
-    process = nd.train.Preset.named(plan["preset"]).process
-    network = nd.models.build(plan["network"], data.shape, seed=0, **plan["options"])
+    """The averaged network of a plan; read from the folder of its run, which is continued where it is not done."""
+    preset = nd.train.Preset.named(plan["preset"])
+    process, usual = preset.process, preset.network
+    name, options = plan.get("network", usual.name), plan.get("options", usual.options)
+    network = nd.models.build(name, data.shape, seed=0, **options)
     denoiser = nd.Denoiser(network, nd.schedules.named(process.schedule), process.target, call="log_snr")
     average = run / "average.safetensors"
     if not average.is_file():
         config = nd.train.TrainConfig.preset(plan["preset"], **plan["training"])
-        nd.train.train(denoiser, data, None, config, out=run, force=True)
+        nd.train.train(denoiser, data, None, config, out=run, resume=(run / "training.json").is_file())
     nd.train.load_weights(denoiser, average)
     return denoiser
 

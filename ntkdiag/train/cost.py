@@ -86,7 +86,7 @@ def training_cost(denoiser: Denoiser, data: DataLike, config: TrainConfig) -> Co
         with FlopCounterMode(display=False) as counted, sdpa_kernel(SDPBackend.MATH):
             seconds(1)
         few = min(config.batch, _FEW)
-        step = config.batch / few * seconds(few)
+        step = config.batch / few * min(seconds(few) for _ in range(2))  # the first of a size prepares too
         if step < _PATIENCE:
             step = min(seconds(config.batch) for _ in range(_REPEATS))
     return Cost(

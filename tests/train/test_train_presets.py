@@ -16,6 +16,7 @@ from ntkdiag.train import PRESETS, Preset, TrainConfig, training_cost
 SHAPES = {
     "digits": (1, 8, 8),
     "fashion": (1, 28, 28),
+    "fashion_small": (1, 28, 28),
     "images": (3, 32, 32),
     "latents": (4, 32, 32),
     "mixture": (2,),

@@ -185,7 +185,7 @@ def _fresh(model: ModelOptions, how: TrainOptions) -> _Task:
             got=f"the run {model.model}",
             fix="Continue a run with --resume, or start from its weights with --checkpoint.",
         )
-    preset = None if how.preset is None else Preset.named(how.preset)
+    preset = None if how.preset is None else Preset.named(how.preset, "--preset")
     recipe = recipe_of(model) if preset is None else preset_recipe(model, preset)
     loaded = load_new(model, recipe=recipe)
     text = how.weights or (CONSTANT if preset is None else preset.weights)

@@ -22,7 +22,7 @@ RULES = (
     "sigmoid", "erd", "uniform", "cosmap",
 )  # fmt: skip
 SCORES = ("amplitude", "bayes", "learnability", "gsnr", "gain", "contamination")
-PRESETS = ("digits", "fashion", "fine_tuning", "images", "latents", "mixture")
+PRESETS = ("digits", "fashion", "fashion_small", "fine_tuning", "images", "latents", "mixture")
 OPTIMIZERS = ("adamw", "sgd", "muon")
 SETTINGS = (
     "weight_decay", "beta1", "beta2", "gradient_clip", "warmup", "ema_decay", "ema_width", "log_every", "checkpoint_every",

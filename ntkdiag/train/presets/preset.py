@@ -14,7 +14,7 @@ from ntkdiag.errors import InputError, require_one_of
 from ntkdiag.provenance import read_text
 
 # The files of this folder.
-PRESETS = ("digits", "fashion", "fine_tuning", "images", "latents", "mixture")
+PRESETS = ("digits", "fashion", "fashion_small", "fine_tuning", "images", "latents", "mixture")
 # In place of a value that TOML does not have.
 _NONE = "none"
 
@@ -78,18 +78,19 @@ class Preset(_Part):
     training: dict[str, Any] = Field(default_factory=dict)
 
     @classmethod
-    def named(cls, name: str) -> Preset:
+    def named(cls, name: str, what: str = "preset") -> Preset:
         """A preset of this package, or of a file.
 
         Args:
             name: One of `PRESETS`, or the path of a .toml file of the same form.
+            what: What an error calls the name.
 
         Raises:
             InputError: no such preset, or a file that is missing, is no TOML, or says something else.
         """
         if name.lower().endswith(".toml"):
             return cls._parsed(name, read_text(Path(name)))
-        file = resources.files(__package__) / f"{require_one_of('preset', name, PRESETS)}.toml"
+        file = resources.files(__package__) / f"{require_one_of(what, name, PRESETS)}.toml"
         return cls._parsed(f"preset {name}", file.read_text(encoding="utf-8"))
 
     @classmethod
