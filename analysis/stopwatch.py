@@ -108,6 +108,12 @@ def _lines(path: Path) -> list[str]:
     return path.read_text().splitlines() if path.exists() else []
 
 
+def reason_of(error: Exception) -> str:
+    """An error in one line, for a table."""
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text[:300]}"
+
+
 def relative_error(found: NDArray[Any], truth: NDArray[Any]) -> float:
     """‖found − truth‖ / ‖truth‖ in Frobenius norm."""
     return float(np.linalg.norm(found - truth) / np.linalg.norm(truth))

@@ -16,6 +16,7 @@ from torch.func import functional_call, grad, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import ntkdiag as nd
+from ntkdiag.kernel import CheckOnce
 from ntkdiag.kernel.probes import sign_probes
 
 Way = Callable[[], Tensor | None]
@@ -84,12 +85,12 @@ def training_step(case: Case) -> Way:
     return step
 
 
-def streaming(case: Case, *, check: bool = True) -> Way:
-    """The streaming engine as users call it, with its checks; `check` is that against plain autograd."""
+def streaming(case: Case, *, check: bool | CheckOnce = True) -> Way:
+    """The streaming engine as users call it, with its checks; `check` is that against plain autograd (see `nd.gram_of`)."""
     return lambda: nd.gram_of(case.module, case.inputs, case.probes, engine="streaming", check=check)
 
 
-def sketched(case: Case, *, size: int = 64, check: bool = True) -> Way:
+def sketched(case: Case, *, size: int = 64, check: bool | CheckOnce = True) -> Way:
     """The sketch engine as users call it, with its checks."""
     return lambda: nd.gram_of(
         case.module, case.inputs, case.probes, engine="sketch", sketch=size, check=check

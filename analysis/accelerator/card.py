@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 from analysis.stopwatch import peak_mib
@@ -18,6 +19,9 @@ PRECISIONS: dict[str, tuple[torch.dtype, bool]] = {
     "TF32": (torch.float32, True),
     "bfloat16": (torch.bfloat16, False),
 }
+
+# What gives work to a card, as the profiler names it.
+LAUNCHES = ("cudaLaunchKernel", "cuLaunchKernel", "cudaGraphLaunch")
 
 
 class Meter:
@@ -76,22 +80,54 @@ def copy_bandwidth(meter: Meter, size: int) -> float:
     return 2 * size / min(meter.seconds(lambda: target.copy_(source)) for _ in range(10))
 
 
-def where_time_goes(call: Callable[[], Any], meter: Meter, rows: int = 25) -> str:
-    """A table of the operations that take the most time, and the share of the wall clock that the card works."""
+def hardware(device: torch.device) -> dict[str, Any]:
+    """What a card is made of; nothing of a CPU."""
+    if device.type != "cuda":
+        return {}
+    card = torch.cuda.get_device_properties(device)
+    return {
+        "compute_capability": f"{card.major}.{card.minor}",
+        "card_memory_gib": card.total_memory / 1024**3,
+        "l2_cache_mib": getattr(card, "L2_cache_size", 0) / 1024**2,
+        "cuda": torch.version.cuda,
+    }
+
+
+def where_time_goes(call: Callable[[], Any], meter: Meter, most: int = 15) -> list[dict[str, Any]]:
+    """The whole of a call, then the operations and the card's kernels that take most of it; seconds without callees.
+
+    The whole has the wall clock without the profiler, the time that the card works, how often work is given to it
+    (`calls`), and how often it is waited for.
+    """
     on_card = meter.device.type == "cuda"
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_card else [])]
     wall = meter.seconds(call)
     with profile(activities=activities) as found:
         call()
-    averages = found.key_averages()
-    order = "self_device_time_total" if on_card else "self_cpu_time_total"
-    table = averages.table(sort_by=order, row_limit=rows, max_name_column_width=60)
-    if not on_card:
-        return table
-    busy = sum(each.self_device_time_total for each in averages) * 1e-6
-    launches = sum(each.count for each in averages if each.key == "cudaLaunchKernel")
-    waits = sum(each.count for each in averages if "Synchronize" in each.key)
-    summary = (
-        f"wall {wall:.4f} s without the profiler, card busy {busy:.4f} s, {launches} launches, {waits} waits"
-    )
-    return f"{summary}\n{table}"
+    kernels, operations = [], []
+    for each in found.key_averages():
+        if each.device_type == DeviceType.CPU:
+            operations.append(each)
+        elif not each.is_user_annotation:
+            kernels.append(each)
+    # an operation has the time of the kernels that it launches too, so that only one of both lists adds up
+    busy = sum(each.self_device_time_total for each in kernels) * 1e-6
+    launches = sum(each.count for each in operations if each.key.startswith(LAUNCHES))
+    waits = sum(each.count for each in operations if "Synchronize" in each.key)
+    whole = {"kind": "whole", "calls": launches, "host_seconds": wall, "card_seconds": busy, "waits": waits}
+    operations.sort(key=lambda each: (-each.self_device_time_total, -each.self_cpu_time_total))
+    kernels.sort(key=lambda each: -each.self_device_time_total)
+    return [whole, *_rows("operation", operations[:most]), *_rows("kernel", kernels[:most])]
+
+
+def _rows(kind: str, events: Iterable[Any]) -> list[dict[str, Any]]:
+    return [
+        {
+            "kind": kind,
+            "name": each.key[:80],
+            "calls": each.count,
+            "host_seconds": each.self_cpu_time_total * 1e-6,
+            "card_seconds": each.self_device_time_total * 1e-6,
+        }
+        for each in events
+    ]

@@ -1,11 +1,12 @@
 """What does a kernel cost on a CUDA card, and what does lower precision cost in accuracy? See README.md.
 
-python -m analysis.accelerator.run [--device cuda] [--size full|tiny] [--out FOLDER]
+python -m analysis.accelerator.run [--device cuda] [--size full|tiny] [--out FOLDER] [--minutes 8]
 """
 
 from __future__ import annotations
 
 import argparse
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -19,9 +20,17 @@ from torch import Tensor
 
 import ntkdiag as nd
 from analysis import command_line
-from analysis.accelerator.card import PRECISIONS, Meter, copy_bandwidth, matrix_rate, where_time_goes
-from analysis.stopwatch import machine, relative_error
+from analysis.accelerator.card import (
+    PRECISIONS,
+    Meter,
+    copy_bandwidth,
+    hardware,
+    matrix_rate,
+    where_time_goes,
+)
+from analysis.stopwatch import machine, reason_of, relative_error
 from analysis.ways import Case, dit_case, first_samples_truth, sketched, streaming, torch_func, training_step
+from ntkdiag.kernel import CheckOnce
 from ntkdiag.kernel.streaming.contraction import contract
 from ntkdiag.provenance import environment, write_json, write_text
 
@@ -49,13 +58,26 @@ def precision_rows(config: dict[str, Any], meter: Meter) -> Rows:
                 ways = {
                     "training step": training_step(case),
                     "exact": streaming(case),
+                    "exact, later": streaming(case, check=CheckOnce()),
                     "sketch": sketched(case),
+                    "sketch, later": sketched(case, check=CheckOnce()),
                 }
                 if network in config["torch_func"]:
                     ways["torch.func"] = torch_func(case, written_out_attention=True)
                 for way, call in ways.items():
-                    measured = measure_way(call, config["rounds"], meter, truth)
+                    measured = tried(partial(measure_way, call, config["rounds"], meter, truth))
+                    case.module.zero_grad(set_to_none=True)  # no other way needs a step's gradients in memory
                     yield {"network": network, "precision": precision, "way": way, **measured}
+
+
+def tried(measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What is measured, or the reason why it cannot be, such as memory that ran out."""
+    try:
+        return measure()
+    except Exception as error:  # the error becomes the row in the table
+        found = {"reason": reason_of(error)}
+    torch.cuda.empty_cache()  # does nothing without a card
+    return found
 
 
 def measure_way(
@@ -92,7 +114,7 @@ def tile_rows(config: dict[str, Any], meter: Meter) -> Rows:
             case = case.to(dtype)
             with meter.precision(tf32):
                 calls: dict[float, Callable[[], Any]] = {0: training_step(case)}
-                calls |= dict.fromkeys(config["tiles_mib"], streaming(case, check=False))
+                calls |= dict.fromkeys(config["tiles_mib"], streaming(case, check=CheckOnce()))
                 times: dict[float, list[float]] = {tile: [] for tile in calls}
                 for _ in range(config["rounds"] + 1):  # in turn; the first round warms up
                     for tile, call in calls.items():
@@ -137,41 +159,49 @@ def measure_rows(config: dict[str, Any], meter: Meter) -> Rows:
     """nd.measure of a large network by sketches, one row per precision: seconds, beside as many training steps."""
     wanted = config["measure"]
     network, buckets, samples, probes = (wanted[name] for name in ("network", "buckets", "samples", "probes"))
-    for precision in wanted["precisions"]:
+    case = built(config, network, config["samples"], meter)
+    latents = torch.randn(samples, *case.inputs[0].shape[1:], generator=torch.Generator().manual_seed(1))
+    for precision in wanted["precisions"]:  # from wide to narrow: the network is converted in place
         dtype, tf32 = PRECISIONS[precision]
-        case = built(config, network, config["samples"], meter).to(dtype)
+        case = case.to(dtype)
         denoiser = nd.Denoiser(case.module, schedule=nd.schedules.cosine(), target="v", call="log_snr")
-        latents = torch.randn(samples, *case.inputs[0].shape[1:], generator=torch.Generator().manual_seed(1))
         call = partial(
             nd.measure, denoiser, latents, buckets, samples=samples, probes=probes, engine="sketch"
         )
-        with meter.precision(tf32):
+
+        def measured(call: Callable[[], Any] = call, case: Case = case) -> dict[str, float]:
             step = buckets * samples * step_seconds_per_sample(config, case, meter)
             seconds: list[float] = []
-            peak = meter.peak_mib(lambda call=call, seconds=seconds: seconds.append(meter.seconds(call)))
+            peak = meter.peak_mib(lambda: seconds.append(meter.seconds(call)))
+            return {"seconds": seconds[0], "steps_of_all_samples": seconds[0] / step, "peak_mib": peak}
+
+        with meter.precision(tf32):
+            found = tried(measured)
         yield {
             "network": network, "parameters": case.parameters, "precision": precision, "buckets": buckets,
-            "samples": samples, "probes": probes, "seconds": seconds[0], "steps_of_all_samples": seconds[0] / step,
-            "peak_mib": peak,
+            "samples": samples, "probes": probes, **found,
         }  # fmt: skip
 
 
-def profiles(config: dict[str, Any], meter: Meter) -> str:
-    """Where the time of a kernel goes, by operation, for each engine."""
-    case = built(config, config["growth"]["network"], config["samples"], meter)
-    parts = []
+def profile_rows(config: dict[str, Any], meter: Meter) -> Rows:
+    """Where the time of a kernel goes, by operation, for each engine; of a later call of a measurement, in TF32."""
+    network = config["growth"]["network"]
+    case = built(config, network, config["samples"], meter)
     with meter.precision(True):
-        for way, call in {"exact": streaming(case), "sketch": sketched(case)}.items():
+        for way, engine in {"exact": streaming, "sketch": sketched}.items():
+            call = engine(case, check=CheckOnce())
             call()
-            parts.append(f"{way}, {config['growth']['network']}, TF32\n\n{where_time_goes(call, meter)}")
-    return "\n\n".join(parts)
+            for row in where_time_goes(call, meter):
+                yield {"network": network, "way": way, **row}
 
 
+# In the order of what would be missed most if the time were over.
 STUDIES: dict[str, Callable[[dict[str, Any], Meter], Rows]] = {
-    "tiles": tile_rows,
-    "precision": precision_rows,
-    "growth": sample_rows,
     "measure": measure_rows,
+    "precision": precision_rows,
+    "profile": profile_rows,
+    "growth": sample_rows,
+    "tiles": tile_rows,
 }
 
 
@@ -179,28 +209,56 @@ def options() -> argparse.Namespace:
     """What the command line says."""
     parser = command_line.parser(__doc__, HERE)
     parser.add_argument("--device", default="cuda", help="a torch device, such as cuda:1 or cpu")
+    parser.add_argument("--minutes", type=float, default=8.0, help="no row begins after this time")
     return parser.parse_args()
 
 
+def write_rows(path: Path, rows: Rows, time_is_over: Callable[[], bool]) -> bool:
+    """Write a table anew with every row, so that a run that is stopped loses none; whether there was time for all rows.
+
+    An error ends this table, with its reason as the last row, and not the others.
+    """
+    found: list[dict[str, Any]] = []
+    while not time_is_over():
+        try:
+            row = next(rows, None)
+        except Exception as error:
+            row, rows = {"reason": reason_of(error)}, iter(())
+        if row is None:
+            return True
+        found.append(row)
+        print(row, flush=True)
+        write_text(path, pd.DataFrame(found).to_csv(index=False, float_format="%.5g"))
+    return False
+
+
 def main() -> None:
-    """Run every study, and write each as soon as it is finished."""
-    chosen = options()
+    """Run every study; each row is written as soon as it is measured."""
+    began, chosen = time.perf_counter(), options()
     device = torch.device(chosen.device)
     if device.type == "cuda" and not torch.cuda.is_available():
         raise SystemExit("no CUDA card is visible; --device cpu --size tiny tries the script without one")
     config, meter = command_line.settings(HERE, chosen.size), Meter(device)
     chosen.out.mkdir(parents=True, exist_ok=True)
-    card = {"matrix_rate": {name: matrix_rate(meter, config["matrix"], name) for name in PRECISIONS}}
-    card["copy_bytes_per_second"] = copy_bandwidth(meter, config["copy_mib"] * MIB)
-    write_json(chosen.out / "machine.json", machine() | environment(device) | card)
+    card = hardware(device) | {
+        "matrix_rate": {name: matrix_rate(meter, config["matrix"], name) for name in PRECISIONS},
+        "copy_bytes_per_second": copy_bandwidth(meter, config["copy_mib"] * MIB),
+    }
+
+    def note(unfinished: list[str]) -> None:
+        run = {"seconds": round(time.perf_counter() - began, 1), "unfinished": unfinished}
+        write_json(chosen.out / "machine.json", machine() | environment(device) | card | run)
+
+    def time_is_over() -> bool:
+        return time.perf_counter() - began > 60 * chosen.minutes
+
+    unfinished = [*STUDIES]
+    note(unfinished)
     print(card, flush=True)
     for name, study in STUDIES.items():
-        rows = []
-        for row in study(config, meter):
-            rows.append(row)
-            print(row, flush=True)
-        write_text(chosen.out / f"{name}.csv", pd.DataFrame(rows).to_csv(index=False, float_format="%.5g"))
-    write_text(chosen.out / "profile.txt", profiles(config, meter))
+        if write_rows(chosen.out / f"{name}.csv", study(config, meter), time_is_over):
+            unfinished.remove(name)
+        note(unfinished)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from analysis.stopwatch import peak_mib, relative_error, repeated, resident_mib
+from analysis.stopwatch import peak_mib, reason_of, relative_error, repeated, resident_mib
 
 
 def measured(peer: str, network: str, size: str, case_file: str, budget: float) -> dict[str, Any]:
@@ -46,12 +46,6 @@ def measured(peer: str, network: str, size: str, case_file: str, budget: float) 
     if found is not None:
         row["relative_error"] = relative_error(np.asarray(found, np.float64), truth)
     return row | {"status": "ok"}
-
-
-def reason_of(error: Exception) -> str:
-    """The error in one line."""
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text[:300]}"
 
 
 if __name__ == "__main__":

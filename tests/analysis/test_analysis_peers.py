@@ -12,7 +12,7 @@ import torch
 
 from analysis.peers import environments, run
 from analysis.peers.cases import NETWORKS, build, load_case, write_case
-from analysis.peers.worker import reason_of
+from analysis.stopwatch import reason_of
 from ntkdiag.errors import InputError
 
 
