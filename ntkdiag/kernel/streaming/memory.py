@@ -63,6 +63,6 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory ran out, on a GPU or on the CPU."""
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
-    # the CPU's allocator raises a plain RuntimeError: its words differ by platform
-    words = ("can't allocate memory", "not enough memory")
+    # the CPU's allocator, whose words differ by platform, and libraries of a card raise a plain RuntimeError
+    words = ("can't allocate memory", "not enough memory", "CUDA error: out of memory", "_STATUS_ALLOC_FAILED")
     return isinstance(error, RuntimeError) and any(each in str(error) for each in words)
