@@ -1,4 +1,4 @@
-"""The environments of the peers, which the study makes itself: one with this package's torch, one with JAX 0.4.23."""
+"""The environments of the peers, which the study makes itself: two with this package's torch, one with JAX 0.4.23."""
 
 from __future__ import annotations
 
@@ -9,15 +9,23 @@ from pathlib import Path
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
 HOME = HERE / ".env"
-# name → pip arguments. torch stays the one of constraints.txt, so that no other build of it is downloaded.
-INSTALL = {
-    "torch": [
+
+
+def _with_torch(name: str) -> list[str]:
+    """Arguments of pip; torch stays the one of constraints.txt, so that no other build of it is downloaded."""
+    pins = [
         "--constraint",
         str(ROOT / "constraints.txt"),
         "--requirement",
-        str(HERE / "requirements-torch.txt"),
-        *("torch", "numpy", "scipy", "pandas"),
-    ],
+        str(HERE / f"requirements-{name}.txt"),
+    ]
+    return [*pins, "torch", "numpy", "scipy", "pandas", "safetensors"]
+
+
+# name → pip arguments
+INSTALL = {
+    "torch": _with_torch("torch"),
+    "projections": _with_torch("projections"),
     "jax": ["--no-deps", "--requirement", str(HERE / "requirements-jax.txt")],
 }
 

@@ -1,0 +1,166 @@
+"""Kernels from projected gradients, by this package and by other tools, at equal error; see README.md.
+
+    python -m analysis.peers.projections [--size full|tiny] [--networks mlp unet dit4] [--no-setup]
+
+Every row is measured in a process of its own, one after another. Rows of earlier runs stay in the tables until the same
+network runs again.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from analysis import command_line
+from analysis.peers import environments
+from analysis.peers.environments import ROOT, python_of
+from analysis.peers.run import HERE, case_file
+from analysis.stopwatch import machine
+from ntkdiag.errors import require_one_of
+from ntkdiag.provenance import environment, write_json, write_text
+
+# Way → the environment that it runs in.
+WAYS = {
+    "ntkdiag": "own",
+    "torch_func_written_out": "own",
+    "sketch": "own",
+    "dattri_logra": "projections",
+    "dattri_mask": "projections",
+    "trak": "projections",
+}
+NETWORKS = ("mlp", "unet", "dit4")
+ERRORS = ("correlation_error", "rank_error")
+TIMEOUT = 3600.0
+# Way, network, length, rounds or parts, further words → what its process says.
+Answer = Callable[..., Any]
+
+
+class Tables:
+    """The tables of the study, written after every row; of other networks the rows of earlier runs are kept."""
+
+    def __init__(self, out: Path) -> None:
+        self.out = out
+        self.rows: dict[str, list[dict[str, Any]]] = {"projections": [], "curves": []}
+
+    def add(self, table: str, row: dict[str, Any]) -> None:
+        """Write the table with one more row."""
+        self.rows[table].append(row)
+        path = self.out / f"{table}.csv"
+        found = pd.DataFrame(self.rows[table])
+        if path.exists():
+            old = pd.read_csv(path)
+            done = {each["network"] for each in self.rows[table]}
+            found = pd.concat([old[~old.network.isin(done)], found])
+        write_text(path, found.to_csv(index=False, float_format="%.5g"))
+        print(row, flush=True)
+
+
+def answer_of(size: str, way: str, network: str, length: int, count: int, *words: str) -> Any:
+    """What a process says of one way on one network; a row with the reason where it says nothing.
+
+    Raises:
+        NotMade: the way's environment has not been made.
+    """
+    file = case_file(network, size)
+    call = [python_of(WAYS[way]), "-m", "analysis.peers.approximate", way, network, size, str(file)]
+    try:
+        answer = subprocess.run(
+            [*call, str(length), str(count), *words],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT,
+        )
+    except subprocess.TimeoutExpired:
+        return {"status": "cannot", "reason": f"no kernel within {TIMEOUT:.0f} s"}
+    rows = [line for line in answer.stdout.splitlines() if line.startswith("ROW ")]
+    if rows:
+        return json.loads(rows[-1].removeprefix("ROW "))
+    last = (answer.stderr.strip().splitlines() or ["no output"])[-1]
+    return {"status": "cannot", "reason": f"process ended with {answer.returncode}: {last[:300]}"}
+
+
+def length_of_equal_error(curve: pd.DataFrame, error: str, wanted: float) -> int:
+    """Length of a projection with this error, from its curve: between points on lines of logarithms, beyond as 1/√length."""
+    ordered = curve.sort_values("length")
+    lengths, errors = np.log(ordered.length.to_numpy(float)), np.log(ordered[error].to_numpy(float))
+    goal = np.log(wanted)
+    if goal <= errors[-1]:
+        return round(float(np.exp(lengths[-1] + 2 * (errors[-1] - goal))))
+    if goal >= errors[0]:
+        return max(1, round(float(np.exp(lengths[0] + 2 * (errors[0] - goal)))))
+    return round(float(np.exp(np.interp(-goal, -errors, lengths))))
+
+
+def study(network: str, config: dict[str, Any], answer: Answer, tables: Tables) -> None:
+    """All rows of one network: ways of a fixed length, curves of the others, and these at the error of the sketches."""
+    sketches: dict[int, dict[str, Any]] = {}
+    for way, lengths in config["kept"].items():
+        for length in lengths:
+            rounds = config["rounds"][network]
+            row = answer(way, network, length, rounds)
+            tables.add(
+                "projections", {"network": network, "way": way, "length": length, "rounds": rounds, **row}
+            )
+            if way == "sketch" and length in config["equal_to"]:
+                sketches[length] = row
+    for way, longest in config["curve"].items():
+        found = answer(way, network, longest[network], config["parts"], "--columns")
+        if isinstance(found, dict):
+            tables.add("projections", {"network": network, "way": way, "length": longest[network], **found})
+            continue
+        for point in found:
+            tables.add("curves", {"network": network, "way": way, **point})
+        points = pd.DataFrame(found)
+        for k, row in sketches.items():
+            lengths = {error: length_of_equal_error(points, error, row[error]) for error in ERRORS}
+            length = lengths["correlation_error"]
+            most = int(config["most_numbers"] / row["parameters"]) if way == "trak" else length
+            labels = {"network": network, "way": way, "length": length, "rounds": 1, "equal_to": k}
+            labels["length_of_equal_rank_error"] = lengths["rank_error"]
+            tables.add("projections", labels | at_length(partial(answer, way, network), length, most))
+
+
+def at_length(answer: Callable[[int, int], dict[str, Any]], length: int, most: int) -> dict[str, Any]:
+    """One projection; seconds of more than `most` columns by the line through two shorter ones, without an error."""
+    row = dict(answer(min(length, most), 1))
+    if length <= most or row["status"] != "ok":
+        return row
+    quarter = answer(most // 4, 1)
+    for column in ("cold_processor_seconds", "processor_seconds", "steps"):
+        row[column] += (row[column] - quarter[column]) * (length - most) / (most - most // 4)
+    measured = {
+        name: value
+        for name, value in row.items()
+        if "error" not in name and name not in {"rank_shift", "wall_seconds"}
+    }
+    return measured | {"measured_length": most}
+
+
+def main() -> None:
+    """Parse and run."""
+    parser = command_line.parser(__doc__, HERE)
+    parser.add_argument("--networks", nargs="+", default=NETWORKS)
+    parser.add_argument("--no-setup", action="store_true", help="use the environment as it is")
+    chosen = parser.parse_args()
+    for network in chosen.networks:
+        require_one_of("--networks", network, NETWORKS)
+    if not chosen.no_setup:
+        environments.make("projections")
+    chosen.out.mkdir(parents=True, exist_ok=True)
+    config = json.loads((HERE / "config.json").read_text())["projections"][chosen.size]
+    tables = Tables(chosen.out)
+    write_json(chosen.out / "projections_machine.json", machine() | environment())
+    for network in chosen.networks:
+        study(network, config, cache(partial(answer_of, chosen.size)), tables)
+
+
+if __name__ == "__main__":
+    main()
