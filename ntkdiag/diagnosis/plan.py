@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pandas as pd
 import torch
+from torch import Tensor
 
 from ntkdiag.conditions import rows_of
 from ntkdiag.data import Data
@@ -15,7 +17,7 @@ from ntkdiag.diagnosis.bucket_kernels import samples_together
 from ntkdiag.errors import InputError
 from ntkdiag.kernel.engines import SKETCH
 from ntkdiag.kernel.gram import within_denoiser
-from ntkdiag.kernel.work import RATES, Work, gemm_rate, pass_seconds, shape_of, work_of
+from ntkdiag.kernel.work import RATES, Kernel, Sweeps, Timed, Work, shape_of, speed_of, timed, work_of
 
 # Samples of a training step, as the unit of cost.
 BATCH = 128
@@ -56,19 +58,21 @@ def plan(
     params: str | Sequence[str] | None = None,
     processes: int = 1,
     networks: int = 1,
+    memory: int | None = None,
 ) -> Plan:
-    """Count what `measure` would do with these arguments, without the full kernel.
+    """Count what `measure` would do with these arguments, without the full kernel, and time a little of it here.
 
-    The network runs on a few samples, to see its layers and how fast it is here. Seconds are those of a core: what is
-    counted times rates that `analysis/processes` fits, whose README says how well. All samples of a kernel are taken to fit
-    into memory at once.
+    The network runs on a few samples, alone and through the engine, and a part of each layer's products between samples is
+    made: about a second, unless one pass of a sample takes as long. Seconds are those of a core: what was timed times what
+    is counted, and bytes exchanged at a rate that `analysis/processes` fits; its README says how well it does.
 
     Args:
         denoiser, data, samples, probes, sketch, params: As in `measure`.
         buckets: Their number B.
-        engine: "auto", "streaming" (both exact) or "sketch".
+        engine: "auto", "streaming" (both exact) or "sketch". With "auto" the trace kernel is sketched where `measure` would.
         processes: How many share the samples.
         networks: How many are measured, references included.
+        memory: Bytes that each process has to work in; None for what is free on this machine, which they are taken to share.
 
     Raises:
         InputError: an engine whose cost is not known.
@@ -83,33 +87,43 @@ def plan(
         raise InputError(
             "engine", expected="'auto', 'streaming' or 'sketch', whose cost is known", got=repr(engine)
         )
-    rows = torch.arange(min(_FEW, len(data.train)))
-    like = next(denoiser.parameters())
-    x = data.train[rows].to(like)
-    cond = rows_of(denoiser.conditions_from(data.conditions), rows)
-    level = torch.full((len(x),), float(denoiser.schedule.quantile(0.5)), device=like.device)
-    inputs = denoiser.inputs(x, level, dict(cond) or None)
+    inputs = _inputs(denoiser, data)
     shape = shape_of(denoiser, inputs, within_denoiser(params), sketch)
     every = buckets * samples
     most = samples_together(buckets, samples, probes, int(shape.forward))
-
-    def kernel(count: int, directions: int) -> Work:
-        return work_of(shape, count, directions, processes, engine == "sketch")
-
-    def times(count: int, work: Work) -> Work:
-        return sum([work] * (count - 1), start=work)
-
-    trace = kernel(every, probes)
+    base = Kernel(every, probes, processes, engine == "sketch", memory=memory, device=inputs[0].device)
+    many = replace(base, sketched=base.sketched or (engine == "auto" and Sweeps.of(shape, base).count > 1))
+    traces = [many] if every <= most else [replace(base, samples=samples)] * buckets
     if every > most:
-        trace = times(buckets, kernel(samples, probes)) + kernel(buckets * max(1, most // buckets), probes)
-    forwards = Work(passes=every / processes, memory=float(shape.weights))
-    parts = {
-        "predictions": times(networks, forwards),
-        "residual kernel": times(networks, kernel(every, 1)),
-        "trace kernel": times(networks, trace),
-        "noise of the target": times(buckets, kernel(samples, 1)),
+        traces.append(replace(base, samples=buckets * max(1, most // buckets)))
+    kernels = {
+        "residual kernel": [replace(base, probes=1)],
+        "trace kernel": _once_checked(traces),
+        "noise of the target": _once_checked([replace(base, samples=samples, probes=1)] * buckets),
     }
-    one_pass, rate = pass_seconds(denoiser, inputs), gemm_rate()
+    known = {
+        name: [replace(each, rehearsed=name == "residual kernel") for each in some]
+        for name, some in kernels.items()
+    }
+    speeds = {
+        kind: speed_of(denoiser, inputs, replace(base, sketched=kind), within_denoiser(params), sketch)
+        for kind in {each.sketched for some in known.values() for each in some}
+    }
+
+    def of(some: list[Kernel], repeats: int) -> tuple[Work, Timed]:
+        found = Counter(some)
+        work = [work_of(shape, each) for each in some] * repeats
+        seconds = [
+            timed(shape, speeds[each.sketched], each).times(count * repeats) for each, count in found.items()
+        ]
+        return sum(work, start=Work()), sum(seconds, start=Timed())
+
+    passes = every / processes
+    one_pass = next(iter(speeds.values())).forward_sample
+    parts = {"predictions": (Work(passes=passes * networks), Timed(passes=passes * one_pass * networks))}
+    parts |= {
+        name: of(some, 1 if name == "noise of the target" else networks) for name, some in known.items()
+    }
     step = 3 * BATCH * shape.forward
     table = [
         {
@@ -117,9 +131,24 @@ def plan(
             "operations": work.operations(shape.forward),
             "training_steps": work.operations(shape.forward) / step if step else 0.0,
             "received_bytes": work.received,
-            "memory_bytes": work.memory,
-            "seconds": RATES.seconds(work, one_pass, rate),
+            "memory_bytes": shape.weights + work.memory,
+            "seconds": RATES.seconds(seconds),
         }
-        for part, work in parts.items()
+        for part, (work, seconds) in parts.items()
     ]
     return Plan(pd.DataFrame(table), shape.left_out, processes)
+
+
+def _inputs(denoiser: Denoiser, data: Data) -> tuple[Tensor, ...]:
+    """What the network takes of a few samples at a noise level in the middle."""
+    rows = torch.arange(min(_FEW, len(data.train)))
+    like = next(denoiser.parameters())
+    x = data.train[rows].to(like)
+    cond = rows_of(denoiser.conditions_from(data.conditions), rows)
+    level = torch.full((len(x),), float(denoiser.schedule.quantile(0.5)), device=like.device)
+    return denoiser.inputs(x, level, dict(cond) or None)
+
+
+def _once_checked(kernels: list[Kernel]) -> list[Kernel]:
+    """The first of them compared with plain autograd, as `CheckOnce` does."""
+    return [replace(each, checked=place == 0) for place, each in enumerate(kernels)]

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, distributed
 
 from ntkdiag.distributed.failure import LostProcess, OutOfStep, first_of, packed
+from ntkdiag.distributed.parcels import Parcel, share_of
 from ntkdiag.errors import InputError
 
 # Numbers beside the name of an exchange.
@@ -52,6 +53,7 @@ class Processes:
         self.rank: int = distributed.get_rank()
         self.count: int = distributed.get_world_size()
         self._beside = _group_of_main_memory()
+        self._buffers: dict[tuple[str, torch.device], Tensor] = {}
         self._raised: Exception | None = None  # what all processes have just raised
         machine = crc32(socket.gethostname().encode())
         self.on_this_machine = sum(each[0] == machine for each in self.meet("machine", machine))
@@ -94,32 +96,28 @@ class Processes:
             self._said(_FAILED)
             self._fail(error)
 
-    def exchange(
-        self, what: str, tensors: Sequence[Tensor], counts: Sequence[int], split: Sequence[bool]
-    ) -> list[Tensor]:
+    def exchange(self, what: str, parcels: Sequence[Parcel], counts: Sequence[int]) -> list[Tensor]:
         """Give all others what this process has of some tensors.
 
         Args:
             what: Names them; see `meet`, also for what is raised.
-            tensors: [n, ..., last], the rows of this process; all sizes but n are equal in all processes.
-            counts: n of each process.
-            split: For each tensor, whether this process receives all of it, or only its share of the last dimension.
+            parcels: Tensors, and who receives what of them; all sizes but the number of rows are equal in all processes.
+            counts: Rows of each process.
 
         Returns:
-            Rows of all processes in order, [Σ n, ...] each.
+            For each parcel, the rows of this process and of those it receives from, in their order: [Σ n, ...].
         """
-        found: list[Tensor | None] = [None] * len(tensors)
-        for kind in dict.fromkeys((tensor.dtype, tensor.device) for tensor in tensors):
-            places = [i for i, tensor in enumerate(tensors) if (tensor.dtype, tensor.device) == kind]
-            some = self._exchanged(what, [tensors[i] for i in places], counts, [split[i] for i in places])
+        found: list[Tensor | None] = [None] * len(parcels)
+        for kind in dict.fromkeys((parcel.rows.dtype, parcel.rows.device) for parcel in parcels):
+            places = [i for i, each in enumerate(parcels) if (each.rows.dtype, each.rows.device) == kind]
+            some = self._exchanged(what, [parcels[i] for i in places], counts)
             for place, tensor in zip(places, some, strict=True):
                 found[place] = tensor
         return [tensor for tensor in found if tensor is not None]
 
     def share_of(self, size: int, rank: int | None = None) -> slice:
         """The part of a dimension that a process has: this one, or another."""
-        rank = self.rank if rank is None else rank
-        return slice(rank * size // self.count, (rank + 1) * size // self.count)
+        return share_of(size, self.rank if rank is None else rank, self.count)
 
     def total(self, what: str, tensor: Tensor) -> Tensor:
         """The sum of a tensor over processes, in main memory."""
@@ -152,51 +150,48 @@ class Processes:
         self._call(lambda: distributed.all_gather_object(found, value, group=self._beside))
         return found
 
-    def _exchanged(
-        self, what: str, tensors: list[Tensor], counts: Sequence[int], split: list[bool]
-    ) -> list[Tensor]:
+    def _exchanged(self, what: str, parcels: list[Parcel], counts: Sequence[int]) -> list[Tensor]:
         """`exchange` of tensors of one dtype on one device."""
-
-        def part(i: int, rank: int) -> slice:
-            size = tensors[i].shape[-1]
-            return self.share_of(size, rank) if split[i] else slice(0, size)
-
-        def shape(i: int, rows: int) -> tuple[int, ...]:
-            mine = part(i, self.rank)
-            return (rows, *tensors[i].shape[1:-1], mine.stop - mine.start)
-
-        def pieces(rank: int) -> list[Tensor]:
-            return [tensor[..., part(i, rank)] for i, tensor in enumerate(tensors)]
-
-        sent = [[] if rank == self.rank else pieces(rank) for rank in range(self.count)]
-        to = [sum(piece.numel() for piece in each) for each in sent]
-        shapes = [[shape(i, rows) for i in range(len(tensors))] for rows in counts]
-        of = [0 if rank == self.rank else sum(map(math.prod, each)) for rank, each in enumerate(shapes)]
-        values = torch.cat([tensors[0].new_empty(0), *(piece.reshape(-1) for each in sent for piece in each)])
-        known = [(tuple(tensor.shape[1:]), tensor.dtype) for tensor in tensors]
-        received = self._all_to_all(f"{what} {known} {list(counts)}", values, to, of).split(of)
-        found = [
-            pieces(rank)
-            if rank == self.rank
-            else [
-                flat.reshape(size)
-                for flat, size in zip(received[rank].split([*map(math.prod, each)]), each, strict=True)
-            ]
-            for rank, each in enumerate(shapes)
+        ranks, own = range(self.count), self.rank
+        pieces = [[each.part(own, rank, self.count) for each in parcels] for rank in ranks]
+        shapes = [
+            [each.shape(rank, own, self.count, rows) for each in parcels]
+            for rank, rows in zip(ranks, counts, strict=True)
         ]
-        return [torch.cat(of_tensor) for of_tensor in zip(*found, strict=True)]
+        to = [0 if rank == own else sum(piece.numel() for piece in pieces[rank]) for rank in ranks]
+        of = [0 if rank == own else sum(map(math.prod, shapes[rank])) for rank in ranks]
+        sent = self._buffer("sent", sum(to), parcels[0].rows)
+        outward = (piece for rank in ranks if rank != own for piece in pieces[rank])
+        _fill(sent, outward)
+        known = [(tuple(each.rows.shape[1:]), each.rows.dtype) for each in parcels]
+        received = self._all_to_all(f"{what} {known} {list(counts)}", sent, to, of).split(of)
+        every = [pieces[rank] if rank == own else _shaped(received[rank], shapes[rank]) for rank in ranks]
+        return [
+            torch.cat([rows for rank, rows in enumerate(rows_of_all) if each.passes(rank, own)])
+            for each, rows_of_all in zip(parcels, zip(*every, strict=True), strict=True)
+        ]
 
     def _all_to_all(self, what: str, sent: Tensor, to: list[int], of: list[int]) -> Tensor:
-        """Values for each process in turn → values of each process in turn; as bytes: some backends know few dtypes."""
+        """Values for each process in turn → values of each process in turn; as bytes: some backends know few dtypes.
+
+        What is returned is overwritten by the next call.
+        """
         width, values = sent.element_size(), sent.view(torch.uint8)
         on_card = values.is_cuda and "nccl" in distributed.get_backend_config()
         values = values if on_card else values.cpu()
-        found = values.new_empty(width * sum(of))
+        found = self._buffer("received", width * sum(of), values)
         outward, inward = ([width * size for size in sizes] for sizes in (to, of))
         group = None if on_card else self._beside
         self.meet(what)
         self._call(lambda: distributed.all_to_all_single(found, values, inward, outward, group=group))
         return found.view(sent.dtype).to(sent.device)
+
+    def _buffer(self, name: str, size: int, like: Tensor) -> Tensor:
+        """Memory for `size` values, the same each time: fresh pages would cost more than what is written there."""
+        key, needed = (name, like.device), size * like.element_size()
+        if key not in self._buffers or len(self._buffers[key]) < needed:
+            self._buffers[key] = torch.empty(needed, dtype=torch.uint8, device=like.device)
+        return self._buffers[key][:needed].view(like.dtype)
 
     def _said(self, *header: int) -> list[list[int]]:
         """The header of each process."""
@@ -228,6 +223,20 @@ class Processes:
 def in_step(processes: Processes | None) -> AbstractContextManager[None]:
     """`Processes.in_step`; for a process by itself, nothing."""
     return nullcontext() if processes is None else processes.in_step()
+
+
+def _fill(buffer: Tensor, pieces: Iterator[Tensor]) -> None:
+    """Copy tensors into a buffer, one behind the other."""
+    place = 0
+    for piece in pieces:
+        buffer[place : place + piece.numel()].view(piece.shape).copy_(piece)
+        place += piece.numel()
+
+
+def _shaped(values: Tensor, shapes: list[tuple[int, ...]]) -> list[Tensor]:
+    """Values that lie one behind the other, as tensors of these shapes."""
+    flat = values.split([*map(math.prod, shapes)])
+    return [each.view(shape) for each, shape in zip(flat, shapes, strict=True)]
 
 
 def _group_of_main_memory() -> Any:

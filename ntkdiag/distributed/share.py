@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ntkdiag.distributed.group import Processes
+from ntkdiag.distributed.parcels import Parcel
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class Share:
     def of_every(self, rows: Tensor) -> Tensor:
         """Rows of all samples [N, ...], from those that each process ran."""
         own = rows[: self.own.stop - self.own.start].reshape(-1, rows[0].numel())
-        every = self.processes.exchange("rows of all samples", [own], self.counts, [False])[0]
+        every = self.processes.exchange("rows of all samples", [Parcel(own)], self.counts)[0]
         return every.reshape(-1, *rows.shape[1:])
 
     def _positions(self) -> list[Tensor]:

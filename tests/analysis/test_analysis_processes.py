@@ -23,31 +23,31 @@ def test_kernels_of_two_processes_are_compared_with_those_of_one(
     tiny = CONFIG["tiny"]
     two_processes.run(run.every_kernel, tiny, tmp_path)
     rows = json.loads((tmp_path / "rows-2.json").read_text())
-    for name, samples in tiny["kernels"]:
-        for engine in run.ENGINES:
-            row, matrix = run.kernel(name, samples, engine, 1, tiny)
-            torch.save(matrix, tmp_path / f"{name}-{samples}-{engine}-1-0.pt")
-            rows.append(row)
+    for asked in run.kernels(tiny):
+        row, matrix = run.measured_kernel(asked, 1, tiny)
+        name = "-".join(map(str, asked.values()))
+        torch.save(matrix, tmp_path / f"{name}-1-0.pt")
+        rows.append(row)
     found = run.compared(pd.DataFrame(rows), tmp_path)
     assert len(found) == 8
     assert (found["difference"] < 1e-6).all()
     assert (found["same_in_all"] == 1).all()
+    assert (found[["passes", "products", "peak_bytes", "planned_bytes"]] > 0).all(axis=None)
     assert (found.loc[found["processes"] == 1, "efficiency"] == 1).all()
 
 
 def test_rates_are_found_again() -> None:
     generator = np.random.default_rng(0)
-    columns = [*vars(run.Work()), "pass_seconds"]
-    rows = pd.DataFrame({name: generator.uniform(1, 5, 40) for name in columns})
-    rows["gemm_rate"], rows["network"] = 2.0, ["a", "b"] * 20
-    rates = run.Rates(1.1, 0.4, 0.7, 0.02, 0.3, 0.05, 0.2, 0.6)
+    rows = pd.DataFrame({name: generator.uniform(1, 5, 40) for name in vars(run.Timed())})
+    rows["network"] = ["a", "b"] * 20
+    rates = run.Rates(1.1, 0.4, 0.7, 0.02, 0.3, 0.05)
     rows["cpu_seconds"] = run.seconds_of(rows, rates)
     assert vars(run.fitted(rows)) == pytest.approx(vars(rates), rel=1e-6)
     assert run.predicted(rows)["error"].abs().max() < 1e-6
 
 
 def test_the_networks_of_the_study() -> None:
-    names = {name for name, _ in CONFIG["full"]["kernels"]}
+    names = {name for name, *_ in CONFIG["full"]["kernels"]}
     assert names == set(networks.NAMES)
     module, inputs = networks.build("tied", 3)
     assert module(*inputs).shape[0] == 3

@@ -12,6 +12,7 @@ from torch import Tensor, distributed, nn
 
 from ntkdiag.denoiser import Denoiser
 from ntkdiag.distributed import Processes
+from ntkdiag.distributed.parcels import Parcel
 from ntkdiag.errors import MeasurementError
 from ntkdiag.kernel import gram, gram_of
 from ntkdiag.kernel.directions import given
@@ -146,7 +147,14 @@ def exchanged(counts: list[int], dtype: torch.dtype) -> list[Tensor]:
     processes = Processes()
     n = counts[processes.rank]
     rows = (torch.arange(n * 3).reshape(n, 3) + 100 * processes.rank).to(dtype)
-    return processes.exchange("rows", [rows, rows, rows.bool()], counts, [False, True, False])
+    parcels = [
+        Parcel(rows),
+        Parcel(rows, columns=True),
+        Parcel(rows.bool()),
+        Parcel(rows, turn=0),
+        Parcel(rows, turn=1),
+    ]
+    return processes.exchange("rows", parcels, counts)
 
 
 class Unsendable(Exception):

@@ -88,7 +88,7 @@ def measure(
             metavar="PROCESSES",
             min=1,
             help="Print what the measurement would cost each of so many processes, 1 without torchrun, and stop: "
-            "operations, bytes exchanged, memory and a guess of the time.",
+            "operations, bytes exchanged, memory and time, for which a little of it is measured here in about a second.",
         ),
     ] = None,
     force: Force = False,
@@ -169,6 +169,7 @@ def _say_plan(
         params=how.params,
         processes=processes,
         networks=1 + asked.sizes.controls,
+        memory=asked.memory,
         **asked.sketch,
     )
     if json:

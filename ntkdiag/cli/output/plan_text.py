@@ -19,8 +19,8 @@ def plan_text(plan: Plan) -> str:
     lines = ["  ".join(_aligned(row, widths)) for row in rows]
     count = "1 process" if plan.processes == 1 else f"{plan.processes} processes"
     notes = [
-        f"\n{count}; a training step has 128 samples. Seconds are a rough guess from the speed of the network here; nothing "
-        "was measured."
+        f"\n{count}; a training step has 128 samples. Seconds are measured here on a few samples, for a "
+        "core of this machine; nothing was written."
     ]
     if plan.left_out:
         notes.append(f"Not counted, since slow engines serve them: {listed(plan.left_out)}.")

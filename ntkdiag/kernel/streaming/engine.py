@@ -25,7 +25,7 @@ from ntkdiag.kernel.streaming.refusal import Refused, SeveralSweeps
 from ntkdiag.kernel.streaming.shared import added_up, agreed
 from ntkdiag.kernel.streaming.shared_sweeps import shared_pairs
 from ntkdiag.kernel.streaming.sketched_sweeps import each_once
-from ntkdiag.kernel.streaming.sweep import AllSamples, Task, sweep
+from ntkdiag.kernel.streaming.sweep import AllSamples, Task, in_order, sweep
 
 ENGINE = "streaming"
 
@@ -200,18 +200,21 @@ def _all_pairs(task: Task, problem: Problem, tile: int, rehearsal: Rehearsal, ch
     coverage: dict[str, str] = {}
     grams: dict[str, Tensor] = {}
     corners: dict[str, Tensor] = {}
-    outputs: dict[int, Tensor] = {}
+    outputs: list[Tensor] = []
     for picked in sweeps:
         some = problem.inputs if len(sweeps) == 1 else problem.at(picked)
         found = sweep(task, some, picked, rehearsal, coverage)
-        outputs.update(zip(picked.tolist(), found.output, strict=True))
+        outputs.append(found.output)
         if picked[0] == 0 and picked[-1] == samples - 1:
             corners = found.corners
+        if len(sweeps) == 1:
+            grams = {key: block.cpu() for key, block in found.grams.items()}
+            break
         for key, block in found.grams.items():
             if key not in grams:
                 grams[key] = torch.zeros(block.shape[0], samples, samples, dtype=torch.float64)
             grams[key][:, picked[:, None], picked[None, :]] = block.cpu()
-    return AllSamples(grams, corners, torch.stack([outputs[i] for i in range(samples)]), coverage)
+    return AllSamples(grams, corners, in_order(sweeps, outputs), coverage)
 
 
 def _plan(samples: int, tile: int) -> list[Tensor]:

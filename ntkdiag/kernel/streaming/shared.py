@@ -13,11 +13,13 @@ from torch import Tensor
 
 from ntkdiag.distributed import Share
 from ntkdiag.distributed.alike import Fact, of_values, require_alike
+from ntkdiag.distributed.parcels import Parcel
 from ntkdiag.kernel.problem import Problem
 from ntkdiag.kernel.streaming.sweep import AllSamples
 
-# Bytes that a process receives in one exchange; tuned here: few exchanges, and little memory beside the activations.
-EXCHANGED_BYTES = 64 * 1024**2
+# Bytes that a process receives in one exchange; tuned here: larger ones take pages that the system has to make first, and
+# three times the time of a byte.
+EXCHANGED_BYTES = 8 * 1024**2
 
 
 def columns_of_all(kept: Mapping[str, Tensor], share: Share) -> Iterator[tuple[str, Tensor]]:
@@ -32,8 +34,8 @@ def columns_of_all(kept: Mapping[str, Tensor], share: Share) -> Iterator[tuple[s
     """
     processes, own = share.processes, share.own.stop - share.own.start
     for names in _exchanges({name: rows[0].nbytes for name, rows in kept.items()}, share):
-        rows = [kept[name][:own] for name in names]
-        every = processes.exchange(f"rows of {names}", rows, share.counts, [True] * len(rows))
+        parcels = [Parcel(kept[name][:own], columns=True) for name in names]
+        every = processes.exchange(f"rows of {names}", parcels, share.counts)
         yield from zip(names, every, strict=True)
 
 

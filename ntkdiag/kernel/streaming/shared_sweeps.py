@@ -10,7 +10,7 @@ from torch import Tensor
 from ntkdiag.kernel.problem import Problem
 from ntkdiag.kernel.streaming.recording.rehearsal import Rehearsal, rehearse, rehearsed_samples
 from ntkdiag.kernel.streaming.shared_accumulate import SharedAccumulator
-from ntkdiag.kernel.streaming.sweep import AllSamples, Task, sweep_into
+from ntkdiag.kernel.streaming.sweep import AllSamples, Task, in_order, sweep_into
 
 # Positions of the samples of each process in one sweep.
 Positions = list[Tensor]
@@ -37,7 +37,7 @@ def shared_pairs(task: Task, problem: Problem, tile: int, rehearsal: Rehearsal, 
         rehearsal = rehearse(task.network, problem.at(own[0]), few)
     grams: dict[str, Tensor] = {}
     corners: dict[str, Tensor] = {}
-    outputs: dict[int, Tensor] = {}
+    outputs: list[Tensor] = []
     coverage: dict[str, str] = {}
     for sweep, picked in zip(sweeps, own, strict=True):
 
@@ -56,15 +56,18 @@ def shared_pairs(task: Task, problem: Problem, tile: int, rehearsal: Rehearsal, 
             )
 
         found, output = sweep_into(receiver, task, problem.at(picked), picked, rehearsal, coverage)
-        outputs.update(zip(picked.tolist(), output, strict=True))
+        outputs.append(output)
         everyone = torch.cat(sweep)
         if everyone[0] == 0 and everyone[-1] == share.samples - 1:
             corners = found.corners
+        if len(sweeps) == 1:
+            grams = {label: block.cpu() for label, block in found.grams.items()}
+            break
         for label, block in found.grams.items():
             if label not in grams:
                 grams[label] = torch.zeros(len(block), share.samples, share.samples, dtype=torch.float64)
             grams[label][:, everyone[:, None], everyone[None, :]] = block.cpu()
-    return AllSamples(grams, corners, torch.stack([outputs[i] for i in range(problem.samples)]), coverage)
+    return AllSamples(grams, corners, in_order(own, outputs), coverage)
 
 
 def _union(a: Positions, b: Positions) -> Positions:

@@ -208,6 +208,21 @@ def sweep_into(
     return receiver, passed.output.detach()
 
 
+def in_order(sweeps: list[Tensor], rows: list[Tensor]) -> Tensor:
+    """Rows of all samples [N, ...], from those of sweeps that hold every sample at least once.
+
+    Args:
+        sweeps: Positions of the samples of each sweep.
+        rows: Of each sweep.
+    """
+    if len(sweeps) == 1:
+        return rows[0]
+    positions = torch.cat(sweeps)
+    found = rows[0].new_empty(int(positions.max()) + 1, *rows[0].shape[1:])
+    found[positions.to(found.device)] = torch.cat(rows)
+    return found
+
+
 def _uses(operations: list[_HookedOperation], coverage: dict[str, str]) -> Counter[str]:
     """How often each parameter is used; the families of rules that serve it go into the coverage."""
     uses: Counter[str] = Counter()

@@ -96,7 +96,11 @@ def test_exchanges(two_processes: ProcessGroup, counts: list[int], dtype: torch.
     every = torch.cat([torch.arange(n * 3).reshape(n, 3) + 100 * rank for rank, n in enumerate(counts)]).to(
         dtype
     )
-    for rank, (whole, columns, flags) in enumerate(two_processes.run(shared_jobs.exchanged, counts, dtype)):
+    for rank, found in enumerate(two_processes.run(shared_jobs.exchanged, counts, dtype)):
+        whole, columns, flags, *turns = found
         assert torch.equal(whole, every)
         assert torch.equal(columns, every[:, slice(0, 1) if rank == 0 else slice(1, 3)])
         assert torch.equal(flags, every.bool())
+        own = every[: counts[0]] if rank == 0 else every[counts[0] :]
+        assert torch.equal(turns[rank], own)  # of two processes, one receives at each turn
+        assert torch.equal(turns[1 - rank], every)

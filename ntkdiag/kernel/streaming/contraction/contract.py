@@ -15,6 +15,8 @@ from ntkdiag.kernel.streaming.contraction.gradients import Compressed, Outer, Pe
 TILE_BYTES = {"cpu": 8 * 1024**2, "cuda": 256 * 1024**2}
 # Bytes of one block of the token-by-token product.
 TOKEN_BLOCK_BYTES = 64 * 1024**2
+# Least rows of one of its blocks, and into how many at most: those below the diagonal are not formed. Tuned here.
+LEAST_ROWS, BLOCKS = 128, 8
 # Samples in one block of the product of long lists of rows; tuned here.
 GRAM_BLOCK = 512
 
@@ -30,14 +32,14 @@ def contract(gradient: PerSampleGradient, scale: Tensor | None = None) -> Tensor
         [N, N], in the gradients' dtype, float32 at least.
     """
     if isinstance(gradient, Outer):
-        left, right = _full_precision(gradient.left), _full_precision(gradient.right)
+        left, right = full_precision(gradient.left), full_precision(gradient.right)
         samples, tokens, p = left.shape
         if scale is None and through_tokens_is_cheaper(samples, tokens, p, right.shape[2]):
-            return _through_tokens(left, right)
+            return through_tokens(left, right)
         return _materialised(left, right, scale)
     if isinstance(gradient, Unformed):
         gradient = gradient.dense()
-    rows = _full_precision(gradient.rows.reshape(len(gradient.rows), -1))  # a scalar parameter has rows [N]
+    rows = full_precision(gradient.rows.reshape(len(gradient.rows), -1))  # a scalar parameter has rows [N]
     if scale is None:
         return rows @ rows.T
     flat = scale.flatten()
@@ -89,19 +91,42 @@ def _materialised(left: Tensor, right: Tensor, scale: Tensor | None) -> Tensor:
     return gram
 
 
-def _through_tokens(left: Tensor, right: Tensor) -> Tensor:
-    """Σ_ts (left_it · left_js)(right_it · right_js), in blocks of samples."""
+def through_tokens(left: Tensor, right: Tensor) -> Tensor:
+    """Σ_ts (left_it · left_js)(right_it · right_js), [N, N], in blocks of samples on and above the diagonal."""
     samples, tokens, _ = left.shape
-    all_left, all_right = left.flatten(0, 1), right.flatten(0, 1)
-    block = max(1, TOKEN_BLOCK_BYTES // (samples * tokens * tokens * left.element_size()))
-    parts = []
+    block = min(_token_block(left, samples), sample_block(samples, tokens))
+    gram = left.new_empty(samples, samples)
     for start in range(0, samples, block):
-        chosen = slice(start * tokens, (start + block) * tokens)
-        product = (all_left[chosen] @ all_left.T) * (all_right[chosen] @ all_right.T)
-        parts.append(product.reshape(-1, tokens, samples, tokens).sum((1, 3)) if tokens > 1 else product)
-    return torch.cat(parts)
+        stop = start + block
+        part = between(left[start:stop], right[start:stop], left[start:], right[start:])
+        gram[start:stop, start:] = part
+        gram[stop:, start:stop] = part[:, block:].T
+    return gram
 
 
-def _full_precision(tensor: Tensor) -> Tensor:
+def between(left: Tensor, right: Tensor, other_left: Tensor, other_right: Tensor) -> Tensor:
+    """The same of some samples [n, T, p], [n, T, q] with others [m, T, p], [m, T, q]; [n, m]."""
+    tokens, others = left.shape[1], len(other_left)
+    all_left, all_right = other_left.flatten(0, 1).T, other_right.flatten(0, 1).T
+    block = _token_block(left, others)
+    parts = []
+    for one, two in zip(left.split(block), right.split(block), strict=True):
+        product = (one.flatten(0, 1) @ all_left).mul_(two.flatten(0, 1) @ all_right)
+        parts.append(product.reshape(len(one), tokens, others, tokens).sum((1, 3)) if tokens > 1 else product)
+    return torch.cat(parts) if len(parts) > 1 else parts[0]
+
+
+def sample_block(samples: int, tokens: int) -> int:
+    """Samples of one block of those products."""
+    return max(-(-LEAST_ROWS // tokens), -(-samples // BLOCKS))
+
+
+def _token_block(left: Tensor, others: int) -> int:
+    """Samples whose products with the tokens of others are formed at a time."""
+    tokens = left.shape[1]
+    return max(1, TOKEN_BLOCK_BYTES // max(1, others * tokens**2 * left.element_size()))
+
+
+def full_precision(tensor: Tensor) -> Tensor:
     """Half precision is widened: products of rounded gradients are summed in float32."""
     return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor

@@ -80,19 +80,23 @@ class Compressed:
 
 @dataclass(frozen=True)
 class Unformed:
-    """G_i = form(left)_i, where each output channel of `form` is linear in the same channel of `left` alone.
+    """G_i = form(left_i, right_i), where each output channel of `form` is linear in the same channel of `left` alone.
 
     Attributes:
         left: [N, T, p, *positions].
-        form: [N, T, c, *positions] → [N, c, *rest of the parameter's shape], for any number of channels c.
+        right: [N, T, channels, *positions].
+        form: [N, T, c, *positions], `right` → [N, c, *rest of the parameter's shape], for any number of channels c.
+        size: Number of elements of the parameter.
     """
 
     left: Tensor
-    form: Callable[[Tensor], Tensor]
+    right: Tensor
+    form: Callable[[Tensor, Tensor], Tensor]
+    size: int
 
     def dense(self) -> Dense:
         """The gradients themselves, [N, p, *rest]."""
-        return Dense(self.form(self.left))
+        return Dense(self.form(self.left, self.right))
 
 
 PerSampleGradient = Outer | Dense | Compressed | Unformed

@@ -44,7 +44,7 @@ def _times(factor: Tensor, side: Tensor | None, dtype: torch.dtype) -> Tensor:
 def _channels_first(gradient: Unformed, left: Tensor, projection: Projection) -> Tensor:
     """The channels are sketched, then the gradient of k channels is formed."""
     channels = torch.einsum("ntp...,pk->ntk...", gradient.left.to(left.dtype), left)
-    formed = gradient.form(channels.to(gradient.left.dtype)).flatten(2)
+    formed = gradient.form(channels.to(gradient.left.dtype), gradient.right).flatten(2)
     return _times(formed, projection.right, projection.dtype).flatten(1)
 
 

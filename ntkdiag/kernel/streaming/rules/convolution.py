@@ -46,7 +46,7 @@ def convolution(
     before, after = _padding(padding, window, spacing)
 
     def weight_gradient(grad: Tensor, input: Tensor) -> Tensor | Unformed:
-        return _gradient(grad, _pad(input, before, after), window, steps, spacing, groups)
+        return _gradient(grad, input, (before, after), window, steps, spacing, groups)
 
     return {"weight": weight_gradient, "bias": _channel_sums}
 
@@ -73,7 +73,7 @@ def transposed_convolution(
 
     def weight_gradient(grad: Tensor, input: Tensor) -> Tensor | Unformed:
         # position o of the input reaches window o·stride of the padded output: windows are taken of the gradient
-        return _gradient(input, _pad(grad, pad, pad), window, steps, spacing, groups)
+        return _gradient(input, grad, (pad, pad), window, steps, spacing, groups)
 
     return {"weight": weight_gradient, "bias": _channel_sums}
 
@@ -83,12 +83,17 @@ def _channel_sums(grad: Tensor) -> Tensor:
     return grad.flatten(3).mT.flatten(1, 2).sum(1)
 
 
-def _gradient(left: Tensor, padded: Tensor, *geometry: Any) -> Tensor | Unformed:
+def _gradient(
+    left: Tensor, right: Tensor, padding: tuple[Sizes, Sizes], window: Sizes, *geometry: Any
+) -> Tensor | Unformed:
     """`_window_products`; without groups, left to whoever needs them: a sketch has fewer channels."""
-    groups = geometry[-1]
-    if groups > 1:
-        return _window_products(left, padded, *geometry)
-    return Unformed(left, lambda channels: _window_products(channels, padded, *geometry))
+
+    def form(channels: Tensor, right: Tensor) -> Tensor:
+        return _window_products(channels, _pad(right, *padding), window, *geometry)
+
+    if geometry[-1] > 1:
+        return form(left, right)
+    return Unformed(left, right, form, left.shape[2] * right.shape[2] * math.prod(window))
 
 
 def _window_products(

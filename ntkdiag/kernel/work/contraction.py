@@ -1,0 +1,95 @@
+"""How long products of gradients between samples take on this machine: a part of each is made, and timed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import cache
+
+import torch
+
+from ntkdiag.kernel.streaming.contraction.contract import GRAM_BLOCK, TILE_BYTES, add_products, between
+from ntkdiag.kernel.work.counts import Kernel, Part, pairs_of
+from ntkdiag.kernel.work.layers import Layer
+
+# Numbers of a matrix that is made to be timed, and samples at most.
+_NUMBERS, _SAMPLES = 2**21, 2048
+
+
+def seconds_of(layer: Layer, part: Part, kernel: Kernel, samples: int) -> float:
+    """Of a process's part of a layer's products for one probe; gradients without factors are formed already.
+
+    Args:
+        layer: One of them.
+        part: Of it, see `part_of`.
+        kernel: What is asked for.
+        samples: N, of all processes in one sweep.
+    """
+    count, sums = kernel.processes, adding(samples)
+    if part.kind == "blocks":
+        t = layer.tokens
+        pairs = pairs_of(samples, t, count) * t * t
+        return pairs * _tokens(t, layer.rows, layer.columns, samples) + sums
+    if part.kind == "factors":
+        p, q = max(layer.rows, layer.columns), min(layer.rows, layer.columns)
+        rows = -(-p // count)
+        tile = max(1, min(rows, TILE_BYTES["cpu"] // (samples * q * 4)))
+        forming = samples * rows / tile * _forming(layer.tokens, tile, q, samples)
+        return forming + rows * q * _products(tile * q, samples) + sums
+    if part.kind == "rows":
+        return part.numbers * _blocked(int(part.numbers), samples)
+    return part.numbers * _products(max(1, int(part.numbers)), samples) + sums
+
+
+@cache
+def _tokens(tokens: int, p: int, q: int, samples: int) -> float:
+    """Seconds of a product between two tokens of two samples."""
+    others = max(1, min(samples, _SAMPLES // tokens))
+    some = max(1, min(others, _NUMBERS // (others * tokens**2)))
+    one, two = (torch.ones(n, tokens, p) for n in (some, others))
+    right, other = (torch.ones(n, tokens, q) for n in (some, others))
+    return _seconds(lambda: between(one, right, two, other)) / (some * others * tokens**2)
+
+
+@cache
+def _forming(tokens: int, p: int, q: int, samples: int) -> float:
+    """Seconds of a sample for p × q elements of its gradient."""
+    some = max(1, min(samples, 2 * _NUMBERS // (tokens * (p + q))))
+    left, right, out = torch.ones(some, tokens, p), torch.ones(some, tokens, q), torch.empty(some, p, q)
+    return _seconds(lambda: torch.bmm(left.mT, right, out=out)) / some
+
+
+@cache
+def _products(width: int, samples: int) -> float:
+    """Seconds of one column of rows of all samples times themselves."""
+    some = min(samples, _SAMPLES)
+    columns = max(1, min(width, _NUMBERS // some))
+    rows, gram = torch.ones(some, columns), torch.zeros(some, some)
+    return _seconds(lambda: gram.addmm_(rows, rows.T)) / columns * (samples / some) ** 2
+
+
+@cache
+def _blocked(width: int, samples: int) -> float:
+    """The same of sketches, which are added to the sum at once."""
+    some = samples if samples <= GRAM_BLOCK else min(samples, _SAMPLES)
+    rows = torch.ones(some, max(1, min(width, _NUMBERS // some)))
+    gram = torch.zeros(some, some, dtype=torch.float64)
+    return _seconds(lambda: add_products(gram, rows)) / rows.shape[1] * (samples / some) ** 2
+
+
+@cache
+def adding(samples: int) -> float:
+    """Seconds of adding a matrix between samples to the sum over parameters."""
+    some = min(samples, _SAMPLES)
+    gram, block = torch.zeros(some, some, dtype=torch.float64), torch.ones(some, some)
+    return _seconds(lambda: gram.add_(block)) * (samples / some) ** 2
+
+
+def _seconds(call: Callable[[], object]) -> float:
+    """Of the faster of two calls."""
+    took = []
+    for _ in range(2):
+        started = time.process_time()
+        call()
+        took.append(time.process_time() - started)
+    return min(took)
