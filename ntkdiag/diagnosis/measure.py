@@ -52,8 +52,8 @@ from ntkdiag.distributed import Processes, in_step
 from ntkdiag.errors import require_path, require_positive_int
 from ntkdiag.kernel import CheckOnce
 from ntkdiag.kernel.engines import SKETCH
-from ntkdiag.kernel.gathered import gathered
 from ntkdiag.kernel.parameters import pattern_list
+from ntkdiag.kernel.sharded import gathered
 from ntkdiag.modes import measuring
 from ntkdiag.process.buckets import DEFAULT_COUNT, Buckets, BucketsLike, PairedDraws
 from ntkdiag.progress import Progress, reporting
@@ -141,7 +141,7 @@ def measure(
         Diagnosis(buckets=4, refs=[], full=False)
     """
     processes = Processes() if distributed else None
-    with in_step(processes), gathered(processes, denoiser, refs):
+    with in_step(processes), gathered(processes, denoiser, refs, whole=True):
         require_denoiser("network to measure", denoiser)
         require_positive_int("samples", samples)
         require_positive_int("probes", probes)

@@ -20,6 +20,8 @@ from ntkdiag.kernel.eager import uncompiled
 from ntkdiag.kernel.row_grams import Rows
 
 Inputs = tuple[Tensor, ...]
+# (name of a parameter, its gradient) → what is kept of the gradient, which depends on it linearly
+Keeping = Callable[[str, Tensor], Tensor]
 # The output of m samples [m, *out] → the vectors that multiply their Jacobians, [m, *out].
 Direction = Callable[[Tensor], Tensor]
 
@@ -106,16 +108,21 @@ class PlainAutograd:
     Args:
         module: Called as module(*inputs), in the mode it is in.
         parameters: Name → parameter.
+        keep: What is kept of a gradient, as soon as it is there: all of them never exist at the same time. None keeps them.
 
     Example:
         with PlainAutograd(module, parameters) as plain:
             output, gradients = plain.pull((x[:1],), lambda output: torch.ones_like(output))
     """
 
-    def __init__(self, module: nn.Module, parameters: Mapping[str, nn.Parameter]) -> None:
+    def __init__(
+        self, module: nn.Module, parameters: Mapping[str, nn.Parameter], keep: Keeping | None = None
+    ) -> None:
         self._module = module
         self._parameters = dict(parameters)
-        self._ways = _WAYS
+        self._keep = keep
+        self._kept: dict[str, Tensor] = {}
+        self._ways = _WAYS if keep is None else tuple(way for way in _WAYS if way.accumulate)
         self._restore = ExitStack()
 
     def __enter__(self) -> PlainAutograd:
@@ -125,6 +132,8 @@ class PlainAutograd:
             entered.enter_context(_without_synchronisation(self._module))
             for parameter in self._parameters.values():
                 parameter.requires_grad_(True)
+            if self._keep is not None:
+                entered.enter_context(self._keeping(self._keep))
             self._restore = entered.pop_all()
         return self
 
@@ -139,7 +148,8 @@ class PlainAutograd:
             direction: See `Direction`.
 
         Returns:
-            The output [m, *out], and for each parameter its gradient, or None where autograd passes none to it.
+            The output [m, *out], and for each parameter its gradient, or what is kept of it; None where autograd passes none
+            to it.
 
         Raises:
             MeasurementError: the backward fails by `.grad` and by `.backward()`.
@@ -199,8 +209,31 @@ class PlainAutograd:
         nested = self._forget()
         return {name: nested.get(name) for name in self._parameters}
 
+    @contextmanager
+    def _keeping(self, keep: Keeping) -> Iterator[None]:
+        """No parameter has a gradient for longer than it takes to keep something of it."""
+        names = {id(parameter): name for name, parameter in self._parameters.items()}
+
+        def take(parameter: Tensor) -> None:
+            gradient, parameter.grad = parameter.grad, None
+            name = names.get(id(parameter))
+            if name is not None and gradient is not None:
+                part = keep(name, gradient.to_dense())
+                self._kept[name] = self._kept[name] + part if name in self._kept else part
+
+        leaves = [parameter for parameter in self._module.parameters() if parameter.requires_grad]
+        handles = [leaf.register_post_accumulate_grad_hook(take) for leaf in leaves]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
     def _forget(self) -> dict[str, Tensor]:
-        """Gradients that have accumulated in `.grad`, which is None afterwards."""
+        """Gradients that have accumulated in `.grad`, which is None afterwards, or what was kept of them."""
+        if self._keep is not None:
+            kept, self._kept = self._kept, {}
+            return kept
         found = {name: p.grad.to_dense() for name, p in self._parameters.items() if p.grad is not None}
         for parameter in self._module.parameters():
             parameter.grad = None

@@ -23,15 +23,16 @@ from ntkdiag.errors import (
 from ntkdiag.kernel.autograd import gradients_set_aside
 from ntkdiag.kernel.check import Check, CheckOnce
 from ntkdiag.kernel.directions import Directions
-from ntkdiag.kernel.fallback import slow_grams
-from ntkdiag.kernel.gathered import gathered
+from ntkdiag.kernel.fallback import GATHERED, noted, slow_grams
 from ntkdiag.kernel.guards import guarded_output, require_same
 from ntkdiag.kernel.inference_mode import outside_inference_mode, usable
 from ntkdiag.kernel.parameters import select_parameters
 from ntkdiag.kernel.preconditioner import checked
 from ntkdiag.kernel.problem import Problem, few_samples
+from ntkdiag.kernel.sharded import gathered, gathering_of
 from ntkdiag.kernel.sketch import sketch_of
 from ntkdiag.kernel.streaming import gram_streaming
+from ntkdiag.kernel.streaming.memory import is_out_of_memory
 from ntkdiag.kernel.streaming.refusal import SeveralSweeps
 from ntkdiag.modes import measuring
 
@@ -149,12 +150,14 @@ def _processes(engine: str) -> Processes:
 
 def _given(problem: Problem, engine: str, sketch: int, seed: int) -> dict[str, Fact]:
     """What all processes must have in common."""
+    gathering = gathering_of(problem.module)
+    own = {n: p for n, p in problem.parameters.items() if gathering is None or not gathering.serves(p)}
     return {
         "number of samples": problem.samples,
         "inputs": ", ".join(f"{tuple(tensor.shape)} {tensor.dtype}" for tensor in problem.inputs),
         "values of the inputs (a sum)": sum(of_values(tensor) for tensor in problem.inputs),
         "parameters": listed(problem.parameters),
-        "weights (a checksum)": of_weights(problem.parameters),
+        "weights (a checksum)": of_weights(own),
         "engine": engine,
         "sketch": sketch,
         "seed": seed,
@@ -213,14 +216,35 @@ def _grams_by(engine: str, problem: Problem, check: Check) -> tuple[dict[str, Te
     processes = None if problem.share is None else problem.share.processes
     with in_step(processes):
         if engine == "streaming":
-            streamed = gram_streaming(problem, check)
-            grams, coverage = streamed.groups, streamed.coverage
+            grams, coverage = _streamed(problem, check)
         else:
             grams, coverage = slow_grams(problem, _guarded_directions(problem, check), check, engine)
     if processes is None:
         return grams, coverage
     coverage = processes.each_says("coverage", coverage)[0]
     return {label: processes.of_first("kernel", grams[label]) for label in sorted(grams)}, coverage
+
+
+def _streamed(problem: Problem, check: Check) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Gram matrices by group and coverage; a sharded network that cannot run a unit at a time is gathered whole."""
+    gathering = gathering_of(problem.module)
+    if gathering is None or gathering.whole:
+        found = gram_streaming(problem, check)
+        return found.groups, found.coverage
+    try:
+        with gathering.processes.in_step():
+            found = gram_streaming(problem, check)
+    except NtkdiagError:
+        raise
+    except RuntimeError as error:
+        if is_out_of_memory(error):
+            raise
+        with gathering.all_gathered():
+            found = gram_streaming(problem, check)
+        why = f"{GATHERED}: {first_line(error)}"
+        coverage = {n: how if GATHERED in how else noted(how, why) for n, how in found.coverage.items()}
+        return found.groups, coverage
+    return found.groups, found.coverage
 
 
 def _engines_of(coverage: dict[str, str], sketched: bool) -> str:

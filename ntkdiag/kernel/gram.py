@@ -22,9 +22,9 @@ from ntkdiag.errors import InputError, MeasurementError, require_one_of, require
 from ntkdiag.kernel import engines
 from ntkdiag.kernel.check import CheckOnce
 from ntkdiag.kernel.directions import given, residual
-from ntkdiag.kernel.gathered import gathered
 from ntkdiag.kernel.parameters import pattern_list, select_parameters
 from ntkdiag.kernel.probes import all_outputs, mean_probe, orthonormal_probes, sign_probes
+from ntkdiag.kernel.sharded import gathered
 from ntkdiag.notebook import html_facts
 from ntkdiag.process.log_snr import level_like
 from ntkdiag.randomness import generator
@@ -233,8 +233,8 @@ def gram_of(
         distributed: Share the samples out over the processes of the default group of `torch.distributed`. Every process
             calls this with the same arguments, and gets the same result. None of them runs another's samples or holds the
             gradients of all. For the engines "auto", "streaming" and "sketch"; `memory` is that of each process. What fails
-            in one process raises the same error in all. The parameters of a network sharded by `fully_shard` are gathered:
-            each process holds all of them until the kernel is done.
+            in one process raises the same error in all. Of a network sharded by `fully_shard`, a process holds one unit of
+            parameters at a time and those around it; all of them only while a slow engine runs, which the coverage says.
 
     Returns:
         [R, N, N] float64 on the CPU: entry (r, i, j) = (J_iᵀ v_ri) · (J_jᵀ v_rj).

@@ -16,7 +16,7 @@ from ntkdiag.errors import NtkdiagError
 from ntkdiag.kernel.agreement import Tolerance, tolerance_of
 from ntkdiag.kernel.autograd import PlainAutograd
 from ntkdiag.kernel.problem import Problem
-from ntkdiag.kernel.truth import inner_products, measured
+from ntkdiag.kernel.truth import inner_products, measured, part_kept
 
 # Weight of the last sample's gradient beside the first one's, so that samples in another order make a difference.
 _UNEQUAL = 0.5
@@ -78,11 +78,11 @@ def pair_of(problem: Problem, found: Iterable[Tensor]) -> Pair | None:
         return problem.directions(output, ends)[0] * scale
 
     try:
-        with PlainAutograd(problem.module, problem.parameters) as plain:
+        with PlainAutograd(problem.module, problem.parameters, part_kept(problem)) as plain:
             output, gradients = plain.pull(problem.at(ends), direction)
     except (NtkdiagError, RuntimeError):  # if the full comparison fails as well, it says so
         return None
-    products = inner_products([measured(problem, gradients)], problem.inverse_preconditioner, output.device)
+    products = inner_products(problem, [measured(problem, gradients)], output.device)
     return Pair(
         output.flip(0),
         weights,

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from ntkdiag.errors import MeasurementError, listed
-from ntkdiag.kernel.autograd import PlainAutograd
+from ntkdiag.kernel.autograd import Keeping, PlainAutograd
 from ntkdiag.kernel.problem import Problem
+from ntkdiag.kernel.sharded import gathering_of
 
 Gradients = list[dict[str, Tensor | None]]
 
@@ -41,7 +42,7 @@ def truth_of(problem: Problem, positions: Tensor) -> Truth:
     outputs: list[Tensor] = []
     gradients: Gradients = []
     vectors: dict[int, Tensor] = {}
-    with PlainAutograd(problem.module, problem.parameters) as plain:
+    with PlainAutograd(problem.module, problem.parameters, part_kept(problem)) as plain:
         for position in positions:
 
             def direction(output: Tensor, picked: Tensor = position[None]) -> Tensor:
@@ -51,15 +52,33 @@ def truth_of(problem: Problem, positions: Tensor) -> Truth:
             output, found = plain.pull(problem.at(position[None]), direction)
             outputs.append(output)
             gradients.append(measured(problem, found))
-    entries = inner_products(gradients, problem.inverse_preconditioner, outputs[0].device)
+    entries = inner_products(problem, gradients, outputs[0].device)
     require_finite([name for name, each in entries.items() if not torch.isfinite(each).all()])
     unreached = [name for name in entries if all(found[name] is None for found in gradients)]
     return Truth(torch.cat(outputs), torch.cat(list(vectors.values())), entries, unreached)
 
 
+def part_kept(problem: Problem) -> Keeping | None:
+    """What a process keeps of autograd's gradients for the first direction, where the network is sharded over processes.
+
+    A process by itself keeps all of them; of a network that no process holds whole, each keeps its part of every gradient,
+    or of its sketch.
+    """
+    gathering = gathering_of(problem.module)
+    if gathering is None or gathering.whole:
+        return None
+    share_of = gathering.processes.share_of
+
+    def kept(name: str, gradient: Tensor) -> Tensor:
+        row = problem.measured(name, gradient[None], 0)[0]
+        return row[share_of(len(row))].clone()
+
+    return kept
+
+
 def measured(problem: Problem, gradients: dict[str, Tensor | None]) -> dict[str, Tensor | None]:
     """The gradients of one sample for the first direction as the kernel is made of them: sketched, where it is."""
-    if problem.sketch is None:
+    if problem.sketch is None or part_kept(problem) is not None:
         return gradients
     return {
         name: None if found is None else problem.measured(name, found[None], 0)[0]
@@ -86,10 +105,20 @@ def require_reached(unreached: list[str], parameters: Sized) -> None:
         )
 
 
-def inner_products(
-    gradients: Gradients, scales: dict[str, Tensor], device: torch.device
-) -> dict[str, Tensor]:
-    """Parameter name → g_i · scale · g_j of k gradients, [k, k] float64 on the CPU."""
+def inner_products(problem: Problem, gradients: Gradients, device: torch.device) -> dict[str, Tensor]:
+    """Parameter name → g_i · scale · g_j of k gradients, or of what processes keep of them, [k, k] float64 on the CPU."""
+    gathering, scales = gathering_of(problem.module), problem.inverse_preconditioner
+    if gathering is None or gathering.whole:
+        return _own_products(gradients, scales, device)
+    share_of = gathering.processes.share_of
+    flat = {name: scale.flatten() for name, scale in scales.items()}
+    parts = _own_products(gradients, {n: scale[share_of(len(scale))] for n, scale in flat.items()}, device)
+    total = gathering.processes.total("products of autograd's gradients", torch.stack([*parts.values()]))
+    return dict(zip(parts, total, strict=True))
+
+
+def _own_products(gradients: Gradients, scales: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
+    """`inner_products` of what this process has."""
 
     def of(name: str, dtype: torch.dtype) -> Tensor:
         return _products([found[name] for found in gradients], scales.get(name), dtype).to(device)

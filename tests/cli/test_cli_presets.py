@@ -116,7 +116,9 @@ def test_what_belongs_together_is_replaced_together(workspace: Path) -> None:
 
 def test_what_a_preset_cannot_do_is_refused(refused: Callable[..., str], workspace: Path) -> None:
     assert "--data: expected your data" in refused("train", "--preset", "images", "--out", "run")
-    assert "--preset: expected one of digits, fashion" in refused("train", "--preset", "cifar", "--out", "run")
+    assert "--preset: expected one of digits, fashion" in refused(
+        "train", "--preset", "cifar", "--out", "run"
+    )
     assert "mine.toml" in refused("train", "--preset", "mine.toml", "--out", "run")
     assert "--out: expected a folder, or --dry-run" in refused("train", *TINY)
     for option in ("--resume", "--force"):

@@ -187,62 +187,6 @@ def preconditioned(**options: Any) -> Tensor:
     return gram_of(module, inputs, cotangents_for(module, inputs), preconditioner=by_name, **options)
 
 
-def fully_sharded(kind: str, *, shard: bool = True, **options: Any) -> dict[str, Any]:
-    """The kernel of a network of several blocks whose parameters are sharded over the processes, and what is left of it."""
-    import torch.distributed.fsdp as fsdp
-
-    torch.manual_seed(0)
-    first, second, last = nn.Linear(3, 8), nn.Linear(8, 8), nn.Linear(8, 2)
-    tied = [second, nn.Tanh(), second] if kind == "tied" else [second]
-    net = nn.Sequential(first, nn.Tanh(), *tied, nn.Tanh(), last).double()
-    x = torch.randn(5, 3, dtype=torch.float64)
-    calls: list[int] = []
-    net[1].register_forward_hook(lambda *ignored: calls.append(1))
-    if shard:
-        if kind == "grouped":
-            fsdp.fully_shard([net[0], net[2]])
-        else:
-            fsdp.fully_shard(net[2])
-        fsdp.fully_shard(net, reshard_after_forward=kind != "left gathered")
-    before = net(x).detach()
-    found = gram_of(net, (x,), torch.eye(2, dtype=torch.float64), distributed=shard, **options)
-    heard = len(calls)
-    pieces = sum(isinstance(p, torch.distributed.tensor.DTensor) for p in net.parameters()) if shard else 6
-    net(x).sum().backward()  # the next step of training
-    gradient = net[0].weight.grad
-    assert torch.equal(net(x).detach(), before)
-    return {
-        "kernel": found,
-        "gradient": gradient.full_tensor() if shard else gradient,
-        "pieces": pieces,
-        "heard": heard > 1,
-    }
-
-
-def sharded_measurement(distributed: bool) -> dict[str, Any]:
-    """A diagnosis of a sharded network."""
-    import torch.distributed.fsdp as fsdp
-
-    from ntkdiag.data import mixture
-    from ntkdiag.diagnosis import measure
-
-    networks = []
-    for seed in (1, 2):
-        network = build("mlp", (2,), seed=seed, width=8, depth=1, frequencies=2).double()
-        if distributed:
-            fsdp.fully_shard(network)
-        networks.append(Denoiser(network, schedules.cosine(), "v", call="log_snr"))
-    data = mixture(train=64, held_out=16)
-    found = measure(
-        networks[0], data, 2, samples=6, probes=1, refs={"untrained": networks[1]}, distributed=distributed
-    )
-    columns = ["trace", "effective_rank", "gsnr"]
-    return {
-        name: torch.as_tensor(one.summary[columns].to_numpy())
-        for name, one in (("own", found), ("untrained", found.refs["untrained"]))
-    }
-
-
 def traffic(name: str, samples: int, **options: Any) -> float:
     """Bytes of gradients and outputs that this process receives from others for a kernel of a case."""
     received = 0

@@ -64,5 +64,10 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
     # the CPU's allocator, whose words differ by platform, and libraries of a card raise a plain RuntimeError
-    words = ("can't allocate memory", "not enough memory", "CUDA error: out of memory", "_STATUS_ALLOC_FAILED")
+    words = (
+        "can't allocate memory",
+        "not enough memory",
+        "CUDA error: out of memory",
+        "_STATUS_ALLOC_FAILED",
+    )
     return isinstance(error, RuntimeError) and any(each in str(error) for each in words)

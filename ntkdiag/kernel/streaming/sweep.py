@@ -107,12 +107,13 @@ class _GradientHooks:
         last: Whether this is the last backward, which may free what operations keep of the forward.
     """
 
-    def __init__(self, rehearsal: Rehearsal, samples: int) -> None:
+    def __init__(self, rehearsal: Rehearsal, network: Network, samples: int) -> None:
         self.operations: list[_HookedOperation] = []
         self.refused: dict[str, str] = {}
         self.receiver: Receiver | None = None
         self.last = False
         self._rehearsal = rehearsal
+        self._network = network
         self._samples = samples
 
     def on_operation(self, operation: RecordedOperation) -> None:
@@ -132,6 +133,7 @@ class _GradientHooks:
         if receiver is None:
             self.refused.update(dict.fromkeys(operation.names, "a gradient is taken inside the forward"))
             return
+        self._network.require(operation.names)
         gradient = gradient.detach()
         uses = operation.uses
         if self.last:
@@ -194,11 +196,11 @@ def sweep_into(
         The receiver, and the network's output [m, *out].
     """
     samples = inputs[0].shape[0]
-    hooks = _GradientHooks(rehearsal, samples)
+    hooks = _GradientHooks(rehearsal, task.network, samples)
     passed = forward(task.network, inputs, hooks.on_operation)
     _raise_if_refused(passed.refused | hooks.refused)
     rehearsal.require_same_output(passed.output)
-    if hooks.ambiguous:
+    if task.network.any_process(bool(hooks.ambiguous)):
         rehearse_backward(rehearsal, task.network, task.directions, picked, hooks.ambiguous)
     cotangents = task.directions(passed.output.detach(), picked)
     receiver = receiving(_uses(hooks.operations, coverage), cotangents.shape[0], passed.output.device)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
-import shared_jobs
+import sharded_jobs
 import torch
 from process_group import ProcessGroup
 
@@ -12,19 +14,57 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-@pytest.mark.parametrize("engine", ["streaming", "sketch"])
-@pytest.mark.parametrize("kind", ["blocks", "left gathered", "tied", "grouped"])
+@pytest.mark.parametrize(
+    ("kind", "engine"), [("left gathered", "streaming"), ("tied", "streaming"), ("grouped", "sketch")]
+)
 def test_the_kernel_is_that_of_the_whole_network(two_processes: ProcessGroup, kind: str, engine: str) -> None:
-    found = two_processes.same(shared_jobs.fully_sharded, kind, engine=engine, sketch=2)
-    whole = shared_jobs.fully_sharded(kind, shard=False, engine=engine, sketch=2)
+    found = two_processes.same(sharded_jobs.fully_sharded, kind, engine=engine, sketch=2)
+    whole = sharded_jobs.fully_sharded(kind, shard=False, engine=engine, sketch=2)
     torch.testing.assert_close(found["kernel"], whole["kernel"], rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(found["gradient"], whole["gradient"], rtol=1e-12, atol=1e-12)
     assert found["pieces"] == 6  # all parameters are sharded again
     assert found["heard"]  # hooks of the network's own run
 
 
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("plain", {"dtype": torch.float32, "samples": 7, "memory": 20_000}),  # several sweeps
+        ("plain", {"engine": "sketch", "sketch": 2, "samples": 2}),  # compared with each sample alone
+        ("odd", {}),
+    ],
+)
+def test_one_block_is_gathered_at_a_time(
+    two_processes: ProcessGroup, kind: str, options: dict[str, Any]
+) -> None:
+    found = two_processes.same(sharded_jobs.in_blocks, kind, **options)
+    whole = sharded_jobs.in_blocks(kind, distributed=False, **options)
+    error = (found["kernel"] - whole["kernel"]).norm() / whole["kernel"].norm()
+    assert error < (1e-6 if "dtype" in options else 1e-12)
+    assert found["coverage"] == whole["coverage"]
+    assert found["most"] == found["root and largest"] < found["everything"] / 2
+    assert found["pieces"] == 38  # all parameters are sharded again
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "reason"),
+    [
+        ("without rule", "blocks.2.first.weight", "exact (cdist: no rule; "),
+        ("transformed", "blocks.0.first.weight", "linear ("),
+    ],
+)
+def test_what_cannot_run_a_block_at_a_time_is_gathered_whole(
+    two_processes: ProcessGroup, kind: str, name: str, reason: str
+) -> None:
+    found = two_processes.same(sharded_jobs.in_blocks, kind)
+    whole = sharded_jobs.in_blocks(kind, distributed=False)
+    torch.testing.assert_close(found["kernel"], whole["kernel"], rtol=1e-12, atol=1e-12)
+    assert found["coverage"][name].startswith(f"{reason}the whole network gathered in each process")
+    assert found["most"] == found["everything"]
+
+
 def test_a_measurement(two_processes: ProcessGroup) -> None:
-    found = two_processes.same(shared_jobs.sharded_measurement, True)
-    alone = shared_jobs.sharded_measurement(False)
+    found = two_processes.same(sharded_jobs.sharded_measurement, True)
+    alone = sharded_jobs.sharded_measurement(False)
     for name, values in alone.items():
         torch.testing.assert_close(found[name], values, rtol=1e-8, atol=1e-12)

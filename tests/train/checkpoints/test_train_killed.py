@@ -22,7 +22,16 @@ from ntkdiag.train.checkpoints.checkpoint import read_checkpoint
 from ntkdiag.train.checkpoints.run_folder import RunFolder
 
 # What Python reports before it changes the file system; files that are opened are looked at more closely.
-_CHANGES = ("os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.chmod", "os.truncate", "os.link", "os.symlink")
+_CHANGES = (
+    "os.mkdir",
+    "os.rename",
+    "os.remove",
+    "os.rmdir",
+    "os.chmod",
+    "os.truncate",
+    "os.link",
+    "os.symlink",
+)
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 
 

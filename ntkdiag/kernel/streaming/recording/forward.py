@@ -7,7 +7,8 @@ it is refused.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ntkdiag.kernel.directions import checked_output
+from ntkdiag.kernel.sharded import gathering_of
 from ntkdiag.kernel.streaming.recording.derived import parameter_itself
 from ntkdiag.kernel.streaming.recording.recorder import RecordedOperation, Recorder
 
@@ -29,6 +31,22 @@ class Network:
     def without(self, names: set[str]) -> Network:
         """The same with fewer parameters."""
         return Network(self.module, {name: p for name, p in self.parameters.items() if name not in names})
+
+    def require(self, names: Iterable[str]) -> None:
+        """See to it that parameters have values, where the network is sharded over processes."""
+        gathering = gathering_of(self.module)
+        if gathering is not None:
+            gathering.require(self.parameters[name] for name in names)
+
+    def any_process(self, own: bool) -> bool:
+        """Whether something is so in any process that has a part of a sharded network: all run it equally often."""
+        gathering = gathering_of(self.module)
+        return own if gathering is None else gathering.any_process(own)
+
+    def looking(self) -> AbstractContextManager[None]:
+        """See `Gathering.looking`."""
+        gathering = gathering_of(self.module)
+        return nullcontext() if gathering is None else gathering.looking()
 
 
 @dataclass(frozen=True)

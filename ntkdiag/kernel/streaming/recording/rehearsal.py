@@ -147,7 +147,8 @@ def rehearse(network: Network, inputs: tuple[Tensor, ...], chosen: Tensor) -> Re
     passed = forward(network, few, note)
     if passed.refused:
         raise Refused(passed.refused)
-    size = bytes_of([*kept, *passed.kept()], besides=network.module.parameters())
+    with network.looking():
+        size = bytes_of([*kept, *passed.kept()], besides=network.module.parameters())
     return Rehearsal(few, chosen, names, activations, passed.output.detach(), size / len(chosen))
 
 

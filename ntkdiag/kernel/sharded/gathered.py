@@ -1,32 +1,36 @@
-"""Networks that `fully_shard` (FSDP2) has sharded: their parameters, gathered for as long as they are measured.
+"""Networks that `fully_shard` (FSDP2) has sharded: whole parameters are put into them for as long as they are measured.
 
-Every process then holds all parameters of the network, not a block at a time, and measures without FSDP's hooks, in the
-dtype in which the parameters are kept.
+The whole parameters get their values a unit at a time (`gathering.py`). Networks are measured without FSDP's hooks, in the
+dtype in which their parameters are kept.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from torch import nn
 
 from ntkdiag.distributed import Processes
 from ntkdiag.errors import MeasurementError
+from ntkdiag.kernel.eager import uncompiled
+from ntkdiag.kernel.sharded.gathering import Gathering, by_units, gathered_whole
+from ntkdiag.kernel.sharded.units import Place, units_of
 
 # Dictionaries of a module that hold hooks of its forward.
 _HOOKS = ("_forward_pre_hooks", "_forward_hooks")
 
 
 @contextmanager
-def gathered(processes: Processes | None, *networks: object) -> Iterator[None]:
+def gathered(processes: Processes | None, *networks: object, whole: bool = False) -> Iterator[None]:
     """Inside the block, networks sharded by `fully_shard` have whole parameters; called by all processes.
 
     Args:
         processes: Those that measure together; None for this one alone, which gathers nothing.
         networks: Modules, or mappings of them by name; anything else is left to the checks of arguments.
+        whole: Whether all units are gathered until the end.
 
     Raises:
         MeasurementError: something has put other parameters into the network inside the block.
@@ -34,9 +38,24 @@ def gathered(processes: Processes | None, *networks: object) -> Iterator[None]:
     if processes is None or "torch.distributed.fsdp" not in sys.modules:
         yield
         return
-    modules = [part for root in _modules(networks) if _is_fully_sharded(root) for part in root.modules()]
+    with ExitStack() as stack:
+        for root in _modules(networks):
+            if _is_fully_sharded(root):
+                stack.enter_context(
+                    uncompiled()
+                )  # a compiled graph would keep the parameters that it was made with
+                stack.enter_context(_with_whole_parameters(processes, root))
+                if whole:
+                    stack.enter_context(gathered_whole(root))
+        yield
+
+
+@contextmanager
+def _with_whole_parameters(processes: Processes, root: nn.Module) -> Iterator[None]:
+    modules = list(root.modules())
     places, hooks = _sharded_parameters(modules), _hooks_of_fsdp(modules)
-    whole = {id(parameter): _whole(parameter) for _, _, parameter in places}
+    units = units_of(root, places, [part for part in modules if _without_fsdp(type(part)) is not type(part)])
+    whole = {key: parameter for unit in units for key, parameter in unit.whole.items()}
     classes = [(part, type(part)) for part in modules]
     try:
         for part, kind in classes:
@@ -47,7 +66,8 @@ def gathered(processes: Processes | None, *networks: object) -> Iterator[None]:
             setattr(
                 part, where, type(every)((key, hook) for key, hook in every.items() if not _of_fsdp(hook))
             )
-        yield
+        with by_units(root, Gathering(processes, units), units):
+            yield
         if any(part._parameters[name] is not whole[id(parameter)] for part, name, parameter in places):
             raise MeasurementError(
                 "network: expected parameters that stay gathered while it is measured; got others. Look for hooks of the "
@@ -98,7 +118,7 @@ def _is_piece(parameter: object) -> Any:
     return isinstance(parameter, DTensor)
 
 
-def _sharded_parameters(modules: list[nn.Module]) -> list[tuple[nn.Module, str, Any]]:
+def _sharded_parameters(modules: list[nn.Module]) -> list[Place]:
     """Module, name and sharded parameter; a tied one at each of its places."""
     return [
         (part, name, parameter)
@@ -106,10 +126,6 @@ def _sharded_parameters(modules: list[nn.Module]) -> list[tuple[nn.Module, str, 
         for name, parameter in part._parameters.items()
         if _is_piece(parameter)
     ]
-
-
-def _whole(parameter: Any) -> nn.Parameter:
-    return nn.Parameter(parameter.detach().full_tensor(), requires_grad=parameter.requires_grad)
 
 
 def _hooks_of_fsdp(modules: list[nn.Module]) -> list[tuple[nn.Module, str, Any]]:
