@@ -28,7 +28,8 @@ class ProcessGroup:
 
     def __init__(self, count: int, folder: Path) -> None:
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["shared_jobs"])  # torch is imported once for all of them
+        # What takes seconds is imported once for all of them; modules of tests cannot be, whose folders the server lacks.
+        context.set_forkserver_preload(["torch._dynamo", "ntkdiag.diagnosis", "ntkdiag.train"])
         self.pipes: list[Connection] = []
         self.processes = []
         for rank in range(count):

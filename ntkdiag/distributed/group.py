@@ -133,6 +133,17 @@ class Processes:
         self._call(lambda: distributed.broadcast(found, src=0, group=self._beside))
         return found
 
+    def call(self, talk: Callable[[Tensor, Any], object], values: Tensor) -> Tensor:
+        """What a function of `torch.distributed` leaves in a tensor, in main memory where processes exchange it there.
+
+        Args:
+            talk: Called with the tensor, or a copy of it, and the group that passes it.
+            values: On any device; perhaps overwritten.
+        """
+        found = values if self._on_card(values) else values.cpu()
+        self._call(lambda: talk(found, self._group_of(found)))
+        return found.to(values.device)
+
     def each_says(self, what: str, value: T) -> list[T]:
         """What each process says; a plain value."""
         self.meet(what)
@@ -149,6 +160,13 @@ class Processes:
         found: list[Any] = [None] * self.count
         self._call(lambda: distributed.all_gather_object(found, value, group=self._beside))
         return found
+
+    def _on_card(self, values: Tensor) -> bool:
+        """Whether processes exchange tensors where these are; otherwise they do in main memory."""
+        return values.is_cuda and "nccl" in distributed.get_backend_config()
+
+    def _group_of(self, values: Tensor) -> Any:
+        return None if self._on_card(values) else self._beside
 
     def _exchanged(self, what: str, parcels: list[Parcel], counts: Sequence[int]) -> list[Tensor]:
         """`exchange` of tensors of one dtype on one device."""
@@ -177,11 +195,10 @@ class Processes:
         What is returned is overwritten by the next call.
         """
         width, values = sent.element_size(), sent.view(torch.uint8)
-        on_card = values.is_cuda and "nccl" in distributed.get_backend_config()
-        values = values if on_card else values.cpu()
+        values = values if self._on_card(values) else values.cpu()
         found = self._buffer("received", width * sum(of), values)
         outward, inward = ([width * size for size in sizes] for sizes in (to, of))
-        group = None if on_card else self._beside
+        group = self._group_of(values)
         self.meet(what)
         self._call(lambda: distributed.all_to_all_single(found, values, inward, outward, group=group))
         return found.view(sent.dtype).to(sent.device)

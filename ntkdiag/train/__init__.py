@@ -22,10 +22,11 @@ from ntkdiag.train.evaluation.sample_quality import (
     energy_distance_to_data,
     log_likelihood,
 )
-from ntkdiag.train.loop import TrainResult, train
+from ntkdiag.train.loop import train
 from ntkdiag.train.loss import Batch, denoising_losses
 from ntkdiag.train.own_samples import own_samples
 from ntkdiag.train.presets import PRESETS, Preset
+from ntkdiag.train.result import TrainResult
 from ntkdiag.train.sampling import flow_map, sample
 
 __all__ = [

@@ -7,11 +7,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ntkdiag.errors import require_int, require_number, require_one_of, require_positive_int, require_type
+from ntkdiag.errors import (
+    InputError,
+    require_int,
+    require_number,
+    require_one_of,
+    require_positive_int,
+    require_type,
+)
 from ntkdiag.train.noise_levels import SAMPLING
 from ntkdiag.train.presets import Preset
 
 OPTIMIZERS = ("adamw", "sgd", "muon")
+# Of bfloat16 only: it has float32's range, so that no loss has to be scaled, as float16 would need it.
+MIXED_PRECISION = ("no", "bf16")
 
 
 @dataclass(frozen=True)
@@ -20,7 +29,7 @@ class TrainConfig:
 
     Args:
         steps: Number of optimizer steps.
-        batch: Samples in a step, drawn with replacement.
+        batch: Samples in a step, drawn with replacement; of all processes together.
         optimizer: "adamw", "sgd", or "muon" (for matrices, AdamW for the rest; torch has it since 2.9).
         learning_rate: Learning rate after the warm-up; Muon's steps are scaled so that AdamW's rate serves it.
         weight_decay: Decoupled weight decay on every parameter; SGD adds it to the gradient.
@@ -47,6 +56,10 @@ class TrainConfig:
         align: Weight of the alignment loss, at least 0: features of one module are drawn towards those of a small encoder of
             the clean samples, which is trained once on the data (REPA-like, see `ntkdiag.train.alignment`). 0 for none.
         align_module: Name of that module; None for the one a third of the way through the longest list of modules.
+        accumulate: Parts in which a process takes its samples of a step, one after the other: less memory, and the same
+            gradient up to rounding, unless the network draws itself (dropout) or looks at its batch (BatchNorm).
+        mixed_precision: "bf16" for matrix products in bfloat16 (torch's autocast), while weights, losses and the optimizer
+            stay as they are; "no".
 
     Raises:
         InputError: a setting is out of its range.
@@ -78,9 +91,11 @@ class TrainConfig:
     optimizer: str = "adamw"
     align: float = 0.0
     align_module: str | None = None
+    accumulate: int = 1
+    mixed_precision: str = "no"
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch", "log_every", "checkpoint_every", "keep_checkpoints"):
+        for name in ("steps", "batch", "log_every", "checkpoint_every", "keep_checkpoints", "accumulate"):
             require_positive_int(name, getattr(self, name))
         for name in ("warmup", "seed", "keep_every", "sample_every"):
             require_int(name, getattr(self, name), at_least=0)
@@ -92,6 +107,11 @@ class TrainConfig:
             require_number("ema_width (None for ema_decay)", self.ema_width, above=0.0, below=_WIDEST)
         require_one_of("optimizer", self.optimizer, OPTIMIZERS)
         require_one_of("sampling", self.sampling, SAMPLING)
+        require_one_of("mixed_precision", self.mixed_precision, MIXED_PRECISION)
+        if self.accumulate > self.batch:
+            raise InputError(
+                "accumulate", expected=f"at most batch, {self.batch} samples", got=self.accumulate
+            )
         require_type("stratified", self.stratified, bool, "true or false")
         if self.align_module is not None:
             require_type("align_module", self.align_module, str, "the name of a module")

@@ -8,33 +8,33 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import torch
 from torch import Tensor
 
 from ntkdiag.data import Data, as_data
 from ntkdiag.data.given import DataLike
 from ntkdiag.denoiser import Denoiser, require_denoiser
-from ntkdiag.errors import InputError, MeasurementError, kind_of, require_type
+from ntkdiag.distributed import Processes, in_step
+from ntkdiag.errors import InputError, MeasurementError, require_type
 from ntkdiag.modes import in_mode
 from ntkdiag.process.buckets import Buckets, BucketsLike
 from ntkdiag.signals import deferred_interrupt
-from ntkdiag.train.alignment.aligner import Aligner, fresh_aligner, losses_beside
+from ntkdiag.train.alignment.aligner import Aligner, fresh_aligner
 from ntkdiag.train.checkpoints.run_folder import EVENTS_FOLDER, Progress, RunFolder, describe_problem
 from ntkdiag.train.config import TrainConfig
 from ntkdiag.train.failure import RecentSteps, described
+from ntkdiag.train.gradient import StepGradient
 from ntkdiag.train.logs.pictures import grid, shown_samples
 from ntkdiag.train.logs.tables import history_table, weights_in_force
 from ntkdiag.train.logs.tensorboard import TensorBoard
 from ntkdiag.train.loss import Batch, Generators, Labelled, draw_batch
 from ntkdiag.train.noise_levels import NoiseLevels
-from ntkdiag.train.own_draws import own_draws
+from ntkdiag.train.result import TrainResult
 from ntkdiag.train.state import TrainState
-from ntkdiag.weights.source import LearnsFromLosses, WeightSource
+from ntkdiag.weights.source import LearnsFromLosses, WeightSource, require_weight_source
 
 # (steps done, steps in all, mean unweighted loss since the last call)
 Report = Callable[[int, int, float], None]
@@ -42,36 +42,6 @@ Report = Callable[[int, int, float], None]
 _BUCKETS = 10
 # Devices that need not be waited for in each step.
 _AT_ONCE = ("cpu",)
-
-
-@dataclass(frozen=True)
-class TrainResult:
-    """The result of training.
-
-    Attributes:
-        denoiser: A copy of the denoiser with the moving average of its weights, and with its buffers as they are at the end:
-            sample from this one and measure it.
-        history: A row for every `log_every` steps, with means since the previous row: step, loss (unweighted),
-            weighted_loss, grad_norm (before clipping), align_loss (of a run that aligns features; part of no other
-            loss), loss_bucket_0 ... (unweighted; NaN if no sample was in that bucket), weight_bucket_0 ... (the weight in
-            force at the centre of each; not for constant weights), seconds (spent in training since its start).
-        buckets: The buckets of the history's columns.
-        config: The settings.
-        step: Number of steps done.
-
-    Example:
-        >>> config = nd.train.TrainConfig(steps=4, batch=8, log_every=2)
-        >>> start = nd.Denoiser(nd.models.build("mlp", (2,), width=8), nd.schedules.cosine(), "v", call="log_snr")
-        >>> result = nd.train.train(start, data, None, config)
-        >>> result.step, len(result.history)
-        (4, 2)
-    """
-
-    denoiser: Denoiser
-    history: pd.DataFrame
-    buckets: Buckets
-    config: TrainConfig
-    step: int
 
 
 def train(
@@ -86,6 +56,7 @@ def train(
     force: bool = False,
     progress: Report | None = None,
     notes: dict[str, Any] | None = None,
+    distributed: bool = False,
 ) -> TrainResult:
     """Train a denoiser in place on weight(log-SNR) · mean squared error of its target, plus what `align` asks for.
 
@@ -107,6 +78,12 @@ def train(
         force: Replace an earlier run in `out`.
         progress: Called at every row of the history with (steps done, steps in all, mean unweighted loss).
         notes: JSON-able remarks that are stored in training.json.
+        distributed: Share every batch out over the processes of `torch.distributed`, each on its device: every process calls
+            this with the same arguments, and gets the same result. The first one alone writes to `out`, which all must see
+            to resume, and reports progress. The draws are those of one process, so that losses agree with its up to
+            rounding, and a run may be resumed by another number of processes; but a network that draws itself (dropout)
+            draws in each process anew, and one that looks at its batch (BatchNorm) sees a share of it. Buffers are those of
+            the first process.
 
     Returns:
         The averaged denoiser and the history.
@@ -115,7 +92,7 @@ def train(
         InputError: arguments that do not fit together, a folder in use, or a checkpoint of another run.
         MeasurementError: the loss or the gradient is no longer finite; the error names the step, its samples and buckets.
             The last checkpoint is kept, and the state at the failure is written beside it.
-        KeyboardInterrupt: Ctrl-C; if `out` is given, a checkpoint was written before.
+        KeyboardInterrupt: Ctrl-C, in any of the processes; if `out` is given, a checkpoint was written before.
 
     Example:
         >>> network = nd.models.build("mlp", (2,), width=16)
@@ -125,53 +102,45 @@ def train(
         >>> result.history["step"].tolist()
         [10, 20]
     """
+    processes = Processes() if distributed else None
+    with in_step(processes):
+        _require_fitting(denoiser, weights, config, resume, out)
+        data = as_data(data)
+        if buckets is None:
+            buckets = Buckets.from_density(denoiser.schedule, _BUCKETS)
+        buckets = Buckets.of(buckets, denoiser.schedule)
+        folder = None
+        if out is not None:
+            folder = RunFolder(out, config, describe_problem(denoiser, data, buckets), notes or {})
+        run = _Run(denoiser, config, buckets, data, weights, folder, processes)
+        if resume:
+            run.resume()
+        else:
+            run.begin(force)
+        with in_mode(denoiser, training=True), deferred_interrupt() as interrupted:
+            try:
+                run.train(interrupted, progress)
+            finally:
+                run.close()
+        return run.result()
+
+
+def _require_fitting(
+    denoiser: Denoiser,
+    weights: WeightSource | None,
+    config: TrainConfig,
+    resume: bool,
+    out: Path | str | None,
+) -> None:
+    """Refuse arguments that do not fit together."""
     require_denoiser("network to train", denoiser)
     require_type("config", config, TrainConfig, "nd.train.TrainConfig(), with settings as its arguments")
     if weights is not None:
-        _require_weights(weights)
-    if weights is not None and weights.target != denoiser.target:
-        raise InputError(
-            "weights",
-            expected=f"weights for the target the denoiser predicts, {denoiser.target}",
-            got=f"weights for {weights.target}",
-        )
-    if config.sampling == "table" and weights is None:
+        require_weight_source(weights, denoiser.target)
+    elif config.sampling == "table":
         raise InputError("sampling='table'", expected="loss weights to draw the levels by", got="none")
     if resume and out is None:
         raise InputError("resume", expected="out=, the folder of the run to continue", got="no folder")
-    data = as_data(data)
-    if buckets is None:
-        buckets = Buckets.from_density(denoiser.schedule, _BUCKETS)
-    buckets = Buckets.of(buckets, denoiser.schedule)
-    folder = None
-    if out is not None:
-        folder = RunFolder(out, config, describe_problem(denoiser, data, buckets), notes or {})
-    run = _Run(denoiser, config, buckets, data, weights, folder)
-    if resume:
-        run.resume()
-    else:
-        run.begin(force)
-    with in_mode(denoiser, training=True), deferred_interrupt() as interrupted:
-        try:
-            run.train(interrupted, progress)
-        finally:
-            run.close()
-    history = history_table(run.rows)
-    average = run.state.average.denoiser.eval()
-    if folder is not None:
-        folder.finish(average)
-    return TrainResult(average, history, buckets, config, run.state.step)
-
-
-def _require_weights(weights: object) -> None:
-    if isinstance(weights, WeightSource):
-        return
-    raise InputError(
-        "weights",
-        expected="a WeightTable or a Refresher, or None for 1 everywhere",
-        got=repr(weights) if isinstance(weights, str) else kind_of(weights),
-        fix="Make a table of a rule with nd.weights.rule(name, target), or read one with nd.WeightTable.load(path).",
-    )
 
 
 class _Run:
@@ -185,16 +154,21 @@ class _Run:
         data: Data,
         weights: WeightSource | None,
         folder: RunFolder | None,
+        processes: Processes | None,
     ) -> None:
-        self.config, self.data, self.weights, self.folder = config, data, weights, folder
+        self.config, self.data, self.weights = config, data, weights
         place = next((p for p in denoiser.network.parameters() if p.requires_grad), torch.empty(0))
         self.samples = data.train.to(place)
         self.labelled = Labelled.of(denoiser, data, place, config.condition_dropout)
         drawn_by = weights if config.sampling == "table" else None
         self.levels = NoiseLevels(denoiser.schedule, config.stratified, drawn_by)
         self.state = TrainState(denoiser, config, buckets, self._aligner(denoiser, place))
+        self.gradient = StepGradient(self.state, processes)
+        self.stored = folder
+        # Written to by the first process alone.
+        self.folder = folder if self.gradient.first else None
         self.recent = RecentSteps(config.log_every, config.batch, self.state.device)
-        self.events = None if folder is None else TensorBoard(folder.path / EVENTS_FOLDER, buckets)
+        self.events = None if self.folder is None else TensorBoard(self.folder.path / EVENTS_FOLDER, buckets)
         self.rows: list[dict[str, float]] = []
         self.seconds = 0.0
 
@@ -209,21 +183,26 @@ class _Run:
         """Write a checkpoint of the untrained network, so that a folder that cannot be written to fails at once."""
         if self.state.aligner is not None:
             self.state.aligner.learn_encoder(self.data)
+        self._require_alike()
         if self.folder is not None:
             self.folder.begin(self.state, self._progress(), force)
 
     def resume(self) -> None:
         """Continue from the checkpoint in the folder."""
-        if self.folder is not None:
-            self.rows, self.seconds, weights = self.folder.load(self.state)
+        if self.stored is not None:
+            self.rows, self.seconds, weights = self.stored.load(self.state)
             if self.weights is not None:
                 self.weights.load_state_dict(weights)
+        self._require_alike()
+
+    def _require_alike(self) -> None:
+        self.gradient.require_alike(data=self.data.digest, buckets=str(self.state.meter.buckets.edges))
 
     def train(self, interrupted: Callable[[], bool], progress: Report | None) -> None:
         """Train to the last step; after Ctrl-C, save and raise KeyboardInterrupt."""
         while self.state.step < self.config.steps:
             started = time.perf_counter()
-            self._step()
+            self._step(interrupted)
             done = self.state.step
             last = done == self.config.steps
             row_ends = last or done % self.config.log_every == 0
@@ -236,11 +215,19 @@ class _Run:
                 self.folder.keep(self.state)
             if self.folder is not None and done % (self.config.sample_every or done + 1) == 0:
                 self._show(self.folder)
-            stop = interrupted()
+            stop = self.gradient.stop(interrupted)
             if last or stop or done % self.config.checkpoint_every == 0:
                 self.save()
             if stop:
                 raise KeyboardInterrupt
+
+    def result(self) -> TrainResult:
+        """The end of the run, with the averaged weights in its folder."""
+        average = self.state.average.denoiser.eval()
+        if self.folder is not None:
+            self.folder.finish(average)
+        buckets = self.state.meter.buckets
+        return TrainResult(average, history_table(self.rows), buckets, self.config, self.state.step)
 
     def close(self) -> None:
         """End what is written along the way."""
@@ -267,30 +254,23 @@ class _Run:
     def _progress(self) -> Progress:
         return Progress(self.rows, self.seconds, {} if self.weights is None else self.weights.state_dict())
 
-    def _step(self) -> None:
-        denoiser = self.state.denoiser
-        batch = draw_batch(
-            self.samples,
-            denoiser.schedule,
-            self.config.batch,
-            self.state.generators,
-            self.labelled,
-            self.levels,
-        )
-        with own_draws(self.config.seed, self.state.step, self.state.device):
-            losses, *alignment = losses_beside(self.state.aligner, denoiser, batch)
-            each = self._weight(batch) * losses
-            weighted = each.mean()
-            norm = self.state.gradients(weighted + sum(self.config.align * one for one in alignment))
-        self.recent.add(self.state.meter.filled, batch, each)
-        self.state.meter.add(batch, losses, weighted, norm, *alignment)
-        if self.state.device.type in _AT_ONCE and not (weighted.isfinite() and norm.isfinite()):
+    def _step(self, interrupted: Callable[[], bool]) -> None:
+        state = self.state
+        schedule, count = state.denoiser.schedule, self.config.batch
+        batch = draw_batch(self.samples, schedule, count, state.generators, self.labelled, self.levels)
+        weight = self._weight(batch)
+        losses, alignment = self.gradient(batch, weight, interrupted)
+        each = weight * losses
+        weighted, norm = each.mean(), state.clip_gradients()
+        self.recent.add(state.meter.filled, batch, each)
+        state.meter.add(batch, losses, weighted, norm, *alignment)
+        if state.device.type in _AT_ONCE and not (weighted.isfinite() and norm.isfinite()):
             self._check(batch)  # before the step, which would spoil the network
-        self.state.take_step()
+        state.take_step()
         if self.weights is not None:
             if isinstance(self.weights, LearnsFromLosses):
-                self.weights.observe(batch.log_snr, losses.detach())
-            self.weights.after_step(self.state.step)
+                self.weights.observe(batch.log_snr, losses)
+            self.weights.after_step(state.step)
 
     @torch.no_grad()
     def _weight(self, batch: Batch) -> Tensor:
@@ -305,7 +285,7 @@ class _Run:
         if self.events is not None:
             self.events.row(row)
         self.state.meter.reset()
-        if progress is not None:
+        if progress is not None and self.gradient.first:
             progress(self.state.step, self.config.steps, row["loss"])
 
     def _check(self, ahead: Batch | None = None) -> None:

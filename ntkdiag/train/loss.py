@@ -23,7 +23,7 @@ class Batch(NamedTuple):
     Attributes:
         x0, epsilon: Data and noise, [N, *shape].
         log_snr: [N].
-        cond: Conditions by name, or None.
+        cond: Conditions by name, [N, ...] each, or None.
         ratio: How many times each loss counts because its level was not drawn by the training density, [N]; None for 1.
         drawn: Which training samples they are, [N]; None where that is not known.
 
@@ -39,6 +39,17 @@ class Batch(NamedTuple):
     cond: Any = None
     ratio: Tensor | None = None
     drawn: Tensor | None = None
+
+    def rows(self, part: slice) -> Batch:
+        """Some of the samples."""
+        return Batch(
+            self.x0[part],
+            self.epsilon[part],
+            self.log_snr[part],
+            None if self.cond is None else {name: value[part] for name, value in self.cond.items()},
+            None if self.ratio is None else self.ratio[part],
+            None if self.drawn is None else self.drawn[part],
+        )
 
 
 class Generators(NamedTuple):

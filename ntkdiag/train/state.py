@@ -55,11 +55,13 @@ class TrainState:
         self.meter = Meter(buckets, config.log_every, self.device, also)
         self.step = 0
 
-    def gradients(self, loss: Tensor) -> Tensor:
-        """Gradients of a loss, clipped; returns their norm before that."""
+    def clear_gradients(self) -> None:
+        """Forget the gradients of the step before."""
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+
+    def clip_gradients(self) -> Tensor:
+        """Clip the gradients; returns their norm before that."""
         limit = math.inf if self.config.gradient_clip is None else self.config.gradient_clip
         return torch.nn.utils.clip_grad_norm_(self.learned.values(), limit)
 

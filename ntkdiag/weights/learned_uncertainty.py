@@ -32,8 +32,8 @@ class LearnedUncertainty:
     u is linear in Fourier features √2 cos(2π(f c + φ)) of c = ln(σ/α)/4, EDM's noise argument; f is normal, φ uniform. It
     starts at 0, weight 1, and is trained by Adam of its own. EDM2 keeps the coefficients at a fixed norm and leaves the mean
     of the weights free; here it is 1, so that the learning rate means what it does for other weights. It computes on the
-    CPU, so that a step on another device waits for it; in distributed training each process learns from its own part of the
-    batch.
+    CPU, so that a step on another device waits for it. In distributed training it learns from what each process shows it:
+    the reference trainer shows all the whole batch.
 
     Args:
         target: The target whose squared error is weighted.

@@ -9,6 +9,8 @@ from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
+from ntkdiag.errors import InputError, kind_of
+
 
 @runtime_checkable
 class WeightSource(Protocol):
@@ -45,3 +47,28 @@ class LearnsFromLosses(Protocol):
 
     def observe(self, log_snr: Tensor, losses: Tensor) -> None:
         """Called after every optimiser step, before `after_step`, with log-SNR and unweighted losses of the batch, [N]."""
+
+
+def require_weight_source(weights: object, target: str) -> None:
+    """Refuse what is no `WeightSource` for a target.
+
+    Args:
+        weights: What is to be used as weights.
+        target: What the denoiser predicts.
+
+    Raises:
+        InputError: see above.
+    """
+    if not isinstance(weights, WeightSource):
+        raise InputError(
+            "weights",
+            expected="a WeightTable or a Refresher, or None for 1 everywhere",
+            got=repr(weights) if isinstance(weights, str) else kind_of(weights),
+            fix="Make a table of a rule with nd.weights.rule(name, target), or read one with nd.WeightTable.load(path).",
+        )
+    if weights.target != target:
+        raise InputError(
+            "weights",
+            expected=f"weights for the target the denoiser predicts, {target}",
+            got=f"weights for {weights.target}",
+        )

@@ -47,6 +47,44 @@ def test_measure_writes_what_one_process_writes(
     assert {path.name for path in workspace.iterdir()} == {"together", "alone"}  # no parts are left
 
 
+def test_train_writes_what_one_process_writes_which_can_resume_it(
+    two_processes: ProcessGroup, call: Any, workspace: Path
+) -> None:
+    settings = ["--setting", "log_every=2", "--setting", "accumulate=2", "--batch", "15"]
+    arguments = ["train", *TINY, *settings, "--steps", "4", "--out"]
+    (code, out, err), other = two_processes.run(command, workspace, *arguments, "together")
+    assert code == 0, err
+    assert other == (0, "", "")
+    assert "Written: together" in out
+    assert call(*arguments, "alone").code == 0
+
+    def logged(folder: str) -> set[str]:
+        return {name for name in files(workspace / folder) if "tensorboard/" not in name}
+
+    assert logged("together") == logged("alone")
+    assert call("train", "--resume", "--out", "together", "--steps", "8").code == 0
+    assert call("train", "--resume", "--out", "alone", "--steps", "8").code == 0
+    for table in ("history.csv", "losses.csv"):
+        together, alone = (pd.read_csv(workspace / name / table) for name in ("together", "alone"))
+        columns = [name for name in alone if name != "seconds"]
+        pd.testing.assert_frame_equal(together[columns], alone[columns], rtol=1e-5)
+    assert {path.name for path in workspace.iterdir()} == {"together", "alone"}
+
+
+def test_the_precision_that_accelerate_was_asked_for(
+    call: Any, workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    assert 'mixed_precision = "bf16"' in call("train", *TINY, "--dry-run").out
+    assert (
+        'mixed_precision = "no"' in call("train", *TINY, "--dry-run", "--setting", "mixed_precision=no").out
+    )
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "fp8")
+    found = call("train", *TINY, "--dry-run")
+    assert found.code == 2
+    assert "expected one of no, bf16; got 'fp8'" in found.err
+
+
 def test_verify_prints_one_document(two_processes: ProcessGroup, workspace: Path) -> None:
     arguments = ["verify", *TINY, *QUICKLY[:-2], "--controls", "0", "--samples", "16", "--json"]
     (code, out, _), other = two_processes.run(command, workspace, *arguments)
@@ -86,7 +124,8 @@ def test_an_error_in_the_network_for_a_sample_of_another_process(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["train", "--out", "x"], "measure or verify"),
+        (["sample", "--model", "x"], "measure, verify or train"),
+        (["train", *TINY, "--batch", "1", "--out", "x"], "for each of 2 processes"),
         (["measure", *TINY, "--device", "cuda:1"], "--device: expected cuda"),
         (["measure", *TINY, "--engine", "exact"], "'auto', 'streaming' or 'sketch'"),
         (["verify", "--from", "x"], "torchrun: expected a network to measure"),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
 
+from ntkdiag.cli.inputs.launched import asked_of_accelerate, is_first, joined
 from ntkdiag.cli.options import parsing
 from ntkdiag.cli.options.choices import OPTIMIZERS, PRESETS, RULES, SETTINGS, one_of
 from ntkdiag.cli.options.grouping import grouped, refuse_given
@@ -61,7 +62,10 @@ class TrainOptions:
         ),
     ] = None
     steps: Annotated[int | None, typer.Option(metavar="N", help="Number of optimizer steps in all.")] = None
-    batch: Annotated[int | None, typer.Option(metavar="N", help="Number of samples in each step.")] = None
+    batch: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Number of samples in each step, of all processes together."),
+    ] = None
     learning_rate: Annotated[
         float | None, typer.Option(metavar="X", help="Learning rate after the warm-up.")
     ] = None
@@ -123,6 +127,8 @@ def train(
     """Train a network under loss weights, and print its held-out loss at every noise level.
 
     Other commands take the folder it writes as their --model. Ctrl-C saves a checkpoint, and --resume continues from it.
+    Started by torchrun or accelerate, processes share the samples of every step, with --device cuda each on a card of its
+    own; the first one prints and writes.
 
     \b
     Examples:
@@ -130,6 +136,8 @@ def train(
       ntkdiag train --model my-pipeline --data pictures --weights erd --out runs/tuned
       ntkdiag train --resume --out runs/erd --steps 8000
       ntkdiag train --preset fashion --batch 64 --dry-run
+      torchrun --nproc-per-node 2 -m ntkdiag train --preset fashion \
+          --device cuda --setting mixed_precision=bf16 --out runs/fashion
     """
     if dry_run:
         for option, given in (("--resume", resume), ("--force", force), ("--out", out)):
@@ -146,18 +154,18 @@ def train(
         refuse_given((model, how), beside, allowed=("steps", "device"))
         if force:
             raise InputError("--force", expected=f"nothing {beside}", got="given")
-        task = _stored(out, model, how)
     else:
         paths.check_folder(out, force)
-        task = _fresh(model, how)
     try:
-        with progress_bar(not json) as progress:
-            result = _run(task, out, resume, force, progress)
+        with joined(model) as (own, processes), progress_bar(not json) as progress:
+            task = _stored(out, own, how) if resume else _fresh(own, how)
+            result = _run(task, out, resume, force, progress, distributed=processes is not None)
     except KeyboardInterrupt:
         note(f"A checkpoint is in {out}; continue with: ntkdiag train --resume --out {out}")
         raise
-    losses = _write(result, task, out)
-    _print(result, task, losses, out, json)
+    if is_first():
+        losses = _write(result, task, out)
+        _print(result, task, losses, out, json)
 
 
 @dataclass(frozen=True)
@@ -240,7 +248,7 @@ def _config(how: TrainOptions, preset: Preset | None, seed: int) -> TrainConfig:
     changes = {name: getattr(how, name) for name in ("steps", "batch", "learning_rate", "optimizer", "align")}
     given = {name: value for name, value in changes.items() if value is not None}
     given |= parsing.pairs("--setting", how.setting)
-    start = {} if preset is None else preset.training
+    start = ({} if preset is None else preset.training) | asked_of_accelerate()
     return TrainConfig.from_dict(start | given | {"seed": seed})
 
 
@@ -274,7 +282,9 @@ def _beside_a_preset(task: _Task) -> list[str]:
     return [*options, *(["--latents"] if recipe.latents else [])]
 
 
-def _run(task: _Task, out: Path, resume: bool, force: bool, progress: Progress) -> TrainResult:
+def _run(
+    task: _Task, out: Path, resume: bool, force: bool, progress: Progress, distributed: bool
+) -> TrainResult:
     from ntkdiag.train import train as train_network
 
     return train_network(
@@ -287,6 +297,7 @@ def _run(task: _Task, out: Path, resume: bool, force: bool, progress: Progress) 
         force=force,
         progress=lambda step, steps, loss: progress(f"training · loss {loss:.3g}", step, steps),
         notes=task.notes,
+        distributed=distributed,
     )
 
 

@@ -1,6 +1,7 @@
-"""Processes that torchrun started: which of them this is, their group, and silence of all but the first.
+"""Processes that torchrun or accelerate started: which of them this is, their group, and silence of all but the first.
 
 torchrun --nproc-per-node 2 -m ntkdiag measure …
+accelerate launch --multi_gpu --num_processes 2 -m ntkdiag train … --device cuda
 """
 
 from __future__ import annotations
@@ -18,10 +19,10 @@ from ntkdiag.errors import InputError
 if TYPE_CHECKING:
     from ntkdiag.distributed import Processes
 
-# What torchrun sets and batch systems do not.
+# What torchrun sets, which accelerate's launcher calls, and batch systems do not.
 _MARK = "TORCHELASTIC_RUN_ID"
 # Commands whose work processes can share.
-SHARED = ("measure", "verify")
+SHARED = ("measure", "verify", "train")
 
 
 def is_one_of_several() -> bool:
@@ -39,6 +40,12 @@ def of_first(out: Path | None) -> Path | None:
     return out if is_first() else None
 
 
+def asked_of_accelerate() -> dict[str, str]:
+    """Settings of training that accelerate's launcher was given, of those that it passes on to the program."""
+    precision = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+    return {} if precision == "no" else {"mixed_precision": precision}
+
+
 def require_shared(command: str | None) -> None:
     """Refuse a command that every process would do by itself.
 
@@ -48,7 +55,7 @@ def require_shared(command: str | None) -> None:
     if is_one_of_several() and command is not None and command not in SHARED:
         raise InputError(
             "torchrun",
-            expected=f"{' or '.join(SHARED)}, whose samples processes share",
+            expected=f"{', '.join(SHARED[:-1])} or {SHARED[-1]}, whose samples processes share",
             got=command,
             fix="Start it without torchrun.",
         )

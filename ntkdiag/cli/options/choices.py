@@ -27,6 +27,7 @@ OPTIMIZERS = ("adamw", "sgd", "muon")
 SETTINGS = (
     "weight_decay", "beta1", "beta2", "gradient_clip", "warmup", "ema_decay", "ema_width", "log_every", "checkpoint_every",
     "keep_checkpoints", "keep_every", "sample_every", "condition_dropout", "stratified", "sampling", "align_module",
+    "accumulate", "mixed_precision",
 )  # fmt: skip
 SAMPLERS = ("heun", "ddim", "ancestral")
 ARGUMENTS = ("snr", "log_snr", "sigma", "timesteps")
