@@ -48,13 +48,13 @@ def rows(plain: float, long: float) -> pd.DataFrame:
 
 
 def test_overhead_and_share_by_hand() -> None:
-    (row,) = summary(rows(100.0, 102.5), 100).to_dict("records")
-    assert row["overhead"] == pytest.approx(0.025) and row["share"] == pytest.approx(0.025)
-    assert row["seconds_a_step"] == pytest.approx(1.0) and row["refresh_in_steps"] == pytest.approx(2.0)
-    assert row["beginning_in_steps"] == pytest.approx(3.0)
-    assert row["limit"] == LIMIT == 0.03 and row["met"]
+    (row,) = summary(rows(100.0, 202.5), 100).to_dict("records")
+    assert row["overhead"] == pytest.approx(1.025) and row["share"] == pytest.approx(0.0125)
+    assert row["refreshing"] == pytest.approx(0.01) and row["reading"] == pytest.approx(0.0025)
+    assert row["seconds_a_step"] == pytest.approx(2.0) and row["refresh_in_steps"] == pytest.approx(1.0)
+    assert row["beginning_in_steps"] == pytest.approx(1.5)
+    assert row["limit"] == LIMIT == 0.015 and row["met"]
 
 
-@pytest.mark.parametrize(("plain", "long"), [(100.0, 104.0), (62.5, 62.5)])
-def test_a_limit_missed_in_either_way_is_said(plain: float, long: float) -> None:
-    assert not summary(rows(plain, long), 100)["met"].iloc[0]
+def test_a_share_beyond_the_limit_is_said() -> None:
+    assert not summary(rows(162.5, 162.5), 100)["met"].iloc[0]

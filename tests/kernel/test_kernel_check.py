@@ -22,7 +22,7 @@ from ntkdiag.kernel.check import CheckOnce
 from ntkdiag.kernel.directions import given
 from ntkdiag.kernel.engines import run
 from ntkdiag.kernel.streaming import accumulate, engine, sweep
-from ntkdiag.kernel.streaming.contraction.gradients import Outer
+from ntkdiag.kernel.streaming.contraction.gradients import Dense, Outer, as_dense
 from ntkdiag.kernel.streaming.rules import convolution
 
 Patch = pytest.MonkeyPatch
@@ -68,10 +68,10 @@ def every_outer(change: Callable[[Outer], Outer]) -> Callable[[Patch], None]:
     """A change of every outer product before its contraction."""
 
     def plant(patch: Patch) -> None:
-        original = accumulate.contract
+        original = accumulate.blocks
         patch.setattr(
             accumulate,
-            "contract",
+            "blocks",
             lambda gradient, scale=None: original(
                 change(gradient) if isinstance(gradient, Outer) else gradient, scale
             ),
@@ -108,10 +108,12 @@ def bias_left_out(patch: Patch) -> None:
 
 
 def samples_permuted(patch: Patch) -> None:
-    original = accumulate.contract
-    patch.setattr(
-        accumulate, "contract", lambda gradient, scale=None: original(gradient, scale).roll(1, 0).roll(1, 1)
-    )
+    original = accumulate.Accumulator._take
+
+    def take(self: Any, name: str, gradient: Any, scale: Any) -> None:
+        original(self, name, Dense(as_dense(gradient).rows.roll(1, 0)), scale)
+
+    patch.setattr(accumulate.Accumulator, "_take", take)
 
 
 def wrong_group_of_a_convolution(patch: Patch) -> None:

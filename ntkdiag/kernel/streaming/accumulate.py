@@ -12,9 +12,12 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor
 
-from ntkdiag.kernel.streaming.contraction.contract import contract
+from ntkdiag.kernel.streaming.contraction.contract import Block, blocks, full_precision, mirror
 from ntkdiag.kernel.streaming.contraction.gradients import Dense, Outer, PerSampleGradient
 from ntkdiag.kernel.streaming.recording.derived import DerivedParameter, pull_back, sum_over_copies
+
+# Numbers of a sample that are contracted together: adding a matrix [N, N] for each bias would cost more than it. Tuned here.
+NARROW = 2048
 
 Uses = list[tuple[DerivedParameter, PerSampleGradient]]
 
@@ -53,6 +56,7 @@ class Accumulator:
         self._uses_left: Counter[str] = Counter()
         self._views: dict[str, Uses] = {}  # gradients of views of a parameter, as the rules formed them
         self._sums: dict[str, Tensor] = {}  # gradients of the parameter itself, summed over uses
+        self._narrow: dict[str, list[Tensor]] = {}  # by label, rows that are contracted together
         self._probe = 0
         self._samples = samples
         self.corners: dict[str, Tensor] = {}
@@ -85,6 +89,9 @@ class Accumulator:
         """End the backward: contract parameters that have uses which the output does not depend on."""
         for name in dict.fromkeys((*self._views, *self._sums)):
             self._contract(name)
+        self._finish_waiting()
+        for gram in self.grams.values():
+            mirror(gram[self._probe])
 
     def _contract(self, name: str) -> None:
         views, total = self._views.pop(name, []), self._sums.pop(name, None)
@@ -100,15 +107,54 @@ class Accumulator:
 
     def _take(self, name: str, gradient: PerSampleGradient, scale: Tensor | None) -> None:
         """Contract the per-sample gradients of a parameter."""
-        self._add_products(name, contract(gradient, scale))
+        if scale is None and isinstance(gradient, Dense):
+            self._join(name, full_precision(gradient.rows.reshape(len(gradient.rows), -1)))
+        else:
+            self._add_products(name, blocks(gradient, scale))
 
-    def _add_products(self, name: str, block: Tensor) -> None:
-        """Add Σ G_i · scale · G_j of a parameter, [m, m]."""
+    def _finish_waiting(self) -> None:
+        """Contract what waits."""
+        for label in list(self._narrow):
+            self._contract_narrow(label)
+
+    def _join(self, name: str, rows: Tensor) -> None:
+        """Contract rows [m, elements], short ones together with those of other parameters."""
         if self._probe == 0:
-            apart = max(1, self._samples - 1)
-            corner = block[::apart, ::apart].clone()
-            self.corners[name] = self.corners[name] + corner if name in self.corners else corner
-        self.grams[self._labels[name]][self._probe] += block
+            ends = rows[:: max(1, self._samples - 1)]
+            self._add_corner(name, ends @ ends.T)
+        waiting = self._narrow.setdefault(self._labels[name], [])
+        if waiting and waiting[0].dtype != rows.dtype:
+            self._contract_narrow(self._labels[name])
+        waiting.append(rows)
+        if sum(each.shape[1] for each in waiting) >= NARROW:
+            self._contract_narrow(self._labels[name])
+
+    def _contract_narrow(self, label: str) -> None:
+        waiting = self._narrow[label]
+        if waiting:
+            rows = waiting[0] if len(waiting) == 1 else torch.cat(waiting, 1)
+            waiting.clear()
+            Block(0, 0, rows @ rows.T).add_to(self.grams[label][self._probe])
+
+    def _add_products(self, name: str, found: Iterable[Block]) -> None:
+        """Add Σ G_i · scale · G_j of a parameter, from blocks on and above the diagonal of [m, m]."""
+        last = self._samples - 1
+        ends = [0, last] if last else [0]
+        corner: Tensor | None = None
+        for block in found:
+            block.add_to(self.grams[self._labels[name]][self._probe])
+            if self._probe == 0:
+                corner = block.values.new_zeros(len(ends), len(ends)) if corner is None else corner
+                for i, row in enumerate(ends):
+                    for j, column in enumerate(ends[i:], i):
+                        entry = block.at(row, column)
+                        if entry is not None:
+                            corner[i, j] = corner[j, i] = entry
+        if corner is not None:
+            self._add_corner(name, corner)
+
+    def _add_corner(self, name: str, corner: Tensor) -> None:
+        self.corners[name] = self.corners[name] + corner if name in self.corners else corner
 
 
 def _joined(uses: Uses, scale: Tensor | None) -> PerSampleGradient | None:

@@ -15,6 +15,7 @@ from torch import Tensor
 from ntkdiag.distributed import Processes
 from ntkdiag.distributed.parcels import Parcel
 from ntkdiag.kernel.streaming.accumulate import Accumulator
+from ntkdiag.kernel.streaming.contraction.contract import Block, full_precision
 from ntkdiag.kernel.streaming.contraction.gradients import Compressed, PerSampleGradient
 from ntkdiag.kernel.streaming.shared import EXCHANGED_BYTES
 from ntkdiag.kernel.streaming.shared_parts import Columns, Part, part_of
@@ -45,10 +46,9 @@ class SharedAccumulator(Accumulator):
         self._waiting: list[tuple[str, Part]] = []
         self._received = [0, 0]  # bytes at each of two turns
 
-    def finish(self) -> None:
-        """End the backward."""
-        super().finish()
+    def _finish_waiting(self) -> None:
         self._exchange()
+        super()._finish_waiting()
 
     def _take(self, name: str, gradient: PerSampleGradient, scale: Tensor | None) -> None:
         processes, samples = self._processes, sum(self._counts)
@@ -74,7 +74,11 @@ class SharedAccumulator(Accumulator):
         found = iter(processes.exchange(f"gradients of {what}", parcels, self._counts))
         for name, part in waiting:
             tensors = [next(found) for _ in part.parcels]
-            self._add_products(name, part.products(tensors, processes, self._counts))
+            if isinstance(part, Columns) and part.scale is None:
+                self._join(name, full_precision(tensors[0]))
+            else:
+                none = Block(0, 0, full_precision(tensors[0].new_zeros(1, 1)))  # its part may be empty
+                self._add_products(name, (none, *part.products(tensors, processes, self._counts)))
 
     def _touched(self, name: str, gradient: Compressed) -> tuple[Tensor, Tensor]:
         """Rows over the elements that the samples of any process touch, and which these are."""

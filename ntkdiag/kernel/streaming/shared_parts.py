@@ -9,7 +9,7 @@ whichever are less.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
@@ -18,6 +18,7 @@ from torch import Tensor
 from ntkdiag.distributed import Processes
 from ntkdiag.distributed.parcels import Parcel
 from ntkdiag.kernel.streaming.contraction.contract import (
+    Block,
     between,
     contract,
     full_precision,
@@ -43,8 +44,8 @@ class Part(Protocol):
     def parcels(self) -> list[Parcel]:
         """What is exchanged, of the samples that this process ran."""
 
-    def products(self, tensors: list[Tensor], processes: Processes, counts: Sequence[int]) -> Tensor:
-        """This process's part of the Gram matrix, [N, N].
+    def products(self, tensors: list[Tensor], processes: Processes, counts: Sequence[int]) -> Iterator[Block]:
+        """This process's part of the Gram matrix [N, N], on and above its diagonal.
 
         Args:
             tensors: For each parcel, what was received.
@@ -70,8 +71,8 @@ class Columns:
     def parcels(self) -> list[Parcel]:
         return [Parcel(self.rows, columns=True)]
 
-    def products(self, tensors: list[Tensor], processes: Processes, counts: Sequence[int]) -> Tensor:
-        return contract(Dense(tensors[0]), _share(self.scale, processes))
+    def products(self, tensors: list[Tensor], processes: Processes, counts: Sequence[int]) -> Iterator[Block]:
+        yield Block(0, 0, contract(Dense(tensors[0]), _share(self.scale, processes)))
 
 
 @dataclass(frozen=True)
@@ -92,11 +93,10 @@ class Factors:
     def parcels(self) -> list[Parcel]:
         return [Parcel(self.longer, columns=True), Parcel(self.shorter)]
 
-    def products(self, tensors: list[Tensor], processes: Processes, counts: Sequence[int]) -> Tensor:
+    def products(self, tensors: list[Tensor], processes: Processes, counts: Sequence[int]) -> Iterator[Block]:
         longer, shorter = tensors
-        if longer.shape[-1] == 0:  # there are fewer columns than processes
-            return longer.new_zeros(len(longer), len(longer))
-        return contract(Outer(longer, shorter), _share(self.scale, processes))
+        if longer.shape[-1]:  # there may be fewer columns than processes
+            yield Block(0, 0, contract(Outer(longer, shorter), _share(self.scale, processes)))
 
 
 @dataclass(frozen=True)
@@ -116,11 +116,10 @@ class Channels:
     def parcels(self) -> list[Parcel]:
         return [Parcel(self.gradient.left.movedim(2, -1), columns=True), Parcel(self.gradient.right)]
 
-    def products(self, tensors: list[Tensor], processes: Processes, counts: Sequence[int]) -> Tensor:
+    def products(self, tensors: list[Tensor], processes: Processes, counts: Sequence[int]) -> Iterator[Block]:
         left, right = tensors[0].movedim(-1, 2), tensors[1]
-        if left.shape[2] == 0:
-            return left.new_zeros(len(left), len(left))
-        return contract(Dense(self.gradient.form(left, right)), _share(self.scale, processes))
+        if left.shape[2]:
+            yield Block(0, 0, contract(Dense(self.gradient.form(left, right)), _share(self.scale, processes)))
 
 
 @dataclass(frozen=True)
@@ -141,25 +140,17 @@ class Blocks:
     def parcels(self) -> list[Parcel]:
         return [Parcel(self.left, turn=self.turn), Parcel(self.right, turn=self.turn)]
 
-    def products(self, tensors: list[Tensor], processes: Processes, counts: Sequence[int]) -> Tensor:
-        gram = tensors[0].new_zeros(sum(counts), sum(counts))
-        ends = [sum(counts[: rank + 1]) for rank in range(len(counts))]
-        places = [slice(end - rows, end) for end, rows in zip(ends, counts, strict=True)]
-        own = places[processes.rank]
-        taken = [r for r in range(len(counts)) if self.parcels[0].passes(r, processes.rank)]
-        factors = dict(
-            zip(
-                taken,
-                zip(*(each.split([counts[r] for r in taken]) for each in tensors), strict=True),
-                strict=True,
-            )
-        )
-        mine = factors.pop(processes.rank)
-        gram[own, own] = through_tokens(*mine)
+    def products(self, tensors: list[Tensor], processes: Processes, counts: Sequence[int]) -> Iterator[Block]:
+        starts = [sum(counts[:rank]) for rank in range(len(counts))]
+        taken = [rank for rank in range(len(counts)) if self.parcels[0].passes(rank, processes.rank)]
+        rows = [each.split([counts[rank] for rank in taken]) for each in tensors]
+        factors = dict(zip(taken, zip(*rows, strict=True), strict=True))
+        mine, own = factors.pop(processes.rank), starts[processes.rank]
+        for block in through_tokens(*mine):
+            yield Block(own + block.row, own + block.column, block.values)
         for rank, theirs in factors.items():
-            block = between(*mine, *theirs)
-            gram[own, places[rank]], gram[places[rank], own] = block, block.T
-        return gram
+            found = Block(own, starts[rank], between(*mine, *theirs))
+            yield found if own < starts[rank] else found.transposed()
 
 
 def part_of(gradient: PerSampleGradient, scale: Tensor | None, samples: int, count: int, turn: int) -> Part:

@@ -8,6 +8,7 @@ from functools import cache
 
 import torch
 
+from ntkdiag.kernel.streaming.accumulate import NARROW
 from ntkdiag.kernel.streaming.contraction.contract import GRAM_BLOCK, TILE_BYTES, add_products, between
 from ntkdiag.kernel.work.counts import Kernel, Part, pairs_of
 from ntkdiag.kernel.work.layers import Layer
@@ -28,8 +29,9 @@ def seconds_of(layer: Layer, part: Part, kernel: Kernel, samples: int) -> float:
     count, sums = kernel.processes, adding(samples)
     if part.kind == "blocks":
         t = layer.tokens
-        pairs = pairs_of(samples, t, count) * t * t
-        return pairs * _tokens(t, layer.rows, layer.columns, samples) + sums
+        pairs = pairs_of(samples, t, count)
+        product = _tokens(t, layer.rows, layer.columns, samples)
+        return pairs * (t * t * product + sums / samples**2)
     if part.kind == "factors":
         p, q = max(layer.rows, layer.columns), min(layer.rows, layer.columns)
         rows = -(-p // count)
@@ -38,7 +40,8 @@ def seconds_of(layer: Layer, part: Part, kernel: Kernel, samples: int) -> float:
         return forming + rows * q * _products(tile * q, samples) + sums
     if part.kind == "rows":
         return part.numbers * _blocked(int(part.numbers), samples)
-    return part.numbers * _products(max(1, int(part.numbers)), samples) + sums
+    width = max(1, int(part.numbers))
+    return part.numbers * _products(max(width, NARROW), samples) + sums * min(1.0, width / NARROW)
 
 
 @cache

@@ -99,28 +99,39 @@ def check_within(what: str, grid: Tensor, log_snr: Tensor) -> None:
     )
 
 
-def interpolate(grid: Tensor, weight: Tensor, log_snr: Tensor) -> Tensor:
+class Interpolation:
     """Piecewise linear ln w, constant beyond the ends; linear w between two rows one of which is zero.
+
+    What does not depend on where it is read is computed once: a trainer reads weights at every step.
 
     Args:
         grid: Increasing log-SNR [n].
         weight: Weights [n].
-        log_snr: Where to read, any shape, no NaN.
-
-    Returns:
-        Weights of the shape of `log_snr`; at a grid point exactly its own.
     """
-    level = log_snr.clamp(grid[0], grid[-1])
-    right = torch.searchsorted(grid, level.contiguous(), right=True).clamp(1, len(grid) - 1)
-    left = right - 1
-    share = (level - grid[left]) / (grid[right] - grid[left])
-    start, end = weight[left], weight[right]
-    straight = start + share * (end - start)
-    positive = (start > 0) & (end > 0)
-    # 1 in place of 0 keeps ln finite in the branch that is not taken.
-    ratio = torch.where(positive, end, 1.0).log() - torch.where(positive, start, 1.0).log()
-    between = torch.where(positive, start * torch.exp(share * ratio), straight)
-    return torch.where(share >= 1, end, between)
+
+    def __init__(self, grid: Tensor, weight: Tensor) -> None:
+        start, end = weight[:-1], weight[1:]
+        positive = (start > 0) & (end > 0)
+        # 1 in place of 0 keeps ln finite where it is not taken
+        ratio = torch.where(positive, end, 1.0).log() - torch.where(positive, start, 1.0).log()
+        self._ends = float(grid[0]), float(grid[-1])
+        self._inner = grid[1:-1].contiguous()
+        self._positive = positive
+        self._all_positive = bool(positive.all())
+        self._rows = torch.stack([grid[:-1], grid[1:] - grid[:-1], start, end, ratio])
+
+    def __call__(self, log_snr: Tensor) -> Tensor:
+        """Weights of the shape of `log_snr`, which holds no NaN; at a grid point exactly its own."""
+        device = log_snr.device
+        level = log_snr.clamp(*self._ends)
+        row = torch.searchsorted(self._inner.to(device), level.contiguous(), right=True)
+        place, width, start, end, ratio = self._rows.to(device)[:, row]
+        share = (level - place) / width
+        between = start * torch.exp(share * ratio)
+        if not self._all_positive:
+            straight = start + share * (end - start)
+            between = torch.where(self._positive.to(device)[row], between, straight)
+        return torch.where(share >= 1, end, between)
 
 
 def _refuse_where(what: str, name: str, column: Tensor, bad: Tensor, expected: str) -> None:

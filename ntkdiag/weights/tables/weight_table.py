@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from ntkdiag.process.schedules.timesteps import Timesteps
 from ntkdiag.process.target import target_name
 from ntkdiag.weights.rules.closed_form import ClosedForm
 from ntkdiag.weights.tables import files
-from ntkdiag.weights.tables.columns import check_columns, check_rule, check_within, interpolate
+from ntkdiag.weights.tables.columns import Interpolation, check_columns, check_rule, check_within
 from ntkdiag.weights.tables.mean import density_mean
 
 # Rows that a notebook shows of a table.
@@ -84,6 +85,10 @@ class WeightTable:
         named = {"log_snr": self.log_snr, "weight": self.weight, "low": self.low, "high": self.high}
         return {name: column for name, column in named.items() if column is not None}
 
+    @cached_property
+    def _between_rows(self) -> Interpolation:
+        return Interpolation(self.log_snr, self.weight)
+
     def __call__(self, log_snr: float | Tensor) -> Tensor:
         """Weights at log-SNR of any shape.
 
@@ -99,10 +104,7 @@ class WeightTable:
         level = as_numbers(f"log_snr for weight table '{self.name}'", log_snr, torch.float64)
         if torch.isnan(level).any():
             raise InputError(f"log_snr for weight table '{self.name}'", expected="numbers", got="NaN")
-        if self.rule is not None:
-            weight = self.rule(level)
-        else:
-            weight = interpolate(self.log_snr.to(level.device), self.weight.to(level.device), level)
+        weight = self.rule(level) if self.rule is not None else self._between_rows(level)
         if isinstance(log_snr, Tensor) and log_snr.is_floating_point():
             return weight.to(log_snr.dtype)
         return weight

@@ -19,6 +19,7 @@ from ntkdiag.kernel.preconditioner import adam
 from ntkdiag.kernel.streaming import accumulate
 from ntkdiag.kernel.streaming import engine as engine_room
 from ntkdiag.kernel.streaming import memory as budget
+from ntkdiag.kernel.streaming.contraction.contract import Block
 from ntkdiag.kernel.streaming.sweep import sweep as plain_sweep
 
 # torch warns where it has no batching rule, and falls back to a loop
@@ -100,18 +101,18 @@ def test_out_of_memory_in_the_middle_of_a_backward(monkeypatch: pytest.MonkeyPat
     """A large sweep dies while it forms gradients, and leaves nothing in the result."""
     module, inputs = CASES["attention_self"](seed=0, samples=6)
     cotangents = cotangents_for(module, inputs)
-    whole = accumulate.contract
+    whole = accumulate.blocks
     calls = 0
 
-    def failing(form: Any, weight: Tensor | None = None) -> Tensor:
+    def failing(form: Any, weight: Tensor | None = None) -> list[Block]:
         nonlocal calls
         calls += 1
-        found = whole(form, weight)
-        if len(found) == 6 and calls == 3:
+        found = list(whole(form, weight))
+        if len(found[0].values) == 6 and calls == 3:
             raise torch.OutOfMemoryError("CUDA out of memory.")
         return found
 
-    monkeypatch.setattr(accumulate, "contract", failing)
+    monkeypatch.setattr(accumulate, "blocks", failing)
     found = streamed(module, inputs, cotangents).per_probe
     assert calls > 3
     assert relative_error(found, brute_gram(module, inputs, cotangents)) < 1e-10

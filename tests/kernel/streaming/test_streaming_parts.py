@@ -65,7 +65,15 @@ def test_every_way_of_contracting_is_the_product_of_gradients(
         torch.testing.assert_close(
             contraction._materialised(gradient.left, gradient.right, None), truth, **CLOSE
         )
-        torch.testing.assert_close(contraction.through_tokens(gradient.left, gradient.right), truth, **CLOSE)
+        for found in (
+            contraction.through_tokens(gradient.left, gradient.right),
+            contraction.blocks(gradient),
+        ):
+            gram = torch.zeros(samples, samples, dtype=torch.float64)
+            for block in found:
+                block.add_to(gram)
+            contraction.mirror(gram)
+            torch.testing.assert_close(gram, truth, **CLOSE)
 
 
 def test_the_way_is_chosen_by_count() -> None:
@@ -194,6 +202,7 @@ def test_rows_of_a_parameter_that_belong_to_one_sample_each() -> None:
     accumulator.start(0)
     rows = doubles(3, 1, 1, 4)
     accumulator.add(parameter_itself("p", leaf), Dense(rows, SampleAxis(0, 1, 3, 1)))
+    accumulator.finish()
     torch.testing.assert_close(accumulator.grams["all"][0], rows.square().sum((1, 2, 3)).diag(), **CLOSE)
 
 

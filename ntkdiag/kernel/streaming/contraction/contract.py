@@ -6,6 +6,9 @@ cache: what limits whole per-sample gradients is memory traffic, not arithmetic.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -18,11 +21,66 @@ TOKEN_BLOCK_BYTES = 64 * 1024**2
 # Least rows of one of its blocks, and into how many at most: those below the diagonal are not formed. Tuned here.
 LEAST_ROWS, BLOCKS = 128, 8
 # Samples in one block of the product of long lists of rows; tuned here.
-GRAM_BLOCK = 512
+GRAM_BLOCK = 128
+
+
+@dataclass(frozen=True)
+class Block:
+    """A part of a Gram matrix that is on its diagonal or above.
+
+    Attributes:
+        row, column: Where it begins.
+        values: [n, m].
+    """
+
+    row: int
+    column: int
+    values: Tensor
+
+    def transposed(self) -> Block:
+        """The part on the other side of the diagonal."""
+        return Block(self.column, self.row, self.values.T)
+
+    def add_to(self, gram: Tensor) -> None:
+        """Add it to a Gram matrix [N, N]; see `mirror`."""
+        rows, columns = self.values.shape
+        gram[self.row : self.row + rows, self.column : self.column + columns] += self.values
+
+    def at(self, row: int, column: int) -> Tensor | None:
+        """One entry of the matrix, if it is in here."""
+        rows, columns = self.values.shape
+        if self.row <= row < self.row + rows and self.column <= column < self.column + columns:
+            return self.values[row - self.row, column - self.column]
+        return None
+
+
+def mirror(gram: Tensor) -> None:
+    """Copy what is above the diagonal of [N, N] to below it."""
+    for start in range(0, len(gram), GRAM_BLOCK):
+        stop = start + GRAM_BLOCK
+        corner = gram[start:stop, start:stop].triu()
+        gram[start:stop, start:stop] = corner + corner.triu(1).T
+    fill_below(gram)
+
+
+def blocks(gradient: PerSampleGradient, scale: Tensor | None = None) -> Iterator[Block]:
+    """Σ over the elements of a parameter of G_i · scale · G_j, in blocks that cover the diagonal and what is above it.
+
+    Args:
+        gradient: Per-sample gradients of the parameter.
+        scale: Positive factors of the parameter's shape (an inverse preconditioner), or None.
+    """
+    if isinstance(gradient, Outer) and scale is None:
+        left, right = full_precision(gradient.left), full_precision(gradient.right)
+        samples, tokens, p = left.shape
+        if through_tokens_is_cheaper(samples, tokens, p, right.shape[2]):
+            yield from through_tokens(left, right)
+            return
+    yield Block(0, 0, contract(gradient, scale))
 
 
 def contract(gradient: PerSampleGradient, scale: Tensor | None = None) -> Tensor:
-    """Σ over the elements of a parameter of G_i · scale · G_j.
+    """The same as one matrix, by forming the gradients.
 
     Args:
         gradient: Per-sample gradients of the parameter.
@@ -32,11 +90,7 @@ def contract(gradient: PerSampleGradient, scale: Tensor | None = None) -> Tensor
         [N, N], in the gradients' dtype, float32 at least.
     """
     if isinstance(gradient, Outer):
-        left, right = full_precision(gradient.left), full_precision(gradient.right)
-        samples, tokens, p = left.shape
-        if scale is None and through_tokens_is_cheaper(samples, tokens, p, right.shape[2]):
-            return through_tokens(left, right)
-        return _materialised(left, right, scale)
+        return _materialised(full_precision(gradient.left), full_precision(gradient.right), scale)
     if isinstance(gradient, Unformed):
         gradient = gradient.dense()
     rows = full_precision(gradient.rows.reshape(len(gradient.rows), -1))  # a scalar parameter has rows [N]
@@ -91,17 +145,13 @@ def _materialised(left: Tensor, right: Tensor, scale: Tensor | None) -> Tensor:
     return gram
 
 
-def through_tokens(left: Tensor, right: Tensor) -> Tensor:
-    """Σ_ts (left_it · left_js)(right_it · right_js), [N, N], in blocks of samples on and above the diagonal."""
+def through_tokens(left: Tensor, right: Tensor) -> Iterator[Block]:
+    """Σ_ts (left_it · left_js)(right_it · right_js), in blocks of samples on and above the diagonal."""
     samples, tokens, _ = left.shape
     block = min(_token_block(left, samples), sample_block(samples, tokens))
-    gram = left.new_empty(samples, samples)
     for start in range(0, samples, block):
-        stop = start + block
-        part = between(left[start:stop], right[start:stop], left[start:], right[start:])
-        gram[start:stop, start:] = part
-        gram[stop:, start:stop] = part[:, block:].T
-    return gram
+        some = slice(start, start + block)
+        yield Block(start, start, between(left[some], right[some], left[start:], right[start:]))
 
 
 def between(left: Tensor, right: Tensor, other_left: Tensor, other_right: Tensor) -> Tensor:
