@@ -92,9 +92,9 @@ def measure_kernels(
     of_network, rows = f"of the {name} network", count * samples
     positions = torch.arange(count * samples).reshape(count, samples)
 
-    def predicted(chosen: Tensor) -> dict[str, Any]:
+    def predicted(chosen: Tensor, batches: int = 1) -> dict[str, Any]:
         values, targets = predict(
-            denoiser, x0[chosen], epsilon[chosen], log_snr[chosen], rows_of(cond, chosen)
+            denoiser, x0[chosen], epsilon[chosen], log_snr[chosen], rows_of(cond, chosen), batches
         )
         return {"predictions": values, "wanted": targets}
 
@@ -102,7 +102,8 @@ def measure_kernels(
         if processes is None:
             return predicted(positions.flatten())
         share = Share(processes, rows)
-        found = predicted(positions.flatten()[share.ran])
+        batches = -(-share.largest // FORWARD_BATCH)  # as many in each, which may hold the network together
+        found = predicted(positions.flatten()[share.ran], batches)
         return {name: share.of_every(each) for name, each in found.items()}
 
     def same_network(stored: dict[str, Any]) -> bool:
@@ -251,12 +252,13 @@ def gradient_energy(
 
 
 def predict(
-    denoiser: Denoiser, x0: Tensor, epsilon: Tensor, log_snr: Tensor, cond: Conditions
+    denoiser: Denoiser, x0: Tensor, epsilon: Tensor, log_snr: Tensor, cond: Conditions, batches: int = 1
 ) -> tuple[Tensor, Tensor]:
-    """Predictions and targets in float64 on the CPU, flattened to [B·N, D]."""
+    """Predictions and targets in float64 on the CPU, flattened to [B·N, D], by at least so many forwards."""
     predictions, wanted = [], []
+    size = min(FORWARD_BATCH, -(-len(x0) // batches))
     with evaluating(denoiser) as parameter:
-        for part in torch.arange(len(x0)).split(FORWARD_BATCH):
+        for part in torch.arange(len(x0)).split(size):
             clean, noise = x0[part].to(parameter), epsilon[part].to(parameter)
             level = level_like(log_snr[part], parameter)
             x, y = denoiser.training_pair(clean, noise, level)

@@ -53,7 +53,7 @@ from ntkdiag.errors import require_path, require_positive_int
 from ntkdiag.kernel import CheckOnce
 from ntkdiag.kernel.engines import SKETCH
 from ntkdiag.kernel.parameters import pattern_list
-from ntkdiag.kernel.sharded import gathered
+from ntkdiag.kernel.sharded import gathered, gathered_whole, tensors_of, with_values
 from ntkdiag.modes import measuring
 from ntkdiag.process.buckets import DEFAULT_COUNT, Buckets, BucketsLike, PairedDraws
 from ntkdiag.progress import Progress, reporting
@@ -119,8 +119,8 @@ def measure(
             summary marks them.
         distributed: Share the samples of all kernels out over the processes of `torch.distributed`, as in `gram_of`: each
             process calls this with the same arguments, and gets the same diagnosis. The first one alone shows progress and
-            keeps parts. The full kernel is measured by every process for itself. Networks sharded by `fully_shard` are
-            gathered until the end, all of them in each process.
+            keeps parts. The parameters of networks sharded by `fully_shard` are gathered a unit at a time, as in `gram_of`. The full
+            kernel is measured by every process for itself, and needs all of them.
 
     Returns:
         A `Diagnosis`.
@@ -141,7 +141,7 @@ def measure(
         Diagnosis(buckets=4, refs=[], full=False)
     """
     processes = Processes() if distributed else None
-    with in_step(processes), gathered(processes, denoiser, refs, whole=True):
+    with in_step(processes), gathered(processes, denoiser, refs):
         require_denoiser("network to measure", denoiser)
         require_positive_int("samples", samples)
         require_positive_int("probes", probes)
@@ -218,11 +218,15 @@ def _diagnose(
 ) -> Diagnosis:
     started = time.perf_counter()
     seed = config["seed"]
-    parts = provenance.KeyedParts()
-    if kept is not None:
-        parts = kept.of(measurement_key(denoiser, data, draws, config, settings))
-    if settings["processes"] is not None:
-        parts = SharedParts(settings["processes"], parts)
+    parts, processes = provenance.KeyedParts(), settings["processes"]
+    keeping = kept is not None
+    if processes is not None:  # a sharded network is read by all, whoever keeps parts
+        keeping = any(each[0] for each in processes.meet("kept parts", int(keeping)))
+    if keeping:
+        key = measurement_key(denoiser, data, draws, config, settings)
+        parts = parts if kept is None else kept.of(key)
+    if processes is not None:
+        parts = SharedParts(processes, parts)
     settings = settings | {"check": CheckOnce() if settings["check"] else False}
     kernels = measure_kernels(denoiser, draws, buckets, name=name, parts=parts, **settings)
     views = BucketViews(kernels, buckets.count)
@@ -272,7 +276,7 @@ def _full_kernel(
     steps: Steps,
     parts: provenance.KeyedParts,
 ) -> FullKernel:
-    with measuring(denoiser):
+    with gathered_whole(denoiser), measuring(denoiser):
         return measure_full(
             denoiser,
             in_memory(data.train, MANY),
@@ -341,7 +345,7 @@ def _meta(
             "parameters": kernels.trace[0].parameters,
             "outputs": kernels.trace[0].outputs,
             "dtype": str(parameter.dtype).removeprefix("torch."),
-            "digest": provenance.digest(*_tensors(denoiser.network)),
+            "digest": provenance.digest_of(with_values(denoiser.network, tensors_of(denoiser.network))),
             "zero_start": list(zero_last_layer(denoiser, data.train[:2], data.conditions)),
         },
         "bayes_source": truth.source,
@@ -379,8 +383,3 @@ def _labels(data: Data, draws: PairedDraws) -> dict[str, torch.Tensor]:
     if data.labels is None or draws.rows is None:
         return {}
     return {LABELS: data.labels[draws.rows.to(data.labels.device)].cpu()}
-
-
-def _tensors(network: torch.nn.Module) -> list[torch.Tensor]:
-    """Parameters and buffers in order, without extra state that is not a tensor."""
-    return [value for value in network.state_dict().values() if isinstance(value, torch.Tensor)]

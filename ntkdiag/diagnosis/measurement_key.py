@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from torch import Tensor
-
 from ntkdiag import provenance
 from ntkdiag.data import Data
 from ntkdiag.denoiser import Denoiser
+from ntkdiag.kernel.sharded import tensors_of, with_values
 from ntkdiag.process.buckets import PairedDraws
 
 # Settings of a measurement that change its numbers, beside its configuration.
@@ -55,13 +54,13 @@ def load_check_key(denoiser: Denoiser, data: Data, made: dict[str, Any]) -> str:
 
 def _facts(denoiser: Denoiser, data: Data) -> dict[str, Any]:
     """What is common to all keys."""
-    state = {name: one for name, one in denoiser.network.state_dict().items() if isinstance(one, Tensor)}
+    state = tensors_of(denoiser.network)
     parameter = next(denoiser.parameters())
     return {
         "versions": provenance.versions(),
         "network": type(denoiser.network).__qualname__,
         "names": list(state),
-        "weights": provenance.digest(*state.values()),
+        "weights": provenance.digest_of(with_values(denoiser.network, state)),
         "place": f"{parameter.device.type} {parameter.dtype}",
         "target": denoiser.target,
         "schedule": denoiser.schedule.describe(),

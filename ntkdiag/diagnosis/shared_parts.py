@@ -22,20 +22,37 @@ class SharedParts(KeyedParts):
         self._processes, self._own = processes, own
 
     def take(self, name: str, make: Callable[[], Part], fits: Callable[[Part], bool] | None = None) -> Part:
-        """As `KeyedParts.take`; called by all processes, and the same in all. `fits` is asked in the first alone."""
-        processes, what = self._processes, f"part {name}"
-        if processes.rank > 0:
-            stored: Part | None = processes.first_says(what, None)
-            return make() if stored is None else stored
-        made = False
+        """As `KeyedParts.take`; called by all processes, and the same in all. What `fits` says in the first counts."""
+        if self._processes.rank > 0:
+            return self._follow(name, make, fits)
+        said: list[str] = []
 
-        def together() -> Part:
-            nonlocal made
-            made = True
-            processes.first_says(what, None)
+        def say(word: str, part: Part | None = None) -> None:
+            said.append(word)
+            self._processes.first_says(f"part {name}", (word, part))
+
+        def made() -> Part:
+            say("make")
             return make()
 
-        found = self._own.take(name, together, fits)
-        if not made:
-            processes.first_says(what, found)
+        def fitting(stored: Part) -> bool:
+            say("fits", stored)
+            return fits is None or fits(stored)
+
+        found = self._own.take(name, made, fitting)
+        if said[-1:] != ["make"]:
+            say("found", None if said else found)
         return found
+
+    def _follow(self, name: str, make: Callable[[], Part], fits: Callable[[Part], bool] | None) -> Part:
+        """What the first process says is done in another, so that all run the network equally often."""
+        stored: Part = {}
+        while True:
+            word, part = self._processes.first_says(f"part {name}", None)
+            if word == "make":
+                return make()
+            stored = stored if part is None else part
+            if word == "found":
+                return stored
+            if fits is not None:
+                fits(stored)

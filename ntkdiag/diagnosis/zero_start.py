@@ -14,7 +14,10 @@ from torch import Tensor, nn
 from ntkdiag.conditions import Conditions, rows_of
 from ntkdiag.data.samples import Samples
 from ntkdiag.denoiser import Denoiser
+from ntkdiag.kernel.autograd import PlainAutograd
+from ntkdiag.kernel.sharded import gathering_of, with_values
 from ntkdiag.modes import measuring
+from ntkdiag.process.log_snr import level_like
 from ntkdiag.randomness import generator
 
 _SAMPLES = 2
@@ -33,11 +36,12 @@ def zero_last_layer(denoiser: Denoiser, samples: Samples, cond: Conditions | Non
     """
     network = denoiser.network
     trained = {name: value for name, value in network.named_parameters() if value.requires_grad}
-    if not any(_is_zero_weight(value) for value in trained.values()):
+    if not any(map(_is_zero_weight, with_values(network, trained))):
         return ()
     moved = _with_gradient(denoiser, samples, cond or {}, trained)
-    alone = moved and all(not trained[name].any() for name in moved) and len(moved) < len(trained)
-    return tuple(name for name in moved if _is_zero_weight(trained[name])) if alone else ()
+    last = {name: trained[name] for name in moved}
+    alone = moved and len(moved) < len(trained) and not any(v.any() for v in with_values(network, last))
+    return tuple(name for name in moved if trained[name].ndim > 1) if alone else ()
 
 
 def wake(network: nn.Module, names: tuple[str, ...], seed: int) -> None:
@@ -66,10 +70,21 @@ def _with_gradient(
     x = samples[:_SAMPLES].to(place)
     few = rows_of(denoiser.conditions_from(cond), torch.arange(len(x)))
     with torch.inference_mode(False), torch.enable_grad(), measuring(denoiser):
+
+        def direction(output: Tensor) -> Tensor:
+            return torch.randn(output.shape, generator=generator(0, "zero start")).to(output)
+
+        if gathering_of(denoiser) is not None:  # all gradients need not be there at the same time
+            log_snr = level_like(level, place).expand(len(x))
+            with PlainAutograd(denoiser, trained, lambda name, gradient: gradient.abs().sum()) as plain:
+                sizes = plain.pull(denoiser.inputs(x, log_snr, few or None), direction)[1]
+            return [name for name, size in sizes.items() if size is not None and bool(size > 0)]
         output = denoiser(x.clone(), level, few or None)
-        direction = torch.randn(output.shape, generator=generator(0, "zero start")).to(output)
         found = torch.autograd.grad(
-            (output * direction).sum(), list(trained.values()), allow_unused=True, materialize_grads=True
+            (output * direction(output)).sum(),
+            list(trained.values()),
+            allow_unused=True,
+            materialize_grads=True,
         )
     return [name for name, gradient in zip(trained, found, strict=True) if bool(gradient.any())]
 

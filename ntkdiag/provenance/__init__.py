@@ -7,7 +7,7 @@ behind is removed by the next one that writes in that place.
 
 from __future__ import annotations
 
-from ntkdiag.provenance.environment import digest, environment, versions
+from ntkdiag.provenance.environment import digest, digest_of, environment, versions
 from ntkdiag.provenance.files import (
     is_file,
     is_folder,
@@ -28,6 +28,7 @@ __all__ = [
     "KeyedParts",
     "check_free",
     "digest",
+    "digest_of",
     "environment",
     "is_file",
     "is_folder",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import platform
+from collections.abc import Iterable
 from importlib import metadata
 from typing import TYPE_CHECKING
 
@@ -33,6 +34,11 @@ def environment(device: torch.device | str = "cpu") -> dict[str, str]:
 
 def digest(*tensors: torch.Tensor) -> str:
     """SHA-256 over the dtype, shape and bytes of tensors; equal tensors give equal strings."""
+    return digest_of(tensors)
+
+
+def digest_of(tensors: Iterable[torch.Tensor]) -> str:
+    """`digest` of tensors that are there one after another."""
     import torch
 
     sha = hashlib.sha256()

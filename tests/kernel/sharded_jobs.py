@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ntkdiag.denoiser import Denoiser
+from ntkdiag.diagnosis.result import Diagnosis
 from ntkdiag.kernel import gram_of
 from ntkdiag.kernel.directions import given
 from ntkdiag.kernel.engines import run
@@ -52,27 +56,64 @@ def fully_sharded(kind: str, *, shard: bool = True, **options: Any) -> dict[str,
     }
 
 
-def sharded_measurement(distributed: bool) -> dict[str, Any]:
-    """A diagnosis of a sharded network."""
+@contextmanager
+def counted(*networks: nn.Module) -> Iterator[list[int]]:
+    """The most bytes of whole parameters that each network has at a time inside the block."""
+    most = [0 for _ in networks]
+    usual = Unit.allocate
+
+    def allocate(unit: Unit) -> None:
+        usual(unit)
+        for i, network in enumerate(networks):
+            most[i] = max(most[i], sum(p.untyped_storage().nbytes() for p in network.parameters()))
+
+    Unit.allocate = allocate  # type: ignore[method-assign]
+    try:
+        yield most
+    finally:
+        Unit.allocate = usual  # type: ignore[method-assign]
+
+
+def sharded_measurement(distributed: bool, folder: Path, full: bool = False) -> dict[str, Any]:
+    """A diagnosis of a sharded network, with one at its zero start, and once more from the parts that are kept of it."""
     import torch.distributed.fsdp as fsdp
 
     from ntkdiag.data import mixture
-    from ntkdiag.diagnosis import measure
+    from ntkdiag.diagnosis import FullSettings, measure
 
-    networks = []
+    networks, allowed = [], []
     for seed in (1, 2):
-        network = build("mlp", (2,), seed=seed, width=8, depth=1, frequencies=2).double()
+        network = build("mlp", (2,), seed=seed, width=8, depth=3, frequencies=2).double()
+        if seed == 2:
+            for parameter in network.out.parameters():
+                nn.init.zeros_(parameter)
+        parts = [network.condition, *network.layers]
+        sizes = [sum(p.nbytes for p in part.parameters()) for part in parts]
+        allowed.append(sum(p.nbytes for p in network.parameters()) - sum(sizes) + max(sizes))
         if distributed:
+            for part in parts:
+                fsdp.fully_shard(part)
             fsdp.fully_shard(network)
         networks.append(Denoiser(network, schedules.cosine(), "v", call="log_snr"))
-    data = mixture(train=64, held_out=16)
-    found = measure(
-        networks[0], data, 2, samples=6, probes=1, refs={"untrained": networks[1]}, distributed=distributed
-    )
+
+    def measured() -> Diagnosis:
+        settings: dict[str, Any] = {"samples": 6, "probes": 1, "refs": {"zero": networks[1]}}
+        settings |= {"full": FullSettings(top_k=1)} if full else {}
+        return measure(
+            networks[0], mixture(train=64, held_out=16), 2, distributed=distributed, resume=folder, **settings
+        )
+
+    with counted(*networks) as most:
+        found = measured()
+        again = measured()
     columns = ["trace", "effective_rank", "gsnr"]
+    both = {"own": found, "zero": found.refs["zero"]}
     return {
-        name: torch.as_tensor(one.summary[columns].to_numpy())
-        for name, one in (("own", found), ("untrained", found.refs["untrained"]))
+        "summaries": {name: torch.as_tensor(one.summary[columns].to_numpy()) for name, one in both.items()},
+        "networks": {name: one.meta["network"] for name, one in both.items()},
+        "same again": found.summary.equals(again.summary),
+        "within": all(bytes <= limit for bytes, limit in zip(most, allowed, strict=True)),
+        "parts": len(list(folder.glob("*"))),
     }
 
 
@@ -156,23 +197,12 @@ def in_blocks(
         for block in net.blocks:
             fsdp.fully_shard(block)
         fsdp.fully_shard(net)
-    most = 0
-    usual = Unit.allocate
-
-    def counted(unit: Unit) -> None:
-        nonlocal most
-        usual(unit)
-        most = max(most, sum(p.untyped_storage().nbytes() for p in net.parameters()))
-
-    Unit.allocate = counted  # type: ignore[method-assign]
-    try:
+    with counted(net) as most:
         found = run(net, inputs, given(cotangents, samples), distributed=distributed, **options)
-    finally:
-        Unit.allocate = usual  # type: ignore[method-assign]
     return {
         "kernel": found.per_probe,
         "coverage": found.coverage,
-        "most": most,
+        "most": most[0],
         "root and largest": root + max(sizes),
         "everything": root + sum(sizes),
         "pieces": sum(isinstance(p, torch.distributed.tensor.DTensor) for p in net.parameters())

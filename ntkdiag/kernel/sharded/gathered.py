@@ -16,7 +16,7 @@ from torch import nn
 from ntkdiag.distributed import Processes
 from ntkdiag.errors import MeasurementError
 from ntkdiag.kernel.eager import uncompiled
-from ntkdiag.kernel.sharded.gathering import Gathering, by_units, gathered_whole
+from ntkdiag.kernel.sharded.gathering import Gathering, by_units
 from ntkdiag.kernel.sharded.units import Place, units_of
 
 # Dictionaries of a module that hold hooks of its forward.
@@ -24,13 +24,12 @@ _HOOKS = ("_forward_pre_hooks", "_forward_hooks")
 
 
 @contextmanager
-def gathered(processes: Processes | None, *networks: object, whole: bool = False) -> Iterator[None]:
+def gathered(processes: Processes | None, *networks: object) -> Iterator[None]:
     """Inside the block, networks sharded by `fully_shard` have whole parameters; called by all processes.
 
     Args:
         processes: Those that measure together; None for this one alone, which gathers nothing.
         networks: Modules, or mappings of them by name; anything else is left to the checks of arguments.
-        whole: Whether all units are gathered until the end.
 
     Raises:
         MeasurementError: something has put other parameters into the network inside the block.
@@ -45,8 +44,6 @@ def gathered(processes: Processes | None, *networks: object, whole: bool = False
                     uncompiled()
                 )  # a compiled graph would keep the parameters that it was made with
                 stack.enter_context(_with_whole_parameters(processes, root))
-                if whole:
-                    stack.enter_context(gathered_whole(root))
         yield
 
 

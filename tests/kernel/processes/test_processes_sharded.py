@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -63,8 +64,13 @@ def test_what_cannot_run_a_block_at_a_time_is_gathered_whole(
     assert found["most"] == found["everything"]
 
 
-def test_a_measurement(two_processes: ProcessGroup) -> None:
-    found = two_processes.same(sharded_jobs.sharded_measurement, True)
-    alone = sharded_jobs.sharded_measurement(False)
-    for name, values in alone.items():
-        torch.testing.assert_close(found[name], values, rtol=1e-8, atol=1e-12)
+def test_a_measurement(two_processes: ProcessGroup, tmp_path: Path) -> None:
+    found = two_processes.same(sharded_jobs.sharded_measurement, True, tmp_path / "shared")
+    alone = sharded_jobs.sharded_measurement(False, tmp_path / "alone")
+    for name, values in alone["summaries"].items():
+        torch.testing.assert_close(found["summaries"][name], values, rtol=1e-8, atol=1e-12)
+    assert found["networks"] == alone["networks"]  # weights and zero start, read one after another
+    assert found["networks"]["zero"]["zero_start"] == ["out.weight"]
+    assert found["same again"]
+    assert found["within"]
+    assert found["parts"] == alone["parts"] > 0
