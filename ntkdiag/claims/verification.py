@@ -250,6 +250,7 @@ def verify(
                 sizes.controls,
                 seed + 1,
                 given.conditions,
+                distributed,
             )
             references |= made
         diagnosis = measure(

@@ -9,14 +9,16 @@ import re
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
-from torch import Tensor, nn
+from torch import nn
 
 from ntkdiag import provenance
 from ntkdiag.conditions import Conditions
 from ntkdiag.data.samples import Samples
 from ntkdiag.denoiser import Denoiser, require_denoiser
 from ntkdiag.diagnosis.zero_start import wake, zero_last_layer
+from ntkdiag.distributed import Processes
 from ntkdiag.errors import InputError, kind_of, require_int
+from ntkdiag.kernel.sharded import gathered, tensors_of, with_values
 
 CONTROL = "untrained"
 DEFAULT_CONTROLS = 5
@@ -52,6 +54,7 @@ def fresh_controls(
     count: int = DEFAULT_CONTROLS,
     seed: int = 1,
     cond: Conditions | None = None,
+    distributed: bool = False,
 ) -> tuple[dict[str, Denoiser], tuple[str, ...]]:
     """Build controls.
 
@@ -62,6 +65,7 @@ def fresh_controls(
         count: How many.
         seed: Of the first; the others have those after it. A seed that gives the network's own weights is left out.
         cond: Conditions of the data by name, [N, ...].
+        distributed: Every process of `torch.distributed` calls this; networks may be sharded by `fully_shard`.
 
     Returns:
         Name → network, and the names of the weights of zero that got random numbers. Where a call gives weights that another
@@ -89,16 +93,19 @@ def fresh_controls(
     networks: dict[str, Denoiser] = {}
     woken: dict[str, None] = {}
     require_int("controls", count, at_least=0)
-    own, seen = _digest(denoiser), set[str]()
+    processes = Processes() if distributed else None
+    with gathered(processes, denoiser):
+        own, seen = _digest(denoiser), set[str]()
     while len(networks) < count:
         made = fresh(seed)
         require_denoiser("a fresh network", made)
-        weights = _digest(made)
+        with gathered(processes, made):
+            weights = _digest(made)
+            zeros = () if weights in {own, *seen} else zero_last_layer(made, samples, cond)
         if weights in seen:
             break
         seen.add(weights)
         if weights != own:
-            zeros = zero_last_layer(made, samples, cond)
             wake(made.network, zeros, seed)
             woken |= dict.fromkeys(zeros)
             networks[control_name(len(networks))] = made
@@ -107,6 +114,4 @@ def fresh_controls(
 
 
 def _digest(denoiser: Denoiser) -> str:
-    return provenance.digest(
-        *(value for value in denoiser.state_dict().values() if isinstance(value, Tensor))
-    )
+    return provenance.digest_of(with_values(denoiser, tensors_of(denoiser)))

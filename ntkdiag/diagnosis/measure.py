@@ -119,8 +119,8 @@ def measure(
             summary marks them.
         distributed: Share the samples of all kernels out over the processes of `torch.distributed`, as in `gram_of`: each
             process calls this with the same arguments, and gets the same diagnosis. The first one alone shows progress and
-            keeps parts. The parameters of networks sharded by `fully_shard` are gathered a unit at a time, as in `gram_of`. The full
-            kernel is measured by every process for itself, and needs all of them.
+            keeps parts. Parameters of networks sharded by `fully_shard` are gathered a unit at a time, as in `gram_of`. The
+            full kernel is measured by every process for itself, and needs all of them.
 
     Returns:
         A `Diagnosis`.

@@ -15,7 +15,7 @@ from ntkdiag.conditions import Conditions, rows_of
 from ntkdiag.data.samples import Samples
 from ntkdiag.denoiser import Denoiser
 from ntkdiag.kernel.autograd import PlainAutograd
-from ntkdiag.kernel.sharded import gathering_of, with_values
+from ntkdiag.kernel.sharded import gathering_of, sharded_as, with_values
 from ntkdiag.modes import measuring
 from ntkdiag.process.log_snr import level_like
 from ntkdiag.randomness import generator
@@ -48,7 +48,7 @@ def wake(network: nn.Module, names: tuple[str, ...], seed: int) -> None:
     """Give weights of zero normal numbers of standard deviation 1/√(inputs of one output).
 
     Args:
-        network: Changed in place.
+        network: Changed in place; every process that has a part of it calls this.
         names: Of its parameters, as `zero_last_layer` returns them.
         seed: Of the numbers.
     """
@@ -58,7 +58,8 @@ def wake(network: nn.Module, names: tuple[str, ...], seed: int) -> None:
         for name in names:
             weight = parameters[name]
             inputs = weight.numel() // weight.shape[0]
-            weight.copy_(torch.randn(weight.shape, generator=random) / math.sqrt(inputs))
+            values = torch.randn(weight.shape, generator=random) / math.sqrt(inputs)
+            weight.copy_(sharded_as(weight, values))
 
 
 def _with_gradient(

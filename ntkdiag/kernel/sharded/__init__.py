@@ -6,6 +6,14 @@ reads them one after another, and `gathered.py` puts whole parameters into a net
 
 from ntkdiag.kernel.sharded.gathered import gathered
 from ntkdiag.kernel.sharded.gathering import Gathering, gathered_whole, gathering_of
-from ntkdiag.kernel.sharded.values import tensors_of, with_values
+from ntkdiag.kernel.sharded.values import sharded_as, tensors_of, with_values
 
-__all__ = ["Gathering", "gathered", "gathered_whole", "gathering_of", "tensors_of", "with_values"]
+__all__ = [
+    "Gathering",
+    "gathered",
+    "gathered_whole",
+    "gathering_of",
+    "sharded_as",
+    "tensors_of",
+    "with_values",
+]

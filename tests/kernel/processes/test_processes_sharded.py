@@ -74,3 +74,10 @@ def test_a_measurement(two_processes: ProcessGroup, tmp_path: Path) -> None:
     assert found["same again"]
     assert found["within"]
     assert found["parts"] == alone["parts"] > 0
+
+
+def test_controls(two_processes: ProcessGroup) -> None:
+    (names, woken, weights), _ = two_processes.run(sharded_jobs.controls, True)
+    alone = sharded_jobs.controls(False)
+    assert (names, woken) == alone[:2] == (["untrained", "untrained 2"], ("out.weight",))
+    assert all(torch.equal(found, wanted) for found, wanted in zip(weights, alone[2], strict=True))
