@@ -95,8 +95,9 @@ def measured_kernel(
         )
 
     found: list[Tensor] = []
-    peak = _peak(lambda: found.append(call()))
-    cpu, wall = zip(*(_timed(call) for _ in range(config["rounds"])), strict=True)
+    times = []
+    peak = _peak(lambda: times.append(_timed(lambda: found.append(call()))))
+    cpu, wall = zip(*times, *(_timed(call) for _ in range(config["rounds"] - 1)), strict=True)
     row = asked | {"processes": count, "probes": probes}
     row |= {"cpu_seconds": min(cpu), "wall_seconds": min(wall), "peak_bytes": peak}
     if count > 1:
