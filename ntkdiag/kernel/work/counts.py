@@ -10,6 +10,7 @@ import torch
 
 from ntkdiag.kernel.streaming.contraction.contract import sample_block, through_tokens_is_cheaper
 from ntkdiag.kernel.streaming.memory import WORKING, memory_budget, samples_at_once, samples_that_fit
+from ntkdiag.kernel.streaming.rules.convolution import WINDOW_BYTES
 from ntkdiag.kernel.streaming.shared import EXCHANGED_BYTES
 from ntkdiag.kernel.streaming.shared_parts import channels_are_less, factors_are_less
 from ntkdiag.kernel.streaming.sketched_sweeps import ROWS_SHARE
@@ -157,6 +158,15 @@ def part_of(layer: Layer, samples: int, processes: int, sketched: bool) -> Part:
     return Part("columns", operations, size / count)
 
 
+def _temporary(shape: Shape, layer: Layer, own: int, kernel: Kernel) -> float:
+    """Bytes that a layer's gradients take while they are formed."""
+    if not layer.left:
+        return shape.width * own * (0 if layer.tokens or kernel.sketched else layer.size)
+    windows = shape.width * own * layer.left / layer.rows * layer.columns
+    formed = shape.width * own * (layer.length if kernel.sketched else 2 * layer.size)  # parts, and these joined
+    return formed + min(float(WINDOW_BYTES), windows)
+
+
 def pairs_of(samples: int, tokens: int, processes: int) -> float:
     """Pairs of samples whose products a process forms through tokens, in blocks on and above its diagonal and beside it."""
     own = samples / processes
@@ -180,6 +190,7 @@ def work_of(shape: Shape, kernel: Kernel) -> Work:
     each = shape.width * together * sum(part.numbers for part in parts)
     others, sums = 1 - 1 / count, 8.0 * n * n * probes
     largest = shape.width * together * max((part.numbers for part in parts), default=0.0)
+    while_formed = max((_temporary(shape, each, sweeps.own, kernel) for each in shape.layers), default=0.0)
     buffers = 3 * min(each, EXCHANGED_BYTES + largest) if count > 1 else 0.0
     rows = shape.width * kernel.own * sum(layer.length for layer in shape.layers) if kernel.sketched else 0.0
     extra = CHECK * kernel.checked + REHEARSAL * kernel.rehearsed
@@ -189,5 +200,5 @@ def work_of(shape: Shape, kernel: Kernel) -> Work:
         sketching=operations if kernel.sketched else 0.0,
         received=others * (repeats * each + n * shape.output + 3 * sums),
         meetings=repeats * math.ceil(each / EXCHANGED_BYTES) + _MEETINGS if count > 1 else 0,
-        memory=WORKING * shape.kept * sweeps.own + 2 * sums + buffers + rows,
+        memory=WORKING * shape.kept * sweeps.own + 2 * sums + buffers + rows + while_formed,
     )
