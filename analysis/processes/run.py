@@ -2,7 +2,7 @@
 
 python -m analysis.processes.run [--size full|tiny] [--out FOLDER] [--refit]
 
---refit measures nothing: the rates are fitted again to the table in --out.
+--refit measures nothing: what the plan counts, and the rates, are computed again for the seconds in --out.
 """
 
 from __future__ import annotations
@@ -169,6 +169,7 @@ def predicted(rows: pd.DataFrame) -> pd.DataFrame:
         others, own = rows[rows["network"] != name], rows["network"] == name
         found.loc[own, "predicted_seconds"] = seconds_of(rows[own], fitted(others))
     found["error"] = found["predicted_seconds"] / found["cpu_seconds"] - 1
+    found["memory_error"] = found["planned_bytes"] / found["peak_bytes"].clip(lower=1) - 1
     return found
 
 
@@ -195,7 +196,23 @@ def compared(rows: pd.DataFrame, folder: Path) -> pd.DataFrame:
         ]
         found.loc[place, "difference"] = max(float((each - one).norm() / one.norm()) for each in every)
         found.loc[place, "same_in_all"] = float(all(torch.equal(each, every[0]) for each in every))
-    found["memory_error"] = found["planned_bytes"] / found["peak_bytes"].clip(lower=1) - 1
+    return found
+
+
+def recounted(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows of a run with what the plan counts now."""
+    found = rows.copy()
+    for place, row in rows.iterrows():
+        memory = int(row["memory"]) * 1024**2 or None
+        sketched = row["engine"] == "sketch"
+        kernel = Kernel(row["samples"], row["probes"], row["processes"], sketched, memory=memory)
+        work = work_of(shape_of(*networks.build(row["network"], 2)), kernel)
+        for name, value in (
+            ("received", work.received),
+            ("meetings", work.meetings),
+            ("planned_bytes", work.memory),
+        ):
+            found.loc[place, name] = float(value)
     return found
 
 
@@ -205,7 +222,7 @@ def main() -> None:
     parser.add_argument("--refit", action="store_true")
     options = parser.parse_args()
     if options.refit:
-        say(predicted(pd.read_csv(options.out / "kernels.csv")), options.out)
+        say(predicted(recounted(pd.read_csv(options.out / "kernels.csv"))), options.out)
         return
     config = command_line.settings(HERE, options.size)
     with tempfile.TemporaryDirectory() as place:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -30,7 +31,7 @@ class Plan:
 
     Attributes:
         table: A row for each part of the measurement of all networks: part, operations, training_steps (of 128 samples),
-            received_bytes, memory_bytes and seconds, each of one process.
+            received_bytes, memory_bytes and seconds, each of one process; seconds of a core, NaN for a card.
         left_out: Parameters that only the slow engines serve; they are not counted.
         processes: How many share the samples.
     """
@@ -42,7 +43,7 @@ class Plan:
     @property
     def whole(self) -> dict[str, float]:
         """The sum over parts; of memory, the peak."""
-        sums = {name: float(self.table[name].sum()) for name in self.table.columns if name != "part"}
+        sums = {name: float(self.table[name].sum(skipna=False)) for name in self.table.columns if name != "part"}
         return sums | {"memory_bytes": float(self.table["memory_bytes"].max())}
 
 
@@ -105,21 +106,25 @@ def plan(
         name: [replace(each, rehearsed=name == "residual kernel") for each in some]
         for name, some in kernels.items()
     }
+    kinds = {each.sketched for some in known.values() for each in some}
     speeds = {
         kind: speed_of(denoiser, inputs, replace(base, sketched=kind), within_denoiser(params), sketch)
-        for kind in {each.sketched for some in known.values() for each in some}
+        for kind in kinds
+        if base.device.type == "cpu"  # of a card, seconds of a core say nothing
     }
 
     def of(some: list[Kernel], repeats: int) -> tuple[Work, Timed]:
         found = Counter(some)
         work = [work_of(shape, each) for each in some] * repeats
+        if not speeds:
+            return sum(work, start=Work()), Timed(passes=math.nan)
         seconds = [
             timed(shape, speeds[each.sketched], each).times(count * repeats) for each, count in found.items()
         ]
         return sum(work, start=Work()), sum(seconds, start=Timed())
 
     passes = every / processes
-    one_pass = next(iter(speeds.values())).forward_sample
+    one_pass = max((speed.forward_sample for speed in speeds.values()), default=math.nan)
     parts = {"predictions": (Work(passes=passes * networks), Timed(passes=passes * one_pass * networks))}
     parts |= {
         name: of(some, 1 if name == "noise of the target" else networks) for name, some in known.items()

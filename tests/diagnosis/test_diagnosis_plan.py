@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from diagnosis_cases import POINTS, mlp
 
+from ntkdiag.cli.output.plan_text import plan_text
+from ntkdiag.diagnosis import plan as plan_room
 from ntkdiag.diagnosis.plan import plan
 from ntkdiag.errors import InputError
+from ntkdiag.kernel.work import Kernel
 
 
 def whole(**change: object) -> dict[str, float]:
@@ -39,3 +43,11 @@ def test_many_samples_are_measured_bucket_by_bucket() -> None:
 def test_slow_engines_have_no_plan() -> None:
     with pytest.raises(InputError, match="whose cost is known"):
         whole(engine="exact")
+
+
+def test_seconds_of_a_core_are_not_said_of_a_card(monkeypatch: pytest.MonkeyPatch) -> None:
+    card = {"device": torch.device("meta")}
+    monkeypatch.setattr(plan_room, "Kernel", lambda *args, **options: Kernel(*args, **options | card))
+    found = plan_room.plan(mlp(), POINTS, 2, samples=4, probes=1, memory=10**9)
+    assert found.table["seconds"].isna().all() and found.whole["operations"] > 0
+    assert plan_text(found).splitlines()[-3].split()[-1] == "-"

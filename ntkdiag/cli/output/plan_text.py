@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from ntkdiag.diagnosis.plan import Plan
@@ -34,7 +35,7 @@ def _row(values: dict[str, Any]) -> list[str]:
         f"{values['training_steps']:.1f}",
         _bytes(values["received_bytes"]),
         _bytes(values["memory_bytes"]),
-        f"{values['seconds']:.1f}",
+        "-" if math.isnan(values["seconds"]) else f"{values['seconds']:.1f}",
     ]
 
 
