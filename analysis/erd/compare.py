@@ -1,4 +1,4 @@
-"""From cells to answers: paired differences to the constant rule, steps to a quality, learning rates, and the ties."""
+"""From cells to answers: paired differences to a rule, steps to a quality, noise levels, learning rates, and the ties."""
 
 from __future__ import annotations
 
@@ -11,13 +11,18 @@ from scipy import stats
 
 from analysis.erd.rules import CONSTANT, TIES
 from ntkdiag.confidence import quantile
+from ntkdiag.process.buckets import Buckets
 
 KEY = ["data", "target", "learning_rate", "seed", "rule"]
 PROBLEM = KEY[:3]
 MEASURES = (
     "quality", "fd_features", "mmd_features", "sliced_wasserstein", "precision", "recall", "density", "coverage", "loss",
-    "steps_to_quality", "spikes", "largest_norm",
+    "loss_middle", "steps_to_quality", "spikes", "largest_norm",
 )  # fmt: skip
+MIN_SNR = "min_snr_5"
+_MIDDLE = 2.0
+# Fewest rules over which noise levels are compared.
+_FEWEST = 4
 _CURVE = re.compile(r"quality_at_(\d+)")
 
 
@@ -28,16 +33,24 @@ class Thresholds(NamedTuple):
     steps: int
 
 
-def answers(cells: pd.DataFrame, thresholds: Thresholds) -> dict[str, pd.DataFrame]:
+def answers(cells: pd.DataFrame, thresholds: Thresholds, buckets: Buckets) -> dict[str, pd.DataFrame]:
     """All tables that have rows, by name."""
-    cells = with_steps(cells, thresholds)
+    cells = with_middle(with_steps(cells, thresholds), buckets)
     found = {
-        "differences": differences(cells),
+        "differences": differences(cells, CONSTANT),
+        "against_min_snr_5": differences(cells, MIN_SNR),
         "by_bucket": by_bucket(cells),
+        "noise_levels": noise_levels(cells),
         "ties": ties(cells),
         "best_rates": best_rates(cells),
     }
     return {name: table for name, table in found.items() if len(table)}
+
+
+def with_middle(cells: pd.DataFrame, buckets: Buckets) -> pd.DataFrame:
+    """The cells with the column loss_middle: the mean over the buckets whose centers lie within log-SNR −2 and 2."""
+    names = [f"loss_bucket_{index}" for index, center in enumerate(buckets.centers) if abs(center) <= _MIDDLE]
+    return cells.assign(loss_middle=cells[names].mean(axis=1))
 
 
 def with_steps(cells: pd.DataFrame, thresholds: Thresholds) -> pd.DataFrame:
@@ -75,8 +88,8 @@ def first_step(curve: list[tuple[int, float]], aim: float) -> float:
     return float(curve[-1][0])
 
 
-def differences(cells: pd.DataFrame) -> pd.DataFrame:
-    """For each rule, its value minus the constant rule's of the same seed: mean, 95% interval, p of the t test and Holm's.
+def differences(cells: pd.DataFrame, base: str) -> pd.DataFrame:
+    """For each rule, its value minus the base rule's of the same seed: mean, 95% interval, p of the t test and Holm's.
 
     Holm's correction (1979) is over the rules of one data set, target, learning rate and measure.
     """
@@ -84,11 +97,11 @@ def differences(cells: pd.DataFrame) -> pd.DataFrame:
     for problem, part in cells.groupby(PROBLEM, sort=False):
         for measure in (name for name in MEASURES if name in part):
             wide = part.pivot(index="seed", columns="rule", values=measure)
-            if CONSTANT not in wide:
+            if base not in wide:
                 continue
             found = []
-            for rule in (name for name in part["rule"].unique() if name != CONSTANT):
-                row = paired(wide[rule], wide[CONSTANT])
+            for rule in (name for name in part["rule"].unique() if name != base):
+                row = paired(wide[rule], wide[base])
                 if row:
                     found.append(
                         {**dict(zip(PROBLEM, problem, strict=True)), "measure": measure, "rule": rule, **row}
@@ -118,6 +131,30 @@ def by_bucket(cells: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def noise_levels(cells: pd.DataFrame) -> pd.DataFrame:
+    """For each bucket, the rank correlation over rules of the change of its loss with the change of the samples' distance.
+
+    Both are differences to the constant rule of the same seed, the mean over seeds. Where the correlation is high, rules
+    with a lower loss at that noise level have nearer samples. Rules are no random draw, so it has no p.
+    """
+    rows: list[dict[str, Any]] = []
+    losses = [name for name in cells if str(name).startswith("loss")]
+    distances = [name for name in ("quality", "fd_features") if name in cells]
+    for problem, part in cells.groupby(PROBLEM, sort=False):
+        base = part[part["rule"] == CONSTANT].set_index("seed")[losses + distances]
+        change = {
+            rule: own.set_index("seed")[losses + distances] - base for rule, own in part.groupby("rule")
+        }
+        several = {rule: own.mean() for rule, own in change.items() if own["loss"].count() > 1}
+        mean = pd.DataFrame(several).T.drop(index=CONSTANT, errors="ignore")
+        if len(mean) < _FEWEST:
+            continue
+        about = {**dict(zip(PROBLEM, problem, strict=True)), "rules": len(mean)}
+        ranks = mean.corr(method="spearman")
+        rows += [about | {"measure": distance, **ranks.loc[distance, losses]} for distance in distances]
+    return pd.DataFrame(rows)
+
+
 def paired(values: pd.Series, base: pd.Series) -> dict[str, float]:
     """Mean of values − base over seeds that have both, with its 95% t interval and p; empty for fewer than two seeds."""
     change = (values - base).dropna()
@@ -126,7 +163,7 @@ def paired(values: pd.Series, base: pd.Series) -> dict[str, float]:
     reach = quantile(0.95, len(change) - 1) * change.std() / len(change) ** 0.5
     p = stats.ttest_1samp(change, 0.0).pvalue if change.std() > 0 else float((change == 0).all())
     return {
-        "seeds": len(change), "constant": base[change.index].mean(), "difference": change.mean(),
+        "seeds": len(change), "base": base[change.index].mean(), "difference": change.mean(),
         "low": change.mean() - reach, "high": change.mean() + reach, "p": p,
     }  # fmt: skip
 

@@ -163,7 +163,7 @@ def study(size: str, out: Path, only: list[str] | None = None) -> None:
         thresholds = Thresholds(
             config["data"][data]["threshold_step"], config["data"][data]["train"]["steps"]
         )
-        for title, table in answers(found, thresholds).items():
+        for title, table in answers(found, thresholds, nd.Buckets.uniform(**config["buckets"])).items():
             write_text(out / data / f"{title}.csv", table.to_csv(index=False, float_format="%.4g"))
             print(table.to_string(index=False, float_format="%.4g"))
 

@@ -13,7 +13,17 @@ import torch
 import ntkdiag as nd
 from analysis import command_line
 from analysis.erd import quality, run
-from analysis.erd.compare import Thresholds, best_rates, by_bucket, differences, first_step, holm, with_steps
+from analysis.erd.compare import (
+    Thresholds,
+    best_rates,
+    by_bucket,
+    differences,
+    first_step,
+    holm,
+    noise_levels,
+    with_middle,
+    with_steps,
+)
 from analysis.erd.rules import (
     CLOSED,
     CONSTANT,
@@ -198,11 +208,37 @@ def rows(values: dict[str, tuple[float, ...]], rate: float = 1e-3) -> list[dict[
 
 def test_differences_are_paired_by_seed() -> None:
     cells = pd.DataFrame(rows({CONSTANT: (1.0, 5.0, 9.0), "erd": (0.9, 4.7, 8.8), "gain": (1.0, 5.0, 9.0)}))
-    found, same = differences(cells).to_dict("records")
+    found, same = differences(cells, CONSTANT).to_dict("records")
     assert found["rule"] == "erd" and found["difference"] == pytest.approx(-0.2)
     # Student's t for 2 degrees of freedom at 97.5% is 4.3027.
     assert found["high"] - found["difference"] == pytest.approx(4.3027 * 0.1 / math.sqrt(3), rel=1e-4)
     assert (same["difference"], same["p"], same["p_holm"]) == (0.0, 1.0, 1.0)
+
+
+def test_differences_to_another_rule_are_those_of_the_two() -> None:
+    cells = pd.DataFrame(rows({CONSTANT: (1.0, 5.0), "min_snr_5": (2.0, 4.0), "erd": (0.0, 3.0)}))
+    found = {row["rule"]: row for row in differences(cells, "min_snr_5").to_dict("records")}
+    assert set(found) == {CONSTANT, "erd"} and found["erd"]["base"] == 3.0
+    assert found["erd"]["difference"] == pytest.approx(-1.5) and found[CONSTANT]["difference"] == 0
+
+
+def test_the_middle_is_the_buckets_around_a_log_snr_of_zero() -> None:
+    cells = pd.DataFrame({f"loss_bucket_{index}": [float(index**2)] for index in range(8)})
+    assert with_middle(cells, nd.Buckets.uniform(-8, 8, 8)).loss_middle.tolist() == [(9 + 16) / 2]
+
+
+def test_the_noise_level_whose_loss_goes_with_the_samples_is_found() -> None:
+    change = {"a": -2.0, "b": -1.0, "c": 1.0, "d": 3.0}
+    cells = pd.DataFrame(
+        rows({CONSTANT: (5.0, 8.0)} | {name: (5 + by, 8 + by) for name, by in change.items()})
+    )
+    by = cells.rule.map(change | {CONSTANT: 0.0})
+    cells["loss_bucket_0"], cells["loss_bucket_1"] = cells.seed + by**3, cells.seed - by
+    cells["loss"] = cells.loss_bucket_0 + cells.loss_bucket_1
+    (found,) = noise_levels(cells).to_dict("records")
+    assert found["rules"] == 4 and found["measure"] == "quality"
+    assert (found["loss_bucket_0"], found["loss_bucket_1"]) == pytest.approx((1, -1))
+    assert noise_levels(cells[cells.rule != "d"]).empty and noise_levels(cells[cells.rule != CONSTANT]).empty
 
 
 def test_losses_of_buckets_are_relative_to_the_same_seed() -> None:
