@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor
 
-from ntkdiag.kernel.streaming.contraction.contract import Block, blocks, full_precision, mirror
+from ntkdiag.kernel.streaming.contraction.contract import Block, add_products, blocks, full_precision, mirror
 from ntkdiag.kernel.streaming.contraction.gradients import Dense, Outer, PerSampleGradient
 from ntkdiag.kernel.streaming.recording.derived import DerivedParameter, pull_back, sum_over_copies
 
@@ -134,7 +134,7 @@ class Accumulator:
         if waiting:
             rows = waiting[0] if len(waiting) == 1 else torch.cat(waiting, 1)
             waiting.clear()
-            Block(0, 0, rows @ rows.T).add_to(self.grams[label][self._probe])
+            add_products(self.grams[label][self._probe], rows)
 
     def _add_products(self, name: str, found: Iterable[Block]) -> None:
         """Add Σ G_i · scale · G_j of a parameter, from blocks on and above the diagonal of [m, m]."""

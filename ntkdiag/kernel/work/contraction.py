@@ -9,7 +9,7 @@ from functools import cache
 import torch
 
 from ntkdiag.kernel.streaming.accumulate import NARROW
-from ntkdiag.kernel.streaming.contraction.contract import GRAM_BLOCK, TILE_BYTES, add_products, between
+from ntkdiag.kernel.streaming.contraction.contract import TILE_BYTES, add_products, between
 from ntkdiag.kernel.work.counts import Kernel, Part, pairs_of
 from ntkdiag.kernel.work.layers import Layer
 
@@ -39,7 +39,7 @@ def seconds_of(layer: Layer, part: Part, kernel: Kernel, samples: int) -> float:
         forming = samples * rows / tile * _forming(layer.tokens, tile, q, samples)
         return forming + rows * q * _products(tile * q, samples) + sums
     if part.kind == "rows":
-        return part.numbers * _blocked(int(part.numbers), samples)
+        return part.numbers * _products(max(1, int(part.numbers)), samples, True)
     width = max(1, int(part.numbers))
     return part.numbers * _products(max(width, NARROW), samples) + sums * min(1.0, width / NARROW)
 
@@ -63,21 +63,15 @@ def _forming(tokens: int, p: int, q: int, samples: int) -> float:
 
 
 @cache
-def _products(width: int, samples: int) -> float:
-    """Seconds of one column of rows of all samples times themselves."""
+def _products(width: int, samples: int, wide: bool = False) -> float:
+    """Seconds of one column of rows of all samples times themselves; `wide` where they are added to a sum in float64."""
     some = min(samples, _SAMPLES)
     columns = max(1, min(width, _NUMBERS // some))
-    rows, gram = torch.ones(some, columns), torch.zeros(some, some)
-    return _seconds(lambda: gram.addmm_(rows, rows.T)) / columns * (samples / some) ** 2
-
-
-@cache
-def _blocked(width: int, samples: int) -> float:
-    """The same of sketches, which are added to the sum at once."""
-    some = samples if samples <= GRAM_BLOCK else min(samples, _SAMPLES)
-    rows = torch.ones(some, max(1, min(width, _NUMBERS // some)))
-    gram = torch.zeros(some, some, dtype=torch.float64)
-    return _seconds(lambda: add_products(gram, rows)) / rows.shape[1] * (samples / some) ** 2
+    rows, gram = (
+        torch.ones(some, columns),
+        torch.zeros(some, some, dtype=torch.float64 if wide else torch.float32),
+    )
+    return _seconds(lambda: add_products(gram, rows)) / columns * (samples / some) ** 2
 
 
 @cache

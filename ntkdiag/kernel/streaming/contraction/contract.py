@@ -20,8 +20,9 @@ TILE_BYTES = {"cpu": 8 * 1024**2, "cuda": 256 * 1024**2}
 TOKEN_BLOCK_BYTES = 64 * 1024**2
 # Least rows of one of its blocks, and into how many at most: those below the diagonal are not formed. Tuned here.
 LEAST_ROWS, BLOCKS = 128, 8
-# Samples in one block of the product of long lists of rows; tuned here.
-GRAM_BLOCK = 128
+# Rows times themselves are formed in blocks on and above the diagonal: a quarter of the samples each, within these bounds
+# (tuned here). A card has larger ones, which are fewer launches.
+GRAM_BLOCK = {"cpu": (32, 128), "cuda": (512, 512)}
 
 
 @dataclass(frozen=True)
@@ -56,8 +57,7 @@ class Block:
 
 def mirror(gram: Tensor) -> None:
     """Copy what is above the diagonal of [N, N] to below it."""
-    for start in range(0, len(gram), GRAM_BLOCK):
-        stop = start + GRAM_BLOCK
+    for start, stop in _steps(gram):
         corner = gram[start:stop, start:stop].triu()
         gram[start:stop, start:stop] = corner + corner.triu(1).T
     fill_below(gram)
@@ -94,26 +94,43 @@ def contract(gradient: PerSampleGradient, scale: Tensor | None = None) -> Tensor
     if isinstance(gradient, Unformed):
         gradient = gradient.dense()
     rows = full_precision(gradient.rows.reshape(len(gradient.rows), -1))  # a scalar parameter has rows [N]
+    gram = rows.new_zeros(len(rows), len(rows))
     if scale is None:
-        return rows @ rows.T
-    flat = scale.flatten()
-    if isinstance(gradient, Compressed):
-        flat = flat[gradient.index]
-    return (rows * flat) @ rows.T
+        add_products(gram, rows)
+    else:
+        flat = scale.flatten()
+        add_products(gram, rows, rows * (flat[gradient.index] if isinstance(gradient, Compressed) else flat))
+    fill_below(gram)
+    return gram
 
 
-def add_products(gram: Tensor, rows: Tensor) -> None:
-    """Add rows · rowsᵀ to a Gram matrix [N, N], to the blocks on and above its diagonal; see `fill_below`."""
-    for start in range(0, len(rows), GRAM_BLOCK):
-        block = rows[start : start + GRAM_BLOCK] @ rows[start:].T
-        gram[start : start + GRAM_BLOCK, start:] += block
+def add_products(gram: Tensor, rows: Tensor, others: Tensor | None = None) -> None:
+    """Add rows · rowsᵀ to a Gram matrix [N, N], to the blocks on and above its diagonal; see `fill_below`.
+
+    Args:
+        gram: In the dtype of the rows, or float64.
+        rows: [N, length].
+        others: In place of the second factor, where the product is symmetric all the same.
+    """
+    others = rows if others is None else others
+    for start, stop in _steps(rows):
+        if gram.dtype == rows.dtype:
+            gram[start:stop, start:].addmm_(rows[start:stop], others[start:].T)
+        else:
+            gram[start:stop, start:] += rows[start:stop] @ others[start:].T
 
 
 def fill_below(gram: Tensor) -> None:
     """Copy the blocks above the diagonal to below it; in place, for matrices that take much of the memory."""
-    for start in range(0, len(gram), GRAM_BLOCK):
-        stop = start + GRAM_BLOCK
+    for start, stop in _steps(gram):
         gram[stop:, start:stop] = gram[start:stop, stop:].T
+
+
+def _steps(rows: Tensor) -> Iterator[tuple[int, int]]:
+    """Where blocks of rows begin and end."""
+    least, most = GRAM_BLOCK.get(rows.device.type, GRAM_BLOCK["cuda"])
+    block = min(most, max(least, -(-len(rows) // 4)))
+    yield from ((start, start + block) for start in range(0, len(rows), block))
 
 
 def through_tokens_is_cheaper(samples: int, tokens: int, left: int, right: int) -> bool:
@@ -140,8 +157,8 @@ def _materialised(left: Tensor, right: Tensor, scale: Tensor | None) -> Tensor:
         tile = buffer if part.shape[1] == rows else left.new_empty(samples, part.shape[1], q)
         torch.bmm(part, right, out=tile)
         flat = tile.reshape(samples, -1)
-        other = flat if scale is None else flat * scale[start : start + rows].reshape(1, -1)
-        gram.addmm_(flat, other.T)
+        add_products(gram, flat, None if scale is None else flat * scale[start : start + rows].reshape(1, -1))
+    fill_below(gram)
     return gram
 
 
