@@ -121,8 +121,8 @@ class TrainConfig:
         """The settings of a preset, which suit its network and data.
 
         Args:
-            name: "digits", "fashion", "fashion_small", "fine_tuning", "images", "latents", "mixture", or the path of a preset's
-                file (see `Preset`).
+            name: "digits", "fashion", "fashion_small", "fine_tuning", "images", "latents", "mixture", or the path of a
+                preset's file (see `Preset`).
             overrides: Settings that differ from the preset.
 
         Raises:

@@ -65,6 +65,6 @@ def test_settings_out_of_range_are_refused(settings, words):
 def test_unknown_preset_is_refused():
     with pytest.raises(
         InputError,
-        match=r"preset: expected one of digits, fashion, fashion_small, fine_tuning, images, latents, mixture.*Did you mean 'digits'\?",
+        match=r"preset: expected one of digits, fashion, fashion_small, .*, latents, mixture.*Did you mean 'digits'\?",
     ):
         TrainConfig.preset("digit")
