@@ -304,8 +304,7 @@ class _Run:
         kept = ""
         if self.folder is not None:
             drawn = {} if ahead is None else {"x0": ahead.x0, "epsilon": ahead.epsilon}
-            file = self.folder.save_failure(self.state, failed.step, step | drawn)
-            kept = f" The last checkpoint is kept in {self.folder.path}, the state at the failure in {file.name}."
+            kept = " " + self.folder.save_failure(self.state, failed.step, step | drawn)
         raise MeasurementError(
             f"training: expected a finite loss and gradient; got {failed.values} at step {failed.step}. "
             f"{described(step, self.state.meter.buckets)} "

@@ -25,9 +25,12 @@ import ntkdiag
 from ntkdiag.diagnosis import Diagnosis
 from ntkdiag.errors import InputError
 from ntkdiag.train.checkpoints.checkpoint import read_manifest
+from ntkdiag.train.checkpoints.run_folder import RunFolder
 from ntkdiag.weights import rule
 
 SHORT = ["--steps", "6", "--batch", "16", "--setting", "checkpoint_every=2"]
+# Whatever else a run writes along the way: averaged weights, samples.
+ALONG = ["--setting", "keep_every=4", "--setting", "sample_every=4"]
 # Command → arguments; {trained}, {measured} and {table} stand for results of earlier commands, {disk} for the disk.
 COMMANDS = {
     "measure": ["measure", "--model", "{trained}", *QUICKLY, "--out", "{disk}/deep/run"],
@@ -180,15 +183,15 @@ def test_a_disk_that_becomes_full_at_any_write(
 def test_a_training_run_is_not_there_or_can_be_continued(
     call: Any, typed: Any, disk: Path, workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = call(*typed("train", workspace), "--json").document
+    whole = call(*typed("train", workspace), *ALONG, "--json").document
     for full in at_each_write(monkeypatch):
         run = disk / f"at {full.at}"
-        result = call(*typed("train", run))
+        result = call(*typed("train", run), *ALONG)
         if full.count < full.at:
             continue
         assert_refused(result, rf"{run}/run.*got No space left on device")
         monkeypatch.undo()
-        if full.at <= 2:  # of the first checkpoint
+        if full.at <= 3:  # of the first checkpoint, and the weights at its step
             assert not run.exists()
             continue
         names = [path.name for path in (run / "run").iterdir()]
@@ -196,6 +199,29 @@ def test_a_training_run_is_not_there_or_can_be_continued(
         assert read_manifest(run / "run").tensors in names
         continued = call("train", "--resume", "--out", run / "run", "--json").document
         assert continued["losses"] == whole["losses"]
+
+
+@pytest.mark.parametrize("writes", ["save", "keep", "show"])
+def test_a_training_run_whose_folder_vanishes(
+    writes: str, call: Any, typed: Any, disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, moved, write = disk / "run", disk / "moved", getattr(RunFolder, writes)
+
+    def vanished(self: RunFolder, *arguments: Any) -> None:
+        if (arguments[1] if writes == "show" else arguments[0].step) == 4:
+            run.rename(moved)
+        write(self, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolder, writes, vanished)
+        result = call(*typed("train", disk), *ALONG)
+    assert_refused(result, rf"{run}/.*expected a path in a writable folder; got No such file or directory")
+    assert [path.name for path in disk.iterdir()] == ["moved"]
+    assert read_manifest(moved).step == 2
+    assert call("train", "--resume", "--out", moved).code == 0
+    assert call(*typed("train", disk), *ALONG).code == 0
+    tensors = "checkpoint-00000006.safetensors"
+    assert (run / tensors).read_bytes() == (moved / tensors).read_bytes()
 
 
 def test_with_force_the_earlier_run_stays(

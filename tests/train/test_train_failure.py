@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 from train_cases import QUICK, small_data, small_denoiser
 
-from ntkdiag.errors import MeasurementError
+from ntkdiag.errors import InputError, MeasurementError
 from ntkdiag.process.buckets import Buckets
 from ntkdiag.train import train
 from ntkdiag.train.checkpoints.checkpoint import read_manifest
@@ -82,6 +82,20 @@ def test_the_network_is_as_the_step_before_left_it_and_the_state_is_whole(tmp_pa
         assert torch.equal(kept[f"average.{name}"], before.denoiser.network.state_dict()[name])
     assert any(name.startswith("optimizer.") for name in kept)
     assert any(name.startswith("generator.") for name in kept)
+
+
+def test_a_disk_without_room_for_the_state_does_not_hide_the_failure(tmp_path, monkeypatch):
+    def full(*arguments):
+        raise InputError(
+            "failed.safetensors", expected="a file with room for it", got="No space left on device"
+        )
+
+    monkeypatch.setattr("ntkdiag.train.failure.write_tensors", full)
+    _, words = failing(Sour(8, -2.0, 0.5), tmp_path / "run")
+    assert "a finite loss and gradient; got" in words and "at step 8. " in words
+    assert words.endswith("the state at the failure could not be: failed.safetensors: expected a file with room "
+                          "for it; got No space left on device.")  # fmt: skip
+    assert read_manifest(tmp_path / "run").step == 6
 
 
 def test_a_device_that_is_not_waited_for_is_asked_at_the_end_of_the_row(tmp_path, monkeypatch):

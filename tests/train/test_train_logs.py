@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import sys
+import threading
 from dataclasses import replace
 from types import ModuleType
 from typing import ClassVar
@@ -17,8 +19,10 @@ from train_cases import QUICK, Doubling, small_data, small_denoiser
 
 import ntkdiag as nd
 from ntkdiag.train import sample, train
+from ntkdiag.train.checkpoints.checkpoint import read_manifest
 from ntkdiag.train.logs.pictures import grid, png
 from ntkdiag.train.logs.tables import refreshes_table
+from ntkdiag.train.logs.tensorboard import TensorBoard
 from ntkdiag.weights import Refresher
 
 
@@ -205,6 +209,36 @@ def test_events_have_the_loss_and_the_weight_of_every_bucket(tmp_path, recorder)
         resume=True,
     )
     assert recorder.made[1].purge_step == 15
+
+
+def test_events_that_cannot_be_written_end_the_run_in_a_line(tmp_path, recorder, monkeypatch, capsys):
+    """TensorBoard writes in a thread, which prints a traceback, and raises its error at the next call and when closed."""
+
+    class _AsyncWriterThread(threading.Thread):
+        def run(self):
+            raise no_room
+
+    def failed(*arguments):
+        thread = _AsyncWriterThread()
+        thread.start()
+        thread.join()
+        raise no_room
+
+    no_room = OSError(errno.ENOSPC, "No space left on device")
+    monkeypatch.setattr(threading, "excepthook", threading.__excepthook__)
+    monkeypatch.setattr(
+        recorder, "add_scalar", lambda self, name, value, step: failed() if step == 10 else None
+    )
+    monkeypatch.setattr(recorder, "close", failed)
+    out = tmp_path / "run"
+    with pytest.raises(nd.errors.InputError, match=r"tensorboard: .*with room for events; got No space left"):
+        train(small_denoiser(), small_data(), None, QUICK, out=out)
+    assert capsys.readouterr().err == ""
+    assert read_manifest(out).step == 6
+    out.rename(tmp_path / "moved")
+    with pytest.raises(nd.errors.InputError, match=r"tensorboard: .*got No such file or directory"):
+        TensorBoard(out / "tensorboard", nd.Buckets.uniform(-1, 1, 2)).row({"step": 5})
+    assert not out.exists()  # not made again
 
 
 def test_the_file_of_events_is_closed_after_an_error(tmp_path, recorder):

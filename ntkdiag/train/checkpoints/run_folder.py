@@ -86,14 +86,12 @@ class RunFolder:
 
     def _keep(self, folder: Path, state: TrainState) -> None:
         if self.config.keep_every:
-            kept = folder / KEPT_FOLDER
-            kept.mkdir(exist_ok=True)
+            kept = _made(folder / KEPT_FOLDER)
             save_weights(state.average.denoiser, kept / f"step-{state.step:08d}.safetensors")
 
     def show(self, samples: Tensor, step: int) -> None:
         """Write samples of a step, and a picture of them if they are pictures."""
-        shown = self.path / SAMPLES_FOLDER
-        shown.mkdir(exist_ok=True)
+        shown = _made(self.path / SAMPLES_FOLDER)
         buffer = io.BytesIO()
         np.save(buffer, samples.numpy())
         provenance.write_bytes(shown / f"step-{step:08d}.npy", buffer.getvalue())
@@ -125,9 +123,17 @@ class RunFolder:
         )
         write_checkpoint(folder, manifest, state.tensors(), self.config.keep_checkpoints)
 
-    def save_failure(self, state: TrainState, number: int, step: Mapping[str, Tensor]) -> Path:
-        """Write the state and the samples of a step that failed; see `ntkdiag.train.failure`."""
-        return save_failure(self.path, number, state.tensors(), step)
+    def save_failure(self, state: TrainState, number: int, step: Mapping[str, Tensor]) -> str:
+        """Write the state and the samples of a step that failed, see `ntkdiag.train.failure`; returns where, in a sentence.
+
+        A disk without room for them does not hide the failure: the sentence says so.
+        """
+        last = f"The last checkpoint is kept in {self.path}"
+        try:
+            file = save_failure(self.path, number, state.tensors(), step)
+        except InputError as error:
+            return f"{last}; the state at the failure could not be: {error}"
+        return f"{last}, the state at the failure in {file.name}."
 
     def load(self, state: TrainState) -> Progress:
         """Restore a state from the checkpoint.
@@ -159,6 +165,19 @@ class RunFolder:
             raise InputError(
                 "steps", expected=f"at least the {manifest.step} already done", got=self.config.steps
             )
+
+
+def _made(folder: Path) -> Path:
+    """A folder in that of the run, made where it is missing.
+
+    Raises:
+        InputError: it cannot be made.
+    """
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise InputError(str(folder), expected="a path in a writable folder", got=error.strerror) from error
+    return folder
 
 
 def kept_weights(folder: Path | str) -> dict[int, Path]:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ntkdiag.errors import InputError
 from ntkdiag.process.buckets import Buckets
 
 _GROUPS = ("loss_bucket", "weight_bucket")
+# The thread in which TensorBoard writes.
+_THREAD = "_AsyncWriterThread"
 
 
 class TensorBoard:
@@ -28,33 +33,68 @@ class TensorBoard:
         self._installed = importlib.util.find_spec("tensorboard") is not None
 
     def row(self, row: Mapping[str, float]) -> None:
-        """A row of the history."""
-        writer = self._open(int(row["step"]))
-        for name, value in row.items():
-            if writer is not None and name != "step":
-                writer.add_scalar(self._curve(name), value, int(row["step"]))
+        """A row of the history.
+
+        Raises:
+            InputError: events cannot be written.
+        """
+        with self._writing(int(row["step"])) as writer:
+            for name, value in row.items():
+                if writer is not None and name != "step":
+                    writer.add_scalar(self._curve(name), value, int(row["step"]))
 
     def picture(self, pixels: np.ndarray[Any, np.dtype[np.uint8]], step: int) -> None:
-        """A grid of samples [H, W, 3]."""
-        writer = self._open(step)
-        if writer is not None:
-            writer.add_image("samples", pixels, step, dataformats="HWC")
+        """A grid of samples [H, W, 3].
+
+        Raises:
+            InputError: events cannot be written.
+        """
+        with self._writing(step) as writer:
+            if writer is not None:
+                writer.add_image("samples", pixels, step, dataformats="HWC")
 
     def close(self) -> None:
-        """Write what is waiting, and close the file."""
+        """Write what is waiting, and close the file.
+
+        Events that cannot be written now are left out: they are copies of the tables, whose own errors are raised.
+        """
         if self._writer is not None:
-            self._writer.close()
+            with suppress(OSError):
+                self._writer.close()
             self._writer = None
 
-    def _open(self, step: int) -> Any:
+    @contextmanager
+    def _writing(self, step: int) -> Iterator[Any]:
         """The writer; events of this and later steps that an earlier process wrote are left out."""
-        if self._writer is None and self._installed:
-            from torch.utils.tensorboard import SummaryWriter
+        try:
+            if self._writer is None and self._installed:
+                from torch.utils.tensorboard import SummaryWriter
 
-            self._writer = SummaryWriter(str(self.folder), purge_step=step)
-        return self._writer
+                self.folder.mkdir(
+                    exist_ok=True
+                )  # not its parents: the run's folder is there, or was taken away
+                _silence_thread()
+                self._writer = SummaryWriter(str(self.folder), purge_step=step)
+            yield self._writer
+        except OSError as error:
+            got = error.strerror or error
+            raise InputError(
+                str(self.folder), expected="a folder that can be written to, with room for events", got=got
+            ) from error
 
     def _curve(self, column: str) -> str:
         """loss_bucket_3 → loss_bucket/log_snr_-1.25, so that a group of curves is together; others as they are."""
         group, _, place = column.rpartition("_")
         return f"{group}/log_snr_{self.buckets.centers[int(place)]:+.3g}" if group in _GROUPS else column
+
+
+def _silence_thread() -> None:
+    """Print no traceback of an error in TensorBoard's thread: its next call raises that error here."""
+    before = threading.excepthook
+
+    def hook(failed: threading.ExceptHookArgs) -> None:
+        if type(failed.thread).__name__ != _THREAD or not isinstance(failed.exc_value, OSError):
+            before(failed)
+
+    if getattr(before, "__module__", None) != __name__:
+        threading.excepthook = hook
