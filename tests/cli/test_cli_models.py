@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -254,6 +255,25 @@ def test_a_model_that_cannot_be_is_one_line(
     (workspace / "leaving.py").write_text("raise SystemExit(3)\n")
     given = [] if spec is None else ["--model", spec]
     assert word in refused("measure", *given, "--data", "mixture", *QUICKLY, "--out", "out")
+
+
+def test_a_folder_named_like_a_reference_network_is_not_taken_for_it(
+    call: Any, refused: Callable[..., str], workspace: Path, trained: Path
+) -> None:
+    shutil.copytree(trained, "mlp")
+    (workspace / "dit").mkdir()  # a folder of other files is none that could be meant
+    small = ["--model", "mlp", "--data", "mixture", "--steps", "1"]
+    sample = ["sample", "--count", "2", "--steps", "1", "--out", "s.npy"]
+    assert "got mlp, the name of a reference network and of a folder here. Write ./mlp" in refused(
+        *sample, "--model", "mlp"
+    )
+    assert call(*sample, "--model", "./mlp").code == 0
+    assert load(ModelOptions(model="dit")).weights is None
+    assert load(ModelOptions(model="./mlp")).weights is not None
+    # A run is no network to train, so that the name stands for the reference network.
+    assert call("train", *small, "--batch", "8", "--out", "other").code == 0
+    (workspace / "mlp" / "model_index.json").write_text("{}")
+    assert "Write ./mlp for the folder" in refused("train", *small, "--out", "again")
 
 
 def test_options_that_a_function_does_not_take_are_reported(refused: Callable[..., str], mine: str) -> None:

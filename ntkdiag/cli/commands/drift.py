@@ -85,7 +85,7 @@ def _examine(
     from ntkdiag.train.checkpoints.run_folder import kept_weights
     from ntkdiag.trust.examination import cost, examine
 
-    loaded = load(ModelOptions(model=str(run), device=device, seed=seed))
+    loaded = load(ModelOptions(model=str(run.resolve()), device=device, seed=seed))
     for text in loading_notes(loaded):
         note(text)
     controls, _ = loaded.controls(1)

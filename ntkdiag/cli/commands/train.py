@@ -10,7 +10,7 @@ import typer
 
 from ntkdiag.cli.inputs.launched import asked_of_accelerate, is_first, joined
 from ntkdiag.cli.options import parsing
-from ntkdiag.cli.options.choices import OPTIMIZERS, PRESETS, RULES, SETTINGS, one_of
+from ntkdiag.cli.options.choices import MODELS, OPTIMIZERS, PRESETS, RULES, SETTINGS, one_of
 from ntkdiag.cli.options.grouping import grouped, refuse_given
 from ntkdiag.cli.options.shared import Force, Json, ModelOptions
 from ntkdiag.cli.output import paths
@@ -183,10 +183,12 @@ def _fresh(model: ModelOptions, how: TrainOptions) -> _Task:
     from ntkdiag import provenance
     from ntkdiag.cli.inputs.loading import load_new, loading_notes, recipe_of
     from ntkdiag.cli.inputs.preset_recipe import preset_recipe
+    from ntkdiag.cli.inputs.recipe import require_one_meaning
     from ntkdiag.cli.inputs.weighting import CONSTANT, is_file, weight_source
     from ntkdiag.train import Preset
 
-    if model.model is not None and provenance.is_run(Path(model.model)):
+    require_one_meaning(model.model, runs=False)  # a run is no network to train
+    if model.model is not None and model.model not in MODELS and provenance.is_run(Path(model.model)):
         raise InputError(
             "--model",
             expected="a network to train, or a folder of save_pretrained",
@@ -223,6 +225,7 @@ def _stored(out: Path, model: ModelOptions, how: TrainOptions) -> _Task:
         recipe,
         None if start is None else Path(start),
         model.device,
+        {"shape": manifest.problem.get("data", {}).get("shape")},
         weights_key=notes.get("weights_key"),
         samples=None,
     )

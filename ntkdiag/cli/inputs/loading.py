@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ntkdiag.cli.inputs.own_data import SELF, own_data, own_shape
-from ntkdiag.cli.inputs.recipe import Recipe, require_model
+from ntkdiag.cli.inputs.recipe import Recipe, require_model, require_one_meaning
 from ntkdiag.cli.options import parsing
 from ntkdiag.cli.options.choices import DATASETS, MODELS
 from ntkdiag.cli.options.shared import ModelOptions
@@ -97,6 +97,7 @@ def load(
     Raises:
         InputError: one of these steps is impossible.
     """
+    require_one_meaning(options.model)
     if options.model is not None and options.model not in MODELS and Path(options.model).is_dir():
         from ntkdiag.adapters.diffusers import is_folder
 

@@ -197,6 +197,28 @@ class Recipe:
                 )
 
 
+def require_one_meaning(model: str | None, runs: bool = True) -> None:
+    """Refuse the name of a reference network beside a folder of that name that could be meant too.
+
+    Args:
+        model: What the user typed.
+        runs: Whether a folder of 'ntkdiag train' could be meant, or one of save_pretrained alone.
+
+    Raises:
+        InputError: both could be meant.
+    """
+    from ntkdiag import provenance
+    from ntkdiag.adapters.diffusers import is_folder
+
+    if model in MODELS and ((runs and provenance.is_run(Path(model))) or is_folder(Path(model))):
+        raise InputError(
+            "--model",
+            expected="one network",
+            got=f"{model}, the name of a reference network and of a folder here",
+            fix=f"Write ./{model} for the folder; for the reference network rename it, or call this from elsewhere.",
+        )
+
+
 def require_model(text: str | None) -> str:
     """The model as a recipe names it, if the text has the form of one: the path of a file becomes absolute.
 

@@ -48,7 +48,7 @@ def of_run(run: Path, device: str, buckets: int, seed: int, bars: bool) -> StepR
     steps = sizes_named(_LEVEL).training_steps(buckets)
     note(f"note: how many training steps the kernel describes costs about as much as {steps} of them")
     try:
-        loaded = load(ModelOptions(model=str(run), device=device, seed=seed))
+        loaded = load(ModelOptions(model=str(run.resolve()), device=device, seed=seed))
         with progress_bar(bars) as progress:
             return linearization(
                 loaded.denoiser, loaded.data, run, buckets=buckets, level=_LEVEL, seed=seed,

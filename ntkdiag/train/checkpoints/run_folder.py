@@ -151,8 +151,8 @@ class RunFolder:
         save_weights(average, self.path / AVERAGE_FILE)
 
     def _check_same(self, manifest: Manifest) -> None:
-        now = {**asdict(self.config), **self.problem}
-        then = {**asdict(TrainConfig.from_dict(manifest.config)), **manifest.problem}
+        now = {**asdict(self.config), **_parts(self.problem)}
+        then = {**asdict(TrainConfig.from_dict(manifest.config)), **_parts(manifest.problem)}
         for name in now:
             if name not in _FREE and now[name] != then.get(name):
                 raise InputError(
@@ -165,6 +165,13 @@ class RunFolder:
             raise InputError(
                 "steps", expected=f"at least the {manifest.step} already done", got=self.config.steps
             )
+
+
+def _parts(problem: dict[str, Any]) -> dict[str, Any]:
+    """A problem with shape, name and digest of the data one by one, the shape first, so that an error says which differs."""
+    data = problem.get("data", {})
+    rest = {name: value for name, value in problem.items() if name != "data"}
+    return {f"{part} of the data": data.get(part) for part in ("shape", "name", "digest")} | rest
 
 
 def _made(folder: Path) -> Path:

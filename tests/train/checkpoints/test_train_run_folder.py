@@ -11,6 +11,7 @@ import safetensors.torch
 import torch
 from train_cases import QUICK, Doubling, small_data, small_denoiser
 
+import ntkdiag as nd
 from ntkdiag.errors import InputError
 from ntkdiag.process import schedules
 from ntkdiag.process.buckets import Buckets
@@ -62,14 +63,25 @@ def test_resuming_needs_a_run_to_resume(tmp_path):
         train(small_denoiser(), small_data(), None, QUICK, out=tmp_path / "none", resume=True)
 
 
+def other_shape():
+    network = nd.models.build("dit", (1, 8, 8), width=8, depth=1, heads=2)
+    return nd.Denoiser(network, schedules.cosine(), "v", call="log_snr")
+
+
 def test_resuming_another_run_is_refused_naming_the_difference(tmp_path):
     out = tmp_path / "run"
     train(small_denoiser(), small_data(), None, QUICK, out=out)
     data, again = small_data(), {"out": out, "resume": True}
     with pytest.raises(InputError, match=r"learning_rate of the run.*expected 0\.01, as before; got 0\.5"):
         train(small_denoiser(), data, None, dataclasses.replace(QUICK, learning_rate=0.5), **again)
-    with pytest.raises(InputError, match="data of the run to resume"):
+    with pytest.raises(
+        InputError, match=r"digest of the data of the run to resume in .*expected [0-9a-f]{64}, as before"
+    ):
         train(small_denoiser(), small_data(seed=1), None, QUICK, **again)
+    with pytest.raises(
+        InputError, match=r"shape of the data of .*expected \[2\], as before; got \[1, 8, 8\]"
+    ):
+        train(other_shape(), nd.data.load("digits"), None, QUICK, **again)
     with pytest.raises(InputError, match=r"target of the run.*expected v, as before; got x0\."):
         train(small_denoiser(name="x0"), data, None, QUICK, **again)
     with pytest.raises(InputError, match="schedule of the run"):
