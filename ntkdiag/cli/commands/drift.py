@@ -80,7 +80,8 @@ def drift(
 def _examine(
     run: Path, level: str, buckets: int, modules: list[str] | None, device: str, seed: int, bars: bool
 ) -> Examination:
-    from ntkdiag.cli.inputs.loading import load, loading_notes
+    from ntkdiag.cli.inputs.loading import load
+    from ntkdiag.cli.inputs.loading_notes import loading_notes
     from ntkdiag.cli.inputs.step_range import run_weights
     from ntkdiag.train.checkpoints.run_folder import kept_weights
     from ntkdiag.trust.examination import cost, examine

@@ -267,7 +267,7 @@ def _diagnose(
 ) -> Diagnosis:
     """`diagnose`, by one process or by each of several."""
     from ntkdiag.cli.inputs.asked import what_is_asked
-    from ntkdiag.cli.inputs.loading import notes_on
+    from ntkdiag.cli.inputs.loading_notes import notes_on
     from ntkdiag.diagnosis import measure as measure_network
     from ntkdiag.diagnosis.controls import WOKEN
 

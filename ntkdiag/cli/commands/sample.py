@@ -76,7 +76,8 @@ def sample(
       ntkdiag sample --model runs/classes --label 3 --guidance 2 --out threes.npy
       ntkdiag sample --model runs/classes --label 3 --sampler ddim --steps 50 --out threes.npy
     """
-    from ntkdiag.cli.inputs.loading import load, notes_on
+    from ntkdiag.cli.inputs.loading import load
+    from ntkdiag.cli.inputs.loading_notes import notes_on
     from ntkdiag.train import sample as draw
 
     picture = out.with_suffix(".png")

@@ -181,7 +181,9 @@ class _Task:
 def _fresh(model: ModelOptions, how: TrainOptions) -> _Task:
     """A new run."""
     from ntkdiag import provenance
-    from ntkdiag.cli.inputs.loading import load_new, loading_notes, recipe_of
+    from ntkdiag.cli.inputs.loading import load_new
+    from ntkdiag.cli.inputs.loading_notes import loading_notes
+    from ntkdiag.cli.inputs.option_recipe import recipe_of
     from ntkdiag.cli.inputs.preset_recipe import preset_recipe
     from ntkdiag.cli.inputs.recipe import require_one_meaning
     from ntkdiag.cli.inputs.weighting import CONSTANT, is_file, weight_source

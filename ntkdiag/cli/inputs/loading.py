@@ -7,10 +7,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ntkdiag.cli.inputs.option_recipe import absolute, data_options, recipe_of
 from ntkdiag.cli.inputs.own_data import SELF, own_data, own_shape
-from ntkdiag.cli.inputs.recipe import Recipe, require_model, require_one_meaning
-from ntkdiag.cli.options import parsing
-from ntkdiag.cli.options.choices import DATASETS, MODELS
+from ntkdiag.cli.inputs.recipe import Recipe, require_one_meaning
+from ntkdiag.cli.options.choices import MODELS
 from ntkdiag.cli.options.shared import ModelOptions
 from ntkdiag.cli.output.messages import note
 from ntkdiag.errors import InputError, first_line
@@ -154,24 +154,6 @@ def _load_check(loaded: LoadedModel, kept: KeptParts | None, bars: bool) -> Load
         )
 
 
-def recipe_of(options: ModelOptions) -> Recipe:
-    """The recipe that the options describe."""
-    return Recipe(
-        model=require_model(options.model),
-        model_options=parsing.pairs("--model-option", options.model_option),
-        schedule=options.schedule,
-        schedule_options=parsing.pairs("--schedule-option", options.schedule_option),
-        target=options.target,
-        call=options.call,
-        scheduler=None if options.scheduler is None else str(options.scheduler.resolve()),
-        timesteps=options.timesteps,
-        data=_absolute(options.data or "digits"),
-        data_options=_data_options(options),
-        latents=options.latents,
-        seed=options.seed,
-    )
-
-
 def load_recipe(
     recipe: Recipe,
     checkpoint: Path | None,
@@ -256,7 +238,7 @@ def _from_run(folder: Path, options: ModelOptions, null_label: int | None, sampl
             got="an unfinished one",
             fix=f"Finish it with: ntkdiag train --resume --out {folder}",
         )
-    changed = [*_data_options(options), *(["latents"] if options.latents else [])]
+    changed = [*data_options(options), *(["latents"] if options.latents else [])]
     if options.data is None and changed:
         name = changed[0]
         raise InputError(
@@ -267,8 +249,8 @@ def _from_run(folder: Path, options: ModelOptions, null_label: int | None, sampl
     if options.data is not None:
         recipe = replace(
             recipe,
-            data=_absolute(options.data),
-            data_options=_data_options(options),
+            data=absolute(options.data),
+            data_options=data_options(options),
             latents=options.latents,
         )
         trained_on.pop("digest", None)
@@ -302,71 +284,6 @@ def unseen(data: Data) -> Tensor:
     from ntkdiag.data import in_memory
 
     return in_memory(data.held_out_for("comparing samples with data"), _COMPARED)
-
-
-def notes_on(loaded: LoadedModel, controls_missing: bool, woken: tuple[str, ...] = ()) -> list[str]:
-    """Notes on the network and its controls that a reader of the results needs."""
-    notes = loading_notes(loaded)
-    if not loaded.trained and loaded.recipe.model in MODELS:
-        notes.append("note: no weights were loaded, so this is a network at its initialisation")
-    if controls_missing:
-        notes.append(
-            f"note: {loaded.recipe.model} gives the same weights at every call, so there is no untrained control"
-        )
-    if woken:
-        notes.append(
-            f"note: a fresh network starts with a last layer of zeros ({', '.join(woken)}), whose kernel says nothing of "
-            "the rest; the controls have random weights there"
-        )
-    return notes
-
-
-def loading_notes(loaded: LoadedModel) -> list[str]:
-    """What was chosen without a word of the user.
-
-    Which weights of a checkpoint were loaded, where it has more than those of one network at its top; and what stands for
-    the conditions that the data lack.
-    """
-    weights = loaded.weights
-    notes = [f"note: {weights}"] if weights is not None and (weights.key != "." or weights.others) else []
-    for name, value in loaded.denoiser.falls_back_to(loaded.data.conditions).items():
-        option = "--labels FILE.npy" if name == "label" else f"--cond {name}=FILE.npy"
-        notes.append(
-            f"note: the data have no {name}, so the network got the one that stands for none, {value}; {option} gives others"
-        )
-    return notes
-
-
-def _absolute(data: str) -> str:
-    """The absolute path of a file or folder, so that a run can be used from anywhere; a name of a data set unchanged."""
-    try:
-        path = Path(data)
-        return (
-            str(path.resolve()) if data not in (*DATASETS, SELF) and (path.suffix or path.exists()) else data
-        )
-    except (OSError, ValueError, RuntimeError):  # no path that can be, which loading will say
-        return data
-
-
-def _data_options(options: ModelOptions) -> dict[str, Any]:
-    """How the data is read, as `nd.data.load` takes it."""
-    found: dict[str, Any] = {"data_key": options.data_key}
-    if options.labels is not None:
-        found["labels"] = str(options.labels.resolve())
-    if options.cond:
-        named = [text.partition("=") for text in options.cond]
-        for name, equals, path in named:
-            if not name.isidentifier() or not equals or not path:
-                raise InputError("--cond", expected="NAME=FILE.npy", got=repr(name + equals + path))
-        found["cond"] = {name: str(Path(path).resolve()) for name, _, path in named}
-    if options.image_size is not None:
-        sides = parsing.numbers("--image-size", options.image_size)
-        if not all(side.is_integer() for side in sides):
-            raise InputError("--image-size", expected="whole numbers", got=repr(options.image_size))
-        found["image_size"] = [int(side) for side in sides] * (1 if len(sides) > 1 else 2)
-    if options.pixel_range is not None:
-        found["pixel_range"] = parsing.numbers("--pixel-range", options.pixel_range)
-    return {name: value for name, value in found.items() if value is not None}
 
 
 def _device(name: str) -> Any:

@@ -6,7 +6,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ntkdiag.cli.inputs.loading import recipe_of
+from ntkdiag.cli.inputs.option_recipe import recipe_of
 from ntkdiag.cli.inputs.recipe import Recipe
 from ntkdiag.cli.options.choices import MODELS
 from ntkdiag.errors import InputError

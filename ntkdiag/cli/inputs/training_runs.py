@@ -66,10 +66,6 @@ def read_run(folder: Path) -> dict[str, Any]:
         )
     tables = {"history": folder / HISTORY_FILE, "buckets": folder / LOSSES_FILE}
     try:
-        return {
-            name: pd.read_csv(path, float_precision="round_trip")
-            for name, path in tables.items()
-            if path.is_file()
-        }
+        return {name: pd.read_csv(path) for name, path in tables.items() if path.is_file()}
     except (OSError, ValueError) as error:
         raise InputError(str(folder), expected="tables in CSV", got=first_line(error)) from error
