@@ -1,4 +1,4 @@
-"""Digits of every class: real ones, and those that the reference trainer's networks draw.
+"""Digits and clothes of every class: real ones, and those that the reference trainer's networks draw.
 
 python figures/grids.py reads analysis/grids/results.
 """
@@ -29,13 +29,18 @@ def whole(pictures: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     return np.block([[framed[column, row] for column in range(CLASSES)] for row in range(framed.shape[1])])
 
 
+def panels(results: Path) -> dict[str, str]:
+    """File → title, in the order of the table: of each data set the real ones first, with the floor, then its runs."""
+    found: dict[str, str] = {}
+    for row in pd.read_csv(results / "quality.csv").to_dict("records"):
+        found.setdefault(f"real-{row['data']}", f"held-out {row['data']}; floor of FD {row['floor']:.2g}")
+        found[row["run"]] = f"{row['run']}, {row['steps']:,} steps: FD {row['fd']:.2g}"
+    return found
+
+
 def draw(results: Path, out: Path) -> None:
-    """A panel of real digits, and one for each run, with its Fréchet distance."""
-    table = pd.read_csv(results / "quality.csv").set_index("run")
-    titles = {"real": f"held-out digits; floor of FD {table['floor'].iloc[0]:.2g}"}
-    titles |= {
-        name: f"{name}, {row['steps']:.0f} steps: FD {row['fd']:.2g}" for name, row in table.iterrows()
-    }
+    """A panel of real samples of each data set, and one for each run, with its Fréchet distance."""
+    titles = panels(results)
     with theme.applied("light"):
         figure = Figure(figsize=(4 * len(titles), 3), layout="constrained")
         for axes, (name, title) in zip(figure.subplots(1, len(titles)), titles.items(), strict=True):

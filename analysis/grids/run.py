@@ -1,8 +1,9 @@
 """What the reference trainer's networks draw: samples of every class, and their Fréchet distance beside its floor.
 
-    python -m analysis.grids.run     # ten minutes on one core; runs that are kept are not trained again
+    python -m analysis.grids.run [--runs NAME ...]     # half an hour of one core
 
-Writes results/<run>.npy (pictures [class · shown, H, W], uint8), results/real.npy and results/quality.csv.
+A run that is kept is not trained again, one that was interrupted goes on. Writes results/<run>.npy (pictures
+[class · shown, H, W], uint8), results/real-<data>.npy and results/quality.csv.
 """
 
 from __future__ import annotations
@@ -62,36 +63,50 @@ def save(path: Path, array: np.ndarray[Any, Any]) -> None:
     write_bytes(path, file.getvalue())
 
 
+def measured(name: str, plan: dict[str, Any], shown: int, kept: Path, out: Path) -> dict[str, Any]:
+    """Train, draw and compare one run: writes its pictures and those of its data, and returns its row."""
+    source = nd.train.Preset.named(plan["preset"]).data.name
+    data = nd.data.load(source)
+    count = plan.get("drawn", len(data.held_out))
+    real, labels = data.held_out[:count], data.held_out_labels[:count]
+    first = of_each_class(labels, shown)
+    save(out / f"real-{data.name}.npy", pictures(real[first]))
+    denoiser = trained(plan, data, kept / name)
+    samples = drawn(denoiser, data, labels)
+    save(out / f"{name}.npy", pictures(samples[first]))
+    order = torch.randperm(len(data.train), generator=torch.Generator().manual_seed(_SEED))
+    config = nd.train.TrainConfig.preset(plan["preset"], **plan["training"])
+    return {
+        "run": name,
+        "data": data.name,
+        "parameters": sum(one.numel() for one in denoiser.network.parameters()),
+        "steps": config.steps,
+        "drawn": count,
+        "fd": nd.train.frechet_distance(samples, real),
+        "floor": nd.train.frechet_distance(data.train[order[:count]], real),
+    }
+
+
+def table_with(path: Path, row: dict[str, Any], names: list[str]) -> pd.DataFrame:
+    """The table in a file, if there is one, with this row in place of an earlier one of its run; in the order of names."""
+    rows = pd.read_csv(path).to_dict("records") if path.is_file() else []
+    known = {one["run"]: one for one in rows} | {row["run"]: row}
+    return pd.DataFrame([known[name] for name in names if name in known])
+
+
 def main() -> None:
     made = parser(__doc__, HERE)
     made.add_argument("--kept", type=Path, default=KEPT, help="folder of the trained networks")
+    made.add_argument("--runs", nargs="+", help="names of runs, by default all")
     options = made.parse_args()
     config = settings(HERE, options.size)
-    data = nd.data.load("digits")
-    real, labels = data.held_out, data.held_out_labels
-    first = of_each_class(labels, config["shown"])
     options.out.mkdir(parents=True, exist_ok=True)
-    save(options.out / "real.npy", pictures(real[first]))
-    order = torch.randperm(len(data.train), generator=torch.Generator().manual_seed(_SEED))
-    floor = nd.train.frechet_distance(data.train[order[: len(real)]], real)
-    rows = []
-    for name, plan in config["runs"].items():
-        denoiser = trained(plan, data, options.kept / name)
-        samples = drawn(denoiser, data, labels)
-        save(options.out / f"{name}.npy", pictures(samples[first]))
-        parameters = sum(one.numel() for one in denoiser.network.parameters())
-        distance = nd.train.frechet_distance(samples, real)
-        rows.append(
-            {
-                "run": name,
-                "parameters": parameters,
-                "steps": plan["training"]["steps"],
-                "fd": distance,
-                "floor": floor,
-            }
-        )
-        print(rows[-1], flush=True)
-    write_text(options.out / "quality.csv", pd.DataFrame(rows).to_csv(index=False, float_format="%.4g"))
+    table = options.out / "quality.csv"
+    for name in options.runs or config["runs"]:
+        row = measured(name, config["runs"][name], config["shown"], options.kept, options.out)
+        print(row, flush=True)
+        found = table_with(table, row, list(config["runs"]))
+        write_text(table, found.to_csv(index=False, float_format="%.4g"))
 
 
 if __name__ == "__main__":

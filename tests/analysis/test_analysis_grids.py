@@ -19,9 +19,9 @@ def test_from_training_to_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     )
     run.main()
     table = pd.read_csv(out / "quality.csv")
-    assert table["run"].tolist() == ["unet"]
+    assert table["run"].tolist() == ["unet"] and table["drawn"].tolist() == [100]
     assert table["fd"][0] > table["floor"][0] > 0
-    for name in ("real", "unet"):
+    for name in ("real-digits", "unet"):
         assert np.load(out / f"{name}.npy").shape == (20, 8, 8)
     first = {path.name: path.read_bytes() for path in out.iterdir()}
     monkeypatch.setattr("ntkdiag.train.train", lambda *arguments, **more: pytest.fail("trained again"))
