@@ -23,6 +23,10 @@ T = TypeVar("T")
 FORMATS = (".png", ".svg", ".pdf")
 DPI = 200  # of PNG files
 MOST_COLUMNS = 3  # panels side by side in one file
+_UNDATED: Mapping[str, dict[str, Any]] = {
+    "svg": {"Date": None},
+    "pdf": {"CreationDate": None, "ModDate": None},
+}
 
 
 def plot(
@@ -109,17 +113,66 @@ def render(figure: ReportFigure[T], part: T, file_type: str = "svg", theme: str 
         return to_bytes(compose(figure, part, figure.panel_names(part)), file_type)
 
 
-def render_panels(figure: ReportFigure[T], part: T, theme: str = "light") -> Mapping[str | None, bytes]:
-    """Every panel of a figure as an SVG of its own on a transparent background, so that a page can wrap them.
+def render_panels(figure: ReportFigure[T], part: T) -> Mapping[str | None, Mapping[str, bytes]]:
+    """Every panel of a figure as an SVG in each theme, on a transparent background, so that a page can wrap them.
+
+    A theme has colours of its own and nothing else, so the layout, the larger part of the work, is computed once a panel.
+
+    Returns:
+        Panel → name of a theme → SVG.
 
     Raises:
         InputError: nothing to draw.
     """
-    with themes.applied(theme):
-        return {
-            panel: to_bytes(compose(figure, part, [panel]), "svg", transparent=True)
-            for panel in figure.panel_names(part)
-        }
+    return {panel: _in_every_theme(figure, part, panel) for panel in figure.panel_names(part)}
+
+
+def _in_every_theme(figure: ReportFigure[T], part: T, panel: str | None) -> Mapping[str, bytes]:
+    images: dict[str, bytes] = {}
+    placed: Figure | None = None
+    for theme in themes.THEMES:
+        with themes.applied(theme):
+            canvas = compose(figure, part, [panel])
+            if placed is None or len(placed.axes) != len(canvas.axes):
+                _lay_out(canvas)
+                placed = canvas
+            else:
+                _lay_out_like(canvas, placed)
+            images[theme] = _transparent_svg(canvas)
+    return images
+
+
+def _lay_out(canvas: Figure) -> None:
+    """Place the axes of a figure as saving it as SVG would."""
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+
+    FigureCanvasSVG(canvas)  # the layout measures texts as they come out in an SVG
+    canvas.set_dpi(72)
+    engine = canvas.get_layout_engine()
+    assert engine is not None  # `compose` gives every figure one
+    engine.execute(canvas)
+    canvas.set_layout_engine("none")  # or every drawing would do it again
+
+
+def _lay_out_like(canvas: Figure, other: Figure) -> None:
+    """Place the axes of a figure, colour bars among them, where those of another are that was laid out."""
+    canvas.set_layout_engine("none")
+    for axes, there in zip(canvas.axes, other.axes, strict=True):
+        axes.set_position(there.get_position(original=True))
+        axes.set_anchor(there.get_anchor())
+        axes.set_box_aspect(there.get_box_aspect())
+
+
+def _transparent_svg(canvas: Figure) -> bytes:
+    """What `savefig(format="svg", transparent=True)` writes of a figure that is laid out, without laying it out again."""
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+
+    canvas.set_dpi(DPI)  # of the pictures within
+    for patch in (canvas.patch, *(axes.patch for axes in canvas.axes)):
+        patch.set(facecolor="none", edgecolor="none")
+    buffer = io.BytesIO()
+    FigureCanvasSVG(canvas).print_svg(buffer, metadata=_UNDATED["svg"])
+    return buffer.getvalue()
 
 
 def compose(figure: ReportFigure[T], part: T, panels: list[str | None]) -> Figure:
@@ -143,10 +196,8 @@ def compose(figure: ReportFigure[T], part: T, panels: list[str | None]) -> Figur
     return canvas
 
 
-def to_bytes(canvas: Figure, file_type: str, transparent: bool = False, dpi: int = DPI) -> bytes:
+def to_bytes(canvas: Figure, file_type: str, dpi: int = DPI) -> bytes:
     """A matplotlib figure as PNG, SVG or PDF, without dates, so that equal figures give equal bytes."""
-    undated = {"svg": {"Date": None}, "pdf": {"CreationDate": None, "ModDate": None}}
     buffer = io.BytesIO()
-    metadata = undated.get(file_type)
-    canvas.savefig(buffer, format=file_type, dpi=dpi, transparent=transparent, metadata=metadata)
+    canvas.savefig(buffer, format=file_type, dpi=dpi, metadata=_UNDATED.get(file_type))
     return buffer.getvalue()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from ntkdiag import report
 from ntkdiag.errors import InputError
 from ntkdiag.report import FIGURES, inputs, plot, render, save_figures
+from ntkdiag.report.drawing.theme import applied
 from ntkdiag.report.figure_order import ORDER, Group
 
 
@@ -29,6 +31,21 @@ def test_the_themes_differ(diagnosis: SimpleNamespace, tmp_path: Path) -> None:
     light = plot(diagnosis, "trace", tmp_path / "light.png").read_bytes()
     dark = plot(diagnosis, "trace", tmp_path / "dark.png", theme="dark").read_bytes()
     assert light != dark
+
+
+@pytest.mark.parametrize("name", ["kernel_coupling", "spectrum_map", "profile"])
+def test_panels_of_a_page_are_what_matplotlib_saves_of_each_theme(
+    name: str, diagnosis: SimpleNamespace
+) -> None:
+    """Though they are laid out in one of them: a square map, a logarithmic colour bar, points with labels."""
+    part = inputs.DIAGNOSIS.take(inputs.ReportInputs(diagnosis))
+    for panel, images in render.render_panels(FIGURES[name], part).items():
+        for theme in ("light", "dark"):
+            with applied(theme):
+                saved = io.BytesIO()
+                drawn = render.compose(FIGURES[name], part, [panel])
+                drawn.savefig(saved, format="svg", dpi=200, transparent=True, metadata={"Date": None})
+            assert images[theme] == saved.getvalue(), theme
 
 
 def test_bad_requests_are_refused_in_words(diagnosis: SimpleNamespace, tmp_path: Path) -> None:

@@ -193,12 +193,12 @@ def _figure(figure: ReportFigure[Any], inputs: ReportInputs, left_out: dict[str,
         return Html("")
     part = figure.draws.take(inputs)
     try:
-        light = render_panels(figure, part, "light")
-        dark = render_panels(figure, part, "dark")
+        panels = render_panels(figure, part)
     except InputError as error:
         left_out[figure.title] = str(error)
         return Html("")
-    pictures = [picture(light[panel], dark[panel], f"{figure.title}. {figure.caption}") for panel in light]
+    text = f"{figure.title}. {figure.caption}"
+    pictures = [picture(images["light"], images["dark"], text) for images in panels.values()]
     caption = element("figcaption", element("h4", figure.title), element("p", figure.caption))
-    panels = element("div", *pictures, class_="panels small" if figure.size[0] < 5 else "panels")
-    return element("figure", caption, panels, **({"class_": "wide"} if len(pictures) > 1 else {}))
+    grid = element("div", *pictures, class_="panels small" if figure.size[0] < 5 else "panels")
+    return element("figure", caption, grid, **({"class_": "wide"} if len(pictures) > 1 else {}))
