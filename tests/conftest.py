@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 
@@ -14,6 +15,17 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 torch.set_num_threads(1)
 if DEVICE.type == "cuda":  # on by default, and no match for a tolerance of float32's rounding
     torch.backends.cudnn.allow_tf32 = False
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of the two processes run first, so that one worker gets them all, and starts the processes alone."""
+    items.sort(key=lambda item: "two_processes" not in getattr(item, "fixturenames", ()))
+
+
+def pytest_collection_finish() -> None:
+    """What is imported by now stays: Python's garbage collector need not look through it again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -63,7 +63,8 @@ def test_the_command_line_and_its_json_show_it(folder: Path, capsys: pytest.Capt
 
 
 @pytest.mark.usefixtures("example")
-def test_the_page_has_a_card_for_it(folder: Path, tmp_path: Path) -> None:
+def test_the_page_has_a_card_for_it(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ntkdiag.report.page.page.FIGURES", {"trace": nd.report.FIGURES["trace"]})
     assert main(["report", str(folder), "--out", str(tmp_path / "page.html")]) == 0
     page = (tmp_path / "page.html").read_text()
     assert page.count('<article class="verdict ') == 7 and STATEMENT in page

@@ -21,9 +21,17 @@ from ntkdiag.cli.inputs.report_files import verdicts
 from ntkdiag.diagnosis import Diagnosis
 from ntkdiag.errors import MeasurementError
 from ntkdiag.process import schedules
+from ntkdiag.report import FIGURES
 from ntkdiag.weights import RULES, WeightTable, rule
 
 QUICKLY = ["--buckets", "4", "--samples", "8", "--probes", "2", "--controls", "1"]
+
+
+@pytest.fixture
+def few_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A page with a figure of each of its inputs: all of them are drawn in tests of their own."""
+    few = {name: FIGURES[name] for name in ("trace", "weights", "history")}
+    monkeypatch.setattr("ntkdiag.report.page.page.FIGURES", few)
 
 
 # measure
@@ -125,7 +133,7 @@ def test_every_option_reaches_the_measurement(
 
 
 def test_noise_levels_that_the_schedule_never_trains_are_refused_or_marked(
-    call: Any, workspace: Path
+    call: Any, workspace: Path, few_figures: None
 ) -> None:
     network = ["--model", "mlp", "--data", "mixture", "--schedule", "linear_log_snr"]
     wide = [*network, "--buckets", "-14,-12,-4,0,6", "--samples", "8", "--probes", "1", "--controls", "0"]
@@ -379,7 +387,7 @@ def test_two_runs_of_one_name_are_refused(refused: Any, measured: Path, trained:
 
 
 def test_the_page_shows_verdicts_tables_and_runs(
-    call: Any, workspace: Path, measured: Path, trained: Path
+    call: Any, workspace: Path, measured: Path, trained: Path, few_figures: None
 ) -> None:
     assert call("weights", "--rule", "erd", "--target", "v", "--out", "erd.csv").code == 0
     assert call("verify", "--from", measured, "--out", "verdicts").code == 0

@@ -255,9 +255,7 @@ def test_parts_of_a_measurement_stay_when_the_disk_becomes_full(
     assert grams[0].read_bytes() == grams[1].read_bytes()
 
 
-@pytest.mark.parametrize(
-    "file", ["constant/average.safetensors", "grams.safetensors", "weights.csv", "demo.json"]
-)
+@pytest.mark.parametrize("file", ["constant/average.safetensors", "demo.json"])
 def test_the_demo_on_a_disk_that_becomes_full_late(
     file: str, call: Any, typed: Any, disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

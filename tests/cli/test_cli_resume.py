@@ -17,7 +17,7 @@ from cli_processes import Command
 import ntkdiag
 from ntkdiag.provenance import KeptParts, kept_parts
 
-FULL = [*TINY, *QUICKLY, "--kernel", "full", "--top-k", "2"]
+FULL = [*TINY, *QUICKLY, "--kernel", "full", "--top-k", "2", "--slq", "2"]
 KEPT = ".run.unfinished"
 
 
@@ -127,10 +127,12 @@ def test_sigterm_keeps_what_is_finished(workspace: Path) -> None:
 def test_parts_of_another_command_are_never_used(
     other: tuple[str, str], call: Any, workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    arguments = ["measure", *TINY, *QUICKLY, *other]
+    alone = [*TINY, *QUICKLY, "--controls", "0"]
+    arguments = ["measure", *alone, *other]
     with monkeypatch.context() as patch:
         interrupted_at(patch, 3, KeyboardInterrupt())
-        assert call("measure", *TINY, *QUICKLY, "--out", "run").code == 130
+        assert call("measure", *alone, "--out", "run").code == 130
+    assert len(KeptParts(workspace / KEPT)) == 3
     found = call(*arguments, "--out", "run")
     assert found.code == 0 and "interrupted run" not in found.err
     assert call(*arguments, "--out", "whole").code == 0

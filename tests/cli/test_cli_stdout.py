@@ -113,11 +113,11 @@ def test_stdout_holds_one_document_alone(
 
 def test_in_a_process_of_its_own(loud: None, workspace: Path) -> None:
     code = "import sys; from ntkdiag.cli import main; sys.exit(main())"
-    arguments = [sys.executable, "-c", code, *DOCUMENTS["measure"], "--json"]
+    arguments = [sys.executable, "-c", code, "audit", "loud_model:weight", "--target", "epsilon", "--json"]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(workspace), *sys.path])}
     done = subprocess.run(arguments, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["written"] == "diag"
+    assert json.loads(done.stdout)["ok"] is True
     for way in WAYS:
         for moment in ("imported", "called"):
             assert f"{way} {moment}\n" in done.stderr, (way, moment)

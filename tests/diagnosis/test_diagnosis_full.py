@@ -116,12 +116,15 @@ def test_alignments_and_data_share_are_those_of_the_explicit_eigenvectors(kind: 
 @pytest.mark.parametrize("kind", ["mlp", "linear"])
 def test_intervals_of_the_effective_rank_cover(kind: str) -> None:
     """90% intervals, 8 seeds and 3 buckets."""
-    held = []
+    held: list[bool] = []
+    truths: list[float] = []  # the seed is that of the vectors: network and draws are the same
     for seed in range(8):
         found, denoiser, draws = measured(kind, seed=seed)
         for b, level in enumerate(BUCKETS.centers):
-            e = torch.linalg.eigvalsh(explicit(denoiser, draws, level)).clamp(min=0).numpy()
-            truth, row = effective_rank(e), found.summary.iloc[b]
+            if seed == 0:
+                e = torch.linalg.eigvalsh(explicit(denoiser, draws, level)).clamp(min=0).numpy()
+                truths.append(effective_rank(e))
+            truth, row = truths[b], found.summary.iloc[b]
             slack = 1e-6 * truth
             held.append(row["effective_rank_low"] - slack <= truth <= row["effective_rank_high"] + slack)
     assert np.mean(held) >= 0.75

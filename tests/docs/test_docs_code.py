@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from docs_pages import GIVEN, PAGES, ROOT, TINY, TINY_MODEL, Block, blocks, write_files
 
 from ntkdiag.cli import main
@@ -36,8 +37,8 @@ def _smaller(words: list[str]) -> list[str]:
     if "--help" in words or "--list" in words:
         return []
     tiny = list(TINY.get(command, []))
-    if command == "measure" and "full" not in words:
-        tiny = tiny[:6]
+    if command == "measure":
+        tiny = [*tiny, "--buckets", "2", "--controls", "0"] if "full" in words else tiny[:6]
     if "--from" in words:
         tiny = []
     if "--resume" in words:
@@ -62,9 +63,17 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         sizes = {"samples": min(8, options.get("samples", 8)), "probes": min(3, options.get("probes", 3))}
         full = options.get("full")
         settings = None if full is None else type(full)(top_k=2, trace_vectors=3, quadrature_vectors=2)
+        if full is not None:  # at two noise levels
+            arguments = (*arguments[:2], nd.Buckets.uniform(-4, 4, count=2))
         return measure(*arguments, **options | sizes | {"full": settings})
 
+    gram = nd.gram
+
+    def few(denoiser: nd.Denoiser, x0: torch.Tensor, *arguments: Any, **options: Any) -> nd.Gram:
+        return gram(denoiser, x0[:100], *arguments, **options)
+
     monkeypatch.setattr(nd, "measure", measured)
+    monkeypatch.setattr(nd, "gram", few)
     monkeypatch.setattr(verification, "measure", measured)
     monkeypatch.setattr(page, "FIGURES", {name: FIGURES[name] for name in ("effective_rank", "trace")})
     monkeypatch.setattr("ntkdiag.report.save_figures", lambda *arguments, **parts: {})

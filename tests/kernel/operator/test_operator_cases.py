@@ -115,10 +115,9 @@ def test_chunks_change_nothing(case: Case) -> None:
     v = normal(*whole.output_shape)
     pulled, tolerance = whole.pull(v), TOLERANCE.get(case.name, 1e-10)
     pushed = whole.push(pulled)
-    for chunk in (1, 2):
-        parts = linearized(module, inputs, chunk=chunk)
-        assert relative_error(parts.flatten(parts.pull(v)), whole.flatten(pulled)) < tolerance
-        assert relative_error(parts.push(pulled), pushed) < tolerance
+    parts = linearized(module, inputs, chunk=2)  # of two samples, and of one
+    assert relative_error(parts.flatten(parts.pull(v)), whole.flatten(pulled)) < tolerance
+    assert relative_error(parts.push(pulled), pushed) < tolerance
 
 
 @pytest.mark.parametrize("name", ["linear_layers", "recurrent_cells", "attention_self", "conv_2d"])

@@ -67,7 +67,7 @@ NETWORKS: dict[str, Callable[[], tuple[nn.Module, Inputs]]] = {
 @pytest.mark.parametrize("name", NETWORKS)
 def test_the_mean_over_sketches_is_the_exact_kernel_within_its_own_standard_error(name: str) -> None:
     module, inputs = NETWORKS[name]()
-    count = 400
+    count = 200
     one = cotangents_for(module, inputs, probes=1)
     truth = gram_of(module, inputs, one)[0]
     many = gram_of(module, inputs, one.expand(count, *one.shape[1:]), engine="sketch", sketch=2)
@@ -157,7 +157,7 @@ def test_preconditioned_is_unbiased_for_the_exact_preconditioned_kernel() -> Non
         columns = normal(p.shape[1], seed=number + 9).exp() if p.ndim == 2 else 1.0
         scale[name] = normal(p.shape[0], *(1,) * (p.ndim - 1), seed=number).exp() * columns
         scale[name] = scale[name].expand(p.shape).contiguous()
-    one, count = cotangents_for(module, inputs, probes=1), 400
+    one, count = cotangents_for(module, inputs, probes=1), 200
     truth = brute_gram(module, inputs, one, preconditioner=scale)[0]
     options = {"engine": "sketch", "sketch": 2, "preconditioner": scale}
     many = gram_of(module, inputs, one.expand(count, *one.shape[1:]), **options)
@@ -187,7 +187,7 @@ X0, NOISE = normal(4, 3, 2), normal(4, 3, 2, seed=1)
 
 def test_the_standard_error_holds_the_error_of_the_sketch() -> None:
     """With D probes the exact kernel has no error; with a sketch all probes are random, and have a spread."""
-    denoiser, seeds, probes = mlp_denoiser(), 60, 24
+    denoiser, seeds, probes = mlp_denoiser(), 30, 24
     exact = gram(denoiser, X0, LEVEL, probes=probes, epsilon=NOISE)
     assert exact.per_probe is None
     inside = []
@@ -226,7 +226,7 @@ def test_other_kernels_are_unbiased_too_and_have_no_error(kernel: str) -> None:
     denoiser = mlp_denoiser()
     settings = {"kernel": kernel, "probes": 2, "epsilon": NOISE}
     exact = gram(denoiser, X0, LEVEL, **settings).matrix
-    drawn = [{"engine": "sketch", "sketch": 3, "seed": seed} for seed in range(120)]
+    drawn = [{"engine": "sketch", "sketch": 3, "seed": seed} for seed in range(60)]
     if kernel == "subspace":  # the seed also draws the subspace
         found = gram(denoiser, X0, LEVEL, engine="sketch", sketch=100, **settings)
         torch.testing.assert_close(found.matrix, exact)

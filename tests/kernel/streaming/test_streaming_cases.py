@@ -27,7 +27,7 @@ def agrees(found: Tensor, truth: Tensor, tolerance: float = 1e-10) -> bool:
     return found.shape == truth.shape and relative_error(found, truth) < tolerance
 
 
-@pytest.mark.parametrize("samples", [1, 2, 3, 7])
+@pytest.mark.parametrize("samples", [1, 2, 3])
 @every_case
 def test_agrees_with_a_loop_of_autograd(case: Case, samples: int) -> None:
     module, inputs = case(seed=samples, samples=samples)

@@ -45,8 +45,7 @@ def test_white_data_of_many_dimensions_is_not_called_recoverable(samples: int) -
         assert (truth - found.share).max() < (0.06 if samples == 48 else 0.01)
 
 
-@pytest.mark.parametrize("dimensions", [2, 24])
-@pytest.mark.parametrize("samples", [16, 64, 256])
+@pytest.mark.parametrize(("dimensions", "samples"), [(2, 16), (2, 256), (24, 16), (24, 64)])
 def test_a_stated_bound_is_wrong_in_at_most_one_draw_of_twenty(dimensions: int, samples: int) -> None:
     """The reduced form of `analysis/coverage/shares.py`, at the worst levels and with a margin for 100 draws."""
     variances = torch.tensor([1.0] + [0.05] * (dimensions - 1), dtype=torch.float64)
