@@ -63,12 +63,14 @@ class Sweeps:
 
     Attributes:
         count: Sweeps.
-        own: Samples of a process in each.
+        own: Samples of a process in the largest of them.
+        passed: Samples of a process in all of them.
         forwards: How often each forward is made.
     """
 
     count: int
     own: int
+    passed: int
     forwards: int = 1
 
     @classmethod
@@ -79,11 +81,21 @@ class Sweeps:
         tile = own if fit >= own else max(1, fit // 2)
         if not kernel.sketched:
             tiles = -(-own // tile)
-            return cls(1, own) if tiles == 1 else cls(tiles * (tiles - 1) // 2, min(own, 2 * tile))
+            if tiles == 1:
+                return cls(1, own, own)
+            return cls(tiles * (tiles - 1) // 2, min(own, 2 * tile), (tiles - 1) * own)
         count = -(-own // min(tile, samples_at_once(shape.kept, kernel.device)))
         rows = shape.width * own * sum(layer.length for layer in shape.layers)
         together = sys.maxsize if count == 1 else max(1, int(ROWS_SHARE * budget // max(1, rows)))
-        return cls(count, -(-own // count), -(-kernel.probes // together))
+        return cls(count, -(-own // count), own, -(-kernel.probes // together))
+
+    def together(self, kernel: Kernel) -> int:
+        """Samples of all processes between which products are formed at a time, on average."""
+        return (
+            kernel.samples
+            if kernel.sketched
+            else min(kernel.samples, self.passed * kernel.processes // self.count)
+        )
 
 
 @dataclass(frozen=True)
@@ -185,7 +197,7 @@ def work_of(shape: Shape, kernel: Kernel) -> Work:
     """
     sweeps, count = Sweeps.of(shape, kernel), kernel.processes
     probes, n = kernel.probes, kernel.samples
-    together = n if kernel.sketched else min(n, sweeps.own * count)
+    together = sweeps.together(kernel)
     parts = [part_of(layer, together, count, kernel.sketched) for layer in shape.layers]
     repeats = probes * (1 if kernel.sketched else sweeps.count)
     operations = repeats * sum(part.operations for part in parts)
@@ -197,7 +209,7 @@ def work_of(shape: Shape, kernel: Kernel) -> Work:
     rows = shape.width * kernel.own * sum(layer.length for layer in shape.layers) if kernel.sketched else 0.0
     extra = CHECK * kernel.checked + REHEARSAL * kernel.rehearsed
     return Work(
-        passes=sweeps.count * sweeps.own * (sweeps.forwards + probes) + extra,
+        passes=sweeps.passed * (sweeps.forwards + probes) + extra,
         contraction=0.0 if kernel.sketched else operations,
         sketching=operations if kernel.sketched else 0.0,
         received=others * (repeats * each + n * shape.output + 3 * sums),

@@ -69,10 +69,10 @@ def timed(shape: Shape, speed: Speed, kernel: Kernel) -> Timed:
         kernel: What is asked for.
     """
     sweeps, work, probes = Sweeps.of(shape, kernel), work_of(shape, kernel), kernel.probes
-    together = kernel.samples if kernel.sketched else min(kernel.samples, sweeps.own * kernel.processes)
-    forward = speed.sweep + sweeps.own * speed.forward_sample
-    backward = speed.backward + sweeps.own * speed.backward_sample
-    passes = sweeps.count * (sweeps.forwards * forward + probes * backward)
+    together = sweeps.together(kernel)
+    forward = sweeps.count * speed.sweep + sweeps.passed * speed.forward_sample
+    backward = sweeps.count * speed.backward + sweeps.passed * speed.backward_sample
+    passes = sweeps.forwards * forward + probes * backward
     products = sum(
         seconds_of(layer, part_of(layer, together, kernel.processes, kernel.sketched), kernel, together)
         for layer in shape.layers
