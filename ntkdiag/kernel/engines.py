@@ -98,7 +98,7 @@ def run(
         MeasurementError: samples are not independent of each other, parameters have no gradient, or no engine agrees with
             plain autograd.
     """
-    processes = _processes(engine) if distributed else None
+    processes = Processes() if distributed else None
     with in_step(processes), gathered(processes, module):
         require_one_of("engine", engine, ENGINES)
         if memory is not None:
@@ -134,18 +134,6 @@ def run(
     count = sum(p.numel() for p in parameters.values())
     sketched = problem.sketch is not None
     return Measured(total, _engines_of(coverage, sketched), coverage, count, grams if group else {}, sketched)
-
-
-def _processes(engine: str) -> Processes:
-    """The processes that measure together."""
-    if engine in ("exact", "autograd"):
-        raise InputError(
-            "engine",
-            expected="'auto', 'streaming' or 'sketch', which processes can share",
-            got=repr(engine),
-            fix="Choose one of them, or measure by one process alone.",
-        )
-    return Processes()
 
 
 def _given(problem: Problem, engine: str, sketch: int, seed: int) -> dict[str, Fact]:
@@ -276,11 +264,14 @@ def require_batch(inputs: tuple[Tensor, ...]) -> int:
 
 def _guarded_directions(problem: Problem, check: Check) -> Tensor:
     """Cotangents of all samples; the outputs of the first and the last sample must not depend on their batch."""
-    module, samples = problem.module, problem.samples
-    output = guarded_output(module, problem.inputs)
+    module, samples, share = problem.module, problem.samples, problem.share
+    output = guarded_output(module, problem.of_this_process().inputs)
+    if share is not None:
+        output = share.of_every(output)
     check.require_same_output(output)
     if not check.active:
-        few = few_samples(samples, besides={samples}, at_least=2) if samples > 1 else torch.tensor([0])
+        own = samples if share is None else share.ran.stop - share.ran.start
+        few = few_samples(samples, besides={own}, at_least=2) if samples > 1 else torch.tensor([0])
         alone = guarded_output(module, problem.at(few))
         require_same(output[few.to(output.device)], alone, "in the output")
     return problem.directions(output, torch.arange(samples))

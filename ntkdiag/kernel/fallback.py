@@ -46,6 +46,9 @@ def _slow_grams(
     if engine == "exact":
         check.compare_rows(engine, exact.row_gradients, names)
         wrong = {name: why for name, why in check.known(engine).items() if name in problem.parameters}
+        if problem.share is not None:  # all leave the same parameters to plain autograd
+            every = problem.share.processes.each_says("verdict on the exact engine", wrong)
+            wrong = {name: why for each in reversed(every) for name, why in each.items()}
     shares = {engine: [name for name in names if name not in wrong], "autograd": list(wrong)}
     if engine == "autograd":
         shares = {engine: names}

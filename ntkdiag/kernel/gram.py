@@ -232,9 +232,9 @@ def gram_of(
         seed: Of the signs of the sketches.
         distributed: Share the samples out over the processes of the default group of `torch.distributed`. Every process
             calls this with the same arguments, and gets the same result. None of them runs another's samples or holds the
-            gradients of all. For the engines "auto", "streaming" and "sketch"; `memory` is that of each process. What fails
-            in one process raises the same error in all. Of a network sharded by `fully_shard`, a process holds one unit of
-            parameters at a time and those around it; all of them only while a slow engine runs, which the coverage says.
+            gradients of all. `memory` is that of each process. What fails in one process raises the same error in all. Of a
+            network sharded by `fully_shard`, a process holds one unit of parameters at a time and those around it; all of
+            them only while a slow engine runs, which the coverage says.
 
     Returns:
         [R, N, N] float64 on the CPU: entry (r, i, j) = (J_iᵀ v_ri) · (J_jᵀ v_rj).

@@ -69,13 +69,6 @@ def test_the_same_things(two_processes: ProcessGroup) -> None:
     assert two_processes.same(shared_jobs.of_rank, 6).shape == (2, 6, 6)
 
 
-@pytest.mark.parametrize("engine", ["exact", "autograd"])
-def test_engines_that_processes_do_not_share(two_processes: ProcessGroup, engine: str) -> None:
-    found = one_error(two_processes.errors(shared_jobs.of_rank, 6, engine=engine))
-    assert isinstance(found, InputError)
-    assert "measure by one process alone" in str(found)
-
-
 def test_different_places(two_processes: ProcessGroup) -> None:
     found = two_processes.errors(shared_jobs.elsewhere)
     assert all(isinstance(each, MeasurementError) and "the same place" in str(each) for each in found)

@@ -38,6 +38,22 @@ def test_two_processes_find_the_kernel_of_one(two_processes: ProcessGroup, name:
     assert found["coverage"] == expected["coverage"]
 
 
+@pytest.mark.parametrize(
+    ("name", "samples", "options"),
+    [
+        ("conv_2d", 5, {"engine": "exact", "memory": 5_000}),  # tiles of one sample
+        ("conv_2d", 1, {"engine": "autograd"}),  # a process without samples
+        ("solve_triangular", 5, {"engine": "streaming"}),  # a parameter that no rule serves, beside others
+        ("solve_triangular", 5, {"engine": "sketch", "sketch": 2}),
+    ],
+)
+def test_slow_engines(two_processes: ProcessGroup, name: str, samples: int, options: dict[str, Any]) -> None:
+    found = two_processes.same(shared_jobs.of_case, name, samples, distributed=True, **options)
+    expected = shared_jobs.of_case(name, samples, **options)
+    assert_same(found["kernel"], expected["kernel"], 1e-12)
+    assert found["coverage"] == expected["coverage"]
+
+
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("model", ["mlp", "dit"])
 def test_models_across_noise_levels_in_float32(two_processes: ProcessGroup, model: str, engine: str) -> None:
@@ -83,7 +99,7 @@ def _layer(name: str) -> str:
     return name.rpartition(".")[0]
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", (*ENGINES, "exact"))
 def test_a_preconditioner(two_processes: ProcessGroup, engine: str) -> None:
     options = {"engine": engine, "sketch": 2, "check": False}
     found = two_processes.same(shared_jobs.preconditioned, distributed=True, **options)
@@ -101,6 +117,9 @@ def test_no_process_runs_the_samples_of_another(two_processes: ProcessGroup) -> 
         for sizes in two_processes.run(shared_jobs.batches, 40, engine=engine):
             assert sizes.count(20) == 1  # its share, once
             assert all(size <= 2 for size in sizes if size != 20)  # the rehearsal and the check
+    for sizes in two_processes.run(shared_jobs.batches, 40, engine="autograd"):
+        assert sizes.count(20) == 1  # for the directions
+        assert len(sizes) <= 1 + 20 + 4  # each of its share, and the check
 
 
 def test_four_processes(tmp_path: Path) -> None:
