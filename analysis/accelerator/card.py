@@ -108,7 +108,7 @@ def where_time_goes(call: Callable[[], Any], meter: Meter, most: int = 15) -> li
     for each in found.key_averages():
         if each.device_type == DeviceType.CPU:
             operations.append(each)
-        elif not each.is_user_annotation:
+        elif not getattr(each, "is_user_annotation", False):
             kernels.append(each)
     # an operation has the time of the kernels that it launches too, so that only one of both lists adds up
     busy = sum(each.self_device_time_total for each in kernels) * 1e-6
