@@ -44,6 +44,13 @@ peers speed growth sketch grids: $(DEV)
 	$(BIN)/python -m analysis.$@.run
 	$(ENV) $(BIN)/python figures/$@.py
 
+# Kernels of projected gradients, by this package and by other tools, at equal error.
+.PHONY: projections
+
+projections: $(DEV)
+	$(BIN)/python -m analysis.peers.projections
+	$(ENV) $(BIN)/python figures/peers.py
+
 # Kernels of one, two and four processes: differences, efficiency, and what the plan says of their cost.
 .PHONY: processes
 

@@ -1,8 +1,9 @@
-"""The same kernel by other tools: seconds, cold and warm, and peak memory. Reads analysis/peers/results."""
+"""The same kernel by other tools: seconds, peak memory, and the error of approximate ones. Reads analysis/peers/results."""
 
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 from typing import Any
 
@@ -35,23 +36,36 @@ NAMES = {
     "neural_tangents_contraction": "neural-tangents, contraction",
     "neural_tangents_structured": "neural-tangents, structured",
 }
+# Way to an approximate kernel → its name, its colour's name, and the mark of its points.
+APPROXIMATE = {
+    "sketch": ("ntkdiag, sketch", "ntkdiag", "o"),
+    "sketch_later": ("ntkdiag, sketch in later calls", "ntkdiag", "s"),
+    "dattri_logra": ("dattri, LoGra", "peers", "D"),
+    "dattri_mask": ("dattri, random mask", "peers", "v"),
+    "trak": ("TRAK", "peers", "^"),
+}
 # A kernel further than this from the float64 truth is another kernel: tuned here, far above rounding.
 ANOTHER_KERNEL = 1e-4
 
 
 def draw(results: Path, out: Path) -> None:
-    """Read peers.csv of `results`; write the picture."""
-    table = pd.read_csv(results / "peers.csv")
+    """Read peers.csv and projections.csv of `results`; write the picture."""
+    table, projections = (pd.read_csv(results / f"{name}.csv") for name in ("peers", "projections"))
     networks = [name for name in NETWORKS if name in set(table.network)]
     with theme.applied("light"):
-        figure = Figure(figsize=(2.4 + 2.3 * len(networks), 6.8), layout="constrained")
-        axes = figure.subplots(2, len(networks), sharey=True, squeeze=False)
+        figure = Figure(figsize=(2.4 + 2.3 * len(networks), 10), layout="constrained")
+        axes = figure.subplots(3, len(networks), sharey="row", squeeze=False)
         for column, network in enumerate(networks):
             rows = table[table.network == network].set_index("peer").reindex(list(NAMES))
             seconds(axes[0, column], rows)
             memory(axes[1, column], rows)
+            errors(axes[2, column], projections[projections.network == network], samples_of(network))
             axes[0, column].set_title(NETWORKS[network])
-        axes[0, 0].set_ylim(len(NAMES) - 0.4, -0.6)
+        for row in axes[:2]:
+            row[0].set_ylim(len(NAMES) - 0.4, -0.6)
+        axes[2, 0].set_ylabel("error of a correlation coefficient")
+        handles, labels = axes[2, 0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=8)
         picture = to_bytes(figure, "png", dpi=150)
     out.parent.mkdir(parents=True, exist_ok=True)
     provenance.write_bytes(out, picture)
@@ -74,6 +88,34 @@ def memory(axes: Axes, rows: pd.DataFrame) -> None:
         if row.status == "ok":
             axes.plot(row.peak_mib / 1024, place, "s", color=colour_of(str(peer), row))
     finish(axes, rows, rows.peak_mib / 1024, "peak memory of the process, GiB", free=0.04)
+
+
+def samples_of(network: str) -> int:
+    """N of the approximate kernels of a network."""
+    config = json.loads((RESULTS.parent / "config.json").read_text())
+    return config["projections"]["full"]["samples"].get(network, config["full"][network]["samples"])
+
+
+def errors(axes: Axes, rows: pd.DataFrame, samples: int) -> None:
+    """Error against processor time of kernels from short rows; where no error was measured, that of the sketch it equals."""
+    if rows.empty:
+        axes.set_axis_off()
+        return
+    looks, quiet = style.lines(["torch.func", "peers", "ntkdiag"]), theme.current().muted
+    sketches = rows[rows.way == "sketch"].set_index("length").correlation_error
+    axes.axvline(1, color=quiet, linestyle=":", linewidth=1, label="training step")
+    exact = rows[rows.way == "ntkdiag"].steps.item()
+    axes.axvline(exact, color=looks["ntkdiag"].colour, linestyle="--", linewidth=1, label="ntkdiag, exact")
+    for way, (name, colour, mark) in APPROXIMATE.items():
+        found = rows[(rows.way == way) & (rows.status == "ok") & (rows.covered == rows.parameters)]
+        error = found.correlation_error.fillna(found.equal_to.map(sketches))
+        axes.plot(
+            found.steps, error, mark, color=looks[colour].colour, linestyle="-", linewidth=0.8, label=name
+        )
+    axes.set_xlabel(f"processor time in training steps, N={samples}", fontsize=8.5)
+    axes.margins(0.15)
+    log_axis(axes, "x")
+    log_axis(axes, "y")
 
 
 def colour_of(peer: str, row: pd.Series) -> str:

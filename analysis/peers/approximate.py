@@ -1,10 +1,10 @@
 """One way to an approximate kernel on one network, in a process of its own: prints a JSON line.
 
-    python -m analysis.peers.approximate WAY NETWORK SIZE CASE_FILE LENGTH ROUNDS [--columns]
+    python -m analysis.peers.approximate WAY NETWORK SIZE CASE_FILE LENGTH ROUNDS [--columns | --law]
 
 LENGTH is k or m, and 0 for an exact kernel. Each round draws other random numbers, and a training step in the same process
 precedes it; on one thread, so that processor seconds are those of the work. With --columns, the errors of all shorter
-projections come from disjoint columns of one.
+projections come from disjoint columns of one; with --law, they are what normal numbers give in theory.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -63,12 +64,21 @@ def _root_mean_square(values: Any) -> float:
     return float(np.sqrt(np.mean(np.square(values))))
 
 
+def loaded(network: str, size: str, file: str) -> tuple[Case, Array]:
+    """A case of as many of its samples as config.json says, and its float64 kernel."""
+    config = json.loads(Path(__file__).with_name("config.json").read_text())["projections"][size]
+    samples = config["samples"].get(network)
+    with np.load(file) as arrays:
+        truth = arrays["truth"][:samples, :samples]
+    case = load_case(network, size, file)
+    return case.take(samples or case.samples), truth
+
+
 def measured(way: str, network: str, size: str, file: str, length: int, rounds: int) -> dict[str, Any]:
     """Seconds beside a training step, memory and errors of one way, or the reason why there is no kernel."""
     prepare = importlib.import_module(f"analysis.peers.way_{way}").prepare
-    with np.load(file) as arrays:
-        truth = arrays["truth"]
-    case, ready = load_case(network, size, file), resident_mib()
+    case, truth = loaded(network, size, file)
+    ready = resident_mib()
 
     def prepared(case: Case, seed: int) -> tuple[Callable[[], Tensor], int]:
         call, covered = prepare(case, length, seed) if length else prepare(case)
@@ -86,13 +96,13 @@ def measured(way: str, network: str, size: str, file: str, length: int, rounds: 
         "parameters": case.parameters,
         "covered": covered,
     }
-    step = training_step(load_case(network, size, file))
+    step = training_step(loaded(network, size, file)[0])
     step()
     kernels, steps, calls, walls = [], [], [], []
     for turn in range(rounds):
         if turn:
             del call  # before the next one is made: each may be as large as the gradients of all samples
-            call, _ = prepared(load_case(network, size, file), turn)
+            call, _ = prepared(loaded(network, size, file)[0], turn)
         steps.append(timed(step)[1])
         found, processor, wall = timed(call)
         kernels.append(found.detach().double().numpy())
@@ -110,9 +120,8 @@ def measured(way: str, network: str, size: str, file: str, length: int, rounds: 
 def curve(way: str, network: str, size: str, file: str, length: int, most: int) -> list[dict[str, Any]]:
     """Errors of projections to length, length/2, … numbers, each of at most `most` disjoint parts of one projection."""
     columns = importlib.import_module(f"analysis.peers.way_{way}").columns
-    with np.load(file) as arrays:
-        truth = arrays["truth"]
-    rows = columns(load_case(network, size, file), length)().double().numpy()
+    case, truth = loaded(network, size, file)
+    rows = columns(case, length)().double().numpy()
     order = np.random.default_rng(0).permutation(length)
     found, shorter = [], length
     while shorter >= max(length // 16, 2):
@@ -123,9 +132,22 @@ def curve(way: str, network: str, size: str, file: str, length: int, most: int) 
     return found
 
 
+def law(way: str, network: str, size: str, file: str, length: int, draws: int) -> list[dict[str, Any]]:
+    """Errors of 4, 16 and 64 times `length` normal numbers, by theory: K̂ = ZZᵀ/m with m columns of covariance K."""
+    _, truth = loaded(network, size, file)
+    values, vectors = np.linalg.eigh(truth)
+    root, random = vectors * np.sqrt(values.clip(0)), np.random.default_rng(0)
+    found = []
+    for longer in (4 * length, 16 * length, 64 * length):
+        drawn = (root @ random.standard_normal((len(truth), longer)) for _ in range(draws))
+        kernels = [rows @ rows.T / longer for rows in drawn]
+        found.append({"length": longer, "kernels": draws} | errors_of(kernels, truth))
+    return found
+
+
 if __name__ == "__main__":
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     *chosen, chosen_length, count = sys.argv[1:7]
-    work = curve if "--columns" in sys.argv else measured
+    work = {"--columns": curve, "--law": law}.get(sys.argv[-1], measured)
     print("ROW " + json.dumps(work(*chosen, int(chosen_length), int(count))))

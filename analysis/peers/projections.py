@@ -1,9 +1,9 @@
 """Kernels from projected gradients, by this package and by other tools, at equal error; see README.md.
 
-    python -m analysis.peers.projections [--size full|tiny] [--networks mlp unet dit4] [--no-setup]
+    python -m analysis.peers.projections [--size full|tiny] [--networks mlp unet dit4] [--ways ...] [--no-setup]
 
 Every row is measured in a process of its own, one after another. Rows of earlier runs stay in the tables until the same
-network runs again.
+way runs on the same network again.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ WAYS = {
     "ntkdiag": "own",
     "torch_func_written_out": "own",
     "sketch": "own",
+    "sketch_later": "own",
     "dattri_logra": "projections",
     "dattri_mask": "projections",
     "trak": "projections",
@@ -43,7 +44,7 @@ Answer = Callable[..., Any]
 
 
 class Tables:
-    """The tables of the study, written after every row; of other networks the rows of earlier runs are kept."""
+    """The tables of the study, written after every row, with the rows of earlier runs that this one does not repeat."""
 
     def __init__(self, out: Path) -> None:
         self.out = out
@@ -55,11 +56,19 @@ class Tables:
         path = self.out / f"{table}.csv"
         found = pd.DataFrame(self.rows[table])
         if path.exists():
+            done = {(each["network"], each["way"]) for each in self.rows[table]}
             old = pd.read_csv(path)
-            done = {each["network"] for each in self.rows[table]}
-            found = pd.concat([old[~old.network.isin(done)], found])
-        write_text(path, found.to_csv(index=False, float_format="%.5g"))
+            keep = [pair not in done for pair in zip(old.network, old.way, strict=True)]
+            found = pd.concat([old[keep], found]) if any(keep) else found
+        order = {name: place for place, name in enumerate((*NETWORKS, *WAYS))}
+        ordered = found.sort_values(["network", "way"], key=lambda column: column.map(order), kind="stable")
+        write_text(path, ordered.to_csv(index=False, float_format="%.5g"))
         print(row, flush=True)
+
+    def sketches(self, network: str) -> pd.DataFrame:
+        """Rows of the sketches of a network, by k."""
+        table = pd.read_csv(self.out / "projections.csv")
+        return table[(table.network == network) & (table.way == "sketch")].set_index("length")
 
 
 def answer_of(size: str, way: str, network: str, length: int, count: int, *words: str) -> Any:
@@ -101,31 +110,31 @@ def length_of_equal_error(curve: pd.DataFrame, error: str, wanted: float) -> int
 
 def study(network: str, config: dict[str, Any], answer: Answer, tables: Tables) -> None:
     """All rows of one network: ways of a fixed length, curves of the others, and these at the error of the sketches."""
-    sketches: dict[int, dict[str, Any]] = {}
     for way, lengths in config["kept"].items():
         for length in lengths:
             rounds = config["rounds"][network]
-            row = answer(way, network, length, rounds)
-            tables.add(
-                "projections", {"network": network, "way": way, "length": length, "rounds": rounds, **row}
-            )
-            if way == "sketch" and length in config["equal_to"]:
-                sketches[length] = row
+            labels = {"network": network, "way": way, "length": length, "rounds": rounds}
+            tables.add("projections", labels | answer(way, network, length, rounds))
     for way, longest in config["curve"].items():
+        if network not in longest:
+            continue
         found = answer(way, network, longest[network], config["parts"], "--columns")
         if isinstance(found, dict):
             tables.add("projections", {"network": network, "way": way, "length": longest[network], **found})
             continue
-        for point in found:
-            tables.add("curves", {"network": network, "way": way, **point})
-        points = pd.DataFrame(found)
-        for k, row in sketches.items():
-            lengths = {error: length_of_equal_error(points, error, row[error]) for error in ERRORS}
-            length = lengths["correlation_error"]
-            most = int(config["most_numbers"] / row["parameters"]) if way == "trak" else length
-            labels = {"network": network, "way": way, "length": length, "rounds": 1, "equal_to": k}
-            labels["length_of_equal_rank_error"] = lengths["rank_error"]
-            tables.add("projections", labels | at_length(partial(answer, way, network), length, most))
+        points = {"measured": found}
+        if way == "trak":
+            points["law"] = answer(way, network, longest[network], config["parts"], "--law")
+        for origin, each in points.items():
+            for point in each:
+                tables.add("curves", {"network": network, "way": way, "from": origin, **point})
+        curve = pd.DataFrame([point for each in points.values() for point in each])
+        for k, sketch in tables.sketches(network).loc[config["equal_to"]].iterrows():
+            lengths = [length_of_equal_error(curve, error, sketch[error]) for error in ERRORS]
+            most = int(config["most_numbers"] / sketch.parameters) if way == "trak" else lengths[0]
+            labels = {"network": network, "way": way, "length": lengths[0], "rounds": 1, "equal_to": k}
+            labels["length_of_equal_rank_error"] = lengths[1]
+            tables.add("projections", labels | at_length(partial(answer, way, network), lengths[0], most))
 
 
 def at_length(answer: Callable[[int, int], dict[str, Any]], length: int, most: int) -> dict[str, Any]:
@@ -148,14 +157,21 @@ def main() -> None:
     """Parse and run."""
     parser = command_line.parser(__doc__, HERE)
     parser.add_argument("--networks", nargs="+", default=NETWORKS)
+    parser.add_argument(
+        "--ways", nargs="+", default=tuple(WAYS), help="some of them; equal errors need sketches"
+    )
     parser.add_argument("--no-setup", action="store_true", help="use the environment as it is")
     chosen = parser.parse_args()
     for network in chosen.networks:
         require_one_of("--networks", network, NETWORKS)
+    for way in chosen.ways:
+        require_one_of("--ways", way, WAYS)
     if not chosen.no_setup:
         environments.make("projections")
     chosen.out.mkdir(parents=True, exist_ok=True)
     config = json.loads((HERE / "config.json").read_text())["projections"][chosen.size]
+    for part in ("kept", "curve"):
+        config[part] = {way: each for way, each in config[part].items() if way in chosen.ways}
     tables = Tables(chosen.out)
     write_json(chosen.out / "projections_machine.json", machine() | environment())
     for network in chosen.networks:

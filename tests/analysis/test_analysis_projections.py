@@ -36,6 +36,17 @@ def test_a_way_that_fails_is_a_row_with_its_reason(case: str) -> None:
     assert "sketch" in found["reason"]
 
 
+def test_normal_numbers_have_the_error_of_a_sampled_correlation(case: str) -> None:
+    """(1 − ρ²)/√m for large m, root mean square over pairs."""
+    found = approximate.law("trak", "mlp", "tiny", case, 100, 300)
+    _, truth = approximate.loaded("mlp", "tiny", case)
+    pairs = approximate.correlations(truth)[np.triu_indices(len(truth), 1)]
+    scale = np.sqrt(np.mean((1 - pairs**2) ** 2))
+    errors = [each["correlation_error"] * each["length"] ** 0.5 / scale for each in found]
+    assert [each["length"] for each in found] == [400, 1600, 6400]
+    assert errors == pytest.approx([1, 1, 1], abs=0.1)
+
+
 def test_errors_by_hand() -> None:
     truth = np.array([[4.0, 1.0], [1.0, 1.0]])
     off = np.array([[4.0, 1.2], [1.2, 1.0]])
