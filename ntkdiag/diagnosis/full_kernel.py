@@ -6,6 +6,7 @@ Every output of every sample is one row of the full kernel; the trace kernel sum
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from ntkdiag.denoiser import Denoiser
 from ntkdiag.diagnosis.steps import Steps
+from ntkdiag.distributed import Processes
 from ntkdiag.errors import InputError
 from ntkdiag.kernel.operator import NTKOperator
 from ntkdiag.modes import evaluating
@@ -103,6 +105,7 @@ def measure_full(
     steps: Steps | None = None,
     name: str = "given",
     parts: KeyedParts | None = None,
+    processes: Processes | None = None,
 ) -> FullKernel:
     """Measure the full kernel of each bucket without forming the matrix.
 
@@ -116,6 +119,7 @@ def measure_full(
         steps: Counts the work, `work_of_full` for each bucket.
         name: Name of the network in progress messages.
         parts: Finished buckets are kept there, and taken from there.
+        processes: They share the buckets, of which each has one at a time; None for this one alone.
 
     Returns:
         `FullKernel`.
@@ -131,10 +135,14 @@ def measure_full(
     kept = parts or KeyedParts()
     count = steps or Steps(lambda what, done, total: None, 0)
     work, found = work_of_full(chosen, len(draws)), []
+
+    def one_of(bucket: int) -> dict[str, Any]:
+        return _bucket(denoiser, draws, modes, buckets.centers[bucket], chosen, seed)
+
+    make = one_of if processes is None else _shared_out(one_of, buckets.count, processes)
     for b, log_snr in enumerate(buckets.centers):
         what = f"full kernel of the {name} network, noise level {b + 1} of {buckets.count}"
-        make = partial(_bucket, denoiser, draws, modes, log_snr, chosen, seed)
-        one = count.take(what, work, kept, f"full {b}", make)
+        one = count.take(what, work, kept, f"full {b}", partial(make, b))
         found.append(one | {"place": {"bucket": b, "log_snr": log_snr}})
     return FullKernel(
         summary=pd.DataFrame([one["place"] | one["summary"] for one in found]),
@@ -143,6 +151,23 @@ def measure_full(
         contraction=_joined(found, "contraction"),
         eigenfunctions=torch.stack([one["eigenfunctions"] for one in found]),
     )
+
+
+def _shared_out(
+    one_of: Callable[[int], dict[str, Any]], count: int, processes: Processes
+) -> Callable[[int], dict[str, Any]]:
+    """What is measured of a bucket; when all ask for one, each process measures another, and tells the others."""
+    ready: dict[int, dict[str, Any]] = {}
+
+    def make(bucket: int) -> dict[str, Any]:
+        if bucket not in ready:
+            own = bucket + processes.rank
+            with processes.in_step():
+                measured = one_of(own) if own < count else {}
+            ready.update(enumerate(processes.each_says("full kernels", measured), bucket))
+        return ready.pop(bucket)
+
+    return make
 
 
 def work_of_full(settings: FullSettings, samples: int) -> int:

@@ -120,7 +120,7 @@ def measure(
         distributed: Share the samples of all kernels out over the processes of `torch.distributed`, as in `gram_of`: each
             process calls this with the same arguments, and gets the same diagnosis. The first one alone shows progress and
             keeps parts. Parameters of networks sharded by `fully_shard` are gathered a unit at a time, as in `gram_of`. The
-            full kernel is measured by every process for itself, and needs all of them.
+            full kernel needs all of them; each process measures it in one bucket at a time.
 
     Returns:
         A `Diagnosis`.
@@ -252,7 +252,9 @@ def _diagnose(
     meta |= {"kappa": scale, "seconds": round(time.perf_counter() - started, 3)}
     found = None
     if full is not None:
-        found = _full_kernel(denoiser, data, draws, buckets, full, seed, name, settings["steps"], parts)
+        found = _full_kernel(
+            denoiser, data, draws, buckets, full, seed, name, settings["steps"], parts, processes
+        )
         meta["full_seconds"] = round(time.perf_counter() - started - meta["seconds"], 3)
     return Diagnosis(
         summary=summary,
@@ -275,6 +277,7 @@ def _full_kernel(
     name: str,
     steps: Steps,
     parts: provenance.KeyedParts,
+    processes: Processes | None,
 ) -> FullKernel:
     with gathered_whole(denoiser), measuring(denoiser):
         return measure_full(
@@ -287,6 +290,7 @@ def _full_kernel(
             steps=steps,
             name=name,
             parts=parts,
+            processes=processes,
         )
 
 

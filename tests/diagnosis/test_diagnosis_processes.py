@@ -13,7 +13,7 @@ from diagnosis_cases import BUCKETS, POINTS, mlp, small
 from process_group import ProcessGroup
 
 from ntkdiag.claims import verify
-from ntkdiag.diagnosis import measure
+from ntkdiag.diagnosis import FullSettings, measure
 from ntkdiag.errors import InputError
 from ntkdiag.provenance import KeptParts
 
@@ -47,6 +47,25 @@ def with_kernels_forbidden(folder: Path) -> pd.DataFrame:
         place.gram = usual  # type: ignore[attr-defined]
 
 
+def full_kernel(distributed: bool) -> tuple[int, Any]:
+    """How many noise levels of the full kernel this process measured, and what was found."""
+    place, count = sys.modules["ntkdiag.diagnosis.full_kernel"], 0
+    usual = place.NTKOperator
+
+    def counted(*args: Any, **options: Any) -> Any:
+        nonlocal count
+        count += 1
+        return usual(*args, **options)
+
+    place.NTKOperator = counted  # type: ignore[attr-defined]
+    settings = FullSettings(top_k=1, trace_vectors=3, quadrature_vectors=0, contraction_steps=2)
+    try:
+        full = small(samples=4, full=settings, refs=None, distributed=distributed).full
+    finally:
+        place.NTKOperator = usual  # type: ignore[attr-defined]
+    return count, full
+
+
 def answered(distributed: bool) -> str:
     """What `verify` says."""
     return verify(
@@ -72,6 +91,16 @@ def test_two_processes_measure_what_one_does(two_processes: ProcessGroup, option
     for name, gram in alone["grams"].items():
         assert torch.equal(first["grams"][name], second["grams"][name])
         assert float((first["grams"][name] - gram).norm()) <= 1e-10 * float(gram.norm())
+
+
+def test_the_noise_levels_of_the_full_kernel_are_shared_out(two_processes: ProcessGroup) -> None:
+    (one, first), (other, second) = two_processes.run(full_kernel, True)
+    every, alone = full_kernel(False)
+    assert (one, other, every) == (2, 1, 3)
+    for found in (first, second):
+        pd.testing.assert_frame_equal(found.summary, alone.summary, check_exact=True)
+        pd.testing.assert_frame_equal(found.spectra, alone.spectra, check_exact=True)
+        assert torch.equal(found.eigenfunctions, alone.eigenfunctions)
 
 
 def test_parts_are_kept_by_the_first_process_and_used_by_all(

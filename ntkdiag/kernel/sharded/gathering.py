@@ -75,8 +75,8 @@ class Gathering:
                 unit.gather()
 
     def any_process(self, own: bool) -> bool:
-        """Whether something is so in any process; called by all."""
-        return any(each[0] for each in self.processes.meet("whether", int(own)))
+        """Whether something is so in any process; called by all. Of a network gathered whole it is each one's own affair."""
+        return own if self.whole else any(each[0] for each in self.processes.meet("whether", int(own)))
 
     @contextmanager
     def all_gathered(self) -> Iterator[None]:
