@@ -175,10 +175,8 @@ def _temporary(shape: Shape, layer: Layer, own: int, kernel: Kernel) -> float:
     if not layer.left:
         return shape.width * own * (0 if layer.tokens or kernel.sketched else layer.size)
     windows = shape.width * own * layer.left / layer.rows * layer.columns
-    formed = (
-        shape.width * own * (layer.length if kernel.sketched else 2 * layer.size)
-    )  # parts, and these joined
-    return formed + min(float(WINDOW_BYTES), windows)
+    formed = shape.width * own * (layer.length if kernel.sketched else layer.size)
+    return formed + min(WINDOW_BYTES.get(kernel.device.type, WINDOW_BYTES["cuda"]), windows)
 
 
 def pairs_of(samples: int, tokens: int, processes: int) -> float:

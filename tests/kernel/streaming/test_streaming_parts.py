@@ -304,7 +304,7 @@ def test_convolutions_with_random_options() -> None:
 
 
 def test_windows_are_unfolded_a_few_samples_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ntkdiag.kernel.streaming.rules.convolution.WINDOW_BYTES", 1)
+    monkeypatch.setattr("ntkdiag.kernel.streaming.rules.convolution.WINDOW_BYTES", {"cuda": 1})
     net, inputs = nn.Conv2d(2, 3, 3).double(), (doubles(5, 2, 5, 5),)
     cotangents = cotangents_for(net, inputs)
     assert (

@@ -20,8 +20,9 @@ from ntkdiag.kernel.streaming.rules.rule import Formula, rule
 Sizes = tuple[int, ...]
 Size = int | Sizes
 
-# Bytes of windows unfolded at a time: samples are taken in chunks of this size.
-WINDOW_BYTES = 64 * 1024**2
+# Bytes of windows unfolded at a time: samples are taken in chunks of this size. Tuned here: on a CPU, what its second cache
+# holds takes half the time of 64 MiB.
+WINDOW_BYTES = {"cpu": 1024**2, "cuda": 64 * 1024**2}
 
 
 def _image_dims(input: Tensor, weight: Tensor, **_: Any) -> int:
@@ -110,9 +111,11 @@ def _window_products(
     outputs, channels, size = grad.shape[2], padded.shape[2], math.prod(window)
     positions = tuple(grad.shape[3:])
     per_image = channels * size * math.prod(positions) * padded.element_size()
-    chunk = max(1, WINDOW_BYTES // max(1, per_image * padded.shape[1]))
-    parts = []
-    for some, seen in zip(padded.split(chunk), grad.split(chunk), strict=True):
+    limit = WINDOW_BYTES.get(padded.device.type, WINDOW_BYTES["cuda"])
+    chunk = max(1, limit // max(1, per_image * padded.shape[1]))
+    found: Tensor | None = None
+    for start in range(0, len(padded), chunk):
+        some, seen = padded[start : start + chunk], grad[start : start + chunk]
         count, folded = some.shape[:2]
         unfolded = _windows(
             some.flatten(0, 1), window, stride, dilation, positions
@@ -121,8 +124,14 @@ def _window_products(
         left = seen.reshape(count, folded, groups, outputs // groups, -1)
         product = left @ columns.mT  # [c, T, groups, O/groups, C/groups·window]
         summed = product.squeeze(1) if folded == 1 else product.sum(1)
-        parts.append(summed.reshape(count, outputs, channels // groups, *window))
-    return parts[0] if len(parts) == 1 else torch.cat(parts)
+        summed = summed.reshape(count, outputs, channels // groups, *window)
+        if count == len(padded):
+            return summed
+        if found is None:
+            found = summed.new_empty(len(padded), *summed.shape[1:])
+        found[start : start + chunk] = summed
+    assert found is not None  # there is a sample
+    return found
 
 
 def _windows(padded: Tensor, window: Sizes, stride: Sizes, dilation: Sizes, positions: Sizes) -> Tensor:
