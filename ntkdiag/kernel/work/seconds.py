@@ -58,7 +58,7 @@ class Rates:
 
 
 # Fitted by `python -m analysis.processes.run` (its rates.json) on processor seconds.
-RATES = Rates(passes=1.1, products=1.1, sums=6.0, received=1.5e-9, meetings=2.0e-4, calls=5e-3)
+RATES = Rates(passes=1.21, products=0.95, sums=0.0, received=2.0e-9, meetings=5.6e-4, calls=6.9e-3)
 
 
 def timed(shape: Shape, speed: Speed, kernel: Kernel) -> Timed:
