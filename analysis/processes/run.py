@@ -169,7 +169,6 @@ def predicted(rows: pd.DataFrame) -> pd.DataFrame:
         others, own = rows[rows["network"] != name], rows["network"] == name
         found.loc[own, "predicted_seconds"] = seconds_of(rows[own], fitted(others))
     found["error"] = found["predicted_seconds"] / found["cpu_seconds"] - 1
-    found["memory_error"] = found["planned_bytes"] / found["peak_bytes"].clip(lower=1) - 1
     return found
 
 
@@ -239,6 +238,7 @@ def main() -> None:
 def say(table: pd.DataFrame, out: Path) -> None:
     """Write the table and the rates, and print what they come to."""
     rates = fitted(table)
+    table = table.assign(memory_error=table["planned_bytes"] / table["peak_bytes"].clip(lower=1) - 1)
     write_text(out / "kernels.csv", table.to_csv(index=False))
     write_json(out / "rates.json", vars(rates))
     shown = [*KEY, "processes", "cpu_seconds", "efficiency", "difference", "error", "memory_error"]
