@@ -15,6 +15,7 @@ from ntkdiag.report.page import page
 
 QUICKLY = ["--buckets", "2", "--samples", "8", "--probes", "2"]
 FULL = ["--kernel", "full", "--top-k", "3", "--slq", "2"]
+ALONE = ["--controls", "0"]
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +56,7 @@ def test_eigenpairs_that_did_not_converge_are_reported(measured_full: Path) -> N
 
 
 def test_json_has_both_kernels(call: Any, workspace: Path, trained: Path) -> None:
-    document = call("measure", "--model", trained, *QUICKLY, *FULL, "--json").document
+    document = call("measure", "--model", trained, *QUICKLY, *FULL, *ALONE, "--json").document
     assert len(document["summary"]) == len(document["full"]["summary"]) == 2
     assert [row["index"] for row in document["full"]["spectra"]] == [1, 2, 3, 1, 2, 3]
     assert document["meta"]["config"]["full"]["top_k"] == 3
@@ -66,13 +67,13 @@ def test_the_control_is_measured_unless_it_is_left_out(
     call: Any, workspace: Path, trained: Path, measured_full: Path
 ) -> None:
     assert Diagnosis.load(measured_full).refs["untrained"].full is not None
-    assert call("measure", "--model", trained, *QUICKLY, *FULL, "--controls", "0", "--out", "d").code == 0
+    assert call("measure", "--model", trained, *QUICKLY, *FULL, *ALONE, "--out", "d").code == 0
     alone = Diagnosis.load("d")
     assert alone.full is not None and alone.refs == {}
 
 
 def test_no_vectors_mean_no_density(call: Any, workspace: Path, trained: Path) -> None:
-    assert call("measure", "--model", trained, *QUICKLY, *FULL, "--slq", "0", "--out", "d").code == 0
+    assert call("measure", "--model", trained, *QUICKLY, *FULL, "--slq", "0", *ALONE, "--out", "d").code == 0
     full = Diagnosis.load("d").full
     assert full is not None and full.density.empty and "effective_rank" not in full.summary
     assert "--slq" in call("plot", "d", "--what", "full_density").err
