@@ -43,7 +43,9 @@ class Plan:
     @property
     def whole(self) -> dict[str, float]:
         """The sum over parts; of memory, the peak."""
-        sums = {name: float(self.table[name].sum(skipna=False)) for name in self.table.columns if name != "part"}
+        sums = {
+            name: float(self.table[name].sum(skipna=False)) for name in self.table.columns if name != "part"
+        }
         return sums | {"memory_bytes": float(self.table["memory_bytes"].max())}
 
 
