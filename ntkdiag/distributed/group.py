@@ -40,7 +40,11 @@ class Processes:
         rank: Number of this process.
         count: How many there are.
         on_this_machine: How many of them run on this machine.
+        failures: How many errors all have raised, through any object of this class; after each they may have stopped at
+            different places.
     """
+
+    failures = 0
 
     def __init__(self) -> None:
         if not (distributed.is_available() and distributed.is_initialized()):
@@ -76,6 +80,7 @@ class Processes:
         if any(status == _FAILED for status, *_ in seen):
             self._fail(None)
         if len({place for _, place, *_ in seen}) > 1:
+            Processes.failures += 1
             self._raised = OutOfStep(
                 f"processes: expected all at the same place; got another one at {what!r}."
             )
@@ -223,6 +228,7 @@ class Processes:
         rank, found = first_of(self._each_says(None if error is None else packed(error)))
         if rank == self.rank and type(error) is type(found):
             found = error
+        Processes.failures += 1
         self._raised = found
         raise found from (None if error is found else error)
 

@@ -57,6 +57,35 @@ def fully_sharded(kind: str, *, shard: bool = True, **options: Any) -> dict[str,
     }
 
 
+def failing(place: str, distributed: bool = True) -> dict[str, Any]:
+    """The kernel of a sharded network that fails in one process alone, in the forward or the backward of its samples."""
+    import torch.distributed.fsdp as fsdp
+
+    def refuse(gradient: Tensor) -> None:
+        raise RuntimeError("a backward of three samples")
+
+    def forward(net: Net, x: Tensor) -> Tensor:
+        y = x + torch.tanh(net.layer(x))
+        last = distributed and torch.distributed.get_rank() == 1
+        if net.fails == "forward" and len(x) == 3 and last:
+            raise ValueError("a forward of three samples")
+        if net.fails == "backward" and len(x) == 3 and last and y.requires_grad:
+            y.register_hook(refuse)
+        return y
+
+    torch.manual_seed(0)
+    blocks = [Net(forward, layer=nn.Linear(3, 3)) for _ in range(3)]
+    for block, fails in zip(blocks, ("", place, ""), strict=True):
+        block.fails = fails
+    net = nn.Sequential(*blocks).double()
+    if distributed:
+        for part in (*blocks, net):
+            fsdp.fully_shard(part)
+    x = torch.randn(6, 3, dtype=torch.float64)
+    found = run(net, (x,), given(torch.ones(2, 3, dtype=torch.float64)), distributed=distributed)
+    return {"kernel": found.per_probe, "coverage": found.coverage}
+
+
 @contextmanager
 def counted(*networks: nn.Module) -> Iterator[list[int]]:
     """The most bytes of whole parameters that each network has at a time inside the block."""

@@ -49,6 +49,7 @@ class Gathering:
         self._units = units
         self._unit_of = {id(parameter): unit for unit in units for parameter in unit.whole.values()}
         self._running: list[Unit] = []
+        self._failures = processes.failures
         self._following = True
 
     def serves(self, parameter: Tensor) -> bool:
@@ -61,6 +62,9 @@ class Gathering:
 
     def gather(self, *wanted: Unit) -> None:
         """Gather these units and give up those that they are not nested with; called by all processes."""
+        if self._failures < self.processes.failures:  # processes may have stopped with different units
+            self._failures = self.processes.failures
+            self.give_up()
         missing = [unit for unit in wanted if not unit.filled]
         if not missing:
             return

@@ -64,6 +64,17 @@ def test_what_cannot_run_a_block_at_a_time_is_gathered_whole(
     assert found["most"] == found["everything"]
 
 
+def test_an_error_in_one_process(two_processes: ProcessGroup) -> None:
+    errors = two_processes.errors(sharded_jobs.failing, "forward")
+    assert [str(each) for each in errors] == ["a forward of three samples"] * 2
+    found = two_processes.same(
+        sharded_jobs.failing, "backward"
+    )  # left to the exact engine, by all from the same state
+    alone = sharded_jobs.failing("", distributed=False)
+    torch.testing.assert_close(found["kernel"], alone["kernel"], rtol=1e-12, atol=1e-12)
+    assert all("a backward of three samples" in how for how in found["coverage"].values())
+
+
 def test_a_measurement(two_processes: ProcessGroup, tmp_path: Path) -> None:
     found = two_processes.same(sharded_jobs.sharded_measurement, True, tmp_path / "shared")
     alone = sharded_jobs.sharded_measurement(False, tmp_path / "alone")
