@@ -40,7 +40,7 @@ def test_rates_are_found_again() -> None:
     generator = np.random.default_rng(0)
     rows = pd.DataFrame({name: generator.uniform(1, 5, 40) for name in vars(run.Timed())})
     rows["network"] = ["a", "b"] * 20
-    rates = run.Rates(1.1, 0.4, 0.7, 0.02, 0.3, 0.05)
+    rates = run.Rates(1.1, 0.4, 0.7, 0.02, 0.3)
     rows["cpu_seconds"] = run.seconds_of(rows, rates)
     assert vars(run.fitted(rows)) == pytest.approx(vars(rates), rel=1e-6)
     assert run.predicted(rows)["error"].abs().max() < 1e-6

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ntkdiag.kernel.work.contraction import adding, seconds_of
+from ntkdiag.kernel.work.contraction import seconds_of
 from ntkdiag.kernel.work.counts import Kernel, Sweeps, part_of, work_of
 from ntkdiag.kernel.work.layers import Shape
 from ntkdiag.kernel.work.speed import Speed
@@ -17,8 +17,6 @@ class Timed:
     Attributes:
         passes: Seconds of forwards and backwards, the rehearsal, the check and of forming or sketching gradients, as timed.
         products: Seconds of products between samples, as timed.
-        sums: Seconds of adding a matrix between samples to another, as timed, for each probe: at the end they are added up
-            over probes and processes, made symmetric and copied.
         received: Bytes from other processes.
         meetings: How often all wait for each other.
         calls: Kernels.
@@ -26,7 +24,6 @@ class Timed:
 
     passes: float = 0.0
     products: float = 0.0
-    sums: float = 0.0
     received: float = 0.0
     meetings: float = 0.0
     calls: float = 0.0
@@ -45,7 +42,6 @@ class Rates:
 
     passes: float
     products: float
-    sums: float
     received: float
     meetings: float
     calls: float
@@ -58,7 +54,7 @@ class Rates:
 
 
 # Fitted by `python -m analysis.processes.run` (its rates.json) on processor seconds.
-RATES = Rates(passes=1.21, products=0.95, sums=0.0, received=2.0e-9, meetings=5.6e-4, calls=6.9e-3)
+RATES = Rates(passes=1.21, products=0.95, received=2.0e-9, meetings=5.6e-4, calls=6.9e-3)
 
 
 def timed(shape: Shape, speed: Speed, kernel: Kernel) -> Timed:
@@ -80,7 +76,6 @@ def timed(shape: Shape, speed: Speed, kernel: Kernel) -> Timed:
     return Timed(
         passes=passes + kernel.checked * speed.check + kernel.rehearsed * speed.rehearsal,
         products=probes * (1 if kernel.sketched else sweeps.count) * products,
-        sums=probes * adding(kernel.samples),
         received=work.received,
         meetings=work.meetings,
         calls=1.0,

@@ -90,10 +90,10 @@ def test_processes_receive_what_is_counted(two_processes: ProcessGroup, name: st
 
 
 def test_seconds() -> None:
-    expected = 2 * 10 + 0.5 * 4 + 0.4 * 3 + 1e-6 * 1e6 + 0.01 * 5 + 0.3
-    found = Timed(10, 4, 3, 1e6, 5, 1)
-    assert Rates(2, 0.5, 0.4, 1e-6, 0.01, 0.3).seconds(found) == pytest.approx(expected)
-    assert found + found == found.times(2) == Timed(20, 8, 6, 2e6, 10, 2)
+    expected = 2 * 10 + 0.5 * 4 + 1e-6 * 1e6 + 0.01 * 5 + 0.3
+    found = Timed(10, 4, 1e6, 5, 1)
+    assert Rates(2, 0.5, 1e-6, 0.01, 0.3).seconds(found) == pytest.approx(expected)
+    assert found + found == found.times(2) == Timed(20, 8, 2e6, 10, 2)
     work = Work(10, 1e9, 2e9, 1e6, 5, 50)
     assert work + work == Work(20, 2e9, 4e9, 2e6, 10, 50)
     assert work.operations(3.0) == 30 + 3e9
