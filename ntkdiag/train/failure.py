@@ -20,15 +20,13 @@ class RecentSteps:
     """Samples, log-SNR and weighted losses of the last steps, on the device until someone asks.
 
     Args:
-        interval: Steps that are remembered.
         batch: Samples in a step.
-        device: Where the losses are.
     """
 
-    def __init__(self, interval: int, batch: int, device: torch.device) -> None:
-        self._drawn = torch.full((interval, batch), -1, device=device)
-        self._log_snr = torch.zeros(interval, batch, dtype=torch.float64, device=device)
-        self._losses = torch.zeros(interval, batch, device=device)
+    def __init__(self, batch: int) -> None:
+        self._batch = batch
+        # Place → the samples' numbers, log-SNR and losses.
+        self._steps: dict[int, tuple[Tensor | None, Tensor, Tensor]] = {}
 
     def add(self, place: int, batch: Batch, losses: Tensor) -> None:
         """Remember a step.
@@ -38,15 +36,16 @@ class RecentSteps:
             batch: Its samples.
             losses: Weighted losses [N].
         """
-        if batch.drawn is not None:
-            self._drawn[place] = batch.drawn
-        self._log_snr[place] = batch.log_snr
-        self._losses[place] = losses.detach()
+        self._steps[place] = batch.drawn, batch.log_snr, losses.detach()
 
     def tensors(self, place: int) -> dict[str, Tensor]:
-        """What is remembered of a step: drawn, log_snr, weighted_losses, each [N], on the CPU."""
-        rows = {"drawn": self._drawn, "log_snr": self._log_snr, "weighted_losses": self._losses}
-        return {name: rows[name][place].cpu() for name in rows}
+        """What is remembered of a step: drawn, log_snr, weighted_losses, each [N], on the CPU; −1 and 0 where nothing is."""
+        none = torch.zeros(self._batch)
+        drawn, log_snr, losses = self._steps.get(place, (None, none, none))
+        if drawn is None:
+            drawn = torch.full((self._batch,), -1)
+        rows = {"drawn": drawn, "log_snr": log_snr.double(), "weighted_losses": losses.float()}
+        return {name: row.cpu() for name, row in rows.items()}
 
 
 def described(step: Mapping[str, Tensor], buckets: Buckets) -> str:

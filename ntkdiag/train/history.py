@@ -42,13 +42,30 @@ class Meter:
     ) -> None:
         self.buckets = buckets
         self.names = (*_SCALARS, *also)
-        self.state = {
+        self._state = {
             "scalars": torch.zeros(interval, len(self.names), device=device),
             # The last entry is for samples outside all buckets, whose index is -1.
             "sums": torch.zeros(len(buckets) + 1, device=device),
             "counts": torch.zeros(len(buckets) + 1, device=device),
         }
         self.filled = 0
+        # Of steps that are not in the state yet: scalars; log-SNR, losses and counts of the samples.
+        self._waiting: list[tuple[list[Tensor], Tensor, Tensor, Tensor]] = []
+
+    @property
+    def state(self) -> dict[str, Tensor]:
+        """The sums, with all steps in them."""
+        if self._waiting:
+            scalars, level, losses, counts = zip(*self._waiting, strict=True)
+            rows = torch.stack([torch.stack(row) for row in scalars])
+            self._state["scalars"][self.filled - len(rows) : self.filled] = rows
+            place = self.buckets.assign(torch.cat(level)) % len(self._state["sums"])
+            # One after the other, as if each step had been added at once.
+            for name, values in (("sums", losses), ("counts", counts)):
+                total = self._state[name]
+                total.index_add_(0, place, torch.cat(values).to(total))
+            self._waiting = []
+        return self._state
 
     def add(self, batch: Batch, losses: Tensor, weighted: Tensor, grad_norm: Tensor, *also: Tensor) -> None:
         """Add one step.
@@ -63,11 +80,8 @@ class Meter:
         losses = losses.detach()
         counts = torch.ones_like(losses) if batch.ratio is None else batch.ratio
         losses = losses * counts
-        numbers = [losses.mean(), weighted, grad_norm, *also]
-        self.state["scalars"][self.filled] = torch.stack([one.detach() for one in numbers])
-        place = self.buckets.assign(batch.log_snr) % len(self.state["sums"])
-        self.state["sums"].index_add_(0, place, losses.to(self.state["sums"]))
-        self.state["counts"].index_add_(0, place, counts.to(self.state["counts"]))
+        numbers = [one.detach() for one in (losses.mean(), weighted, grad_norm, *also)]
+        self._waiting.append((numbers, batch.log_snr, losses, counts))
         self.filled += 1
 
     def failure(self, step: int) -> Failure | None:

@@ -167,7 +167,7 @@ class _Run:
         self.stored = folder
         # Written to by the first process alone.
         self.folder = folder if self.gradient.first else None
-        self.recent = RecentSteps(config.log_every, config.batch, self.state.device)
+        self.recent = RecentSteps(config.batch)
         self.events = None if self.folder is None else TensorBoard(self.folder.path / EVENTS_FOLDER, buckets)
         self.rows: list[dict[str, float]] = []
         self.seconds = 0.0

@@ -7,7 +7,7 @@ import torch
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from ntkdiag.denoiser import Denoiser
-from ntkdiag.train.network_state import copied, held_tensors, hold
+from ntkdiag.train.network_state import Follower, copied
 
 
 class Average:
@@ -23,7 +23,7 @@ class Average:
         self.denoiser = copied(live)
         self.decay = decay
         self.power = None if width is None else power_of_width(width)
-        self._live = live
+        self._follow = Follower(live, self.denoiser)
         self._parameters = list(self.denoiser.parameters()), list(live.parameters())
 
     @torch.no_grad()
@@ -39,7 +39,7 @@ class Average:
 
     def take_over_buffers(self) -> None:
         """Give the average what the trained network holds besides parameters: buffers, plain tensors."""
-        hold(self.denoiser, held_tensors(self._live))
+        self._follow()
 
 
 def average_decay(step: int, decay: float) -> float:

@@ -30,13 +30,82 @@ def copied(network: Network) -> Network:
     return copy.deepcopy(network, computed)
 
 
+class Follower:
+    """Gives a copy of a network, again and again, what the network holds besides parameters.
+
+    It does what `hold(copy, held_tensors(network))` does, in a fraction of the time, since it is called after every step:
+    names are looked up again only where there are new ones.
+
+    Args:
+        network: Changes from call to call.
+        copy: Of the same modules.
+    """
+
+    def __init__(self, network: nn.Module, copy: nn.Module) -> None:
+        self._network, self._copy = network, copy
+        self._parts = list(network.modules())
+        self._children = self._children_now()
+        pairs = list(zip(self._parts, copy.modules(), strict=True))
+        self._places = [_Place(part._buffers, own._buffers) for part, own in pairs]
+        self._places += [_Place(part.__dict__, own.__dict__) for part, own in pairs]
+
+    @torch.no_grad()
+    def __call__(self) -> None:
+        """Take over the tensors as they are now.
+
+        Raises:
+            InputError: a tensor of a module that the copy does not have.
+        """
+        if self._children_now() != self._children:  # a module was added or replaced
+            hold(self._copy, held_tensors(self._network))
+            return
+        sources: list[Tensor] = []
+        copies: list[Tensor] = []
+        for place in self._places:
+            for name, value in place.held():
+                current = place.own.get(name)
+                if isinstance(current, Tensor) and _alike(current, value):
+                    sources.append(value)
+                    copies.append(current)
+                else:
+                    place.own[name] = value.detach().clone()
+        if copies:
+            torch._foreach_copy_(copies, sources)
+
+    def _children_now(self) -> list[nn.Module | None]:
+        return [child for part in self._parts for child in part._modules.values()]
+
+
+class _Place:
+    """Where a module keeps tensors (its buffers, or its attributes), and the same place of the copy."""
+
+    # What every module has; none of it is a tensor.
+    _USUAL = frozenset(vars(nn.Module()))
+
+    def __init__(self, there: dict[str, Any], own: dict[str, Any]) -> None:
+        self.there, self.own = there, own
+        self._known: tuple[int, str | None] = (-1, None)
+        self._names: list[str] = []
+
+    def held(self) -> Iterator[tuple[str, Tensor]]:
+        """The tensors that are held there now, by name."""
+        # A new name is the last one.
+        known = len(self.there), next(reversed(self.there), None)
+        if known != self._known:
+            self._known, self._names = known, [name for name in self.there if name not in self._USUAL]
+        for name in self._names:
+            value = self.there[name]
+            if isinstance(value, Tensor) and _is_held(value):
+                yield name, value
+
+
 def held_tensors(network: nn.Module) -> dict[str, Tensor]:
     """Buffers and plain tensor attributes by their names; not those that autograd follows, or sparse ones."""
     return {
         f"{path}.{name}".removeprefix("."): value
         for path, part in network.named_modules()
         for name, value in (*part._buffers.items(), *vars(part).items())
-        if isinstance(value, Tensor) and not value.requires_grad and value.layout == torch.strided
+        if isinstance(value, Tensor) and _is_held(value)
     }
 
 
@@ -77,6 +146,10 @@ def hold(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
         else:
             device = current.device if isinstance(current, Tensor) else _device(network)
             place[own] = value.detach().to(device, copy=True)
+
+
+def _is_held(value: Tensor) -> bool:
+    return not value.requires_grad and value.layout == torch.strided
 
 
 def _alike(current: Tensor, value: Tensor) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 
 import torch
 
@@ -23,10 +24,15 @@ def own_draws(seed: int, step: int, device: torch.device, rank: int = 0) -> Iter
         rank: Of this process, which draws for other samples than the first.
     """
     cuda = [device] if device.type == "cuda" else []
-    chosen = stream_seed(stream_seed(seed, "own draws"), step)
+    chosen = stream_seed(_of_run(seed), step)
     chosen = stream_seed(chosen, rank) if rank else chosen
     with torch.random.fork_rng(devices=cuda):
         torch.default_generator.manual_seed(chosen)
         for each in cuda:
             torch.cuda.default_generators[each.index].manual_seed(chosen)
         yield
+
+
+@cache
+def _of_run(seed: int) -> int:
+    return stream_seed(seed, "own draws")

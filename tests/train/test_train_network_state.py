@@ -16,7 +16,7 @@ from ntkdiag.denoiser import Denoiser
 from ntkdiag.errors import InputError
 from ntkdiag.process import schedules
 from ntkdiag.train import train
-from ntkdiag.train.network_state import copied, held_tensors, hold
+from ntkdiag.train.network_state import Follower, copied, held_tensors, hold
 
 
 class Body(nn.Module):
@@ -239,3 +239,28 @@ def test_state_that_is_no_tensor_is_refused_in_a_line(tmp_path) -> None:  # type
         InputError, match=r"state of Extra: expected tensors alone; got dict in _extra_state\. Keep"
     ):
         train(fresh(Extra), small_data(), None, QUICK, out=tmp_path / "run")
+
+
+@torch.no_grad()
+def test_a_follower_takes_over_what_hold_would() -> None:
+    network = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
+    network.cache = None
+    quick, slow = copied(network), copied(network)
+    follow = Follower(network, quick)
+    changes = [
+        lambda: network[1].running_mean.data.add_(1),
+        lambda: setattr(network, "cache", torch.ones(2)),
+        lambda: setattr(network, "cache", torch.zeros(3, 2)),
+        lambda: setattr(network[0], "new", torch.ones(1).expand(4)),
+        lambda: network[0].register_buffer("later", torch.ones(2)),
+        lambda: network.__setitem__(1, nn.BatchNorm1d(2)),
+        lambda: network[1].running_var.mul_(2),
+    ]
+    for change in changes:
+        change()
+        follow()
+        hold(slow, held_tensors(network))
+        expected, found = held_tensors(slow), held_tensors(quick)
+        assert found.keys() == expected.keys()
+        assert all(torch.equal(found[name], expected[name]) for name in expected)
+        assert not any(found[name] is value for name, value in held_tensors(network).items())
