@@ -29,24 +29,29 @@ def whole(pictures: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     return np.block([[framed[column, row] for column in range(CLASSES)] for row in range(framed.shape[1])])
 
 
-def panels(results: Path) -> dict[str, str]:
-    """File → title, in the order of the table: of each data set the real ones first, with the floor, then its runs."""
-    found: dict[str, str] = {}
+def panels(results: Path) -> list[dict[str, str]]:
+    """For each data set, file → title: the real samples first, with the floor, then the runs."""
+    rows: dict[str, dict[str, str]] = {}
     for row in pd.read_csv(results / "quality.csv").to_dict("records"):
-        found.setdefault(f"real-{row['data']}", f"held-out {row['data']}; floor of FD {row['floor']:.2g}")
+        name = row["data"]
+        found = rows.setdefault(name, {f"real-{name}": f"held-out {name}; floor of FD {row['floor']:.2g}"})
         found[row["run"]] = f"{row['run']}, {row['steps']:,} steps: FD {row['fd']:.2g}"
-    return found
+    return list(rows.values())
 
 
 def draw(results: Path, out: Path) -> None:
-    """A panel of real samples of each data set, and one for each run, with its Fréchet distance."""
-    titles = panels(results)
+    """A row for each data set: a panel of real samples, and one for each run, with its Fréchet distance."""
+    rows = panels(results)
+    columns = max(map(len, rows))
     with theme.applied("light"):
-        figure = Figure(figsize=(4 * len(titles), 3), layout="constrained")
-        for axes, (name, title) in zip(figure.subplots(1, len(titles)), titles.items(), strict=True):
-            axes.imshow(whole(np.load(results / f"{name}.npy")), cmap="gray", vmin=0, vmax=255)
-            axes.set_title(title)
+        figure = Figure(figsize=(4 * columns, 2.8 * len(rows)), layout="constrained")
+        grid = figure.subplots(len(rows), columns, squeeze=False)
+        for axes in grid.flat:
             axes.set_axis_off()
+        for places, titles in zip(grid, rows, strict=True):
+            for axes, (name, title) in zip(places, titles.items(), strict=False):
+                axes.imshow(whole(np.load(results / f"{name}.npy")), cmap="gray", vmin=0, vmax=255)
+                axes.set_title(title)
         picture = to_bytes(figure, "png", dpi=130)
     out.parent.mkdir(parents=True, exist_ok=True)
     provenance.write_bytes(out, picture)
