@@ -77,6 +77,16 @@ def draw_changes(axes: Axes, table: pd.DataFrame, rules: list[str]) -> None:
             color=style.line(target).colour,
             label=TARGETS[target],
         )
+    # One interval that is far longer than the others would leave these as dots.
+    lengths = (100 * (table["high"] - table["low"]) / table["base"]).sort_values()
+    if len(lengths) and lengths.iloc[-1] > 20 * lengths.median():
+        width = lengths.median()
+        axes.set_xscale("asinh", linear_width=width)
+        marks = [sign * 10.0**power for power in range(-3, 5) if 10.0**power > width for sign in (-1, 1)]
+        limits = axes.get_xlim()
+        axes.set_xticks([0.0, *(mark for mark in marks if limits[0] < mark < limits[1])])
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.set_xticks([], minor=True)
     axes.axvline(0, color=theme.current().muted, lw=1)
     axes.set_yticks(range(len(rules)), [RULES.get(rule, rule) for rule in rules])
     axes.set_ylim(len(rules) - 0.5, -0.5)
