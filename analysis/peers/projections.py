@@ -39,6 +39,8 @@ WAYS = {
 NETWORKS = ("mlp", "unet", "dit4")
 ERRORS = ("correlation_error", "rank_error")
 TIMEOUT = 3600.0
+# Columns of a projection that do not depend on its length, where its matrix is made in blocks.
+_OF_ANY_LENGTH = ("ready_mib", "peak_mib", "parameters", "covered", "step_processor_seconds", "status")
 # Way, network, length, rounds or parts, further words → what its process says.
 Answer = Callable[..., Any]
 
@@ -138,19 +140,23 @@ def study(network: str, config: dict[str, Any], answer: Answer, tables: Tables) 
 
 
 def at_length(answer: Callable[[int, int], dict[str, Any]], length: int, most: int) -> dict[str, Any]:
-    """One projection; seconds of more than `most` columns by the line through two shorter ones, without an error."""
-    row = dict(answer(min(length, most), 1))
+    """One projection; seconds of more than `most` columns by the line through two shorter ones, without an error.
+
+    The line is that of cold calls: so large a matrix is not kept, but drawn anew in every call, while a short one is kept.
+    """
+    row = answer(min(length, most), 1)
     if length <= most or row["status"] != "ok":
         return row
     quarter = answer(most // 4, 1)
-    for column in ("cold_processor_seconds", "processor_seconds", "steps"):
-        row[column] += (row[column] - quarter[column]) * (length - most) / (most - most // 4)
-    measured = {
-        name: value
-        for name, value in row.items()
-        if "error" not in name and name not in {"rank_shift", "wall_seconds"}
+    slope = (row["cold_processor_seconds"] - quarter["cold_processor_seconds"]) / (most - most // 4)
+    seconds = row["cold_processor_seconds"] + slope * (length - most)
+    same = {name: row[name] for name in _OF_ANY_LENGTH if name in row}
+    return same | {
+        "cold_processor_seconds": seconds,
+        "processor_seconds": seconds,
+        "steps": seconds / row["step_processor_seconds"],
+        "measured_length": most,
     }
-    return measured | {"measured_length": most}
 
 
 def main() -> None:

@@ -67,11 +67,12 @@ def test_the_length_of_equal_error(wanted: float, length: int) -> None:
 
 def test_seconds_of_a_long_projection_follow_a_line_and_it_has_no_error() -> None:
     def answer(length: int, rounds: int) -> dict[str, Any]:
-        seconds = dict.fromkeys(("cold_processor_seconds", "processor_seconds", "steps"), 3.0 + 2.0 * length)
+        seconds = {"cold_processor_seconds": 3.0 + 2.0 * length, "step_processor_seconds": 0.5}
         return {"status": "ok", "correlation_error": 0.1, "peak_mib": 5.0, **seconds}
 
     found = projections.at_length(answer, 1000, 40)
-    assert found["steps"] == pytest.approx(2003.0)
+    assert found["processor_seconds"] == pytest.approx(2003.0)
+    assert found["steps"] == pytest.approx(4006.0)
     assert found["measured_length"] == 40
     assert "correlation_error" not in found
     assert projections.at_length(answer, 40, 40) == answer(40, 1)
