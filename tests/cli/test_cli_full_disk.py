@@ -34,7 +34,9 @@ ALONG = ["--setting", "keep_every=4", "--setting", "sample_every=4"]
 # Command → arguments; {trained}, {measured} and {table} stand for results of earlier commands, {disk} for the disk.
 COMMANDS = {
     "measure": ["measure", "--model", "{trained}", *QUICKLY, "--out", "{disk}/deep/run"],
-    "measure full": ["measure", *TINY, *QUICKLY, "--kernel", "full", "--top-k", "2", "--out", "{disk}/run"],
+    "measure full": [
+        *("measure", *TINY, *QUICKLY, "--kernel", "full", "--top-k", "2", "--slq", "2", "--out", "{disk}/run")
+    ],
     "verify": ["verify", "--from", "{measured}", "--out", "{disk}/run"],
     "verify measuring": ["verify", "--model", "{trained}", *QUICKLY, "--out", "{disk}/run"],
     "weights csv": ["weights", "--rule", "erd", "--target", "v", "--out", "{disk}/deep/er/w.csv"],
