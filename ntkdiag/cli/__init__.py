@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     import typer
 
     from ntkdiag.cli.app import command_line
-    from ntkdiag.cli.inputs.launched import first_alone_speaks
+    from ntkdiag.cli.inputs.launched import first_alone_speaks, is_first
     from ntkdiag.cli.output.messages import escaping, note
     from ntkdiag.errors import InputError, MeasurementError
     from ntkdiag.signals import sigterm_as_interrupt
@@ -60,7 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except SystemExit as stop:  # typer raises it when the reader of a pipe is gone, as with `| head`
             code = FAILED if stop.code else DONE
     if code == INTERRUPTED:
-        note("interrupted")
+        if is_first():
+            note("interrupted")
         code = TERMINATED if terminated() else INTERRUPTED
     return int(code or DONE)
 
