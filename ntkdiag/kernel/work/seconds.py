@@ -54,7 +54,7 @@ class Rates:
 
 
 # Fitted by `python -m analysis.processes.run` (its rates.json) on processor seconds.
-RATES = Rates(passes=1.21, products=0.95, received=2.0e-9, meetings=5.6e-4, calls=6.9e-3)
+RATES = Rates(passes=1.12, products=1.00, received=3.0e-9, meetings=3.8e-4, calls=7.3e-3)
 
 
 def timed(shape: Shape, speed: Speed, kernel: Kernel) -> Timed:
