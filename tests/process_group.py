@@ -15,7 +15,7 @@ import torch
 from torch import distributed
 
 # Seconds after which a job counts as one that waits for ever.
-PATIENCE = 60.0
+PATIENCE = 300.0
 
 
 class ProcessGroup:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
+from ntkdiag.data import Data
 from ntkdiag.distributed import Processes
 from ntkdiag.distributed.alike import of_weights, require_alike
 from ntkdiag.distributed.in_place import add_up, take_from_first
@@ -62,15 +63,21 @@ class StepGradient:
         if processes is not None:
             _require_shareable(state, processes)
 
-    def require_alike(self, **facts: str) -> None:
-        """Refuse to train where processes have been given different things.
+    def require_alike(self, data: Data) -> None:
+        """Refuse to train where processes have been given different things; one process alone reads no data for this.
 
         Raises:
-            InputError: their weights, settings or `facts` differ.
+            InputError: their weights, settings, data or buckets differ.
         """
-        if self.processes is not None:
-            weights = of_weights(self.state.tensors())
-            require_alike(self.processes, {"weights": weights, "settings": str(self.state.config), **facts})
+        if self.processes is None:
+            return
+        facts: dict[str, int | str] = {
+            "weights": of_weights(self.state.tensors()),
+            "settings": str(self.state.config),
+            "data": data.digest,
+            "buckets": str(self.state.meter.buckets.edges),
+        }
+        require_alike(self.processes, facts)
 
     def __call__(self, batch: Batch, weight: Tensor, interrupted: Callable[[], bool]) -> StepLosses:
         """Losses, and the gradient of their weighted mean plus what `align` asks for.

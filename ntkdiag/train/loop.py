@@ -183,7 +183,7 @@ class _Run:
         """Write a checkpoint of the untrained network, so that a folder that cannot be written to fails at once."""
         if self.state.aligner is not None:
             self.state.aligner.learn_encoder(self.data)
-        self._require_alike()
+        self.gradient.require_alike(self.data)
         if self.folder is not None:
             self.folder.begin(self.state, self._progress(), force)
 
@@ -193,10 +193,7 @@ class _Run:
             self.rows, self.seconds, weights = self.stored.load(self.state)
             if self.weights is not None:
                 self.weights.load_state_dict(weights)
-        self._require_alike()
-
-    def _require_alike(self) -> None:
-        self.gradient.require_alike(data=self.data.digest, buckets=str(self.state.meter.buckets.edges))
+        self.gradient.require_alike(self.data)
 
     def train(self, interrupted: Callable[[], bool], progress: Report | None) -> None:
         """Train to the last step; after Ctrl-C, save and raise KeyboardInterrupt."""

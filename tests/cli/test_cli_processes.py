@@ -127,7 +127,6 @@ def test_an_error_in_the_network_for_a_sample_of_another_process(
         (["sample", "--model", "x"], "measure, verify or train"),
         (["train", *TINY, "--batch", "1", "--out", "x"], "for each of 2 processes"),
         (["measure", *TINY, "--device", "cuda:1"], "--device: expected cuda"),
-        (["measure", *TINY, "--engine", "exact"], "'auto', 'streaming' or 'sketch'"),
         (["verify", "--from", "x"], "torchrun: expected a network to measure"),
         (["measure", "--model", "nothing"], "--model"),
     ],

@@ -23,6 +23,9 @@ def close(found: Any, expected: Any, tolerance: float) -> None:
         assert found.keys() == expected.keys()
         for name in expected:
             close(found[name], expected[name], tolerance)
+    elif isinstance(expected, list) and any(isinstance(one, dict) for one in expected):
+        for one, other in zip(found, expected, strict=True):
+            close(one, other, tolerance)
     elif isinstance(expected, torch.Tensor | list | float):
         options = {"rtol": tolerance, "atol": tolerance, "equal_nan": True}
         torch.testing.assert_close(torch.as_tensor(found), torch.as_tensor(expected), **options)
@@ -43,6 +46,7 @@ def one_error(errors: list[Exception]) -> Exception:
         ("float32", {"accumulate": 3}, "learned"),
         ("float64", {"align": 0.5, "align_module": "layers.0", "accumulate": 2}, ""),
         ("float64", {"stratified": True, "sampling": "table"}, "doubling"),
+        ("float32", {}, "measured"),
     ],
 )
 def test_two_processes_train_as_one_does(

@@ -17,7 +17,7 @@ from ntkdiag.errors import InputError
 from ntkdiag.process import schedules
 from ntkdiag.train import TrainConfig, train
 from ntkdiag.train.checkpoints import run_folder
-from ntkdiag.weights import LearnedUncertainty
+from ntkdiag.weights import LearnedUncertainty, Refresher
 
 ODD = dataclasses.replace(QUICK, batch=15)
 
@@ -79,6 +79,12 @@ def network(kind: str, seed: int = 0) -> Denoiser:
     return Denoiser(made, schedules.cosine(), "v", call="log_snr")
 
 
+def measured(denoiser: Denoiser) -> tuple[Tensor, Tensor]:
+    """A score of the network as it is now."""
+    size = sum(float(one.detach().norm()) for one in denoiser.network.parameters())
+    return torch.tensor([-4.0, 4.0]), torch.tensor([size, 1.0])
+
+
 def trained(
     kind: str, config: TrainConfig, out: Path | None = None, *, weights: str = "", **options: Any
 ) -> dict[str, Any]:
@@ -88,6 +94,7 @@ def trained(
         "": None,
         "doubling": Doubling(),
         "learned": LearnedUncertainty("v", denoiser.schedule, features=8),
+        "measured": Refresher(lambda: measured(denoiser), "v", denoiser.schedule, every=4),
     }[weights]
     found = train(denoiser, small_data(), source, config, out=out, **options)
     columns = found.history.drop(columns="seconds")
