@@ -33,14 +33,14 @@ def study(monkeypatch: pytest.MonkeyPatch, out: Path, *words: str) -> pd.DataFra
 def test_rows_of_those_that_can_and_those_that_cannot(
     own_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    words = ("--networks", "unet", "--peers", "vivit", "torch_func", "ntkdiag")
+    words = ("--networks", "unet", "--peers", "vivit", "ntkdiag")
     table = study(monkeypatch, own_home / "out", *words)
-    assert list(table.peer) == ["ntkdiag", "torch_func", "vivit"]
-    assert list(table.status) == ["ok", "ok", "cannot"]
-    assert (table.relative_error[:2] < 1e-5).all()
-    assert (table.cold_seconds[:2] > 0).all()
-    assert (table.peak_mib[:2] >= table.ready_mib[:2]).all()
-    assert "without --no-setup" in table.reason[2]
+    assert list(table.peer) == ["ntkdiag", "vivit"]
+    assert list(table.status) == ["ok", "cannot"]
+    assert (table.relative_error[:1] < 1e-5).all()
+    assert (table.cold_seconds[:1] > 0).all()
+    assert (table.peak_mib[:1] >= table.ready_mib[:1]).all()
+    assert "without --no-setup" in table.reason[1]
 
 
 def test_rows_of_an_earlier_run_stay_until_they_are_run_again(tmp_path: Path) -> None:
