@@ -74,9 +74,28 @@ def loaded(network: str, size: str, file: str) -> tuple[Case, Array]:
     return case.take(samples or case.samples), truth
 
 
+def preparation(way: str) -> Callable[..., tuple[Callable[[], Tensor], int]]:
+    """What makes a call for the kernel, and the number of parameters that it covers.
+
+    A way has it as `prepare`, or has `columns` alone, the projections of whole gradients, whose products are the kernel.
+    """
+    module = importlib.import_module(f"analysis.peers.way_{way}")
+
+    def multiplied(case: Case, *how: int) -> tuple[Callable[[], Tensor], int]:
+        rows = module.columns(case, *how)
+
+        def kernel() -> Tensor:
+            found = rows()
+            return found @ found.T
+
+        return kernel, case.parameters
+
+    return getattr(module, "prepare", multiplied)
+
+
 def measured(way: str, network: str, size: str, file: str, length: int, rounds: int) -> dict[str, Any]:
     """Seconds beside a training step, memory and errors of one way, or the reason why there is no kernel."""
-    prepare = importlib.import_module(f"analysis.peers.way_{way}").prepare
+    prepare = preparation(way)
     case, truth = loaded(network, size, file)
     ready = resident_mib()
 

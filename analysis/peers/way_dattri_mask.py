@@ -41,14 +41,3 @@ def columns(case: Case, size: int, seed: int = 0) -> Callable[[], Tensor]:
         return project(gradients).detach() * (case.parameters / size) ** 0.5
 
     return rows
-
-
-def prepare(case: Case, size: int, seed: int = 0) -> tuple[Callable[[], Tensor], int]:
-    """The kernel from m = `size` elements of the gradients, and how many parameters it covers."""
-    rows = columns(case, size, seed)
-
-    def kernel() -> Tensor:
-        found = rows()
-        return found @ found.T
-
-    return kernel, case.parameters

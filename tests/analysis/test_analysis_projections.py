@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from analysis.peers import approximate, projections
 from analysis.peers.cases import write_case
@@ -28,6 +31,17 @@ def test_errors_and_seconds_of_a_sketch_stand_beside_a_step(case: str) -> None:
     assert abs(exact["rank_error"]) < 1e-6 < short["rank_error"]
     assert short["steps"] > 0
     assert short["parameters"] == short["covered"]
+
+
+def test_the_kernel_of_projections_is_their_products(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = torch.randn(len(approximate.loaded("mlp", "tiny", case)[1]), 5, dtype=torch.float64)
+    way = SimpleNamespace(columns=lambda case, length, seed: lambda: rows)
+    monkeypatch.setitem(sys.modules, "analysis.peers.way_made_up", way)
+    found = approximate.measured("made_up", "mlp", "tiny", case, 5, 1)
+    kernel = (rows @ rows.T).numpy()
+    expected = approximate.errors_of([kernel], approximate.loaded("mlp", "tiny", case)[1])
+    assert found["relative_error"] == pytest.approx(expected["relative_error"])
+    assert found["covered"] == found["parameters"]
 
 
 def test_a_way_that_fails_is_a_row_with_its_reason(case: str) -> None:

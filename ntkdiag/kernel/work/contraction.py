@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from functools import cache
 
 import torch
@@ -12,6 +10,7 @@ from ntkdiag.kernel.streaming.accumulate import NARROW
 from ntkdiag.kernel.streaming.contraction.contract import TILE_BYTES, add_products, between
 from ntkdiag.kernel.work.counts import Kernel, Part, pairs_of
 from ntkdiag.kernel.work.layers import Layer
+from ntkdiag.kernel.work.speed import processor_seconds
 
 # Numbers of a matrix that is made to be timed, and samples at most.
 _NUMBERS, _SAMPLES = 2**21, 2048
@@ -51,7 +50,7 @@ def _tokens(tokens: int, p: int, q: int, samples: int) -> float:
     some = max(1, min(others, _NUMBERS // (others * tokens**2)))
     one, two = (torch.ones(n, tokens, p) for n in (some, others))
     right, other = (torch.ones(n, tokens, q) for n in (some, others))
-    return _seconds(lambda: between(one, right, two, other)) / (some * others * tokens**2)
+    return processor_seconds(lambda: between(one, right, two, other)) / (some * others * tokens**2)
 
 
 @cache
@@ -59,7 +58,7 @@ def _forming(tokens: int, p: int, q: int, samples: int) -> float:
     """Seconds of a sample for p × q elements of its gradient."""
     some = max(1, min(samples, 2 * _NUMBERS // (tokens * (p + q))))
     left, right, out = torch.ones(some, tokens, p), torch.ones(some, tokens, q), torch.empty(some, p, q)
-    return _seconds(lambda: torch.bmm(left.mT, right, out=out)) / some
+    return processor_seconds(lambda: torch.bmm(left.mT, right, out=out)) / some
 
 
 @cache
@@ -71,7 +70,7 @@ def _products(width: int, samples: int, wide: bool = False) -> float:
         torch.ones(some, columns),
         torch.zeros(some, some, dtype=torch.float64 if wide else torch.float32),
     )
-    return _seconds(lambda: add_products(gram, rows)) / columns * (samples / some) ** 2
+    return processor_seconds(lambda: add_products(gram, rows)) / columns * (samples / some) ** 2
 
 
 @cache
@@ -79,14 +78,4 @@ def adding(samples: int) -> float:
     """Seconds of adding a matrix between samples to the sum over parameters."""
     some = min(samples, _SAMPLES)
     gram, block = torch.zeros(some, some, dtype=torch.float64), torch.ones(some, some)
-    return _seconds(lambda: gram.add_(block)) * (samples / some) ** 2
-
-
-def _seconds(call: Callable[[], object]) -> float:
-    """Of the faster of two calls."""
-    took = []
-    for _ in range(2):
-        started = time.process_time()
-        call()
-        took.append(time.process_time() - started)
-    return min(took)
+    return processor_seconds(lambda: gram.add_(block)) * (samples / some) ** 2

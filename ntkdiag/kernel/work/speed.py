@@ -78,8 +78,8 @@ def speed_of(
         large = timed(samples)
         forward, backward = (max(0.0, (large[i] - small[i]) / (samples - _FEW)) for i in range(2))
         return Speed(
-            rehearsal=_seconds(lambda: rehearse(task.network, few, torch.tensor([1]))),
-            check=_seconds(lambda: pair_of(problem, [torch.eye(2)])),
+            rehearsal=processor_seconds(lambda: rehearse(task.network, few, torch.tensor([1]))),
+            check=processor_seconds(lambda: pair_of(problem, [torch.eye(2)])),
             sweep=max(0.0, small[0] - _FEW * forward),
             backward=max(0.0, small[1] - _FEW * backward),
             forward_sample=forward,
@@ -91,7 +91,7 @@ def _sketched(problem: Problem, size: int) -> Problem:
     return replace(problem, sketch=sketch_of(size, 0, problem.parameters, {}))
 
 
-def _seconds(call: Callable[[], object]) -> float:
+def processor_seconds(call: Callable[[], object]) -> float:
     """Of the faster of two calls, on all cores of this process."""
     took = []
     for _ in range(2):
