@@ -133,7 +133,7 @@ def study(network: str, config: dict[str, Any], answer: Answer, tables: Tables) 
         curve = pd.DataFrame([point for each in points.values() for point in each])
         for k, sketch in tables.sketches(network).loc[config["equal_to"]].iterrows():
             lengths = [length_of_equal_error(curve, error, sketch[error]) for error in ERRORS]
-            most = int(config["most_numbers"] / sketch.parameters) if way == "trak" else lengths[0]
+            most = int(config["most_numbers"][network] / sketch.parameters) if way == "trak" else lengths[0]
             labels = {"network": network, "way": way, "length": lengths[0], "rounds": 1, "equal_to": k}
             labels["length_of_equal_rank_error"] = lengths[1]
             tables.add("projections", labels | at_length(partial(answer, way, network), lengths[0], most))

@@ -105,7 +105,7 @@ def test_projections_are_measured_at_the_error_of_the_sketches(tmp_path: Path) -
 
     config = {
         "kept": {"ntkdiag": [0], "sketch": [64, 128]}, "equal_to": [64, 128], "rounds": {"mlp": 2}, "parts": 4,
-        "curve": {"dattri_mask": {"mlp": 64}}, "most_numbers": 1e9,
+        "curve": {"dattri_mask": {"mlp": 64}}, "most_numbers": {"mlp": 1e9},
     }  # fmt: skip
     projections.study("mlp", config, answer, projections.Tables(tmp_path))
     assert asked[-2:] == [("dattri_mask", 400), ("dattri_mask", 1600)]
