@@ -36,7 +36,7 @@ class RecentSteps:
             batch: Its samples.
             losses: Weighted losses [N].
         """
-        self._steps[place] = batch.drawn, batch.log_snr, losses.detach()
+        self._steps[place] = batch.drawn, batch.log_snr, losses
 
     def tensors(self, place: int) -> dict[str, Tensor]:
         """What is remembered of a step: drawn, log_snr, weighted_losses, each [N], on the CPU; −1 and 0 where nothing is."""

@@ -79,12 +79,12 @@ class StepGradient:
         }
         require_alike(self.processes, facts)
 
-    def __call__(self, batch: Batch, weight: Tensor, interrupted: Callable[[], bool]) -> StepLosses:
+    def __call__(self, batch: Batch, weight: Tensor | None, interrupted: Callable[[], bool]) -> StepLosses:
         """Losses, and the gradient of their weighted mean plus what `align` asks for.
 
         Args:
             batch: Of all processes, [N, ...].
-            weight: Of each loss [N].
+            weight: Of each loss [N]; None for 1.
             interrupted: Whether the run is to stop after this step, in this process.
 
         Raises:
@@ -99,7 +99,7 @@ class StepGradient:
                 with _autocast(state.config, state.device):
                     each, *beside = losses_beside(state.aligner, state.denoiser, part)
                 share = len(each) / count
-                loss = (weight[rows] * each).sum() / count
+                loss = (each if weight is None else weight[rows] * each).sum() / count
                 loss = loss + sum(state.config.align * share * one for one in beside)
                 if loss.requires_grad:  # not where these samples use no parameter
                     loss.backward()

@@ -50,13 +50,17 @@ class Meter:
         }
         self.filled = 0
         # Of steps that are not in the state yet: scalars; log-SNR, losses and counts of the samples.
-        self._waiting: list[tuple[list[Tensor], Tensor, Tensor, Tensor]] = []
+        self._waiting: list[tuple[tuple[Tensor, ...], Tensor, Tensor, Tensor | None]] = []
 
     @property
     def state(self) -> dict[str, Tensor]:
         """The sums, with all steps in them."""
         if self._waiting:
-            scalars, level, losses, counts = zip(*self._waiting, strict=True)
+            scalars, level, losses, ratios = zip(*self._waiting, strict=True)
+            counts = [
+                torch.ones_like(loss) if ratio is None else ratio
+                for loss, ratio in zip(losses, ratios, strict=True)
+            ]
             rows = torch.stack([torch.stack(row) for row in scalars])
             self._state["scalars"][self.filled - len(rows) : self.filled] = rows
             place = self.buckets.assign(torch.cat(level)) % len(self._state["sums"])
@@ -75,13 +79,13 @@ class Meter:
             losses: Unweighted losses [N].
             weighted: Weighted mean loss.
             grad_norm: Norm of the gradient.
-            also: Other numbers.
+            also: Other numbers. None of them has a history of autograd.
         """
-        losses = losses.detach()
-        counts = torch.ones_like(losses) if batch.ratio is None else batch.ratio
-        losses = losses * counts
-        numbers = [one.detach() for one in (losses.mean(), weighted, grad_norm, *also)]
-        self._waiting.append((numbers, batch.log_snr, losses, counts))
+        if batch.ratio is not None:
+            losses = losses * batch.ratio
+        self._waiting.append(
+            ((losses.mean(), weighted, grad_norm, *also), batch.log_snr, losses, batch.ratio)
+        )
         self.filled += 1
 
     def failure(self, step: int) -> Failure | None:

@@ -6,6 +6,7 @@ mean over all noise levels hides the differences between them.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -257,11 +258,11 @@ class _Run:
         batch = draw_batch(self.samples, schedule, count, state.generators, self.labelled, self.levels)
         weight = self._weight(batch)
         losses, alignment = self.gradient(batch, weight, interrupted)
-        each = weight * losses
+        each = losses if weight is None else weight * losses
         weighted, norm = each.mean(), state.clip_gradients()
         self.recent.add(state.meter.filled, batch, each)
         state.meter.add(batch, losses, weighted, norm, *alignment)
-        if state.device.type in _AT_ONCE and not (weighted.isfinite() and norm.isfinite()):
+        if state.device.type in _AT_ONCE and not math.isfinite(weighted + norm):
             self._check(batch)  # before the step, which would spoil the network
         state.take_step()
         if self.weights is not None:
@@ -270,8 +271,11 @@ class _Run:
             self.weights.after_step(state.step)
 
     @torch.no_grad()
-    def _weight(self, batch: Batch) -> Tensor:
-        weight = torch.ones_like(batch.log_snr) if self.weights is None else self.weights(batch.log_snr)
+    def _weight(self, batch: Batch) -> Tensor | None:
+        """How much each loss counts [N]; None for all alike."""
+        if self.weights is None:
+            return batch.ratio
+        weight = self.weights(batch.log_snr)
         return weight if batch.ratio is None else weight * batch.ratio
 
     def _log(self, progress: Report | None) -> None:

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from ntkdiag.conditions import Conditions, placed, replaced, rows_of
 from ntkdiag.data import Data
@@ -147,5 +148,5 @@ def denoising_losses(denoiser: Denoiser, batch: Batch) -> Tensor:
         torch.Size([3])
     """
     x, wanted = denoiser.training_pair(batch.x0, batch.epsilon, batch.log_snr)
-    losses: Tensor = (denoiser(x, batch.log_snr, batch.cond) - wanted).square().flatten(1).mean(dim=1)
-    return losses
+    squares = functional.mse_loss(denoiser(x, batch.log_snr, batch.cond), wanted, reduction="none")
+    return squares.flatten(1).mean(dim=1)

@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from ntkdiag.errors import InputError
 
 Network = TypeVar("Network", bound=nn.Module)
+# Attributes that every module has; none of them is a tensor.
+_USUAL = frozenset(vars(nn.Module()))
 
 
 def copied(network: Network) -> Network:
@@ -46,8 +48,13 @@ class Follower:
         self._parts = list(network.modules())
         self._children = self._children_now()
         pairs = list(zip(self._parts, copy.modules(), strict=True))
-        self._places = [_Place(part._buffers, own._buffers) for part, own in pairs]
-        self._places += [_Place(part.__dict__, own.__dict__) for part, own in pairs]
+        # Where a module keeps tensors, its buffers and its attributes, and the same place of the copy.
+        self._places: list[tuple[dict[str, Any], dict[str, Any]]] = [
+            *((part._buffers, own._buffers) for part, own in pairs),
+            *((part.__dict__, own.__dict__) for part, own in pairs),
+        ]
+        self._names = self._names_now()
+        self._entries = self._entries_now()
 
     @torch.no_grad()
     def __call__(self) -> None:
@@ -59,44 +66,34 @@ class Follower:
         if self._children_now() != self._children:  # a module was added or replaced
             hold(self._copy, held_tensors(self._network))
             return
+        names = self._names_now()
+        if names != self._names:
+            self._names, self._entries = names, self._entries_now()
         sources: list[Tensor] = []
         copies: list[Tensor] = []
-        for place in self._places:
-            for name, value in place.held():
-                current = place.own.get(name)
-                if isinstance(current, Tensor) and _alike(current, value):
-                    sources.append(value)
-                    copies.append(current)
-                else:
-                    place.own[name] = value.detach().clone()
+        for there, own, name in self._entries:
+            value = there[name]
+            if not isinstance(value, Tensor) or not _is_held(value):
+                continue
+            current = own.get(name)
+            if isinstance(current, Tensor) and _alike(current, value):
+                sources.append(value)
+                copies.append(current)
+            else:
+                own[name] = value.detach().clone()
         if copies:
             torch._foreach_copy_(copies, sources)
 
     def _children_now(self) -> list[nn.Module | None]:
         return [child for part in self._parts for child in part._modules.values()]
 
+    def _names_now(self) -> list[tuple[int, str | None]]:
+        """How many names each place has, and the last: a new name is the last one."""
+        return [(len(there), next(reversed(there), None)) for there, _ in self._places]
 
-class _Place:
-    """Where a module keeps tensors (its buffers, or its attributes), and the same place of the copy."""
-
-    # What every module has; none of it is a tensor.
-    _USUAL = frozenset(vars(nn.Module()))
-
-    def __init__(self, there: dict[str, Any], own: dict[str, Any]) -> None:
-        self.there, self.own = there, own
-        self._known: tuple[int, str | None] = (-1, None)
-        self._names: list[str] = []
-
-    def held(self) -> Iterator[tuple[str, Tensor]]:
-        """The tensors that are held there now, by name."""
-        # A new name is the last one.
-        known = len(self.there), next(reversed(self.there), None)
-        if known != self._known:
-            self._known, self._names = known, [name for name in self.there if name not in self._USUAL]
-        for name in self._names:
-            value = self.there[name]
-            if isinstance(value, Tensor) and _is_held(value):
-                yield name, value
+    def _entries_now(self) -> list[tuple[dict[str, Any], dict[str, Any], str]]:
+        """Every place with each of its names that may be that of a tensor."""
+        return [(there, own, name) for there, own in self._places for name in there if name not in _USUAL]
 
 
 def held_tensors(network: nn.Module) -> dict[str, Tensor]:

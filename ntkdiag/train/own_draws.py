@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
+from functools import lru_cache
 
+import numpy as np
 import torch
 
 from ntkdiag.randomness import stream_seed
+
+# Steps whose seeds are made at once.
+_BLOCK = 1024
 
 
 @contextmanager
@@ -23,16 +27,23 @@ def own_draws(seed: int, step: int, device: torch.device, rank: int = 0) -> Iter
         device: Of the network.
         rank: Of this process, which draws for other samples than the first.
     """
-    cuda = [device] if device.type == "cuda" else []
-    chosen = stream_seed(_of_run(seed), step)
-    chosen = stream_seed(chosen, rank) if rank else chosen
-    with torch.random.fork_rng(devices=cuda):
-        torch.default_generator.manual_seed(chosen)
-        for each in cuda:
-            torch.cuda.default_generators[each.index].manual_seed(chosen)
+    generators = [torch.default_generator]
+    if device.type == "cuda":
+        generators.append(torch.cuda.default_generators[device.index])
+    chosen = _seeds(seed, rank, step // _BLOCK)[step % _BLOCK]
+    before = [generator.get_state() for generator in generators]
+    try:
+        for generator in generators:
+            generator.manual_seed(chosen)
         yield
+    finally:
+        for generator, state in zip(generators, before, strict=True):
+            generator.set_state(state)
 
 
-@cache
-def _of_run(seed: int) -> int:
-    return stream_seed(seed, "own draws")
+@lru_cache(maxsize=4)
+def _seeds(seed: int, rank: int, block: int) -> list[int]:
+    """Seeds of a block of steps, by numpy's `SeedSequence`."""
+    made = np.random.SeedSequence([stream_seed(seed, "own draws"), rank, block])
+    seeds: list[int] = made.generate_state(_BLOCK, np.uint64).tolist()
+    return seeds

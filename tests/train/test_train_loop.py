@@ -243,10 +243,10 @@ def test_a_network_that_draws_itself_repeats_and_resumes_too(tmp_path):
     resumed = train(with_dropout(), small_data(), None, QUICK, out=tmp_path / "run", resume=True)
     assert same(resumed.denoiser, whole.denoiser)
     masks = []
-    for seed, step in ((3, 0), (3, 0), (3, 1), (4, 0)):
-        with own_draws(seed, step, torch.device("cpu")):
+    for seed, step, rank in ((3, 0, 0), (3, 0, 0), (3, 1, 0), (4, 0, 0), (3, 0, 1), (3, 1024, 0)):
+        with own_draws(seed, step, torch.device("cpu"), rank):
             masks.append(torch.rand(8))
-    assert torch.equal(masks[0], masks[1]) and len({tuple(mask.tolist()) for mask in masks}) == 3
+    assert torch.equal(masks[0], masks[1]) and len({tuple(mask.tolist()) for mask in masks}) == 5
 
 
 def test_a_finished_run_can_be_made_longer(tmp_path):

@@ -129,7 +129,7 @@ def log_tangent(turn: Tensor) -> Tensor:
     """2 ln tan(π turn/2) for turn in [0, 1], exactly −inf at 0 and inf at 1."""
     # tan(π/2) is finite in floating point, so above one half the value at 1 − turn, which is exact, is mirrored.
     near = torch.minimum(turn, 1 - turn)
-    return 2 * torch.log(torch.tan(near * (math.pi / 2))) * torch.where(turn > 0.5, -1.0, 1.0)
+    return (2 * torch.log(torch.tan(near * (math.pi / 2)))).copysign(turn - 0.5)
 
 
 @dataclass(frozen=True)
