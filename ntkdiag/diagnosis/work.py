@@ -6,11 +6,11 @@ import time
 
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
 from ntkdiag.conditions import rows_of
 from ntkdiag.data import Data
 from ntkdiag.denoiser import Denoiser
+from ntkdiag.kernel.work.operations import OperationCounter
 from ntkdiag.modes import evaluating, measuring
 
 # Samples of a timed pass.
@@ -32,7 +32,7 @@ def forward_operations(denoiser: Denoiser, data: Data) -> int:
         >>> forward_operations(denoiser, nd.data.load("mixture")) > 0
         True
     """
-    counter = FlopCounterMode(display=False)
+    counter = OperationCounter()
     try:
         with evaluating(denoiser) as like:
             x, level, cond = _inputs(denoiser, data, 1, like)
@@ -40,7 +40,7 @@ def forward_operations(denoiser: Denoiser, data: Data) -> int:
                 denoiser(x, level, cond)
     except Exception:  # such as a mode of torch that the network's code does not bear
         return 0
-    return int(counter.get_total_flops())
+    return counter.total
 
 
 def seconds_of_pass(denoiser: Denoiser, data: Data) -> float | None:

@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from ntkdiag.kernel.directions import given
 from ntkdiag.kernel.eager import plain_eager
@@ -23,6 +22,7 @@ from ntkdiag.kernel.streaming.recording.forward import Network
 from ntkdiag.kernel.streaming.recording.rehearsal import Rehearsal, rehearse
 from ntkdiag.kernel.streaming.refusal import Refused
 from ntkdiag.kernel.streaming.sweep import Task, sweep_into
+from ntkdiag.kernel.work.operations import OperationCounter
 from ntkdiag.modes import measuring
 
 _TWO = 2
@@ -180,10 +180,10 @@ def _layer(gradient: PerSampleGradient, parameter: Tensor, sketch: Sketch) -> La
 
 def _operations(module: nn.Module, inputs: tuple[Tensor, ...]) -> float:
     """Floating point operations of a forward, as torch counts them; 0 where it cannot."""
-    counter = FlopCounterMode(display=False)
+    counter = OperationCounter()
     try:
         with torch.no_grad(), counter:
             module(*(tensor.clone() for tensor in inputs))
     except Exception:  # such as a mode of torch that the network's code does not bear
         return 0.0
-    return float(counter.get_total_flops())
+    return float(counter.total)

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import shared_jobs
 import torch
 from cases import CASES
 from process_group import ProcessGroup
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from ntkdiag.kernel import gram_of
 from ntkdiag.kernel.work import Kernel, Rates, Sweeps, Timed, Work, shape_of, speed_of, timed, work_of
+from ntkdiag.kernel.work.operations import OperationCounter
 
 X = torch.randn(2, 4, 3)
 
@@ -22,6 +28,29 @@ def test_the_layers_of_a_network() -> None:
     assert found == {(4, 6, 3): 4, (0, 6, 1): 6, (4, 5, 6): 4}
     assert shape.forward == 2 * 4 * (3 * 6 + 6 * 5)
     assert (shape.output, shape.weights, shape.left_out) == (4 * 4 * 5, 4 * (18 + 6 + 30), ())
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_operations_are_those_that_torch_counts_and_need_no_compiler(
+    mode: type[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def counted(counter: Any, make: Callable[..., Any]) -> bool:
+        net, inputs = make(0, 2, torch.float32)
+        try:
+            with mode(), counter:
+                net(*inputs)
+        except Exception:  # some networks bear no mode of torch
+            return False
+        return True
+
+    counters = {name: FlopCounterMode(display=False) for name in CASES}
+    counters = {name: counter for name, counter in counters.items() if counted(counter, CASES[name])}
+    assert len(counters) > 0.9 * len(CASES)
+    monkeypatch.setitem(sys.modules, "torch._dynamo", None)  # from here on, its import fails
+    for name, counter in counters.items():
+        ours = OperationCounter()
+        assert counted(ours, CASES[name]), name
+        assert ours.total == counter.get_total_flops(), name
 
 
 def test_a_convolution_and_what_no_rule_serves() -> None:
