@@ -158,7 +158,7 @@ class _Search:
         self.log_snr = curve.log_snr
         self.log_weight = torch.where(positive, curve.weight, math.nan).log()
         self.log_weight[curve.weight == 0] = -math.inf
-        self.positive = positive
+        self.positive = positive.nonzero().flatten()
         # ln w is a straight line in an exponent, whose best value needs no search.
         parameters = candidate.rule.parameters
         self.power = next((name for name, parameter in parameters.items() if parameter.exponent), None)
@@ -172,7 +172,7 @@ class _Search:
             read = self.candidate.log_weight(self.log_snr, self.schedule, values)
         except InputError:  # a convention that this target does not have
             return None
-        if not torch.isfinite(read).all() or not self.positive.any():
+        if not len(self.positive) or not torch.isfinite(read).all():
             return None
         return self.log_weight - read
 

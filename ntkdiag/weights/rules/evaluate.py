@@ -106,6 +106,8 @@ def with_limits(log_weight: LogWeight, log_snr: Tensor) -> Tensor:
     weight of 0, a weight of ∞ and a constant.
     """
     infinite = torch.isinf(log_snr)
+    if not infinite.any():
+        return log_weight(log_snr)
     value = log_weight(torch.where(infinite, 0.0, log_snr))
     for side in (-1.0, 1.0):
         here = infinite & (log_snr * side > 0)
