@@ -10,7 +10,7 @@ from matplotlib import colormaps
 from matplotlib.figure import Figure
 
 import ntkdiag as nd
-from ntkdiag.process.buckets import PairedDraws
+from ntkdiag.process.paired_draws import PairedDraws
 from ntkdiag.weights.refresh.kernel_probe import probe_score
 
 steps, every, samples = (40, 10, 8) if os.environ.get("SIZE") == "tiny" else (2000, 250, 32)

@@ -23,7 +23,7 @@ from ntkdiag.conditions import (
 from ntkdiag.data import as_data
 from ntkdiag.denoiser import Denoiser
 from ntkdiag.errors import InputError
-from ntkdiag.process.buckets import PairedDraws
+from ntkdiag.process.paired_draws import PairedDraws
 
 # Every sample is its own number, and so are its conditions.
 NUMBERS = torch.arange(40.0)[:, None]

@@ -26,7 +26,7 @@ from ntkdiag.claims.ends import ENDS, contrast, thirds
 from ntkdiag.claims.recipe import MIN_SEEDS, decide, over_seeds
 from ntkdiag.confidence import quantile
 from ntkdiag.process import bayes, target
-from ntkdiag.process.buckets import PairedDraws
+from ntkdiag.process.paired_draws import PairedDraws
 from ntkdiag.recoverability import amplitude
 from ntkdiag.train import TrainConfig, train
 

@@ -13,7 +13,7 @@ from ntkdiag.cli.inputs.loading import LoadedModel
 from ntkdiag.cli.inputs.weighting import fixed
 from ntkdiag.diagnosis.bayes import bayes_truth
 from ntkdiag.errors import InputError
-from ntkdiag.process.buckets import PairedDraws
+from ntkdiag.process.paired_draws import PairedDraws
 from ntkdiag.process.schedules.base import Schedule
 from ntkdiag.weights import LearnedUncertainty, Refresher, WeightSource, WeightTable
 from ntkdiag.weights.refresh.kernel_probe import probe_score

@@ -24,7 +24,7 @@ import ntkdiag as nd
 from analysis import command_line
 from analysis.stopwatch import interleaved, machine, spread
 from analysis.ways import Way
-from ntkdiag.process.buckets import PairedDraws
+from ntkdiag.process.paired_draws import PairedDraws
 from ntkdiag.provenance import environment, write_json, write_text
 from ntkdiag.spectra import top_eigenpairs
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ntkdiag.cli.inputs.loading import LoadedModel
 from ntkdiag.denoiser import Denoiser
-from ntkdiag.process.buckets import PairedDraws
+from ntkdiag.process.paired_draws import PairedDraws
 from ntkdiag.train import TrainConfig
 from ntkdiag.train import train as run_training
 from ntkdiag.weights.refresh.kernel_probe import PROBED, SKETCH, probe_score

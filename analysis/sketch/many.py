@@ -9,7 +9,7 @@ import torch
 
 import ntkdiag as nd
 from analysis.sketch.cost import processor_seconds
-from ntkdiag.process.buckets import PairedDraws
+from ntkdiag.process.paired_draws import PairedDraws
 from ntkdiag.spectra import effective_rank, participation_ratio, participation_ratio_pairs
 
 

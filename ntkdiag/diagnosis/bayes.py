@@ -16,7 +16,8 @@ from ntkdiag.modes import evaluating
 from ntkdiag.process import bayes
 from ntkdiag.process import target as targets
 from ntkdiag.process.bayes import MIN_POINTS, UnseenErrors, best_bound, cross_fitted
-from ntkdiag.process.buckets import Buckets, PairedDraws
+from ntkdiag.process.buckets import Buckets
+from ntkdiag.process.paired_draws import PairedDraws
 from ntkdiag.process.points import Points
 
 BOUND = "95% bounds from estimators evaluated on samples that they were not fitted on"

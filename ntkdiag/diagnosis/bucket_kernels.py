@@ -17,8 +17,9 @@ from ntkdiag.distributed import Processes, Share
 from ntkdiag.kernel import CheckOnce, Gram, gram, gram_of
 from ntkdiag.kernel.gram import within_denoiser
 from ntkdiag.modes import evaluating
-from ntkdiag.process.buckets import Buckets, PairedDraws
+from ntkdiag.process.buckets import Buckets
 from ntkdiag.process.log_snr import level_like
+from ntkdiag.process.paired_draws import PairedDraws
 from ntkdiag.provenance import KeyedParts
 
 # Samples in one forward without gradients; tuned here to keep activations small.

@@ -23,7 +23,8 @@ from ntkdiag.errors import InputError
 from ntkdiag.kernel.operator import NTKOperator
 from ntkdiag.modes import evaluating
 from ntkdiag.process.bayes.principal import Principal
-from ntkdiag.process.buckets import Buckets, PairedDraws
+from ntkdiag.process.buckets import Buckets
+from ntkdiag.process.paired_draws import PairedDraws
 from ntkdiag.provenance import KeyedParts
 from ntkdiag.spectra.operators.block_lanczos import TopEigenpairs, top_eigenpairs
 from ntkdiag.spectra.operators.product import Apply

@@ -55,7 +55,8 @@ from ntkdiag.kernel.engines import SKETCH
 from ntkdiag.kernel.parameters import pattern_list
 from ntkdiag.kernel.sharded import gathered, gathered_whole, tensors_of, with_values
 from ntkdiag.modes import measuring
-from ntkdiag.process.buckets import DEFAULT_COUNT, Buckets, BucketsLike, PairedDraws
+from ntkdiag.process.buckets import DEFAULT_COUNT, Buckets, BucketsLike
+from ntkdiag.process.paired_draws import PairedDraws
 from ntkdiag.progress import Progress, reporting
 
 

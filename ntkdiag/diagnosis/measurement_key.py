@@ -9,7 +9,7 @@ from ntkdiag import provenance
 from ntkdiag.data import Data
 from ntkdiag.denoiser import Denoiser
 from ntkdiag.kernel.sharded import tensors_of, with_values
-from ntkdiag.process.buckets import PairedDraws
+from ntkdiag.process.paired_draws import PairedDraws
 
 # Settings of a measurement that change its numbers, beside its configuration.
 SETTINGS = ("engine", "memory", "check", "sketch")

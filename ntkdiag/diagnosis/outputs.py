@@ -12,7 +12,8 @@ from ntkdiag.data import Data
 from ntkdiag.denoiser import Denoiser
 from ntkdiag.diagnosis.bayes import exact_optimal, finite_optimal
 from ntkdiag.process import target as targets
-from ntkdiag.process.buckets import Buckets, PairedDraws
+from ntkdiag.process.buckets import Buckets
+from ntkdiag.process.paired_draws import PairedDraws
 
 # Names of the Gram matrices in a diagnosis, each ⟨x0_i, x0_j⟩/D: of the network, of the best prediction, [B, N, N]; of the
 # data, [N, N].

@@ -10,7 +10,8 @@ from ntkdiag.denoiser import Denoiser
 from ntkdiag.diagnosis.bayes import BayesTruth
 from ntkdiag.diagnosis.bucket_kernels import Kernels
 from ntkdiag.process import target as targets
-from ntkdiag.process.buckets import Buckets, PairedDraws
+from ntkdiag.process.buckets import Buckets
+from ntkdiag.process.paired_draws import PairedDraws
 from ntkdiag.recoverability import (
     amplitude,
     contamination,

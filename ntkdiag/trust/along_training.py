@@ -22,7 +22,8 @@ from ntkdiag.data.given import DataLike
 from ntkdiag.denoiser import Denoiser, require_denoiser
 from ntkdiag.errors import InputError, require_int
 from ntkdiag.kernel import CheckOnce, Gram, gram
-from ntkdiag.process.buckets import DEFAULT_COUNT, Buckets, BucketsLike, PairedDraws
+from ntkdiag.process.buckets import DEFAULT_COUNT, Buckets, BucketsLike
+from ntkdiag.process.paired_draws import PairedDraws
 from ntkdiag.spectra import (
     centred_alignment,
     effective_rank,

@@ -21,8 +21,9 @@ from ntkdiag.data import as_data
 from ntkdiag.data.given import DataLike
 from ntkdiag.denoiser import Denoiser, require_denoiser
 from ntkdiag.errors import InputError, require_int
-from ntkdiag.process.buckets import DEFAULT_COUNT, Buckets, BucketsLike, PairedDraws
+from ntkdiag.process.buckets import DEFAULT_COUNT, Buckets, BucketsLike
 from ntkdiag.process.log_snr import level_like
+from ntkdiag.process.paired_draws import PairedDraws
 from ntkdiag.spectra import centred_alignment, effective_rank, eigenvalues
 from ntkdiag.spectra.dense.centred import centred
 from ntkdiag.spectra.dense.rank_formulas import effective_rank as entropy_rank

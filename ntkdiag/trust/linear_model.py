@@ -13,7 +13,8 @@ from ntkdiag.denoiser import Denoiser
 from ntkdiag.kernel.operator.linearization import Linearization
 from ntkdiag.kernel.parameters import select_parameters
 from ntkdiag.modes import evaluating
-from ntkdiag.process.buckets import Buckets, PairedDraws
+from ntkdiag.process.buckets import Buckets
+from ntkdiag.process.paired_draws import PairedDraws
 from ntkdiag.train.network_state import copied
 
 

@@ -18,7 +18,8 @@ from ntkdiag.data import Data, as_data
 from ntkdiag.data.given import DataLike
 from ntkdiag.denoiser import Denoiser, require_denoiser
 from ntkdiag.errors import require_number, require_positive_int
-from ntkdiag.process.buckets import DEFAULT_COUNT, Buckets, BucketsLike, PairedDraws
+from ntkdiag.process.buckets import DEFAULT_COUNT, Buckets, BucketsLike
+from ntkdiag.process.paired_draws import PairedDraws
 from ntkdiag.trust.kernel_comparison import KernelComparison, compare_kernels
 from ntkdiag.trust.linear_model import LinearModel
 from ntkdiag.trust.optimizers import OptimizerLike, Start, start_of

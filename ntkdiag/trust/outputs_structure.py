@@ -17,7 +17,8 @@ from ntkdiag.denoiser import Denoiser, require_denoiser
 from ntkdiag.diagnosis.bucket_kernels import predict
 from ntkdiag.diagnosis.outputs import BEST, DATA, OUTPUT, best_prediction, output_grams
 from ntkdiag.errors import InputError, require_int
-from ntkdiag.process.buckets import DEFAULT_COUNT, Buckets, BucketsLike, PairedDraws
+from ntkdiag.process.buckets import DEFAULT_COUNT, Buckets, BucketsLike
+from ntkdiag.process.paired_draws import PairedDraws
 from ntkdiag.spectra import effective_rank, eigenvalues
 from ntkdiag.spectra.dense.centred import centred
 

@@ -17,7 +17,7 @@ from ntkdiag.diagnosis import FullSettings, measure
 from ntkdiag.diagnosis.bayes import finite_optimal
 from ntkdiag.errors import InputError
 from ntkdiag.process.bayes import FiniteOracle
-from ntkdiag.process.buckets import PairedDraws
+from ntkdiag.process.paired_draws import PairedDraws
 
 SIZE, CLASSES, SAMPLES = 4, 3, 12
 

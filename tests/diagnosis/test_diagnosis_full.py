@@ -26,7 +26,8 @@ from ntkdiag.diagnosis.steps import Steps
 from ntkdiag.errors import InputError
 from ntkdiag.process import schedules, target
 from ntkdiag.process.bayes.principal import Principal
-from ntkdiag.process.buckets import Buckets, PairedDraws
+from ntkdiag.process.buckets import Buckets
+from ntkdiag.process.paired_draws import PairedDraws
 from ntkdiag.spectra import effective_rank
 
 ONE = Buckets.uniform(-2, 2, count=1)

@@ -17,7 +17,7 @@ from ntkdiag.diagnosis import Diagnosis, FullKernel, FullSettings
 from ntkdiag.diagnosis.full_kernel import measure_full
 from ntkdiag.diagnosis.full_kernel_files import FULL_TABLES
 from ntkdiag.errors import InputError
-from ntkdiag.process.buckets import PairedDraws
+from ntkdiag.process.paired_draws import PairedDraws
 
 SETTINGS = FullSettings(top_k=3, trace_vectors=3, quadrature_vectors=2, quadrature_steps=4)
 FILES = [*(f"full_{name}.csv" for name in FULL_TABLES), "eigenfunctions.safetensors"]

@@ -23,7 +23,8 @@ from ntkdiag.diagnosis.bucket_kernels import MOST_TOGETHER, samples_together
 from ntkdiag.diagnosis.result import TABLES
 from ntkdiag.errors import InputError, MeasurementError
 from ntkdiag.process import schedules, target
-from ntkdiag.process.buckets import Buckets, PairedDraws
+from ntkdiag.process.buckets import Buckets
+from ntkdiag.process.paired_draws import PairedDraws
 from ntkdiag.recoverability import amplitude
 from ntkdiag.spectra import subsample_interval
 from ntkdiag.weights import measured

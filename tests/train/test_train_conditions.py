@@ -13,7 +13,7 @@ import ntkdiag as nd
 from ntkdiag.data import Data
 from ntkdiag.denoiser import Denoiser
 from ntkdiag.errors import InputError
-from ntkdiag.process.buckets import PairedDraws
+from ntkdiag.process.paired_draws import PairedDraws
 from ntkdiag.train import TrainConfig, bucket_losses, sample, train
 from ntkdiag.train.checkpoints.checkpoint import read_manifest
 from ntkdiag.train.loss import Generators, Labelled, draw_batch

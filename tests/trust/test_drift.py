@@ -10,7 +10,8 @@ from trust_cases import Square, linear_denoiser, small_data, with_x_alone
 
 import ntkdiag as nd
 from ntkdiag.errors import InputError
-from ntkdiag.process.buckets import Buckets, PairedDraws
+from ntkdiag.process.buckets import Buckets
+from ntkdiag.process.paired_draws import PairedDraws
 from ntkdiag.state_dicts import save_weights
 from ntkdiag.train.checkpoints.run_folder import kept_weights
 from ntkdiag.trust.along_training import when_it_falls

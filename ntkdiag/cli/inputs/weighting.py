@@ -75,7 +75,8 @@ def fixed(table: WeightTable) -> WeightSource:
 
 def _refresher(text: str, loaded: LoadedModel, seed: int) -> Refresher:
     """Read "500" or "500,score=gsnr,samples=64,half_life=2"."""
-    from ntkdiag.process.buckets import Buckets, PairedDraws
+    from ntkdiag.process.buckets import Buckets
+    from ntkdiag.process.paired_draws import PairedDraws
     from ntkdiag.weights import Refresher
     from ntkdiag.weights.refresh.kernel_probe import probe_score
 

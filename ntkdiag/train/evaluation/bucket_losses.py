@@ -20,8 +20,9 @@ from ntkdiag.data.given import DataLike
 from ntkdiag.denoiser import Denoiser
 from ntkdiag.errors import InputError
 from ntkdiag.modes import evaluating
-from ntkdiag.process.buckets import Buckets, BucketsLike, PairedDraws
+from ntkdiag.process.buckets import Buckets, BucketsLike
 from ntkdiag.process.log_snr import level_like
+from ntkdiag.process.paired_draws import PairedDraws
 from ntkdiag.train.loss import Batch, denoising_losses
 
 

@@ -18,7 +18,8 @@ from ntkdiag.conditions import repeated
 from ntkdiag.denoiser import Denoiser
 from ntkdiag.errors import InputError, require_one_of
 from ntkdiag.kernel import CheckOnce, gram
-from ntkdiag.process.buckets import Buckets, BucketsLike, PairedDraws
+from ntkdiag.process.buckets import Buckets, BucketsLike
+from ntkdiag.process.paired_draws import PairedDraws
 from ntkdiag.recoverability import gradient_gain, gradient_signal, learnability
 from ntkdiag.spectra import eigenpairs
 from ntkdiag.spectra.dense.eigen import Array, Spectrum
@@ -75,7 +76,7 @@ def probe_score(
 
     Example:
         >>> from ntkdiag.weights.refresh.kernel_probe import probe_score
-        >>> from ntkdiag.process.buckets import PairedDraws
+        >>> from ntkdiag.process.paired_draws import PairedDraws
         >>> score = probe_score(denoiser, PairedDraws.draw(data.train, 8, seed=0), 3)
         >>> [len(part) for part in score()]  # log-SNR and amplitude of three buckets
         [3, 3]

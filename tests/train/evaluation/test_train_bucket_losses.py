@@ -13,7 +13,8 @@ from ntkdiag import data
 from ntkdiag.errors import InputError
 from ntkdiag.process import schedules, target
 from ntkdiag.process.bayes import floor
-from ntkdiag.process.buckets import Buckets, PairedDraws
+from ntkdiag.process.buckets import Buckets
+from ntkdiag.process.paired_draws import PairedDraws
 from ntkdiag.train import BucketValues, bucket_losses
 
 BUCKETS = Buckets.uniform(-6, 6, 4)

@@ -15,7 +15,8 @@ from ntkdiag.errors import InputError
 from ntkdiag.models import build
 from ntkdiag.process import schedules
 from ntkdiag.process import target as targets
-from ntkdiag.process.buckets import Buckets, PairedDraws
+from ntkdiag.process.buckets import Buckets
+from ntkdiag.process.paired_draws import PairedDraws
 from ntkdiag.train import TrainConfig, train
 from ntkdiag.weights import Refresher
 from ntkdiag.weights.refresh import kernel_probe
