@@ -142,6 +142,23 @@ def test_what_is_refused(
     assert other == (2, "", "")
 
 
+def test_more_processes_than_cards_are_refused_by_all(
+    call: Any, workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    for rank in ("0", "1"):
+        monkeypatch.setenv("RANK", rank)
+        monkeypatch.setenv("LOCAL_RANK", rank)
+        found = call("measure", *TINY, "--device", "cuda")
+        assert found.code == 2
+        assert ("a card for each process on this machine, at most 1; got 2 processes" in found.err) == (
+            rank == "0"
+        )
+
+
 def test_torchrun(workspace: Path) -> None:
     arguments = ["measure", *TINY, "--buckets", "2", "--samples", "5", "--controls", "0", "--out", "out"]
     environment: dict[str, Any] = os.environ | {"OMP_NUM_THREADS": "1"}

@@ -82,7 +82,7 @@ def joined(model: ModelOptions) -> Iterator[tuple[ModelOptions, Processes | None
         The options with the device of this process, and the processes; None for one alone.
 
     Raises:
-        InputError: the device is a card with a number, which all processes would take.
+        InputError: the device is a card with a number, which all processes would take, or there are too few cards.
     """
     if not is_one_of_several():
         yield model, None
@@ -100,7 +100,8 @@ def joined(model: ModelOptions) -> Iterator[tuple[ModelOptions, Processes | None
     if place == "cuda":
         place = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
         if torch.cuda.is_available():
-            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
+            _require_cards(torch.cuda.device_count())
+            torch.cuda.set_device(place)
     on_cards = place.startswith("cuda") and torch.cuda.is_available()
     own_group = not distributed.is_initialized()
     if own_group:
@@ -110,3 +111,15 @@ def joined(model: ModelOptions) -> Iterator[tuple[ModelOptions, Processes | None
         yield replace(model, device=place), processes
     if own_group:  # after an error, the end of the process does it
         distributed.destroy_process_group()
+
+
+def _require_cards(cards: int) -> None:
+    """Refuse more processes than cards, in all of them, since the first alone speaks."""
+    count = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    if count > cards:
+        raise InputError(
+            "torchrun",
+            expected=f"a card for each process on this machine, at most {cards}",
+            got=f"{count} processes",
+            fix=f"Start it with --nproc-per-node {cards}, or with --device cpu.",
+        )

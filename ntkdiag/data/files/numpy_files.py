@@ -58,7 +58,7 @@ def mapped_npy(path: Path) -> np.ndarray[Any, Any]:
         raise InputError(
             str(path),
             expected="a whole .npy file without Python objects",
-            got=first_line(error),
+            got=_reason(error),
             fix="Save it with numpy.save(path, array) from a float or uint8 array.",
         ) from error
     if not isinstance(array, np.ndarray):
@@ -92,5 +92,11 @@ def _member(path: Path, archive: zipfile.ZipFile, name: str) -> Named:
 
 def _damaged(path: Path, error: Exception) -> InputError:
     return InputError(
-        str(path), expected="a whole .npz file without Python objects in its samples", got=first_line(error)
+        str(path), expected="a whole .npz file without Python objects in its samples", got=_reason(error)
     )
+
+
+def _reason(error: Exception) -> str:
+    """What numpy says, without its advice to run code from the file, which it also gives for files of another kind."""
+    said = first_line(error)
+    return "Python objects, or something else than numbers" if "pickle" in said else said

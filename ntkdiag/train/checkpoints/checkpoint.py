@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import safetensors.torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from torch import Tensor
 
 from ntkdiag import provenance
@@ -56,6 +56,14 @@ class Manifest(BaseModel):
     weights: dict[str, Any]
     environment: dict[str, str]
     notes: dict[str, Any]
+
+    @field_validator("problem")
+    @classmethod
+    def _says_its_data(cls, problem: dict[str, Any]) -> dict[str, Any]:
+        data = problem.get("data")
+        if not isinstance(data, dict) or not {"name", "digest", "shape"} <= data.keys():
+            raise ValueError("no name, digest and shape of the data")
+        return problem
 
 
 def tensor_file(step: int) -> str:

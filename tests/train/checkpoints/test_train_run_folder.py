@@ -109,6 +109,7 @@ def test_a_tampered_record_is_refused(tmp_path):
         ({"step": -1}, "step: Input should be greater"),
         ({"format": 2}, "format: Input should be 1"),
         ({"surprise": 1}, "surprise: Extra inputs"),
+        ({"problem": {"target": "v"}}, "problem: .*no name, digest and shape of the data"),
     ):
         alter(record, **changes)
         with pytest.raises(InputError, match=words):
