@@ -5,7 +5,8 @@ BIN    := .venv/bin
 RUN    := .venv/.installed-to-run
 DEV    := .venv/.installed-to-test
 DOCS   := .venv/.installed-for-docs
-ENV    := MPLBACKEND=Agg
+# Bytecode is kept, also where the environment asks for none: tests start many processes that import torch.
+ENV    := MPLBACKEND=Agg PYTHONDONTWRITEBYTECODE=
 OUT    ?= runs/demo
 # Bytecode is written on first import, for what is imported alone: a quarter of the space and half of the time.
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt
