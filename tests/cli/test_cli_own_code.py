@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cli_cases import QUICKLY
+from cli_cases import QUICKLY, snapshot
 
 from ntkdiag.cli import main
 
@@ -85,12 +85,12 @@ def own_code(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_network_that_raises_is_one_line(name: str, workspace: Path, capsys: Any) -> None:
     words, _ = NETWORKS[name]
-    before = sorted(workspace.iterdir())
+    before = snapshot(workspace)
     assert main([*MEASURE, "--model", f"own_code.py:{name}", "--out", "diag"]) == 2
     captured = capsys.readouterr()
     (line,) = [line for line in captured.err.splitlines() if not line.startswith("note:")]
     assert line.startswith("error: ") and words in line and line.endswith("--debug shows where.")
-    assert captured.out == "" and sorted(workspace.iterdir()) == before
+    assert captured.out == "" and snapshot(workspace) == before
 
 
 @pytest.mark.parametrize("name", NETWORKS)
