@@ -34,7 +34,7 @@ def panels(results: Path) -> list[dict[str, str]]:
     rows: dict[str, dict[str, str]] = {}
     for row in pd.read_csv(results / "quality.csv").to_dict("records"):
         name = row["data"]
-        found = rows.setdefault(name, {f"real-{name}": f"held-out {name}; floor of FD {row['floor']:.2g}"})
+        found = rows.setdefault(name, {f"real-{name}": f"held-out {name}; floor of FD {row['fd_floor']:.2g}"})
         found[row["run"]] = f"{row['run']}, {row['steps']:,} steps: FD {row['fd']:.2g}"
     return list(rows.values())
 

@@ -23,9 +23,9 @@ import torch
 import ntkdiag as nd
 from analysis import command_line
 from analysis.erd.compare import KEY, Thresholds, answers
-from analysis.erd.quality import Judge
 from analysis.erd.rules import RULES, TIES, Measuring, source
 from analysis.fresh_network import fresh_network
+from analysis.quality import Judge
 from ntkdiag.provenance import environment, write_json, write_text
 from ntkdiag.state_dicts import load_weights
 from ntkdiag.train import TrainConfig, bucket_losses, sample, train
@@ -46,7 +46,8 @@ def planned(plan: dict[str, Any]) -> Iterator[tuple[Any, ...]]:
 
     So a study that is stopped has whole pairs. A rule that is the same function as another is a control: it is trained for
     the first seed, at the end of the first group, whether it is among the rules or not, and for no other seed. The sweep
-    over learning rates, with fewer rules and targets, comes after the group that it names by its number from 0.
+    over learning rates, with fewer rules and targets, comes after the group that it names by its number from 0, if there is
+    one.
     """
     rate = plan["train"]["learning_rate"]
     for group, rules in enumerate(plan["rules"]):
@@ -54,7 +55,7 @@ def planned(plan: dict[str, Any]) -> Iterator[tuple[Any, ...]]:
             chosen = [rule for rule in rules if not is_control(rule, target)]
             controls = [rule for rule in RULES if is_control(rule, target) and group == seed == 0]
             yield from ((target, rate, seed, rule) for rule in chosen + controls)
-        if group == plan["sweep"]["after"]:
+        if "sweep" in plan and group == plan["sweep"]["after"]:
             yield from swept(**plan["sweep"])
 
 
@@ -72,20 +73,26 @@ def swept(
             yield target, rate, seed, rule
 
 
+def source_of(data: str, plan: dict[str, Any]) -> str:
+    """What `nd.data.load` knows a data set by: its name, or the folder that the settings name."""
+    return str(plan.get("source", data))
+
+
 @cache
-def judge(data: str, count: int, most: int) -> Judge:
+def judge(source: str, count: int, most: int) -> Judge:
     """The judge of a data set; its classifier is trained once."""
-    return Judge(nd.data.load(data), count, most)
+    return Judge(nd.data.load(source), count, most)
 
 
 def cell(data: str, key: tuple[Any, ...], plan: dict[str, Any], config: dict[str, Any]) -> dict[str, Any]:
     """Train one network and measure it; a seed gives every rule the same start, draws and sampling noise."""
     target, rate, seed, rule = key
     began = time.process_time()
-    start = fresh_network(plan["model"], plan["options"], data, target, seed, SCHEDULES.get(target, "cosine"))
+    origin, schedule = source_of(data, plan), SCHEDULES.get(target, "cosine")
+    start = fresh_network(plan["model"], plan["options"], origin, target, seed, schedule)
     used, clipped = source(rule, start, config["clip"], Measuring(**plan["measuring"]), seed)
     settings = TrainConfig(**plan["train"] | {"learning_rate": rate, "seed": seed, "log_every": 10})
-    judged = judge(data, plan["samples"], plan["held_out"])
+    judged = judge(origin, plan["samples"], plan["held_out"])
 
     def drawn(denoiser: nd.Denoiser) -> torch.Tensor:
         return sample(denoiser, plan["samples"], start.data.shape, seed=seed, **plan["sampling"])
@@ -126,9 +133,8 @@ def cells(data: str, config: dict[str, Any], out: Path) -> pd.DataFrame:
         if of_a_cell(json.loads((out / "study.json").read_text())["config"]) != of_a_cell(asked):
             raise SystemExit(f"{out}: expected cells of the same settings; got others. Choose another --out.")
         found = pd.read_csv(path, dtype={"features": str}).fillna({"features": ""})
-        require_same_features(
-            path, set(found["features"]), judge(data, plan["samples"], plan["held_out"]).features
-        )
+        judged = judge(source_of(data, plan), plan["samples"], plan["held_out"])
+        require_same_features(path, set(found["features"]), judged.features)
         rows = found.to_dict("records")
     write_json(out / "study.json", environment() | {"config": asked})
     finished = {tuple(row[name] for name in KEY) for row in rows}

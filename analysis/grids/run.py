@@ -9,6 +9,7 @@ A run that is kept is not trained again, one that was interrupted goes on. Write
 from __future__ import annotations
 
 import io
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from torch import Tensor
 
 import ntkdiag as nd
 from analysis.command_line import parser, settings
+from analysis.quality import Judge
 from ntkdiag.provenance import write_bytes, write_text
 
 HERE = Path(__file__).parent
@@ -74,17 +76,25 @@ def measured(name: str, plan: dict[str, Any], shown: int, kept: Path, out: Path)
     denoiser = trained(plan, data, kept / name)
     samples = drawn(denoiser, data, labels)
     save(out / f"{name}.npy", pictures(samples[first]))
-    order = torch.randperm(len(data.train), generator=torch.Generator().manual_seed(_SEED))
     config = nd.train.TrainConfig.preset(plan["preset"], **plan["training"])
+    found = judge(source, count).judge(samples)
     return {
         "run": name,
         "data": data.name,
         "parameters": sum(one.numel() for one in denoiser.network.parameters()),
         "steps": config.steps,
         "drawn": count,
-        "fd": nd.train.frechet_distance(samples, real),
-        "floor": nd.train.frechet_distance(data.train[order[:count]], real),
+        "fd": found["fd_features"],
+        "fd_floor": found["fd_features_floor"],
+        "fd_pixels": found["quality"],
+        "fd_pixels_floor": found["quality_floor"],
     }
+
+
+@cache
+def judge(source: str, count: int) -> Judge:
+    """The judge of a data set by as many held-out samples; its classifier is trained once."""
+    return Judge(nd.data.load(source), count, count, by_class=True)
 
 
 def table_with(path: Path, row: dict[str, Any], names: list[str]) -> pd.DataFrame:

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 import ntkdiag as nd
-from analysis import command_line
-from analysis.erd import quality, run
+from analysis import command_line, quality
+from analysis.erd import run
 from analysis.erd.compare import (
     Thresholds,
     best_rates,
@@ -182,8 +182,13 @@ def test_pictures_are_judged_by_features_beside_their_floors(monkeypatch: pytest
     assert len(learned) == len(judge.unseen) == len(data.train) // 2
     rows = torch.cat([learned, judge.unseen]).flatten(1)
     assert torch.equal(rows.unique(dim=0), data.train.flatten(1).unique(dim=0))
-    draws = [judge.judge(real)["fd_features"] for real in judge._real(60)]
+    draws = [judge.judge(real)["fd_features"] for real in judge._real()]
     assert found["fd_features_floor"] == pytest.approx(sum(draws) / len(draws)) and len(set(draws)) > 1
+    classes = {row.numpy().tobytes(): int(label) for row, label in zip(data.train, data.labels, strict=True)}
+    by_class = quality.Judge(data, 60, 50, by_class=True)
+    for real in by_class._real():
+        drawn = torch.tensor([classes[row.numpy().tobytes()] for row in real])
+        assert torch.equal(drawn.bincount(minlength=10), data.held_out_labels[:50].bincount(minlength=10))
 
 
 def test_cells_of_another_classifier_are_refused(tmp_path: Path) -> None:

@@ -20,7 +20,8 @@ def test_from_training_to_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     run.main()
     table = pd.read_csv(out / "quality.csv")
     assert table["run"].tolist() == ["unet"] and table["drawn"].tolist() == [100]
-    assert table["fd"][0] > table["floor"][0] > 0
+    assert table["fd"][0] > table["fd_floor"][0] > 0
+    assert table["fd_pixels"][0] > table["fd_pixels_floor"][0] > 0
     for name in ("real-digits", "unet"):
         assert np.load(out / f"{name}.npy").shape == (20, 8, 8)
     first = {path.name: path.read_bytes() for path in out.iterdir()}

@@ -33,13 +33,15 @@ class Judge:
         data: Its training part gives the classifier and the floors.
         count: Samples that are judged: as many real ones give the floor, or all that there are.
         most: Held-out samples that are used, at most.
+        by_class: Draw floors with as many samples of each class as the held-out samples have, as is fair where the samples
+            were drawn for the labels of these.
 
     Attributes:
         unseen: Training samples that the classifier has not learned from.
         features: Hash of the classifier behind the features; empty where the data are no labelled pictures.
     """
 
-    def __init__(self, data: Data, count: int, most: int) -> None:
+    def __init__(self, data: Data, count: int, most: int, by_class: bool = False) -> None:
         held_out = data.held_out_for("the quality of samples")
         self.held_out = held_out[torch.arange(min(most, len(held_out)))]
         order = torch.randperm(len(data.train), generator=torch.Generator().manual_seed(0))
@@ -50,14 +52,21 @@ class Judge:
             self.network = train_feature_network(half)
         self.unseen = data.train[order]
         self.features = "" if self.network is None else self.network.digest[:16]
-        floors = pd.DataFrame([self._measures(real) for real in self._real(count)]).mean()
+        self._groups = [(self.unseen, count)]
+        if by_class and data.labels is not None and data.held_out_labels is not None:
+            labels, wanted = data.labels[order], data.held_out_labels[: len(self.held_out)].bincount()
+            self._groups = [(self.unseen[labels == one], int(many)) for one, many in enumerate(wanted)]
+        floors = pd.DataFrame([self._measures(real) for real in self._real()]).mean()
         self.floors = {f"{name}_floor": value for name, value in floors.items()}
 
-    def _real(self, count: int) -> Iterator[Tensor]:
-        """Draws of real samples, each without replacement."""
+    def _real(self) -> Iterator[Tensor]:
+        """Draws of real samples, without replacement: from each group as many as it says, or all that there are."""
         for seed in range(_FLOOR_DRAWS):
-            chosen = torch.randperm(len(self.unseen), generator=torch.Generator().manual_seed(seed))
-            yield self.unseen[chosen[:count]]
+            generator = torch.Generator().manual_seed(seed)
+            parts = [
+                rows[torch.randperm(len(rows), generator=generator)[:many]] for rows, many in self._groups
+            ]
+            yield torch.cat(parts)
 
     def quality(self, samples: Tensor) -> float:
         """The distance that thresholds are set on, smaller is better: Fréchet of pixels, or energy distance of points."""
