@@ -77,20 +77,30 @@ def draw_changes(axes: Axes, table: pd.DataFrame, rules: list[str]) -> None:
             color=style.line(target).colour,
             label=TARGETS[target],
         )
-    # One interval that is far longer than the others would leave these as dots.
-    lengths = (100 * (table["high"] - table["low"]) / table["base"]).sort_values()
-    if len(lengths) and lengths.iloc[-1] > 20 * lengths.median():
-        width = lengths.median()
-        axes.set_xscale("asinh", linear_width=width)
-        marks = [sign * 10.0**power for power in range(-3, 5) if 10.0**power > width for sign in (-1, 1)]
-        limits = axes.get_xlim()
-        axes.set_xticks([0.0, *(mark for mark in marks if limits[0] < mark < limits[1])])
-        axes.xaxis.set_major_formatter("{x:g}")
-        axes.set_xticks([], minor=True)
+    _leave_out_the_farthest(axes, table, rules)
     axes.axvline(0, color=theme.current().muted, lw=1)
     axes.set_yticks(range(len(rules)), [RULES.get(rule, rule) for rule in rules])
     axes.set_ylim(len(rules) - 0.5, -0.5)
     axes.set_xlabel("change against the constant rule, % (left is better)")
+
+
+def _leave_out_the_farthest(axes: Axes, table: pd.DataFrame, rules: list[str]) -> None:
+    """Where one change is far from all others, which would be dots beside it: an arrow at the edge, with its number."""
+    ends = 100 * table[["low", "high"]].abs().max(axis=1) / table["base"]
+    if len(ends) < 2 or ends.nlargest(2).iloc[0] < 2 * ends.nlargest(2).iloc[1]:
+        return
+    farthest, reach = table.loc[ends.idxmax()], 1.25 * ends.nlargest(2).iloc[1]
+    change = 100 * farthest["difference"] / farthest["base"]
+    low = min(0.0, *(100 * table["low"].drop(farthest.name) / table["base"].drop(farthest.name)))
+    axes.set_xlim((1.1 * low, reach) if change > 0 else (-reach, None))
+    axes.annotate(
+        f"{change:+.0f}% \N{RIGHTWARDS ARROW}" if change > 0 else f"\N{LEFTWARDS ARROW} {change:+.0f}%",
+        (1.0 if change > 0 else 0.0, rules.index(farthest["rule"])),
+        xycoords=("axes fraction", "data"),
+        ha="right" if change > 0 else "left",
+        va="center",
+        color=style.line(farthest["target"]).colour,
+    )
 
 
 def main() -> None:
