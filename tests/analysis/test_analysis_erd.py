@@ -5,10 +5,12 @@ from __future__ import annotations
 import importlib.util
 import math
 from pathlib import Path
+from types import ModuleType
 
 import pandas as pd
 import pytest
 import torch
+from matplotlib.figure import Figure
 
 import ntkdiag as nd
 from analysis import command_line, quality
@@ -64,16 +66,36 @@ def test_a_stopped_study_goes_on_with_the_same_cells_and_the_rules_that_are_one_
     assert len(calls) == 2
     again = pd.read_csv(folder / "cells.csv")
     pd.testing.assert_frame_equal(again.drop(columns="seconds"), cells.drop(columns="seconds"))
-    spec = importlib.util.spec_from_file_location("figure_erd", FIGURE)
-    assert spec is not None and spec.loader is not None
-    figure = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(figure)
-    figure.draw(tmp_path, tmp_path / "erd.png")
+    the_figure().draw(tmp_path, tmp_path / "erd.png")
     assert (tmp_path / "erd.png").read_bytes().startswith(b"\x89PNG")
     # Cells of other settings are not mixed in.
     (folder / "study.json").write_text('{"config": {}}')
     with pytest.raises(SystemExit, match="expected cells of the same settings"):
         run.study("tiny", tmp_path)
+
+
+def the_figure() -> ModuleType:
+    """The script of the study's figure."""
+    spec = importlib.util.spec_from_file_location("figure_erd", FIGURE)
+    assert spec is not None and spec.loader is not None
+    figure = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(figure)
+    return figure
+
+
+@pytest.mark.parametrize(("largest", "text"), [(-80.0, "← -80%"), (80.0, "+80% →"), (9.0, None)])
+def test_a_change_far_from_all_others_is_an_arrow_with_its_number(largest: float, text: str | None) -> None:
+    changes = [-4.0, 6.0, largest]
+    table = pd.DataFrame(
+        {"target": "v", "rule": ["erd", "gsnr", "edm2"], "base": 50.0, "difference": changes}
+    )
+    table = table.assign(low=table["difference"] - 1, high=table["difference"] + 1)
+    table[["low", "high", "difference"]] /= 2
+    axes = Figure().add_subplot()
+    the_figure().draw_changes(axes, table, list(table["rule"]))
+    assert [found.get_text() for found in axes.texts] == ([text] if text else [])
+    low, high = axes.get_xlim()
+    assert all(low < change - 1 and change + 1 < high for change in changes if abs(change) < 10)
 
 
 def test_more_cells_leave_the_finished_ones_as_they_are_and_other_settings_do_not() -> None:
