@@ -20,14 +20,16 @@ from ntkdiag.train.evaluation.sample_quality import (
     Estimate,
     energy_distance,
     energy_distance_to_data,
+    kl_divergence,
     log_likelihood,
 )
+from ntkdiag.train.flow import flow_log_density, flow_map
 from ntkdiag.train.loop import train
 from ntkdiag.train.loss import Batch, denoising_losses
 from ntkdiag.train.own_samples import own_samples
 from ntkdiag.train.presets import PRESETS, Preset
 from ntkdiag.train.result import TrainResult
-from ntkdiag.train.sampling import flow_map, sample
+from ntkdiag.train.sampling import sample
 
 __all__ = [
     "PRESETS",
@@ -45,8 +47,10 @@ __all__ = [
     "denoising_losses",
     "energy_distance",
     "energy_distance_to_data",
+    "flow_log_density",
     "flow_map",
     "frechet_distance",
+    "kl_divergence",
     "load_weights",
     "log_likelihood",
     "neighbour_shares",

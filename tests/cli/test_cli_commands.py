@@ -335,13 +335,16 @@ def test_samples_are_saved_drawn_and_judged(call: Any, workspace: Path, trained:
     values = np.load(workspace / "deep" / "s.npy")
     assert values.shape == (20, 2) and values.dtype == np.float32 and np.isfinite(values).all()
     assert (workspace / "deep" / "s.png").read_bytes().startswith(b"\x89PNG")
-    assert "energy distance" in result.out and "log-likelihood" in result.out and "real data" in result.out
+    assert all(
+        word in result.out for word in ("energy distance", "log-likelihood", "KL divergence", "real data")
+    )
     document = call(*arguments, "--out", "deep/s.npy", "--force", "--json").document
     assert np.array_equal(np.load(workspace / "deep" / "s.npy"), values)
     assert call(*arguments, "--seed", "6", "--out", "other.npy").code == 0
     assert not np.allclose(np.load(workspace / "other.npy"), values)
     distance = document["quality"]["energy distance"]
     assert distance["samples"]["value"] > distance["real data"]["value"]
+    assert document["quality"]["KL divergence, nats"]["samples"]["low"] > 0
     assert document["written"] == ["deep/s.npy", "deep/s.png"]
 
 

@@ -100,7 +100,7 @@ def sample(
         note(text)
     if label is not None:
         loaded = replace(loaded, data=_of_class(loaded.data, label))
-    quality = quality_of(drawn, loaded)
+    quality = quality_of(drawn, loaded, steps if sampler == "heun" else None)
     written = _write(drawn, loaded, out, picture)
     if json:
         print_json(
@@ -162,11 +162,14 @@ def _of_class(data: Data, label: int) -> Data:
     )
 
 
-def quality_of(samples: Tensor, loaded: LoadedModel) -> dict[str, Any]:
-    """The quality of samples and of real data: metric → name → value, low, high; empty for fewer than 3 samples."""
+def quality_of(samples: Tensor, loaded: LoadedModel, flow_steps: int | None) -> dict[str, Any]:
+    """The quality of samples and of real data: metric → name → value, low, high; empty for fewer than 3 samples.
+
+    The KL divergence is of the network, by the flow that Heun's method follows in as many steps; None leaves it out.
+    """
     from ntkdiag.cli.inputs.loading import unseen
     from ntkdiag.process.bayes import MixtureOracle
-    from ntkdiag.train import energy_distance_to_data, log_likelihood
+    from ntkdiag.train import Estimate, energy_distance_to_data, kl_divergence, log_likelihood
 
     data, held_out = loaded.data, unseen(loaded.data)
     if len(samples) < 3:
@@ -178,6 +181,11 @@ def quality_of(samples: Tensor, loaded: LoadedModel) -> dict[str, Any]:
             "samples": asdict(log_likelihood(samples, data.oracle)),
             "real data": asdict(log_likelihood(held_out, data.oracle)),
         }
+        if flow_steps is not None:
+            quality["KL divergence, nats"] = {
+                "samples": asdict(kl_divergence(loaded.denoiser, data, steps=flow_steps)),
+                "real data": asdict(Estimate(0.0, 0.0, 0.0, 0.0)),
+            }
     return quality
 
 
