@@ -91,7 +91,8 @@ def flow_log_density(
     divergence is formed in full, one backward pass for each of the D dimensions; steps are those of `flow_map`.
 
     Args:
-        denoiser: Network, schedule and target; its output for a sample depends on no other sample.
+        denoiser: Network, schedule and target; its output for a sample depends on no other sample. Where a part of it is
+            detached from its input, the divergence and the density are wrong.
         x: Samples [N, *shape] at log-SNR `start`.
         start: Finite log-SNR of the samples.
         stop: Finite log-SNR of the noise, below `start`.
