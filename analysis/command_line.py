@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import torch
 
 
 def parser(description: str | None, folder: Path) -> argparse.ArgumentParser:
@@ -16,6 +19,13 @@ def parser(description: str | None, folder: Path) -> argparse.ArgumentParser:
     made.add_argument("--size", choices=("full", "tiny"), default="full")
     made.add_argument("--out", type=Path, default=folder / "results")
     return made
+
+
+def run(description: str | None, folder: Path, study: Callable[[str, Path], object]) -> None:
+    """Parse, and run a study that takes its size and where its results go, on one thread."""
+    chosen = parser(description, folder).parse_args()
+    torch.set_num_threads(1)
+    study(chosen.size, chosen.out)
 
 
 def settings(folder: Path, size: str) -> dict[str, Any]:

@@ -9,7 +9,6 @@ A run that is kept is not trained again, one that was interrupted goes on. Write
 from __future__ import annotations
 
 import io
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +76,7 @@ def measured(name: str, plan: dict[str, Any], shown: int, kept: Path, out: Path)
     samples = drawn(denoiser, data, labels)
     save(out / f"{name}.npy", pictures(samples[first]))
     config = nd.train.TrainConfig.preset(plan["preset"], **plan["training"])
-    found = judge(source, count).judge(samples)
+    found = Judge(data, count, count, by_class=True).judge(samples)
     return {
         "run": name,
         "data": data.name,
@@ -89,12 +88,6 @@ def measured(name: str, plan: dict[str, Any], shown: int, kept: Path, out: Path)
         "fd_pixels": found["quality"],
         "fd_pixels_floor": found["quality_floor"],
     }
-
-
-@cache
-def judge(source: str, count: int) -> Judge:
-    """The judge of a data set by as many held-out samples; its classifier is trained once."""
-    return Judge(nd.data.load(source), count, count, by_class=True)
 
 
 def table_with(path: Path, row: dict[str, Any], names: list[str]) -> pd.DataFrame:

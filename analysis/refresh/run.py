@@ -13,7 +13,6 @@ from statistics import median
 from typing import Any
 
 import pandas as pd
-import torch
 from torch import Tensor
 
 from analysis import command_line
@@ -173,9 +172,7 @@ def study(size: str, out: Path) -> None:
 
 def main() -> None:
     """Parse and run."""
-    chosen = command_line.parser(__doc__, HERE).parse_args()
-    torch.set_num_threads(1)
-    study(chosen.size, chosen.out)
+    command_line.run(__doc__, HERE, study)
 
 
 if __name__ == "__main__":

@@ -135,9 +135,7 @@ def study(size: str, out: Path) -> None:
 
 def main() -> None:
     """Parse and run."""
-    chosen = command_line.parser(__doc__, HERE).parse_args()
-    torch.set_num_threads(1)
-    study(chosen.size, chosen.out)
+    command_line.run(__doc__, HERE, study)
 
 
 if __name__ == "__main__":

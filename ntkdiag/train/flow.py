@@ -26,6 +26,9 @@ from ntkdiag.train.guidance import guided
 # a network has hardly been trained (both tuned here).
 _WIDEST = 10.0
 _UNTRAINED = 1e-3
+# A finite difference: its step in units of the noise, and by what share of it autograd may be off (tuned here).
+_STEP = 0.1
+_OFF = 0.2
 
 
 def flow_map(
@@ -91,8 +94,7 @@ def flow_log_density(
     divergence is formed in full, one backward pass for each of the D dimensions; steps are those of `flow_map`.
 
     Args:
-        denoiser: Network, schedule and target; its output for a sample depends on no other sample. Where a part of it is
-            detached from its input, the divergence and the density are wrong.
+        denoiser: Network, schedule and target; its output for a sample depends on no other sample.
         x: Samples [N, *shape] at log-SNR `start`.
         start: Finite log-SNR of the samples.
         stop: Finite log-SNR of the noise, below `start`.
@@ -105,7 +107,8 @@ def flow_log_density(
 
     Raises:
         InputError: `steps` or `batch` is no positive integer, or `stop` is not below `start`.
-        MeasurementError: the network's output has no gradient with respect to its input.
+        MeasurementError: the network's gradient with respect to its input is not that of its function, as where a part is
+            detached; one direction is compared with a finite difference, unless the samples are in half precision.
 
     Example:
         >>> x = data.train[:4].float()
@@ -118,12 +121,14 @@ def flow_log_density(
     if not stop < start:
         raise InputError("stop", expected=f"a log-SNR below start, {start:g}", got=stop)
     levels = torch.linspace(start, stop, steps + 1, dtype=torch.float64)
-    found = []
+    found = [torch.empty(0, dtype=torch.float64)]
     with measuring(denoiser):
         for chosen in torch.arange(len(x)).split(batch):
-            part = x[chosen.to(x.device)]
-            found.append(_log_density(denoiser, part, levels, placed(rows_of(cond or {}, chosen), x) or None))
-    return torch.cat(found) if found else torch.empty(0, dtype=torch.float64)
+            part, given = x[chosen.to(x.device)], placed(rows_of(cond or {}, chosen), x) or None
+            if len(found) == 1 and len(part):
+                _require_gradient(denoiser, part / path_scale(denoiser, levels[0], part), levels[0], given)
+            found.append(_log_density(denoiser, part, levels, given))
+    return torch.cat(found)
 
 
 def _log_density(denoiser: Denoiser, x: Tensor, levels: Tensor, cond: Any) -> Tensor:
@@ -145,17 +150,48 @@ def _with_divergence(denoiser: Denoiser, z: Tensor, log_snr: Tensor, cond: Any) 
     with torch.enable_grad():
         point = z.detach().requires_grad_()
         speed = _direction(denoiser, point, log_snr, cond, None)
-        if not speed.requires_grad:
-            raise MeasurementError(
-                "density: expected a network whose output has a gradient with respect to its input; got one without. "
-                "See whether it detaches its output, or computes it under torch.no_grad."
-            )
         rows = speed.flatten(1)
         divergence = torch.zeros(len(z), dtype=torch.float64, device=z.device)
         for j in range(rows.shape[1]):
-            (slope,) = torch.autograd.grad(rows[:, j].sum(), point, retain_graph=True)
+            slope = _slope(rows[:, j].sum(), point)
             divergence += slope.flatten(1)[:, j].double()
     return speed.detach(), divergence
+
+
+def _slope(output: Tensor, point: Tensor) -> Tensor:
+    """The gradient of a number, 0 where it does not depend on the point."""
+    if not output.requires_grad:
+        return torch.zeros_like(point)
+    (slope,) = torch.autograd.grad(output, point, retain_graph=True, materialize_grads=True)
+    return slope
+
+
+def _require_gradient(denoiser: Denoiser, z: Tensor, log_snr: Tensor, cond: Any) -> None:
+    """Compare autograd with a central difference along one direction u: w·(J u) with w = J u, which cannot cancel.
+
+    The step is a tenth of the noise in z, below which the function is smooth; the network is asked three times more.
+    """
+    if torch.finfo(z.dtype).bits < 32:
+        return
+    u = torch.randn(z.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(z)
+    step = (_STEP * torch.sin(_angle(log_snr))).to(z)
+    with torch.no_grad():
+        ahead, behind = (_direction(denoiser, z + way * step * u, log_snr, cond, None) for way in (1, -1))
+    change = (ahead - behind) / (2 * step)
+    with torch.enable_grad():
+        point = z.detach().requires_grad_()
+        found = (
+            (_slope((_direction(denoiser, point, log_snr, cond, None) * change).sum(), point) * u)
+            .double()
+            .sum()
+        )
+    expected = change.double().square().sum()
+    if (found - expected).abs() > _OFF * expected:
+        raise MeasurementError(
+            "density: expected a network whose gradient with respect to its input is that of its function; got one off by "
+            f"{float((found - expected).abs() / expected):.0%} of a finite difference. See whether a part of the input or "
+            "output is detached, or computed under torch.no_grad."
+        )
 
 
 def _direction(denoiser: Denoiser, z: Tensor, log_snr: Tensor, cond: Any, guidance: float | None) -> Tensor:

@@ -178,11 +178,41 @@ def test_what_is_refused() -> None:
         flow_log_density(denoiser, x, 2.0, -3.0, steps=0)
     assert flow_log_density(denoiser, x[:0], 2.0, -3.0).shape == (0,)
 
+    with pytest.raises(InputError, match="KL divergence: expected data of a known mixture; got 'digits'"):
+        kl_divergence(denoiser, nd.data.load("digits"))
+
+
+class Detached(nn.Module):
+    """Its output is right, and its gradient lacks a part."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.how, self.net = how, Optimal(schedules.cosine(), "epsilon")
+
+    def forward(self, x: Tensor, log_snr: Tensor) -> Tensor:
+        if self.how == "input":
+            x = x.detach()
+        with torch.set_grad_enabled(self.how == "input"):
+            output: Tensor = self.net(x, log_snr)
+        return output
+
+
+@pytest.mark.parametrize("how", ["input", "no_grad"])
+@pytest.mark.parametrize("start", [CLEAN, 8.0])
+def test_a_network_whose_gradient_is_not_that_of_its_function_is_refused(how: str, start: float) -> None:
+    """Of target epsilon, where the conversion to v still has a gradient, so that the density would be wrong in silence."""
+    denoiser = nd.Denoiser(
+        Detached(how), schedules.cosine(), "epsilon", call=lambda net, x, log_snr, cond: net(x, log_snr)
+    )
+    with pytest.raises(MeasurementError, match=r"density: .* off by \d+% of a finite difference"):
+        flow_log_density(denoiser, noisy_points(schedules.cosine()), start, NOISY)
+
+
+def test_a_network_that_does_not_look_at_its_input_moves_all_alike() -> None:
     class Blind(nn.Module):
         def forward(self, x: Tensor, time: Tensor) -> Tensor:
             return torch.zeros_like(x)
 
-    with pytest.raises(MeasurementError, match="a gradient with respect to its input"):
-        flow_log_density(nd.Denoiser(Blind(), schedules.cosine(), "v"), x, 2.0, -3.0)
-    with pytest.raises(InputError, match="KL divergence: expected data of a known mixture; got 'digits'"):
-        kl_divergence(denoiser, nd.data.load("digits"))
+    x = torch.tensor([[0.3, -1.0]], dtype=torch.float64)
+    found = flow_log_density(nd.Denoiser(Blind(), schedules.cosine(), "v"), x, 2.0, -3.0, steps=3)
+    assert float(found) == pytest.approx(-float(x.square().sum()) / 2 - math.log(2 * math.pi))
